@@ -1,0 +1,167 @@
+"""A place to run Python that a model wrote.
+
+`run_python(code)` runs a program from a fresh start and returns what it printed and how it ended. Two engines:
+
+monty (default)   pydantic-monty, a Python interpreter of its own, written in Rust for code by language models.
+                  It runs in a worker process that has no system calls to offer: about 3000 small programs a
+                  second on one core. It speaks a subset of Python (below).
+bubblewrap        the full CPython of this machine inside new Linux namespaces, with rlimits. Some ten
+                  programs a second. Only where `bwrap` is installed and a probe run succeeds.
+
+There is no silent fall-back: an engine that cannot run here raises SandboxUnavailable and says why.
+
+Covered (tests/test_sandbox.py attacks each):
+  - endless loops: stopped at `timeout` seconds of execution; a worker that does not stop is killed
+  - memory bombs, recursion bombs, huge integers, huge output: stopped at a limit, an error is reported
+  - files: none can be read or written, neither by open nor by os or pathlib (bubblewrap: only the read-only
+    system directories that Python itself needs, and an empty /tmp in memory)
+  - network, subprocesses, environment variables, the host's modules, ctypes: not there
+  - walks over __class__ and __subclasses__: monty has no such attributes
+  - exec and eval: they stay inside the same limits
+  - one program seeing another's variables: every run begins with an empty interpreter
+  - a crash of the worker: reported as an error, and the next call gets a new worker
+  - clocks and chance (monty): time.sleep returns at once, `random` starts from a fixed seed, the date is
+    fixed, so that a run can be repeated exactly
+
+Not covered:
+  - a bug in monty's interpreter that lets a program write into its worker's memory (the worker is a separate
+    process with your user's rights; for hostile code put the whole of kimi_mini into a container or VM)
+  - a bug in the Linux kernel (bubblewrap)
+  - how long a program took, as a side channel; processor time that others would have wanted: a program may
+    use a whole core for `timeout` seconds
+  - the meaning of what is printed: output is the program's word, and a program may print "passed". Verifiers
+    must look at `ok`, and keep their own test code after the model's
+  - monty only: programs outside its subset (class inheritance from built-ins, `with` on own classes, most of
+    the standard library). They end with an error, never with a wrong result that we know of
+"""
+
+import atexit
+import datetime
+import os
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+
+import pydantic_monty as monty
+
+from kimi_mini.errors import KimiError
+
+MAX_MEMORY = 64 * 2**20  # bytes of heap of one program
+MAX_OUTPUT = 64 * 2**10  # bytes printed by one program
+MAX_DEPTH = 200  # nested calls
+MAX_ERROR = 300  # characters of an error message
+MAX_CODE = 2**20  # characters of a program
+
+
+class SandboxUnavailable(KimiError):
+    """The engine asked for cannot run on this machine; the text says what is missing."""
+
+
+@dataclass(frozen=True)
+class SandboxResult:
+    """How a program ended.
+
+    ok       True when it ran to its end without an exception
+    stdout   what it printed (up to MAX_OUTPUT bytes), also when it failed later
+    error    None, or one line "Type: message"
+    line     line number in the program where the error came up, or None if that is not known
+    seconds  wall time of the call
+    engine   "monty" or "bubblewrap"
+    """
+
+    ok: bool
+    stdout: str
+    error: str | None
+    line: int | None = None
+    seconds: float = 0.0
+    engine: str = "monty"
+
+
+def run_python(code: str, timeout: float = 2.0, engine: str = "monty") -> SandboxResult:
+    """Run a program in isolation. Whatever the program does, a SandboxResult comes back.
+
+    Raises SandboxUnavailable when the engine cannot run here and ValueError when it is not known or when
+    timeout is not positive.
+    """
+    if engine not in _ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; known: {', '.join(_ENGINES)}")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be positive, not {timeout}")
+    start = perf_counter()
+    if len(code) > MAX_CODE:
+        outcome = (False, "", f"MemoryError: the program is longer than {MAX_CODE} characters", None)
+    else:
+        outcome = _ENGINES[engine](code, timeout)
+    return SandboxResult(*outcome, seconds=perf_counter() - start, engine=engine)
+
+
+# ------------------------------------------------------------------------------------------------ monty
+_pool: monty.Monty | None = None
+_pool_owner = 0  # process that made the pool: a fork must not share its parent's workers
+_pool_lock = threading.Lock()
+_WORLD = {  # no waiting, no chance, no date: a run can be repeated exactly
+    "sleep": "zero",
+    "random_start": {"seed": 0},
+    "datetime": datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC),
+}
+
+
+def _workers() -> monty.Monty:
+    """This process's pool of interpreter workers, started on first use."""
+    global _pool, _pool_owner
+    with _pool_lock:
+        if _pool is None or _pool_owner != os.getpid():
+            try:
+                _pool = monty.Monty().__enter__()
+            except (OSError, RuntimeError, monty.MontyError) as error:
+                raise SandboxUnavailable(f"monty cannot start its worker: {error}") from error
+            _pool_owner = os.getpid()
+        return _pool
+
+
+@atexit.register
+def _close() -> None:
+    if _pool is not None and _pool_owner == os.getpid():
+        _pool.__exit__(None, None, None)
+
+
+def _run_monty(code: str, timeout: float) -> tuple[bool, str, str | None, int | None]:
+    printed = monty.CollectString(max_bytes=MAX_OUTPUT)
+    limits = {
+        "max_feed_duration_secs": float(timeout),
+        "max_memory": MAX_MEMORY,
+        "max_recursion_depth": MAX_DEPTH,
+    }
+    code = code.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot cross to the worker
+    session = _workers().checkout(
+        script_name="program.py", limits=limits, os_policy=_WORLD, assert_message_annotations=False
+    )
+    try:
+        with session:
+            session.feed_run(code, print_callback=printed)
+        return True, printed.output, None, None
+    except monty.MontyCrashedError as error:
+        reason = f"no end after {timeout:g} s" if error.timed_out else "the interpreter crashed"
+        return False, printed.output, ("TimeoutError: " if error.timed_out else "SystemError: ") + reason, None
+    except monty.MontyConversionError:  # the program ran; only its last value cannot leave the sandbox
+        return True, printed.output, None, None
+    except (monty.MontyRuntimeError, monty.MontySyntaxError) as error:
+        frames = error.traceback()
+        line = frames[-1].line if frames else None
+        return False, printed.output, one_line(error.display("type-msg"), timeout), line
+
+
+def one_line(message: str, timeout: float) -> str:
+    """An error as "Type: message" on one line, limits in words that a small model has seen before."""
+    kind, _, rest = message.partition(":")
+    if kind == "TimeoutError" and "time limit exceeded" in rest:
+        return f"TimeoutError: no end after {timeout:g} s"
+    if kind == "MemoryError" and f"> {MAX_OUTPUT} bytes" in rest:
+        return f"OutputError: more than {MAX_OUTPUT} bytes printed"
+    if kind == "MemoryError" and "memory limit exceeded" in rest:
+        return f"MemoryError: more than {MAX_MEMORY // 2**20} MB used"
+    line = " ".join(message.split())
+    return line if len(line) <= MAX_ERROR else line[: MAX_ERROR - 3] + "..."
+
+
+_ENGINES = {"monty": _run_monty}
