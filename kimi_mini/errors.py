@@ -11,3 +11,7 @@ class KimiError(Exception):
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
+
+
+class SandboxUnavailable(KimiError):
+    """The sandbox engine asked for cannot run on this machine; the text says what is missing."""

@@ -3,9 +3,9 @@
 `run_python(code)` runs a program from a fresh start and returns what it printed and how it ended. Two engines:
 
 monty (default)   pydantic-monty, a Python interpreter of its own, written in Rust for code by language models.
-                  It runs in a worker process that has no system calls to offer: about 3000 small programs a
-                  second on one core. It speaks a subset of Python (below).
-bubblewrap        the full CPython of this machine inside new Linux namespaces, with rlimits. Some ten
+                  It runs in a worker process and offers its programs no system call: about 3000 small
+                  programs a second on one core. It speaks a subset of Python (last point below).
+bubblewrap        the full CPython of this machine inside new Linux namespaces, with rlimits. Some thirty
                   programs a second. Only where `bwrap` is installed and a probe run succeeds.
 
 There is no silent fall-back: an engine that cannot run here raises SandboxUnavailable and says why.
@@ -13,8 +13,8 @@ There is no silent fall-back: an engine that cannot run here raises SandboxUnava
 Covered (tests/test_sandbox.py attacks each):
   - endless loops: stopped at `timeout` seconds of execution; a worker that does not stop is killed
   - memory bombs, recursion bombs, huge integers, huge output: stopped at a limit, an error is reported
-  - files: none can be read or written, neither by open nor by os or pathlib (bubblewrap: only the read-only
-    system directories that Python itself needs, and an empty /tmp in memory)
+  - files: none can be read or written, neither by open nor by os or pathlib (bubblewrap: the system
+    directories that Python itself needs can be read)
   - network, subprocesses, environment variables, the host's modules, ctypes: not there
   - walks over __class__ and __subclasses__: monty has no such attributes
   - exec and eval: they stay inside the same limits
@@ -26,7 +26,8 @@ Covered (tests/test_sandbox.py attacks each):
 Not covered:
   - a bug in monty's interpreter that lets a program write into its worker's memory (the worker is a separate
     process with your user's rights; for hostile code put the whole of kimi_mini into a container or VM)
-  - a bug in the Linux kernel (bubblewrap)
+  - bubblewrap: a bug in the Linux kernel; a program that digs the harness's token out of its frames and
+    forges its own verdict; the number of processes, where kimi_mini runs as root (the kernel exempts root)
   - how long a program took, as a side channel; processor time that others would have wanted: a program may
     use a whole core for `timeout` seconds
   - the meaning of what is printed: output is the program's word, and a program may print "passed". Verifiers
@@ -44,17 +45,16 @@ from time import perf_counter
 
 import pydantic_monty as monty
 
-from kimi_mini.errors import KimiError
+from kimi_mini import bubblewrap
+from kimi_mini.errors import SandboxUnavailable
+
+__all__ = ["SandboxResult", "SandboxUnavailable", "run_python"]
 
 MAX_MEMORY = 64 * 2**20  # bytes of heap of one program
 MAX_OUTPUT = 64 * 2**10  # bytes printed by one program
 MAX_DEPTH = 200  # nested calls
 MAX_ERROR = 300  # characters of an error message
 MAX_CODE = 2**20  # characters of a program
-
-
-class SandboxUnavailable(KimiError):
-    """The engine asked for cannot run on this machine; the text says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,12 @@ def _run_monty(code: str, timeout: float) -> tuple[bool, str, str | None, int | 
         return True, printed.output, None, None
     except monty.MontyCrashedError as error:
         reason = f"no end after {timeout:g} s" if error.timed_out else "the interpreter crashed"
-        return False, printed.output, ("TimeoutError: " if error.timed_out else "SystemError: ") + reason, None
+        return (
+            False,
+            printed.output,
+            ("TimeoutError: " if error.timed_out else "SystemError: ") + reason,
+            None,
+        )
     except monty.MontyConversionError:  # the program ran; only its last value cannot leave the sandbox
         return True, printed.output, None, None
     except (monty.MontyRuntimeError, monty.MontySyntaxError) as error:
@@ -156,7 +161,7 @@ def one_line(message: str, timeout: float) -> str:
     kind, _, rest = message.partition(":")
     if kind == "TimeoutError" and "time limit exceeded" in rest:
         return f"TimeoutError: no end after {timeout:g} s"
-    if kind == "MemoryError" and f"> {MAX_OUTPUT} bytes" in rest:
+    if kind == "OutputError" or (kind == "MemoryError" and f"> {MAX_OUTPUT} bytes" in rest):
         return f"OutputError: more than {MAX_OUTPUT} bytes printed"
     if kind == "MemoryError" and "memory limit exceeded" in rest:
         return f"MemoryError: more than {MAX_MEMORY // 2**20} MB used"
@@ -164,4 +169,10 @@ def one_line(message: str, timeout: float) -> str:
     return line if len(line) <= MAX_ERROR else line[: MAX_ERROR - 3] + "..."
 
 
-_ENGINES = {"monty": _run_monty}
+# ------------------------------------------------------------------------------------------- bubblewrap
+def _run_bubblewrap(code: str, timeout: float) -> tuple[bool, str, str | None, int | None]:
+    stdout, error, line = bubblewrap.run(code, timeout, MAX_OUTPUT)
+    return error is None, stdout, error and one_line(error, timeout), line
+
+
+_ENGINES = {"monty": _run_monty, "bubblewrap": _run_bubblewrap}

@@ -74,7 +74,9 @@ class Tool:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"tool name {self.name!r}: use letters, digits, _ and -, and begin with a letter")
+            raise ValueError(
+                f"tool name {self.name!r}: use letters, digits, _ and -, and begin with a letter"
+            )
         if self.parameters.get("type") != "object":
             raise ValueError(f"tool {self.name!r}: parameters must be a JSON schema of type 'object'")
         try:
@@ -157,7 +159,9 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise _CallError("bad_json", f"arguments are not JSON: {error.msg} at character {error.pos}") from None
+        raise _CallError(
+            "bad_json", f"arguments are not JSON: {error.msg} at character {error.pos}"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:  # not text; a number too long; nested too deep
         raise _CallError("bad_json", f"arguments are not JSON: {_shorten(str(error), 80)}") from None
 
