@@ -1,0 +1,265 @@
+"""The chat format of Kimi K2 Thinking: messages to text, and to tokens with a loss mask. parse() reads it back.
+
+A turn is  <|im_user|>user<|im_middle|> ... <|im_end|>  (or im_assistant, or im_system for everything else), with
+nothing between turns. An assistant's turn holds a thought, then text, then calls:
+
+    <|im_assistant|>assistant<|im_middle|><think>reasoning_content</think>content
+    <|tool_calls_section_begin|><|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{JSON}
+    <|tool_call_end|><|tool_calls_section_end|><|im_end|>                  (without the line breaks shown here)
+
+Which thoughts stay in the context? Everything up to the last answer (the last assistant message without calls) is
+history: its thoughts are dropped, the empty tags stay. After it a chain of calls is running and keeps its thoughts:
+the model goes on thinking where it stopped. Hence the prefix property: inside a chain every rendering extends the
+one before, token for token.
+
+Messages are OpenAI's dicts. An assistant message may say `"thinking": False`: a reflex, whose empty thought was
+given by the prompt and is therefore not trained on.
+
+Sources: K2 report, appendix B; chat_template.jinja of moonshotai/Kimi-K2-Thinking.
+"""
+
+import json
+from collections.abc import Iterator
+
+from kimi_mini.chat_parser import parse
+from kimi_mini.tokenizer import Tokenizer
+
+__all__ = [
+    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "history_end", "normalise_ids", "parse", "render",
+]  # fmt: skip
+
+DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+
+# The same rules for `transformers`: tests hold render() and this template together on generated conversations.
+# `as_written` is ours (see render); K2's own template knows the other variables.
+CHAT_TEMPLATE = """\
+{%- macro text(content) -%}
+  {%- if content is string -%}{{ content }}
+  {%- elif content -%}{%- for part in content -%}{{ part.text }}{%- endfor -%}
+  {%- endif -%}
+{%- endmacro -%}
+{%- macro calls(tool_calls) -%}
+  <|tool_calls_section_begin|>
+  {%- for call in tool_calls -%}
+    <|tool_call_begin|>{{ call.id }}<|tool_call_argument_begin|>
+    {%- set arguments = call.function.arguments -%}
+    {%- if arguments is string -%}{{ arguments }}
+    {%- else -%}{{ arguments | tojson(separators=(',', ':')) }}
+    {%- endif -%}
+    <|tool_call_end|>
+  {%- endfor -%}
+  <|tool_calls_section_end|>
+{%- endmacro -%}
+{%- if tools -%}
+  <|im_system|>tool_declare<|im_middle|>{{ tools | tojson(separators=(',', ':')) }}<|im_end|>
+{%- endif -%}
+{%- if not messages or messages[0].role != 'system' -%}
+  <|im_system|>system<|im_middle|>DEFAULT_SYSTEM<|im_end|>
+{%- endif -%}
+{%- set history = namespace(end=-1) -%}
+{%- for message in messages -%}
+  {%- if message.role == 'assistant' and not message.tool_calls and not (as_written and loop.last) -%}
+    {%- set history.end = loop.index0 -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- for message in messages -%}
+  {%- if message.role in ('user', 'assistant') -%}<|im_{{ message.role }}|>
+  {%- else -%}<|im_system|>
+  {%- endif -%}
+  {{- message.name or message.role }}<|im_middle|>
+  {%- if message.role == 'assistant' -%}
+    <think>
+    {%- if loop.index0 > history.end and not (message.thinking is defined and message.thinking is false) -%}
+      {{- message.reasoning_content or '' -}}
+    {%- endif -%}
+    </think>
+  {%- elif message.role == 'tool' -%}
+    {{- '## Return of ' ~ message.tool_call_id ~ '\\n' -}}
+  {%- endif -%}
+  {{- text(message.content) -}}
+  {%- if message.role == 'assistant' and message.tool_calls -%}{{ calls(message.tool_calls) }}{%- endif -%}
+  <|im_end|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  <|im_assistant|>assistant<|im_middle|>
+  {%- if thinking is defined and thinking is false -%}<think></think>{%- endif -%}
+{%- endif -%}
+""".replace("DEFAULT_SYSTEM", DEFAULT_SYSTEM)
+
+# A piece of a conversation: (text, is it a special token?, did the assistant write it?)
+Piece = tuple[str, bool, bool]
+
+
+def render(
+    messages: list[dict],
+    tools: list[dict] | None = None,
+    add_generation_prompt: bool = False,
+    thinking: bool | None = None,
+    as_written: bool = False,
+) -> str:
+    """The conversation as the text that the model reads.
+
+    Args:
+        messages: OpenAI messages; without a system message in front K2's default one is put there.
+        tools: JSON declarations of the tools, as `Toolbox.declarations()` gives them.
+        add_generation_prompt: open the assistant's next turn.
+        thinking: False gives that turn an empty thought (reflex); otherwise the model opens its own <think>.
+        as_written: keep the last answer's thoughts, and those of the chain that led to it, as they stood while the
+            model wrote it. K2's template (the default here) drops them, as it must for the *next* question.
+
+    Raises:
+        ValueError: a message of unknown shape.
+    """
+    return "".join(text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written))
+
+
+def encode(
+    tokenizer: Tokenizer,
+    messages: list[dict],
+    tools: list[dict] | None = None,
+    add_generation_prompt: bool = False,
+    thinking: bool | None = None,
+    as_written: bool = True,
+) -> tuple[list[int], list[bool]]:
+    """Tokens of the conversation, and a mask of those that the assistant wrote and should be trained on.
+
+    Only the template itself makes special tokens: a marker inside content, a name or an argument stays plain text,
+    so a web page that says "<|im_end|>" ends nothing.
+
+    The mask covers an assistant's turn from behind its <|im_middle|> up to its <|im_end|>, with two exceptions:
+    the empty tags that a reflex was given, and a whole turn whose thought was dropped, because those are not
+    the tokens that the model produced. With `as_written` (default here, for training) the turns after the last
+    question are complete, thoughts included.
+
+    Returns:
+        ids: token ids, of any length
+        mask: as long as ids
+    """
+    ids: list[int] = []
+    mask: list[bool] = []
+    special, encode_plain = tokenizer.special, tokenizer.encode_plain
+    for text, is_special, trained in _pieces(messages, tools, add_generation_prompt, thinking, as_written):
+        if is_special:
+            ids.append(special[text])
+            mask.append(trained)
+        elif text:
+            new = encode_plain(text)
+            ids.extend(new)
+            mask.extend([trained] * len(new))
+    return ids, mask
+
+
+def history_end(messages: list[dict], as_written: bool = False) -> int:
+    """Index of the last answer (assistant message without calls), or -1: thoughts up to there are dropped.
+
+    `as_written` leaves out an answer that is the very last message: it is being written.
+    """
+    last = len(messages) - 1
+    for index in range(last, -1, -1):
+        message = messages[index]
+        if message.get("role") == "assistant" and not message.get("tool_calls"):
+            if not (as_written and index == last):
+                return index
+    return -1
+
+
+def _pieces(messages, tools, add_generation_prompt, thinking, as_written) -> Iterator[Piece]:
+    """The one description of the format; render() joins it, encode() tokenises it piece by piece."""
+    if tools:
+        yield from _turn("<|im_system|>", "tool_declare", _compact_json(tools))
+    if not messages or messages[0].get("role") != "system":
+        yield from _turn("<|im_system|>", "system", DEFAULT_SYSTEM)
+    end = history_end(messages, as_written)
+    for index, message in enumerate(messages):
+        role = message.get("role")
+        name = message.get("name") or role
+        if role == "assistant":
+            yield from _assistant_turn(name, message, is_history=index <= end)
+        elif role == "tool":
+            returned = f"## Return of {_field(message, 'tool_call_id')}\n{content_text(message)}"
+            yield from _turn("<|im_system|>", name, returned)
+        elif isinstance(role, str):
+            yield from _turn("<|im_user|>" if role == "user" else "<|im_system|>", name, content_text(message))
+        else:
+            raise ValueError(f"message {index} has no role: {message!r:.80}")
+    if add_generation_prompt:
+        yield from (("<|im_assistant|>", True, False), ("assistant", False, False), ("<|im_middle|>", True, False))
+        if thinking is False:
+            yield from (("<think>", True, False), ("</think>", True, False))
+
+
+def _turn(opening: str, name: str, text: str) -> Iterator[Piece]:
+    """A turn that the assistant did not write."""
+    yield from ((opening, True, False), (name, False, False), ("<|im_middle|>", True, False))
+    yield from ((text, False, False), ("<|im_end|>", True, False))
+
+
+def _assistant_turn(name: str, message: dict, is_history: bool) -> Iterator[Piece]:
+    thought = "" if message.get("thinking") is False else message.get("reasoning_content") or ""
+    trained = not (thought and is_history)  # with its thought gone, this is not what the model wrote
+    tags_trained = trained and message.get("thinking") is not False
+    yield from (("<|im_assistant|>", True, False), (name, False, False), ("<|im_middle|>", True, False))
+    yield "<think>", True, tags_trained
+    yield "" if is_history else thought, False, trained
+    yield "</think>", True, tags_trained
+    yield content_text(message), False, trained
+    calls = message.get("tool_calls")
+    if calls:
+        yield "<|tool_calls_section_begin|>", True, trained
+        for call in calls:
+            arguments = _field(_field(call, "function"), "arguments")
+            yield "<|tool_call_begin|>", True, trained
+            yield _field(call, "id"), False, trained
+            yield "<|tool_call_argument_begin|>", True, trained
+            yield arguments if isinstance(arguments, str) else _compact_json(arguments), False, trained
+            yield "<|tool_call_end|>", True, trained
+        yield "<|tool_calls_section_end|>", True, trained
+    yield "<|im_end|>", True, trained
+
+
+def content_text(message: dict) -> str:
+    """Content as one string: None is empty, OpenAI's list of text parts is joined. Other parts: ValueError."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
+        return "".join(part["text"] for part in content)
+    raise ValueError(f"content must be text, text parts or None, not {content!r:.80}")
+
+
+def normalise_ids(messages: list[dict]) -> list[dict]:
+    """A copy whose call ids are K2's: functions.NAME:INDEX, counted over the whole dialogue from 0.
+
+    A model copies the id style that it sees, so foreign ids ("call_a1b2") in the history cost it calls later on;
+    Moonshot's own API renames them as well. Results follow their calls; calls without an id get one.
+    """
+    renamed: dict[str, str] = {}
+    count = 0
+    result = []
+    for message in messages:
+        message = dict(message)
+        if message.get("tool_calls"):
+            calls = []
+            for call in message["tool_calls"]:
+                new = f"functions.{call['function']['name']}:{count}"
+                renamed[call.get("id", new)] = new
+                calls.append({**call, "id": new})
+                count += 1
+            message["tool_calls"] = calls
+        if message.get("tool_call_id") in renamed:
+            message["tool_call_id"] = renamed[message["tool_call_id"]]
+        result.append(message)
+    return result
+
+
+def _field(mapping: dict, key: str):
+    try:
+        return mapping[key]
+    except (KeyError, TypeError):
+        raise ValueError(f"{key!r} is missing in {mapping!r:.80}") from None
+
+
+def _compact_json(value) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
