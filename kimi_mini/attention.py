@@ -1,0 +1,203 @@
+"""Multi-head latent attention (MLA): all heads read their keys and values out of one small latent vector per token.
+
+Two forms of the same function. *Naive*: expand the latent into every head's key and value, then attend as usual
+(training, long prompts). *Absorbed*: move the expansion to the query side, attend in latent space (decoding): only the
+latent and one rotated key, shared by all heads, are ever cached.
+
+The training form also returns what QK-Clip needs: the exact maximum of each head's scaled logits. Fused attention
+kernels never show those numbers, so `causal_attention` is written out, in blocks of rows that skip the masked half.
+
+Sources: DeepSeek-V3 report section 2.1.1 and inference code `MLA`; Kimi K2 report section 2.1 (QK-Clip).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import KimiConfig
+from .norm import RMSNorm
+from .rope import apply_rope, softmax_scale
+
+BLOCK = 128  # rows of queries handled at once
+
+
+def _upper(rows: int, like: Tensor) -> Tensor:
+    """(rows, rows), True above the diagonal: the keys that come after the query."""
+    return torch.ones(rows, rows, dtype=torch.bool, device=like.device).triu_(1)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Row-block causal attention; see `causal_attention`. Shapes inside: (B*H, T, D)."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, scale, track, keep):
+        """q, k (N, T, Dq), v (N, T, Dv) with N = B*H -> out (N, T, Dv), row_max (N, T) or an empty tensor."""
+        n, length, _ = q.shape
+        out = q.new_empty(n, length, v.shape[-1])
+        row_max = q.new_empty((n, length) if track else (0,), dtype=torch.float32)
+        k_t, saved = k.transpose(1, 2), []
+        for start in range(0, length, BLOCK):
+            end = min(start + BLOCK, length)
+            scores = torch.bmm(q[:, start:end], k_t[:, :, :end]).float().mul_(scale)  # (N, rows, end)
+            scores[:, :, start:].masked_fill_(_upper(end - start, q), float("-inf"))
+            if track:
+                torch.amax(scores, -1, out=row_max[:, start:end])
+            probs = torch.softmax(scores, -1).to(v.dtype)
+            torch.bmm(probs, v[:, :end], out=out[:, start:end])
+            if keep:
+                saved.append(probs)
+        ctx.save_for_backward(q, k, v, *saved)
+        ctx.scale = scale
+        ctx.mark_non_differentiable(row_max)
+        return out, row_max
+
+    @staticmethod
+    def backward(ctx, d_out, _):
+        q, k, v, *saved = ctx.saved_tensors
+        d_out, v_t = d_out.contiguous(), v.transpose(1, 2)
+        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for index in reversed(range(len(saved))):  # the last block sees every key: it writes, the others add
+            probs, start = saved[index], index * BLOCK
+            end, beta = probs.shape[-1], 0 if index == len(saved) - 1 else 1
+            d_block = d_out[:, start:end]
+            d_v[:, :end].baddbmm_(probs.transpose(1, 2), d_block, beta=beta)
+            d_scores = torch.bmm(d_block, v_t[:, :, :end])
+            d_scores = torch._softmax_backward_data(d_scores, probs, -1, probs.dtype)
+            d_q[:, start:end].baddbmm_(d_scores, k[:, :end], beta=0, alpha=ctx.scale)
+            d_k[:, :end].baddbmm_(d_scores.transpose(1, 2), q[:, start:end], beta=beta, alpha=ctx.scale)
+        return d_q, d_k, d_v, None, None, None
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None,
+                     track: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Causal softmax(q k^T * scale) v, and the largest logit of each head.
+
+    q, k (B, H, T, Dq); v (B, H, T, Dv), any Dv; valid (B, T) bool marks query rows that count for the maximum
+    (padding on the right is hidden from real rows by causality itself). Softmax in fp32.
+    Returns out (B, H, T, Dv) and max_logits (H,) fp32: the exact signed maximum over allowed pairs, -inf if no row is
+    valid, None when not `track`. No gradient flows through max_logits.
+    """
+    b, h, t, _ = q.shape
+    keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    out, row_max = _CausalAttention.apply(q.reshape(b * h, t, -1), k.reshape(b * h, t, -1), v.reshape(b * h, t, -1),
+                                          scale, track, keep)
+    out = out.view(b, h, t, -1)
+    if not track:
+        return out, None
+    row_max = row_max.view(b, h, t)
+    if valid is not None:
+        row_max = row_max.masked_fill(~valid[:, None], float("-inf"))
+    return out, row_max.amax((0, 2))
+
+
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The textbook form: (out (B, H, T, Dv), weights (B, H, T, S)). mask (..., T, S) True = may look; None = causal.
+
+    For figures, tests and short chunks; it builds the whole (T, S) table.
+    """
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    if mask is None:
+        mask = ~_upper(q.shape[-2], q)
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype)
+    return weights @ v, weights
+
+
+class LatentAttention(nn.Module):
+    """MLA of one layer. Parameter names are those of the Hugging Face checkpoint.
+
+    `max_logits` (H,) fp32 is the running maximum of each head's scaled logits over training forward passes since
+    `reset_max_logits` (None when there was none): the S_h of QK-Clip, over micro-batches.
+    """
+
+    def __init__(self, config: KimiConfig):
+        super().__init__()
+        c, heads = config, config.num_attention_heads
+        self.heads, self.nope, self.rope, self.value = heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+        self.rank, self.scale = c.kv_lora_rank, softmax_scale(c)
+        if c.q_lora_rank is None:
+            self.q_proj = nn.Linear(c.hidden_size, heads * c.qk_head_dim, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=False)
+            self.q_a_layernorm = RMSNorm(c.q_lora_rank)  # both latent norms keep eps 1e-6, whatever the config says
+            self.q_b_proj = nn.Linear(c.q_lora_rank, heads * c.qk_head_dim, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, c.latent_dim, bias=False)
+        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank)
+        self.kv_b_proj = nn.Linear(c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
+        self.o_proj = nn.Linear(heads * c.v_head_dim, c.hidden_size, bias=False)
+        self.has_q_lora, self.max_logits, self.last_weights = c.q_lora_rank is not None, None, None
+
+    def queries(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, h), rotation (1 or B, T, d_r/2) -> q_nope (B, T, H, d_n), rotated q_rope (B, T, H, d_r)."""
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.has_q_lora else self.q_proj(x)
+        q_nope, q_rope = q.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], -1)
+        return q_nope, apply_rope(q_rope, rotation[:, :, None])
+
+    def latents(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, h) -> normalised latent (B, T, r) and the rotated key (B, T, d_r) that all heads share."""
+        latent, k_rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], -1)
+        return self.kv_a_layernorm(latent), apply_rope(k_rope, rotation)
+
+    def expand(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent (B, S, r) and shared key (B, S, d_r) -> every head's k (B, H, S, d_n + d_r) and v (B, H, S, d_v)."""
+        k_nope, v = self.kv_b_proj(latent).unflatten(-1, (self.heads, -1)).split([self.nope, self.value], -1)
+        k = torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.heads, -1)], -1)
+        return k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None,
+                inspect: bool = False) -> Tensor:
+        """x (B, T, h) -> (B, T, h).
+
+        rotation (1 or B, T, d_r/2) complex. valid (B, T): rows that count for max_logits. cache: a view with
+        `append(latent) -> all latents so far` and `mask`, from generation.LatentCache. inspect keeps the attention
+        weights (B, H, T, T) in `last_weights`.
+        """
+        q = torch.cat(self.queries(x, rotation), -1).transpose(1, 2)  # (B, H, T, d_n + d_r)
+        latent, k_rope = self.latents(x, rotation)
+        if cache is not None:
+            out = self.attend_cache(q, cache.append(torch.cat([latent, k_rope], -1)), cache.mask)
+        else:
+            k, v = self.expand(latent, k_rope)
+            if inspect:
+                out, self.last_weights = eager_attention(q, k, v, self.scale)
+            else:
+                out, max_logits = causal_attention(q, k, v, self.scale, valid, track=self.training)
+                self.record(max_logits)
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    def record(self, max_logits: Tensor | None) -> None:
+        """Take a new per-head maximum (H,) into the running one."""
+        if max_logits is not None:
+            self.max_logits = max_logits if self.max_logits is None else torch.maximum(self.max_logits, max_logits)
+
+    # ---- with a cache --------------------------------------------------------------------------------------------
+
+    def attend_cache(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+        """q (B, H, T, d_n + d_r) over cached latents (B, S, r + d_r); the cheaper of the two forms.
+
+        mask (B, 1, T, S) True = may look, None = all. Returns (B, H, T, d_v).
+        """
+        t, r = q.shape[2], self.rank
+        absorbed = t * (2 * r + self.rope)
+        naive = t * (self.nope + self.rope + self.value) + r * (self.nope + self.value)
+        attend = self.attend_absorbed if absorbed < naive else self.attend_naive
+        return attend(q, latents, mask)
+
+    def attend_naive(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+        """Expand every cached latent into keys and values, then attend."""
+        k, v = self.expand(*latents.split([self.rank, self.rope], -1))
+        mask = mask if mask is not None else torch.ones(1, 1, dtype=torch.bool, device=q.device)
+        return eager_attention(q, k, v, self.scale, mask)[0]
+
+    def attend_absorbed(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+        """Fold W_UK into the query and W_UV into the result; scores and context stay in latent space."""
+        to_key, to_value = self.kv_b_proj.weight.unflatten(0, (self.heads, -1)).split([self.nope, self.value], 1)
+        q_nope, q_rope = q.split([self.nope, self.rope], -1)
+        q = torch.cat([q_nope @ to_key, q_rope], -1)  # (B, H, T, r + d_r): to_key is (H, d_n, r)
+        scores = (q @ latents[:, None].transpose(-1, -2)).float() * self.scale  # (B, H, T, S)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        context = scores.softmax(-1).to(latents.dtype) @ latents[:, None, :, :self.rank]  # (B, H, T, r)
+        return context @ to_value.transpose(1, 2)  # (B, H, T, d_v)

@@ -1,0 +1,171 @@
+"""Decoding with a latent cache: rows of different lengths, ragged chunks, rewinding, and sampling.
+
+The cache holds one (kv_lora_rank + qk_rope_head_dim) vector per token and layer, nothing per head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class LatentCache:
+    """Latents of every layer: (L, rows, max_length + 1, r + d_r). The last slot takes what padding writes.
+
+    `begin(lengths)` announces a chunk; `layer(i).append` stores its latents; `finish()` makes them count.
+    """
+
+    def __init__(self, config, rows: int, max_length: int, device=None, dtype=torch.float32):
+        self.max_length, self.trash = max_length, max_length
+        self.store = torch.zeros(config.num_hidden_layers, rows, max_length + 1, config.latent_dim,
+                                 device=device, dtype=dtype)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.host_lengths = [0] * rows
+
+    def begin(self, counts: list[int]) -> None:
+        """A right-padded chunk (rows, max(counts)) is coming, counts[i] real tokens in row i."""
+        device, width = self.store.device, max(counts)
+        ends = [length + n for length, n in zip(self.host_lengths, counts)]
+        if max(ends) > self.max_length:
+            raise ValueError(f"the cache holds {self.max_length} tokens a row; a row would reach {max(ends)}")
+        offsets = torch.arange(width, device=device)
+        self.pending = torch.tensor(counts, device=device)
+        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)      # (rows, width)
+        self.slots = self.positions.masked_fill(offsets >= self.pending[:, None], self.trash)
+        self.rows = torch.arange(len(counts), device=device)[:, None]
+        self.seen, self.host_ends = max(ends), ends
+        keys = torch.arange(self.seen, device=device)
+        self.mask = (keys <= self.positions[:, :, None])[:, None]                               # (rows, 1, width, seen)
+
+    def layer(self, index: int) -> LayerView:
+        """What one attention layer needs of the cache."""
+        return LayerView(self, index)
+
+    def finish(self) -> None:
+        """The announced tokens now count."""
+        self.lengths = self.lengths + self.pending
+        self.host_lengths = self.host_ends
+
+    def truncate(self, lengths: list[int]) -> None:
+        """Rewind rows to the given lengths; what lay beyond is forgotten."""
+        for now, new in zip(self.host_lengths, lengths):
+            if not 0 <= new <= now:
+                raise ValueError(f"cannot rewind a row of {now} tokens to {new}")
+        self.host_lengths = list(lengths)
+        self.lengths = torch.tensor(self.host_lengths, device=self.lengths.device)
+
+    def select(self, rows: list[int]) -> None:
+        """Keep these rows, in this order."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.lengths.device)
+        self.store = self.store.index_select(1, index)
+        self.lengths = self.lengths[index]
+        self.host_lengths = [self.host_lengths[row] for row in rows]
+
+
+class LayerView:
+    """One layer's part of a LatentCache, as LatentAttention.forward wants it."""
+
+    def __init__(self, cache: LatentCache, index: int):
+        self.cache, self.store, self.mask = cache, cache.store[index], cache.mask
+
+    def append(self, latents: Tensor) -> Tensor:
+        """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r + d_r)."""
+        self.store[self.cache.rows, self.cache.slots] = latents
+        return self.store[:, :self.cache.seen]
+
+
+class Decoder:
+    """Feeds rows of different lengths to a model, a chunk or a token at a time."""
+
+    def __init__(self, model, rows: int, max_length: int):
+        limit = model.config.max_position_embeddings
+        if max_length > limit:
+            raise ValueError(f"max_length {max_length} exceeds max_position_embeddings {limit}")
+        weight = model.lm_head.weight
+        self.model, self.cache = model, LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(rows,) long: tokens seen by each row."""
+        return self.cache.lengths
+
+    @torch.no_grad()
+    def extend(self, tokens: list[list[int]]) -> Tensor:
+        """Feed row i its own new tokens[i]; return the next-token logits (rows, V) fp32. An empty list leaves a row as
+        it was, and its logits are zeros."""
+        counts = [len(chunk) for chunk in tokens]
+        if len(counts) != len(self.cache.host_lengths):
+            raise ValueError(f"the decoder has {len(self.cache.host_lengths)} rows, got {len(counts)} chunks")
+        width, device = max(counts), self.cache.store.device
+        if width == 0:
+            return torch.zeros(len(counts), self.model.config.vocab_size, device=device)
+        padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
+        logits = self._feed(padded, counts)
+        if 0 in counts:
+            logits = logits.masked_fill((self.cache.pending == 0)[:, None], 0.0)
+        return logits
+
+    @torch.no_grad()
+    def step(self, ids: Tensor) -> Tensor:
+        """One new token for every row: ids (rows,) -> logits (rows, V) fp32."""
+        return self._feed(ids[:, None], [1] * len(ids))
+
+    def _feed(self, padded: Tensor, counts: list[int]) -> Tensor:
+        self.cache.begin(counts)
+        was_training = self.model.training
+        self.model.eval()
+        hidden = self.model.hidden_states(padded, cache=self.cache)                              # (rows, width, h)
+        self.model.train(was_training)
+        self.cache.finish()
+        last = hidden[torch.arange(len(counts), device=padded.device), (self.cache.pending - 1).clamp(min=0)]
+        return self.model.lm_head(last).float()
+
+    def truncate(self, lengths) -> None:
+        """Rewind rows to the given lengths (list or tensor)."""
+        self.cache.truncate(lengths.tolist() if isinstance(lengths, Tensor) else list(lengths))
+
+    def select(self, rows) -> None:
+        """Keep a subset of rows (list or tensor of indices), in that order."""
+        self.cache.select(rows.tolist() if isinstance(rows, Tensor) else list(rows))
+
+
+def sample(logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """logits (rows, V) -> ids (rows,) long and their log-probabilities (rows,) fp32 under softmax(logits / temperature).
+
+    temperature 0 takes the best token; its log-probability is then that of temperature 1.
+    """
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+    logprobs = (logits.float() / temperature if temperature > 0 else logits.float()).log_softmax(-1)
+    if temperature == 0:
+        ids = logits.argmax(-1)
+    else:
+        ids = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(-1)
+    return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
+
+
+@torch.no_grad()
+def generate(model, input_ids: Tensor, max_new_tokens: int, temperature: float = 0.0,
+             eos_token_id: int | list[int] | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Continue every row of input_ids (B, T) by up to max_new_tokens: (B, T + new).
+
+    eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and generation
+    ends when all rows have.
+    """
+    config = model.config
+    eos = config.eos_token_id if eos_token_id is None else eos_token_id
+    stops = torch.tensor([] if eos is None else eos, dtype=torch.long, device=input_ids.device).flatten()
+    pad = config.pad_token_id if config.pad_token_id is not None else (stops[0].item() if len(stops) else 0)
+    decoder = Decoder(model, len(input_ids), input_ids.shape[1] + max_new_tokens)
+    logits, out = decoder.extend(input_ids.tolist()), [input_ids]
+    done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    for new in range(max_new_tokens):
+        ids = sample(logits, temperature, generator)[0]
+        if len(stops):
+            ids = ids.masked_fill(done, pad)
+            done = done | torch.isin(ids, stops)
+        out.append(ids[:, None])
+        if new == max_new_tokens - 1 or (len(stops) and bool(done.all())):
+            break
+        logits = decoder.step(ids)
+    return torch.cat(out, 1)

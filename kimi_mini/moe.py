@@ -1,0 +1,211 @@
+"""Mixture of experts: a router sends each token to a few of many small MLPs; a shared expert sees every token.
+
+The router scores experts with a sigmoid. A bias per expert, outside the gradient, is added to the scores only to
+*choose*; the weight of a chosen expert is its unbiased score, renormalised, times a constant. After each step the bias
+of overloaded experts goes down and that of idle ones up, so that load evens out without a loss term.
+
+Experts are three 3-D tensors. Tokens are sorted by expert and each matrix is one `grouped_mm` over the ragged groups,
+so no token is dropped or padded.
+
+Sources: DeepSeek-V3 report section 2.1.2 and inference code `Gate`, `MoE`; Moonlight report appendix C.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import KimiConfig
+
+
+@lru_cache
+def gate_factor(experts: int, chosen: int, samples: int = 100_000, seed: int = 0) -> float:
+    """routed_scaling_factor for `chosen` of `experts`, by Moonlight's Monte-Carlo (appendix C).
+
+    Draw Gaussian logits, sigmoid, keep the best, renormalise to p: the sum of independent expert outputs weighted by p
+    shrinks by sqrt(sum p^2), so its inverse brings the routed sum back to the size of one dense output.
+    64 choose 6 gives 2.446, Moonlight's value; 384 choose 8 gives 2.828 (K2 uses 2.827).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, experts, generator=generator, device="cpu")
+    best = logits.topk(chosen).values.sigmoid()
+    p = best / best.sum(-1, keepdim=True)
+    return p.square().sum(-1).rsqrt().mean().item()
+
+
+def allowed_by_groups(choice: Tensor, n_group: int, topk_group: int) -> Tensor:
+    """Keep the `topk_group` groups whose two best experts sum highest; -inf elsewhere. choice (N, E) -> (N, E).
+
+    -inf, not 0: a legal expert with a negative bias would lose against a masked 0.
+    """
+    grouped = choice.unflatten(-1, (n_group, -1))                                    # (N, G, E/G)
+    best = grouped.topk(2, -1).values.sum(-1).topk(topk_group, -1, sorted=False).indices
+    keep = torch.zeros(grouped.shape[:2], dtype=torch.bool, device=choice.device).scatter_(1, best, True)
+    return grouped.masked_fill(~keep[..., None], float("-inf")).flatten(1)
+
+
+class Router(nn.Module):
+    """Chooses `num_experts_per_tok` experts for each token and weighs them.
+
+    weight (E, h) is trained. e_score_correction_bias (E,) is an fp32 buffer that stays fp32 whatever the model is cast
+    to; it takes part in choosing only and never has a gradient. load (E,) int64 counts tokens since the last update.
+    """
+
+    def __init__(self, config: KimiConfig):
+        super().__init__()
+        self.top_k, self.factor = config.num_experts_per_tok, config.routed_scaling_factor
+        self.normalise, self.n_group, self.topk_group = config.norm_topk_prob, config.n_group, config.topk_group
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
+        self.register_buffer("load", torch.zeros(config.n_routed_experts, dtype=torch.int64), persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        bias = self.e_score_correction_bias
+        super()._apply(fn, recurse)
+        if self.e_score_correction_bias.dtype != torch.float32:
+            self.e_score_correction_bias = bias.to(self.e_score_correction_bias.device)
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, h) -> indices (N, k) int64 and gate weights (N, k) fp32."""
+        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # (N, E)
+        indices = self.choose(scores.detach())
+        weights = scores.gather(1, indices)
+        if self.normalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        return indices, weights * self.factor
+
+    def choose(self, scores: Tensor) -> Tensor:
+        """The k experts of each token by biased score. scores (N, E) -> (N, k)."""
+        choice = scores + self.e_score_correction_bias
+        if self.n_group > 1:
+            choice = allowed_by_groups(choice, self.n_group, self.topk_group)
+        return choice.topk(self.top_k, -1, sorted=False).indices
+
+    @torch.no_grad()
+    def count(self, indices: Tensor, valid: Tensor | None) -> None:
+        """Add the tokens of this batch to `load`; valid (N,) bool leaves padding out."""
+        indices = indices if valid is None else indices[valid]
+        self.load += torch.bincount(indices.flatten(), minlength=len(self.load))
+
+    @torch.no_grad()
+    def update_bias(self, rate: float, rule: str = "sign") -> None:
+        """Move the bias by the load since the last update, then reset the load.
+
+        "sign" (DeepSeek-V3): b += rate * sign(mean load - load).
+        "centred" (Moonlight): the same step minus its mean over experts, so that the sum of biases never drifts.
+        """
+        load = self.load.float()
+        step = torch.sign(load.mean() - load)
+        if rule == "centred":
+            step = step - step.mean()
+        elif rule != "sign":
+            raise ValueError(f"unknown rule {rule!r}; choose 'sign' or 'centred'")
+        self.e_score_correction_bias += rate * step
+        self.load.zero_()
+
+
+class _Gather(torch.autograd.Function):
+    """rows[p] = x[token[p]]; backward sums each token's k rows by their places instead of scattering."""
+
+    @staticmethod
+    def forward(ctx, x, token, places):
+        ctx.save_for_backward(places)
+        return x.index_select(0, token)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (places,) = ctx.saved_tensors
+        return F.embedding_bag(places, grad.contiguous(), mode="sum"), None, None
+
+
+class _Combine(torch.autograd.Function):
+    """out[t] = sum_j weights[t, j] * rows[places[t, j]]."""
+
+    @staticmethod
+    def forward(ctx, rows, weights, token, places):
+        ctx.save_for_backward(rows, weights, token, places)
+        return F.embedding_bag(places, rows, mode="sum", per_sample_weights=weights.to(rows.dtype))
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, weights, token, places = ctx.saved_tensors
+        spread = grad.contiguous().index_select(0, token)                            # (N*k, h)
+        d_weights = (spread * rows).sum(-1)[places].to(weights.dtype)
+        order = torch.empty_like(token).scatter_(0, places.flatten(), torch.arange(len(token), device=token.device))
+        return spread.mul_(weights.flatten()[order][:, None].to(rows.dtype)), d_weights, None, None
+
+
+def sort_by_expert(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Plan of the sorted order. indices (N, k) -> token (N*k,): the token of each sorted row; places (N, k): the sorted
+    row of each (token, choice); ends (E,) int32: where each expert's group ends. Stable, hence deterministic."""
+    n, k = indices.shape
+    flat = indices.flatten()
+    order = flat.argsort(stable=True)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(n * k, device=order.device)
+    ends = torch.bincount(flat, minlength=experts).cumsum(0).to(torch.int32)
+    return order // k, places.view(n, k), ends
+
+
+class Experts(nn.Module):
+    """E SwiGLU MLPs as 3-D tensors (E, out, in)."""
+
+    def __init__(self, config: KimiConfig):
+        super().__init__()
+        e, h, width = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+        self.gate_proj = nn.Parameter(torch.empty(e, width, h))
+        self.up_proj = nn.Parameter(torch.empty(e, width, h))
+        self.down_proj = nn.Parameter(torch.empty(e, h, width))
+
+    def forward(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
+        token, places, ends = sort_by_expert(indices, len(self.gate_proj))
+        rows = _Gather.apply(x, token, places)                                       # (N*k, h), grouped by expert
+        gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
+        up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
+        out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
+        return _Combine.apply(out, weights, token, places)
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, hidden: int, width: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, width, bias=False)
+        self.up_proj = nn.Linear(hidden, width, bias=False)
+        self.down_proj = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class MoE(nn.Module):
+    """Router, routed experts, and the shared experts as one MLP of n_shared_experts * moe_intermediate_size."""
+
+    def __init__(self, config: KimiConfig):
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        shared = config.n_shared_experts * config.moe_intermediate_size
+        self.shared_experts = MLP(config.hidden_size, shared) if shared else None
+        self.last_routing: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor, valid: Tensor | None = None, inspect: bool = False) -> Tensor:
+        """x (B, T, h) -> (B, T, h). valid (B, T) leaves padding out of the load. inspect keeps `last_routing`:
+        indices and weights, both (B, T, k)."""
+        flat = x.flatten(0, 1)
+        indices, weights = self.gate(flat)
+        if self.training:
+            self.gate.count(indices, None if valid is None else valid.flatten())
+        if inspect:
+            self.last_routing = (indices.view(*x.shape[:2], -1), weights.detach().view(*x.shape[:2], -1))
+        out = self.experts(flat, indices, weights)
+        if self.shared_experts is not None:
+            out = out + self.shared_experts(flat)
+        return out.view_as(x)

@@ -1,0 +1,40 @@
+"""RMSNorm: divide a vector by its root mean square, then scale each entry."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x * rsqrt(mean(x^2) + eps) * weight with a backward that keeps only x and the row factors."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        wide = x.float()
+        factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, factor)
+        return (wide * factor).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, factor = ctx.saved_tensors
+        unit = x.float() * factor                                           # (..., D)
+        d_weight = (grad.float() * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        d_unit = grad.float() * weight.float()
+        along = (d_unit * unit).mean(-1, keepdim=True)
+        d_x = d_unit.addcmul_(unit, along, value=-1).mul_(factor)
+        return d_x.to(x.dtype), None if d_weight is None else d_weight.to(weight.dtype), None
+
+
+class RMSNorm(nn.Module):
+    """x (..., D) -> x / sqrt(mean(x^2) + eps) * weight, the mean in fp32, the result in x's dtype."""
+
+    def __init__(self, size: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _RMSNorm.apply(x, self.weight, self.eps)
