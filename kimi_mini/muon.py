@@ -1,16 +1,17 @@
-"""Muon: momentum, orthogonalised. The update of a weight matrix is its momentum with every singular value near 1.
+"""Muon: momentum, orthogonalised. An update is the momentum matrix with every singular value brought near 1.
 
 An Adam step is dominated by the few directions in which the gradient is large. Muon replaces the momentum
-M = U S V^T by (roughly) U V^T: every direction that the gradient has seen moves equally far. The singular value
-decomposition is never computed; five Newton-Schulz iterations, matrix products only, come close enough.
+M = U S V^T by (roughly) U V^T: every direction that the gradient has seen moves equally far. The singular
+value decomposition is never computed; five Newton-Schulz iterations, matrix products only, come close enough.
 
     M <- mu M + G                                      momentum (a plain sum, not an average)
     X <- G + mu M                                      Nesterov's look-ahead
     O <- newton_schulz(X) * 0.2 sqrt(max(out, in))     as large as a usual AdamW update
     W <- W - lr (O + weight_decay W)                   decoupled decay, with the plain lr
 
-What is easy to get wrong, and is tested: each LOGICAL matrix is orthogonalised and scaled by itself. A parameter
-of shape (E, out, in), the experts of one layer, is E matrices; gate_proj and up_proj are two parameters.
+What is easy to get wrong, and is tested: each LOGICAL matrix is orthogonalised and scaled by itself. A
+parameter of shape (E, out, in), the experts of one layer, is E matrices; gate_proj and up_proj are two
+parameters.
 
 Sources: Moonlight, "Muon is Scalable for LLM Training" (arXiv 2502.16982) section 2; K. Jordan's Muon post;
 Kimi K2 technical report (arXiv 2507.20534) Algorithm 1.
@@ -23,46 +24,45 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# The quintic a x + b x^3 + c x^5, applied to every singular value. Chosen for its slope at 0, not to converge:
-# after five rounds the singular values lie scattered between about 0.7 and 1.2, which trains as well as 1.
+# The quintic a x + b x^3 + c x^5 that each round applies to every singular value. It has a steep slope at 0 and
+# does not converge: after five rounds the values lie scattered over 0.7 to 1.2, which trains as well as 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ADAMW_RMS = 0.2  # the root mean square of a usual AdamW update (Moonlight section 2.2)
 SMALLEST_BF16_SIDE = 32  # narrower matrices are not faster in bf16
-STACK_ELEMENTS = 2**24  # stack at most this many numbers into one batch of matrices (64 MB in fp32)
+STACK_ELEMENTS = 2**24  # stack at most about this many numbers into one batch of matrices (64 MB in fp32)
 
 
 def newton_schulz(X: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """Push every singular value of each matrix towards 1.
 
-    X       (..., rows, cols): a batch of matrices over all leading dimensions, each treated by itself
-    dtype   what to compute in; None takes `matmul_dtype(X)`
-    returns (..., rows, cols) in the dtype of X; an all-zero matrix stays zero
+    X        (..., rows, cols): all leading dimensions are a batch, each matrix is treated by itself
+    dtype    what to compute in; None asks `matmul_dtype`
+    returns  (..., rows, cols) in the dtype of X; an all-zero matrix stays zero
 
     Raises ValueError for a tensor with fewer than two dimensions.
     """
     if X.ndim < 2:
         raise ValueError(f"newton_schulz needs matrices (..., rows, cols), got shape {tuple(X.shape)}")
     a, b, c = COEFFICIENTS
-    tall = X.shape[-2] > X.shape[-1]
-    Y = X.mT if tall else X
-    Y = Y.reshape(-1, *Y.shape[-2:]).to(dtype or matmul_dtype(X))  # (n, r, c) with r <= c: the small Gram side
-    Y = Y / (Y.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius norm >= spectral norm, so all values <= 1
+    Y = _wide(X)  # rows <= cols: the Gram matrix is the small one
+    Y = Y.reshape(-1, *Y.shape[-2:]).to(dtype or matmul_dtype(X))  # (n, r, c)
+    Y = Y / (Y.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius >= spectral norm: all values at most 1
     for _ in range(steps):
-        gram = Y @ Y.mT  # (n, r, r)
+        gram = Y @ Y.mT  # A = X X^T, (n, r, r)
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A^2
         Y = torch.baddbmm(Y, poly, Y, beta=a)  # a X + (b A + c A^2) X
-    Y = (Y.mT if tall else Y).to(X.dtype)
-    return Y.reshape(X.shape)
+    Y = Y.to(X.dtype).view(_wide(X).shape)
+    return Y.mT if _is_tall(X) else Y
 
 
 def matmul_dtype(X: Tensor) -> torch.dtype:
     """The dtype in which Newton-Schulz runs fastest for X (..., rows, cols).
 
     bf16 when the processor multiplies bf16 in hardware (a CUDA GPU of Ampere or later, a CPU with AVX512-BF16
-    or AMX) and the smaller side is at least 32; otherwise fp32, which older CPUs run several times faster than
-    emulated bf16. fp64 stays fp64. Measured on one core of an AMD EPYC with AVX512-BF16: 102 matrices of 60 x 96
-    take 3.7 ms in bf16 and 16.6 ms in fp32; one of 16 x 96 takes 0.21 and 0.05 ms. The results differ by about
-    one percent, far less than the scatter of the singular values.
+    or AMX) and the smaller side is at least 32; otherwise fp32, because emulated bf16 is slower. fp64 stays.
+    Measured on one core of an AMD EPYC with AVX512-BF16: 102 matrices of 60 x 96, the miniature's experts,
+    take 3.7 ms in bf16 and 16 ms in fp32, but one of 16 x 96 takes 0.21 and 0.05 ms. The results differ by
+    about one percent, far less than the scatter of the singular values.
     """
     if X.dtype == torch.float64:
         return torch.float64
@@ -80,72 +80,63 @@ def _has_fast_bf16(device_type: str) -> bool:
     return False
 
 
-def update_scale(shape: Iterable[int]) -> float:
-    """0.2 sqrt(max(out, in)) for a parameter (..., out, in), from the LOGICAL matrix: leading sizes do not count.
+def update_scale(shape: tuple[int, ...]) -> float:
+    """0.2 sqrt(max(out, in)) for a parameter (..., out, in): the matrix's own sizes, never a leading one.
 
-    An orthogonal (out, in) matrix has root mean square 1/sqrt(max(out, in)), so the scaled update has 0.2, like
-    AdamW's, and AdamW's learning rate and weight decay can be used as they are (Moonlight section 2.2).
+    An orthogonal (out, in) matrix has root mean square 1/sqrt(max(out, in)), so the scaled update has 0.2,
+    like AdamW's, and AdamW's learning rate and weight decay can be used as they are (Moonlight section 2.2).
     """
-    *_, rows, cols = shape
-    return ADAMW_RMS * max(rows, cols) ** 0.5
+    return ADAMW_RMS * max(shape[-2:]) ** 0.5
 
 
 def orthogonalize(tensors: list[Tensor], steps: int = 5, dtype: torch.dtype | None = None) -> list[Tensor]:
     """newton_schulz for many parameters (..., out, in) of any shapes, with few large calls.
 
-    A small model spends its time launching small products, so all matrices of one size are stacked into one batch,
-    across layers, experts and orientation: a tall matrix joins the wide ones as its transpose. Each matrix is still
-    treated by itself. Returns new tensors with the shapes and dtypes of the given ones.
+    A small model would spend its time launching small products. So all matrices of one size are stacked into
+    one batch, across layers, experts and orientation: a tall matrix joins the wide ones as its transpose. Each
+    is still treated by itself. Returns new tensors, with the shapes and dtypes of the given ones.
     """
     results: list[Tensor] = [None] * len(tensors)
-    for (rows, cols, _, _), members in _stacks(tensors).items():
-        counts = [tensors[i].numel() // (rows * cols) for i in members]  # logical matrices in each parameter
-        batch = torch.cat([_wide(tensors[i]).reshape(-1, rows, cols) for i in members])
-        batch = newton_schulz(batch, steps, dtype)
-        for i, part in zip(members, batch.split(counts), strict=True):
-            wide = part.view(_wide(tensors[i]).shape)
-            results[i] = wide if wide.shape == tensors[i].shape else wide.mT
+    for members in _stacks(tensors):
+        wide = [_wide(tensors[i]) for i in members]
+        rows, cols = wide[0].shape[-2:]
+        flat = [X.reshape(-1, rows, cols) for X in wide]  # (matrices of this parameter, rows, cols) each
+        stacked = newton_schulz(torch.cat(flat), steps, dtype)
+        for i, X, part in zip(members, wide, stacked.split([len(f) for f in flat]), strict=True):
+            part = part.view(X.shape)
+            results[i] = part.mT if _is_tall(tensors[i]) else part
     return results
 
 
+def _is_tall(X: Tensor) -> bool:
+    return X.shape[-2] > X.shape[-1]
+
+
 def _wide(X: Tensor) -> Tensor:
-    return X.mT if X.shape[-2] > X.shape[-1] else X
+    return X.mT if _is_tall(X) else X
 
 
-def _stacks(tensors: list[Tensor]) -> dict[tuple, list[int]]:
-    """Positions of the tensors that go into one batch, keyed by (rows, cols, kind, chunk)."""
+def _stacks(tensors: list[Tensor]) -> Iterable[list[int]]:
+    """Positions of tensors that share a batch: same matrix size, dtype and device, up to STACK_ELEMENTS."""
     stacks: dict[tuple, list[int]] = defaultdict(list)
     filled: dict[tuple, int] = defaultdict(int)
     for i, X in enumerate(tensors):
-        kind = (*sorted(X.shape[-2:]), (X.dtype, X.device))
-        stacks[*kind, filled[kind] // STACK_ELEMENTS].append(i)
+        kind = (min(X.shape[-2:]), max(X.shape[-2:]), X.dtype, X.device)
+        stacks[kind, filled[kind] // STACK_ELEMENTS].append(i)
         filled[kind] += X.numel()
-    return stacks
-
-
-def muon_update_(params: list[Tensor], grads: list[Tensor], momenta: list[Tensor], *, lr: float, weight_decay: float,
-                 momentum: float, nesterov: bool, ns_steps: int, ns_dtype: torch.dtype | None) -> None:  # fmt: skip
-    """One Muon step in place on `params` and `momenta`; `grads` are only read. All lists hold (..., out, in)."""
-    torch._foreach_mul_(momenta, momentum)
-    torch._foreach_add_(momenta, grads)
-    looked_ahead = torch._foreach_add(grads, momenta, alpha=momentum) if nesterov else momenta
-    updates = orthogonalize(looked_ahead, ns_steps, ns_dtype)
-    if weight_decay:
-        torch._foreach_mul_(params, 1 - lr * weight_decay)
-    for param, update in zip(params, updates, strict=True):
-        param.add_(update, alpha=-lr * update_scale(param.shape))
+    return stacks.values()
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for hidden weight matrices; embeddings, head and norms belong to AdamW (see MuonClip for both in one).
+    """Muon for hidden weight matrices; embeddings, head and norms belong to AdamW (MuonClip does both).
 
     params     matrices (out, in) or stacks of them (..., out, in), or parameter groups
-    lr         on AdamW's scale (2e-4 for K2, about 1e-2 for our miniature), not the 0.02 of Muon's first version
-    ns_dtype   None: bf16 where that is faster, see `matmul_dtype`
+    lr         on AdamW's scale (2e-4 for K2, about 1e-2 for a miniature), not the 0.02 of the first Muon
+    ns_dtype   what Newton-Schulz computes in; None: bf16 where that is faster, see `matmul_dtype`
 
-    A parameter whose grad is None is skipped: no momentum, no decay. A gradient of zeros is NOT skipped: an expert
-    that saw no token still takes a full-size step along its old momentum, since the update ignores the gradient's
-    size. The same holds for clipping: clip gradients if you must, never the orthogonalised update.
+    A parameter whose grad is None is skipped: no momentum, no decay. A gradient of zeros is NOT skipped: an
+    expert that saw no token still takes a full-size step along its old momentum, because an update does not
+    depend on the size of the gradient. For the same reason clip raw gradients if you must, never the update.
 
     Raises ValueError for vectors and for settings out of range.
     """
@@ -160,8 +151,8 @@ class Muon(torch.optim.Optimizer):
         ns_steps: int = 5,
         ns_dtype: torch.dtype | None = None,
     ):
-        defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps)
-        super().__init__(params, {**defaults, "ns_dtype": ns_dtype})
+        settings = dict(momentum=momentum, nesterov=nesterov, ns_steps=ns_steps, ns_dtype=ns_dtype)
+        super().__init__(params, dict(lr=lr, weight_decay=weight_decay, **settings))
 
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
@@ -186,24 +177,33 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One update of every parameter that has a gradient. `closure` recomputes the loss, which is returned."""
-        loss = _evaluate(closure)
+        """Update every parameter that has a gradient. `closure` recomputes the loss, which is returned."""
+        loss = evaluate(closure)
         for group in self.param_groups:
-            self._update_group(group)
+            self._update_with_muon(group)
         return loss
 
-    def _update_group(self, group: dict) -> None:
+    def _update_with_muon(self, group: dict) -> None:
         params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        if params:
-            settings = {key: group[key] for key in ("lr", "weight_decay", "momentum", "nesterov", "ns_steps", "ns_dtype")}
-            momenta = [self.state[p]["momentum_buffer"] for p in params]
-            muon_update_(params, [p.grad for p in params], momenta, **settings)
+        grads, mu, lr = [p.grad for p in params], group["momentum"], group["lr"]
+        momenta = [self.state[p]["momentum_buffer"] for p in params]
+
+        torch._foreach_mul_(momenta, mu)
+        torch._foreach_add_(momenta, grads)
+        ahead = torch._foreach_add(grads, momenta, alpha=mu) if group["nesterov"] else momenta
+        updates = orthogonalize(ahead, group["ns_steps"], group["ns_dtype"])
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        for p, update in zip(params, updates, strict=True):
+            p.add_(update, alpha=-lr * update_scale(p.shape))
 
 
-def _evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
+def evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
+    """The loss that an optimizer's closure returns, computed with gradients switched on; None without one."""
     if closure is None:
         return None
     with torch.enable_grad():

@@ -1,21 +1,22 @@
-"""MuonClip: Muon for the hidden matrices, AdamW for the rest, and QK-Clip against exploding attention logits.
+"""MuonClip: Muon for the hidden matrices, AdamW for the rest, QK-Clip against exploding attention logits.
 
-Muon makes query and key weights grow in all directions at once, and their product enters the softmax: the largest
-attention logit can climb into the thousands and the loss spikes. QK-Clip looks at S_h, the largest logit that head
-h showed during the step (scaled as the softmax sees it, before the mask's -inf, over all micro-batches), and when
-S_h > tau shrinks, AFTER the optimizer step, exactly the rows that make head h's logits, by gamma = tau / S_h:
+Muon makes query and key weights grow in all directions at once, and their product enters the softmax: the
+largest attention logit can climb into the thousands, and the loss spikes. QK-Clip watches S_h, the largest
+logit of head h in this step (signed, times the softmax scale, over allowed pairs of tokens and all
+micro-batches). When S_h > tau it shrinks, AFTER the optimizer step, the rows that make head h's logits, by
+gamma = tau / S_h:
 
-    q_proj (or q_b_proj)   rows of head h, nope part     sqrt(gamma)
-                           rows of head h, rope part     gamma        (its key is shared, so queries carry it all)
-    kv_b_proj              key rows of head h            sqrt(gamma)
-                           value rows of head h          untouched
-    kv_a_proj_with_mqa     the shared rope key           untouched    (every head reads it)
+    q_b_proj (or q_proj)   rows of head h, nope part      sqrt(gamma)
+                           rows of head h, rope part      gamma, for its key is not ours to shrink:
+    kv_a_proj_with_mqa     the rope key, one for all      untouched
+    kv_b_proj              key rows of head h             sqrt(gamma)
+                           value rows of head h           untouched
 
-so that every logit of head h is multiplied by gamma, and no other head notices. It is a control knob, not a
-layer: forward and backward of the step are not changed, and heads below tau are never touched.
+So every logit of head h is multiplied by gamma, and no other head notices. It is a control knob, not a layer:
+forward and backward of the step stay as they were, and a head that never passes tau is never touched.
 
-Sources: Kimi K2 technical report (arXiv 2507.20534) section 2.1, Algorithm 1; Moonlight (arXiv 2502.16982) for the
-AdamW half; logits are signed and include the softmax scale, as in the report.
+Sources: Kimi K2 technical report (arXiv 2507.20534) section 2.1 and Algorithm 1; Moonlight (arXiv 2502.16982)
+section 2.2 and appendix D for the AdamW half.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,11 +27,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from kimi_mini.muon import Muon, _evaluate
+from kimi_mini.muon import Muon, evaluate
+
+TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
 
 
 class Clip(NamedTuple):
-    """One head that QK-Clip shrank in a step."""
+    """One head that QK-Clip shrank in the last step."""
 
     layer: int
     head: int
@@ -38,17 +41,20 @@ class Clip(NamedTuple):
 
 
 def clip_factors(max_logits: Tensor, tau: float) -> Tensor:
-    """gamma for every head: tau / S where S > tau, else exactly 1. max_logits (..., H) -> (..., H)."""
+    """gamma of every head: tau / S where S > tau, otherwise exactly 1. max_logits (..., H) -> (..., H)."""
     return torch.where(max_logits > tau, tau / max_logits, torch.ones_like(max_logits))
 
 
 @torch.no_grad()
 def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
-    """Shrink the query and key rows of every head whose largest logit is over tau. Returns gamma (H,).
+    """Shrink, in place, the query and key rows of every head whose largest logit is over tau.
 
-    attention    a multi-head latent attention layer: `config` with the head sizes, `kv_b_proj` and either `q_b_proj`
+    attention    a multi-head latent attention layer: `config` with the head sizes, `kv_b_proj`, and `q_b_proj`
                  (queries through a low rank) or `q_proj`
     max_logits   (H,) largest softmax input of each head over the whole step
+    returns      gamma (H,), 1 for the heads left alone
+
+    Raises ValueError when there is not one maximum a head.
     """
     config = attention.config
     heads, nope, rope = config.num_attention_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
@@ -56,7 +62,7 @@ def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
         raise ValueError(f"need one maximum for each of {heads} heads, got shape {tuple(max_logits.shape)}")
     q_proj = attention.q_proj if config.q_lora_rank is None else attention.q_b_proj
     query = q_proj.weight.view(heads, nope + rope, -1)  # (H, nope + rope, in)
-    key_value = attention.kv_b_proj.weight.view(heads, nope + config.v_head_dim, -1)  # (H, nope + v, kv_lora_rank)
+    key_value = attention.kv_b_proj.weight.view(heads, nope + config.v_head_dim, -1)  # (H, nope + v, kv_lora)
 
     gamma = clip_factors(max_logits.to(query), tau)
     by_head = gamma.view(heads, 1, 1)
@@ -67,40 +73,43 @@ def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(for Muon, for AdamW): hidden matrices, among them the router gate; and embeddings, head, norms.
+    """The model's trainable parameters as (for Muon, for AdamW).
 
-    An embedding or a head looks like a matrix but is a table: each row belongs to one token and is moved by that
-    token alone, so there is nothing to orthogonalise. Parameters without requires_grad are left out.
+    Muon: every hidden matrix, the router's gate among them. AdamW: norms, embedding and head. The last two look
+    like matrices but are tables: a row belongs to one token, and there is nothing to orthogonalise across rows.
     """
-    tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for_muon, for_adamw = [], []
     for name, param in model.named_parameters():
-        if not param.requires_grad:
-            continue
-        is_table = id(param) in tables or "lm_head" in name.split(".") or "embed_tokens" in name.split(".")
-        (for_adamw if is_table or param.ndim < 2 else for_muon).append(param)
+        if param.requires_grad:
+            is_table = id(param) in tables or not TABLES.isdisjoint(name.split("."))
+            (for_adamw if is_table or param.ndim < 2 else for_muon).append(param)
     return for_muon, for_adamw
 
 
 class MuonClip(Muon):
-    """One optimizer for the whole model: Muon groups, AdamW groups and QK-Clip, one step, one state_dict.
+    """One optimizer for the whole model: Muon groups, AdamW groups and QK-Clip; one step, one state_dict.
 
-    params        a KimiMini, split by `split_parameters`; or parameter groups of your own, each with
+    params        a KimiMini, split by `split_parameters`; or groups of your own, each a dict with "params" and
                   "algorithm": "muon" or "adamw"
-    lr            of the Muon groups; adamw_lr of the AdamW groups (None: the same). Both live in
-                  param_groups[i]["lr"], so any PyTorch scheduler moves both
+    lr, adamw_lr  of the Muon and the AdamW groups (adamw_lr None: the same). Both end up in
+                  param_groups[i]["lr"], so that a scheduler moves both
     weight_decay  decoupled, and on norms too (Moonlight appendix D calls that crucial)
-    tau           the cap on attention logits, 100 for K2; float("inf") switches QK-Clip off
-    model         whose attention logits to watch, where `params` are groups. It offers max_logits() -> (L, H) and
-                  reset_max_logits(); its layers with a `kv_b_proj`, in order, are the L rows
+    tau           the cap on attention logits, 100 in K2; float("inf") switches QK-Clip off
+    model         whose logits to watch, when `params` are groups. It has max_logits() -> (L, H) and
+                  reset_max_logits(); row l belongs to its l-th module with a `kv_b_proj`
+    The rest is as in Muon and AdamW.
 
-    After a step: `last_max_logits` (L, H) and `last_clip`, a list of (layer, head, gamma). `skipped_steps` counts.
-    Weights must be fp32 (or fp64): in bf16 a gamma of 0.999 rounds to 1 and nothing is ever clipped.
+    After each step `last_max_logits` (L, H) and `last_clip`, a list of (layer, head, gamma), say what was seen
+    and done; `skipped_steps` counts calls of `skip_step`.
+
+    Raises ValueError for settings out of range, and for weights below fp32: in bf16 a gamma of 0.999 rounds
+    to 1 and nothing would ever be clipped.
     """
 
     def __init__(
         self,
-        params: nn.Module | Iterable,
+        params: nn.Module | Iterable[dict],
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         adamw_lr: float | None = None,
@@ -119,82 +128,86 @@ class MuonClip(Muon):
             model = params
             for_muon, for_adamw = split_parameters(model)
             params = [dict(params=for_muon, algorithm="muon"), dict(params=for_adamw, algorithm="adamw")]
-        params = [dict(group) for group in params]
-        for group in params:
-            if group.get("algorithm") == "adamw":
-                group.setdefault("lr", lr if adamw_lr is None else adamw_lr)
-                group.setdefault("betas", betas)
-                group.setdefault("eps", eps)
-        super().__init__([g for g in params if g["params"]], lr, weight_decay, momentum, nesterov, ns_steps, ns_dtype)
+        self._adamw_defaults = dict(lr=lr if adamw_lr is None else adamw_lr, betas=betas, eps=eps, fused=True)
         self.tau = tau
         self.model = model
-        self.attention = [m for m in model.modules() if hasattr(m, "kv_b_proj")] if model is not None else []
+        self.attention = [] if model is None else [m for m in model.modules() if hasattr(m, "kv_b_proj")]
         self.last_clip: list[Clip] = []
         self.last_max_logits: Tensor | None = None
         self.skipped_steps = 0
+        super().__init__(params, lr, weight_decay, momentum, nesterov, ns_steps, ns_dtype)
+
+    def add_param_group(self, param_group: dict) -> None:
+        if not isinstance(param_group, dict) or param_group.get("algorithm") not in ("muon", "adamw"):
+            raise ValueError("MuonClip needs groups with an 'algorithm' ('muon' or 'adamw'), or a model to split")
+        is_adamw = param_group["algorithm"] == "adamw"
+        super().add_param_group({**self._adamw_defaults, **param_group} if is_adamw else param_group)
 
     def _check_group(self, group: dict) -> None:
-        algorithm = group.get("algorithm")
-        if algorithm not in ("muon", "adamw"):
-            raise ValueError(f"each group needs 'algorithm': 'muon' or 'adamw', got {algorithm!r}")
         for param in group["params"]:
             if param.dtype not in (torch.float32, torch.float64):
-                raise ValueError(f"MuonClip updates fp32 weights (use autocast for bf16 arithmetic), got {param.dtype}")
-        if algorithm == "muon":
+                raise ValueError(f"MuonClip updates fp32 weights (autocast does bf16 maths), got {param.dtype}")
+        if group["algorithm"] == "muon":
             super()._check_group(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update all weights, then clip. Raises FloatingPointError, before anything is changed, on a bad logit."""
-        loss = _evaluate(closure)
+        """Update every parameter that has a gradient, then clip. `closure` recomputes the loss.
+
+        Raises FloatingPointError, before any weight has changed, when an attention logit was not finite.
+        """
+        loss = evaluate(closure)
         maxima = self._read_max_logits()
         for group in self.param_groups:
-            (self._update_group if group["algorithm"] == "muon" else self._update_adamw_group)(group)
+            if group["algorithm"] == "muon":
+                self._update_with_muon(group)
+            else:
+                self._update_with_adamw(group)
         self._clip(maxima)
         return loss
 
     def skip_step(self) -> None:
-        """Call in place of step() when a batch must not count (loss or gradient not finite).
+        """In place of step() for a batch that must not count: a loss or gradient that is not finite.
 
-        Weights, momenta and step counts stay; gradients are dropped and the logit maxima start anew, so that the
-        next step does not clip on the evidence of a batch that it never trained on.
+        Weights, momenta and step counts stay. Gradients are dropped and the maxima start anew, so that the next
+        step is not clipped on the evidence of a batch it never trained on.
         """
         self.zero_grad()
-        if self.model is not None:
-            self.model.reset_max_logits()
         self.last_clip = []
         self.skipped_steps += 1
+        if self.model is not None:
+            self.model.reset_max_logits()
 
-    def _update_adamw_group(self, group: dict) -> None:
+    def _update_with_adamw(self, group: dict) -> None:
         params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
         for p in params:
             if not self.state[p]:
-                self.state[p] = dict(
-                    step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
-                )
-        if params:
-            states = [self.state[p] for p in params]
-            lists = [[s[key] for s in states] for key in ("exp_avg", "exp_avg_sq")]
-            beta1, beta2 = group["betas"]
-            adamw(params, [p.grad for p in params], *lists, [], [s["step"] for s in states], fused=True, amsgrad=False,
-                  beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-                  maximize=False)  # fmt: skip
+                zeros = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[p] = dict(step=torch.zeros((), device=p.device), **zeros)
+        averages, squares, steps = (
+            [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
+        settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "fused")}
+        beta1, beta2 = group["betas"]
+        adamw(params, [p.grad for p in params], averages, squares, [], steps, **settings,
+              beta1=beta1, beta2=beta2, amsgrad=False, maximize=False)  # fmt: skip
 
     def _read_max_logits(self) -> Tensor | None:
-        """(L, H) maxima since the last step, over all micro-batches and, under torchrun, over all ranks."""
+        """(L, H) maxima since the last step: over all micro-batches and, under torchrun, all ranks."""
         if not self.attention:
             return None
-        maxima = self.model.max_logits()
+        maxima = self.model.max_logits().clone()
         if dist.is_available() and dist.is_initialized():
-            maxima = maxima.clone()
             dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
-        broken = (maxima.isnan() | (maxima == float("inf"))).nonzero().tolist()  # -inf: no token seen, no evidence
+        broken = (maxima.isnan() | maxima.isposinf()).nonzero().tolist()  # -inf is a head that saw no token
         if broken:
             layer, head = broken[0]
             raise FloatingPointError(
-                f"attention logit of layer {layer}, head {head} is {maxima[layer, head].item()}: the forward pass has "
-                "overflowed. No weight was changed. Call optimizer.skip_step() if it was one bad batch; if it "
-                "comes back, load the last checkpoint and lower the learning rate or tau"
+                f"the largest attention logit of layer {layer}, head {head} is {maxima[layer, head].item()}: the "
+                "forward pass overflowed. No weight was changed. If it was one bad batch, call "
+                "optimizer.skip_step(); if it comes back, load the last checkpoint and lower lr or tau."
             )
         return maxima
 
@@ -202,8 +215,10 @@ class MuonClip(Muon):
         self.last_clip, self.last_max_logits = [], maxima
         if maxima is None:
             return
-        gammas = clip_factors(maxima, self.tau)
-        self.last_clip = [Clip(l, h, gammas[l, h].item()) for l, h in (gammas < 1).nonzero().tolist()]
-        for layer in sorted({clip.layer for clip in self.last_clip}):
-            qk_clip_(self.attention[layer], maxima[layer], self.tau)
+        gammas = clip_factors(maxima, self.tau).tolist()
+        for layer, attention in enumerate(self.attention):
+            clips = [Clip(layer, head, gamma) for head, gamma in enumerate(gammas[layer]) if gamma < 1]
+            if clips:
+                qk_clip_(attention, maxima[layer], self.tau)
+                self.last_clip += clips
         self.model.reset_max_logits()

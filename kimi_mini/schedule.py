@@ -7,7 +7,7 @@ so that the Muon half and the AdamW half of an optimizer always move together. T
         scale_lr(optimizer, wsd(step, total, warmup=20, decay_fraction=0.65))
         ...
     # or, with PyTorch's own scheduler
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: wsd(step, total, warmup=20, decay_fraction=0.65))
+    LambdaLR(optimizer, lambda step: wsd(step, total, warmup=20, decay_fraction=0.65))
 
 Sources: Kimi K2 technical report (arXiv 2507.20534) section 2.5; Moonlight (arXiv 2502.16982) section 3.3.
 """
@@ -34,8 +34,8 @@ def wsd(
     floor             factor at `total` and after it
     shape             "linear" or "cosine" way down
 
-    K2's pre-training as published: 500 warm-up steps, constant 2e-4 for 10T tokens, then a cosine to 2e-5 over
-    5.5T, with 67M tokens a step (16,384 sequences of 4096), which makes about 149k + 82k steps:
+    K2's pre-training as published: 500 warm-up steps, constant 2e-4 for 10T tokens, then a cosine to 2e-5
+    over 5.5T, with 67M tokens a step (16,384 sequences of 4096), which makes about 149k + 82k steps:
 
     >>> k2 = dict(total=230_968, warmup=500, decay_start=149_012, floor=0.1, shape="cosine")
     >>> [round(2e-4 * wsd(step, **k2), 7) for step in (0, 499, 100_000, 149_012, 189_990, 230_968)]
