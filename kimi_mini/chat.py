@@ -25,7 +25,7 @@ from kimi_mini.chat_parser import parse
 from kimi_mini.tokenizer import Tokenizer
 
 __all__ = [
-    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "history_end", "normalise_ids", "parse", "render",
+    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "normalise_ids", "parse", "render",
 ]  # fmt: skip
 
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
@@ -110,7 +110,9 @@ def render(
     Raises:
         ValueError: a message of unknown shape.
     """
-    return "".join(text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written))
+    return "".join(
+        text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written)
+    )
 
 
 def encode(
@@ -149,17 +151,25 @@ def encode(
     return ids, mask
 
 
+def encode_results(tokenizer: Tokenizer, results: list[dict], thinking: bool | None = None) -> list[int]:
+    """Tokens that the environment adds to a running chain: the tool messages, then the opening of the next turn.
+
+    Appended to what the model has seen and written so far they give the tokens of the whole conversation, so that a
+    rollout never has to be tokenised again.
+    """
+    opening = [{"role": "system", "content": ""}]
+    skip = len(encode(tokenizer, opening)[0])
+    return encode(tokenizer, opening + results, add_generation_prompt=True, thinking=thinking)[0][skip:]
+
+
 def history_end(messages: list[dict], as_written: bool = False) -> int:
     """Index of the last answer (assistant message without calls), or -1: thoughts up to there are dropped.
 
-    `as_written` leaves out an answer that is the very last message: it is being written.
+    With `as_written` the very last message does not count: it is just being written.
     """
-    last = len(messages) - 1
-    for index in range(last, -1, -1):
-        message = messages[index]
-        if message.get("role") == "assistant" and not message.get("tool_calls"):
-            if not (as_written and index == last):
-                return index
+    for index in range(len(messages) - 1 - as_written, -1, -1):
+        if messages[index].get("role") == "assistant" and not messages[index].get("tool_calls"):
+            return index
     return -1
 
 
@@ -179,11 +189,17 @@ def _pieces(messages, tools, add_generation_prompt, thinking, as_written) -> Ite
             returned = f"## Return of {_field(message, 'tool_call_id')}\n{content_text(message)}"
             yield from _turn("<|im_system|>", name, returned)
         elif isinstance(role, str):
-            yield from _turn("<|im_user|>" if role == "user" else "<|im_system|>", name, content_text(message))
+            yield from _turn(
+                "<|im_user|>" if role == "user" else "<|im_system|>", name, content_text(message)
+            )
         else:
             raise ValueError(f"message {index} has no role: {message!r:.80}")
     if add_generation_prompt:
-        yield from (("<|im_assistant|>", True, False), ("assistant", False, False), ("<|im_middle|>", True, False))
+        yield from (
+            ("<|im_assistant|>", True, False),
+            ("assistant", False, False),
+            ("<|im_middle|>", True, False),
+        )
         if thinking is False:
             yield from (("<think>", True, False), ("</think>", True, False))
 

@@ -32,17 +32,16 @@ SPECIAL_TOKENS = (
     "[PAD]",
 )  # fmt: skip
 
-SPLIT_PATTERN = "|".join(
-    (
-        r"(?<=\p{L})'(?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # don't -> don 't; but the string 'salt' keeps its s
-        r" ?\p{L}+",  # a word, with the space before it
-        r"\p{N}",  # one digit, never with a space
-        r" ?[^\s\p{L}\p{N}]+",  # a run of punctuation: {" or ":
-        r"\s*[\r\n]+",  # line ends
-        r"\s+(?!\S)",  # indentation, leaving one space to the word that follows
-        r"\s+",
-    )
+_SPLIT_RULES = (
+    r"(?<=\p{L})'(?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # don't -> don 't; but the string 'salt' keeps its s
+    r" ?\p{L}+",  # a word, with the space before it
+    r"\p{N}",  # one digit, never with a space
+    r" ?[^\s\p{L}\p{N}]+",  # a run of punctuation: {" or ":
+    r"\s*[\r\n]+",  # line ends
+    r"\s+(?!\S)",  # indentation, leaving one space to the word that follows
+    r"\s+",
 )
+SPLIT_PATTERN = "|".join(_SPLIT_RULES)
 _MARKER = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
 
 
@@ -105,10 +104,12 @@ class Tokenizer:
         """
         file = _json_file(path)
         if not file.is_file():
-            raise FileNotFoundError(f"no tokenizer at {file}; Tokenizer.train(texts).save({str(path)!r}) makes one")
+            raise FileNotFoundError(
+                f"no tokenizer at {file}; Tokenizer.train(texts).save({str(path)!r}) makes one"
+            )
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the Rust side raises bare Exception
+        except Exception as error:  # noqa: BLE001 - the Rust side raises bare Exception
             raise ValueError(f"{file} is not a readable tokenizer.json: {error}") from None
         return cls(backend)
 

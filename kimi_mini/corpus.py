@@ -1,0 +1,294 @@
+"""Text to pre-train on without a download, and drills for recall and copying.
+
+Two sources are always there: the standard library of the running Python (code and English comments) and Moby-Dick.
+Names on the Hugging Face hub work when there is a network. A document belongs to training or to validation as a
+whole, decided by a hash of its name: no page of a validation document is ever trained on, whatever else changes.
+
+Real text alone teaches a tiny model little about looking things up in its context, which is all that an agent does.
+The drills do: key-value pairs over random tokens, and spans to repeat. Their loss stays high for some hundred
+thousand tokens and then falls within a few more, when the attention has found the rule "look for the last place where
+this token stood, and say what came next" (an induction head). Every answer is determined by its row, so the loss
+can go to zero; train on drills until it is below about 0.3, not for a fixed time.
+
+Sources: drills after the associative-recall tasks of Zoology (Arora et al. 2023) and induction heads (Olsson et al.
+2022); text: data/text/README.md.
+"""
+
+import hashlib
+import itertools
+import os
+import sysconfig
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kimi_mini.tokenizer import Tokenizer
+
+TEXT_FOLDER = Path(__file__).resolve().parent.parent / "data" / "text"
+
+# Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is
+# a dump of this machine.
+SKIPPED_FOLDERS = {
+    "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "dist-packages",
+    "encodings", "pydoc_data", "__phello__", "__pycache__",
+}  # fmt: skip
+SKIPPED_FILES = {"html/entities.py", "_pydecimal.py", "tkinter/tix.py"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a name that no other text has, such as "stdlib/json/decoder.py" or "moby-dick/12"."""
+
+    name: str
+    text: str
+
+
+def _hash(text: str) -> int:
+    """A stable 64-bit hash (Python's own differs between runs)."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+# ---------------------------------------------------------------- documents
+
+
+def stdlib_documents(max_bytes: int | None = None, folder: str | Path | None = None) -> list[Document]:
+    """The .py files of the running interpreter's standard library, in the order of their names' hashes.
+
+    That order is the same everywhere and mixes the packages, so that a cap of `max_bytes` (whole files, about 8 MB
+    without it) takes a fair sample. Another Python version has another library: results name theirs.
+    """
+    root = Path(folder or sysconfig.get_paths()["stdlib"])
+    documents, size = [], 0
+    for name in sorted(_library_files(root), key=lambda name: (_hash(name), name)):
+        text = (root / name).read_text(encoding="utf-8", errors="replace")
+        if not text.strip():
+            continue
+        size += len(text.encode("utf-8"))
+        if max_bytes is not None and size > max_bytes:
+            break
+        documents.append(Document(f"stdlib/{name}", text))
+    return documents
+
+
+def _library_files(root: Path) -> Iterator[str]:
+    """Paths below `root`, with forward slashes."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS and name[:7] != "config-"]
+        for file in files:
+            name = (Path(folder) / file).relative_to(root).as_posix()
+            if name.endswith(".py") and name not in SKIPPED_FILES and not name.startswith("_sysconfigdata"):
+                yield name
+
+
+def moby_dick_documents(file: str | Path = TEXT_FOLDER / "moby-dick.txt") -> list[Document]:
+    """The 135 chapters and the epilogue, in order."""
+    chapters = Path(file).read_text(encoding="ascii").rstrip("\n").split("\n\n\n")
+    return [Document(f"moby-dick/{number}", text) for number, text in enumerate(chapters, start=1)]
+
+
+def default_documents(max_stdlib_bytes: int | None = None) -> list[Document]:
+    """Both local sources; a text that stands under two names is kept once."""
+    return without_copies([*moby_dick_documents(), *stdlib_documents(max_stdlib_bytes)])
+
+
+def without_copies(documents: Iterable[Document]) -> list[Document]:
+    """The first of every group of equal texts. Copies would carry validation text into training."""
+    seen: dict[int, Document] = {}
+    for document in documents:
+        seen.setdefault(_hash(document.text), document)
+    return list(seen.values())
+
+
+def split(
+    documents: Iterable[Document], validation_share: float = 0.05
+) -> tuple[list[Document], list[Document]]:
+    """(training, validation), document by document; a name always falls on the same side for the same share."""
+    if not 0 <= validation_share < 1:
+        raise ValueError(f"validation_share must be in [0, 1), not {validation_share}")
+    training, validation = [], []
+    for document in documents:
+        held_out = _hash(f"split {document.name}") < validation_share * 2**64
+        (validation if held_out else training).append(document)
+    return training, validation
+
+
+# ---------------------------------------------------------------- datasets (imported on use: it takes seconds)
+
+
+def as_dataset(documents: Iterable[Document]):
+    """A `datasets.Dataset` with columns name and text."""
+    import datasets
+
+    return datasets.Dataset.from_list(
+        [{"name": document.name, "text": document.text} for document in documents]
+    )
+
+
+def load_hub(
+    name: str, split: str = "train", text_column: str = "text", max_documents: int | None = None, **options
+) -> list[Document]:
+    """Documents of a data set on the Hugging Face hub, streamed: only what is taken is downloaded.
+
+    Args:
+        options: go to `datasets.load_dataset`, such as a configuration's name=... or data_files=...
+
+    Raises:
+        ConnectionError: the hub or the data set cannot be reached; the local sources work without a network.
+        KeyError: the data set has no such column.
+    """
+    import datasets
+    from huggingface_hub.constants import ENDPOINT
+
+    hint = "stdlib_documents() and moby_dick_documents() need no network."
+    if "data_files" not in options and not _answers(ENDPOINT):  # datasets itself would try for half a minute
+        raise ConnectionError(f"cannot load {name!r}: no answer from {ENDPOINT}. {hint}")
+    try:
+        rows = iter(datasets.load_dataset(name, split=split, streaming=True, **options))
+        first = next(rows, None)
+    except Exception as error:  # noqa: BLE001 - datasets, huggingface_hub and httpx each raise their own kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(f"cannot load {name!r} from the hub: {reason}. {hint}") from None
+    if first is not None and text_column not in first:
+        raise KeyError(f"{name!r} has no column {text_column!r}, only {', '.join(first)}")
+    rows = itertools.islice(itertools.chain([first] if first else [], rows), max_documents)
+    return [Document(f"{name}/{split}/{index}", row[text_column]) for index, row in enumerate(rows)]
+
+
+def _answers(address: str, timeout: float = 5.0) -> bool:
+    """Does a web server answer there, whatever it says?"""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def token_stream(tokenizer: Tokenizer, documents: Iterable[Document]) -> np.ndarray:
+    """All documents one after the other, [EOS] behind each; markers inside them stay plain text.
+
+    Returns:
+        (number of tokens,) uint16
+    """
+    end = tokenizer.special["[EOS]"]
+    parts = []
+    for document in documents:
+        parts.append(np.array([*tokenizer.encode(document.text, allow_special=False), end], dtype=np.uint16))
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint16)
+
+
+def pack(stream: np.ndarray, length: int) -> np.ndarray:
+    """Cut a stream into windows without padding; the rest, shorter than a window, is left out.
+
+    A window may hold the end of one document and the start of the next, with [EOS] between them.
+
+    Args:
+        stream: (N,) uint16
+    Returns:
+        (N // length, length) uint16, a view of the stream
+    """
+    count = len(stream) // length
+    return stream[: count * length].reshape(count, length)
+
+
+# ---------------------------------------------------------------- drills
+
+
+def recall_drill(
+    rng: np.random.Generator,
+    n_tokens: int,
+    n_ordinary: int,
+    separator: int,
+    length: int = 256,
+    max_pairs: int = 16,
+    max_span: int = 24,
+    max_width: int = 1,
+    copy_share: float = 0.5,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows full of recall and copy episodes (see the two functions below), each episode opened by `separator`.
+
+    Args:
+        n_tokens: how many tokens in all, rounded up to whole rows
+        n_ordinary: random tokens are drawn from range(n_ordinary): `tokenizer.first_special`
+        separator: id that opens an episode and stands between a span and its copy, such as [EOS]
+        length: tokens in a row
+        max_pairs, max_span: size of the largest episodes; sizes are uniform from 2
+        max_width: keys and values are 1 to max_width tokens long, one choice for an episode
+        copy_share: probability that an episode is a copy
+
+    Returns:
+        tokens: (rows, length) uint16
+        mask: (rows, length) bool, True on tokens that the tokens before them in the row determine
+    """
+    if max_pairs < 2 or max_span < 2 or max_width < 1:
+        raise ValueError("max_pairs and max_span must be at least 2, max_width at least 1")
+    if 2 * max_pairs * max_width > n_ordinary or max_span > n_ordinary:
+        raise ValueError(f"{n_ordinary} ordinary tokens are too few for episodes of this size")
+    rows = -(-n_tokens // length)
+    tokens = np.empty((rows, length), dtype=np.uint16)
+    mask = np.zeros((rows, length), dtype=bool)
+    for row in range(rows):
+        fresh = _FreshTokens(rng, n_ordinary)
+        filled = 0
+        while filled < length:
+            if rng.random() < copy_share:
+                episode, answers = copy_episode(fresh, int(rng.integers(2, max_span + 1)), separator)
+            else:
+                width = int(rng.integers(1, max_width + 1))
+                episode, answers = recall_episode(rng, fresh, int(rng.integers(2, max_pairs + 1)), width)
+            taken = min(length - filled, len(episode) + 1)
+            tokens[row, filled] = separator
+            tokens[row, filled + 1 : filled + taken] = episode[: taken - 1]
+            mask[row, filled + 1 : filled + taken] = answers[: taken - 1]
+            filled += taken
+    return tokens, mask
+
+
+class _FreshTokens:
+    """Random ids without repeats: within a row, the last place of a token is then the one that answers."""
+
+    def __init__(self, rng: np.random.Generator, n_ordinary: int):
+        self.rng, self.n_ordinary = rng, n_ordinary
+        self.left = rng.permutation(n_ordinary)
+
+    def take(self, count: int) -> np.ndarray:
+        """(count,) ids; a row that needs more than there are starts over."""
+        if count > len(self.left):
+            self.left = self.rng.permutation(self.n_ordinary)
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
+
+
+def recall_episode(
+    rng: np.random.Generator, fresh: _FreshTokens, pairs: int, width: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Associative recall: k1 v1 k2 v2 ... kn vn, then every pair again in another order; the values are answers.
+
+    Returns:
+        tokens, answers: (4 * pairs * width,) each
+    """
+    facts = fresh.take(2 * pairs * width).reshape(pairs, 2, width)  # [pair, key or value, token]
+    episode = np.concatenate([facts, facts[rng.permutation(pairs)]])  # (2 * pairs, 2, width)
+    answers = np.zeros_like(episode, dtype=bool)
+    answers[pairs:, 1] = True
+    return episode.reshape(-1), answers.reshape(-1)
+
+
+def copy_episode(fresh: _FreshTokens, span: int, separator: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random span, the separator, the span again; the second one is the answer.
+
+    Returns:
+        tokens, answers: (2 * span + 1,) each
+    """
+    tokens = fresh.take(span)
+    episode = np.concatenate([tokens, [separator], tokens])
+    answers = np.arange(2 * span + 1) > span
+    return episode, answers
