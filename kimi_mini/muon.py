@@ -24,8 +24,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# The quintic a x + b x^3 + c x^5 that each round applies to every singular value. It has a steep slope at 0 and
-# does not converge: after five rounds the values lie scattered over 0.7 to 1.2, which trains as well as 1.
+# The quintic a x + b x^3 + c x^5 that each round applies to every singular value. It is steep at 0 and does
+# not converge: after five rounds the values lie scattered over 0.7 to 1.2, which trains as well as exactly 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ADAMW_RMS = 0.2  # the root mean square of a usual AdamW update (Moonlight section 2.2)
 SMALLEST_BF16_SIDE = 32  # narrower matrices are not faster in bf16
@@ -93,8 +93,8 @@ def orthogonalize(tensors: list[Tensor], steps: int = 5, dtype: torch.dtype | No
     """newton_schulz for many parameters (..., out, in) of any shapes, with few large calls.
 
     A small model would spend its time launching small products. So all matrices of one size are stacked into
-    one batch, across layers, experts and orientation: a tall matrix joins the wide ones as its transpose. Each
-    is still treated by itself. Returns new tensors, with the shapes and dtypes of the given ones.
+    one batch, across layers, experts and orientation: a tall matrix joins the wide ones as its transpose.
+    Each is still treated by itself. Returns new tensors, with the shapes and dtypes of the given ones.
     """
     results: list[Tensor] = [None] * len(tensors)
     for members in _stacks(tensors):

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from kimi_mini.muon import Muon, evaluate
+from .muon import Muon, evaluate
 
 TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
 
@@ -49,20 +49,19 @@ def clip_factors(max_logits: Tensor, tau: float) -> Tensor:
 def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
     """Shrink, in place, the query and key rows of every head whose largest logit is over tau.
 
-    attention    a multi-head latent attention layer: `config` with the head sizes, `kv_b_proj`, and `q_b_proj`
-                 (queries through a low rank) or `q_proj`
+    attention    a LatentAttention: `heads`, `nope` (how many rows of a head come before its rope or value
+                 rows), `kv_b_proj`, and `q_b_proj` or, when queries have no low rank, `q_proj`
     max_logits   (H,) largest softmax input of each head over the whole step
     returns      gamma (H,), 1 for the heads left alone
 
     Raises ValueError when there is not one maximum a head.
     """
-    config = attention.config
-    heads, nope, rope = config.num_attention_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
+    heads, nope = attention.heads, attention.nope
     if max_logits.shape != (heads,):
         raise ValueError(f"need one maximum for each of {heads} heads, got shape {tuple(max_logits.shape)}")
-    q_proj = attention.q_proj if config.q_lora_rank is None else attention.q_b_proj
-    query = q_proj.weight.view(heads, nope + rope, -1)  # (H, nope + rope, in)
-    key_value = attention.kv_b_proj.weight.view(heads, nope + config.v_head_dim, -1)  # (H, nope + v, kv_lora)
+    q_proj = attention.q_b_proj if hasattr(attention, "q_b_proj") else attention.q_proj
+    query = q_proj.weight.unflatten(0, (heads, -1))  # (H, nope + rope, in), a view
+    key_value = attention.kv_b_proj.weight.unflatten(0, (heads, -1))  # (H, nope + value, rank), a view
 
     gamma = clip_factors(max_logits.to(query), tau)
     by_head = gamma.view(heads, 1, 1)
@@ -75,8 +74,8 @@ def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The model's trainable parameters as (for Muon, for AdamW).
 
-    Muon: every hidden matrix, the router's gate among them. AdamW: norms, embedding and head. The last two look
-    like matrices but are tables: a row belongs to one token, and there is nothing to orthogonalise across rows.
+    Muon: every hidden matrix, the router's gate among them. AdamW: norms, embedding and head. The last two
+    look like matrices but are tables: a row belongs to one token, so there is nothing to orthogonalise.
     """
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for_muon, for_adamw = [], []
@@ -90,8 +89,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 class MuonClip(Muon):
     """One optimizer for the whole model: Muon groups, AdamW groups and QK-Clip; one step, one state_dict.
 
-    params        a KimiMini, split by `split_parameters`; or groups of your own, each a dict with "params" and
-                  "algorithm": "muon" or "adamw"
+    params        a KimiMini, split by `split_parameters`; or groups of your own, each a dict with "params"
+                  and "algorithm": "muon" or "adamw"
     lr, adamw_lr  of the Muon and the AdamW groups (adamw_lr None: the same). Both end up in
                   param_groups[i]["lr"], so that a scheduler moves both
     weight_decay  decoupled, and on norms too (Moonlight appendix D calls that crucial)
@@ -100,8 +99,8 @@ class MuonClip(Muon):
                   reset_max_logits(); row l belongs to its l-th module with a `kv_b_proj`
     The rest is as in Muon and AdamW.
 
-    After each step `last_max_logits` (L, H) and `last_clip`, a list of (layer, head, gamma), say what was seen
-    and done; `skipped_steps` counts calls of `skip_step`.
+    After each step `last_max_logits` (L, H) and `last_clip`, a list of (layer, head, gamma), say what was
+    seen and done; `skipped_steps` counts calls of `skip_step`.
 
     Raises ValueError for settings out of range, and for weights below fp32: in bf16 a gamma of 0.999 rounds
     to 1 and nothing would ever be clipped.
@@ -139,14 +138,14 @@ class MuonClip(Muon):
 
     def add_param_group(self, param_group: dict) -> None:
         if not isinstance(param_group, dict) or param_group.get("algorithm") not in ("muon", "adamw"):
-            raise ValueError("MuonClip needs groups with an 'algorithm' ('muon' or 'adamw'), or a model to split")
+            raise ValueError("MuonClip needs a model, or groups with an 'algorithm' ('muon' or 'adamw')")
         is_adamw = param_group["algorithm"] == "adamw"
         super().add_param_group({**self._adamw_defaults, **param_group} if is_adamw else param_group)
 
     def _check_group(self, group: dict) -> None:
         for param in group["params"]:
             if param.dtype not in (torch.float32, torch.float64):
-                raise ValueError(f"MuonClip updates fp32 weights (autocast does bf16 maths), got {param.dtype}")
+                raise ValueError(f"MuonClip updates fp32 weights (use autocast for bf16), got {param.dtype}")
         if group["algorithm"] == "muon":
             super()._check_group(group)
 
@@ -169,8 +168,8 @@ class MuonClip(Muon):
     def skip_step(self) -> None:
         """In place of step() for a batch that must not count: a loss or gradient that is not finite.
 
-        Weights, momenta and step counts stay. Gradients are dropped and the maxima start anew, so that the next
-        step is not clipped on the evidence of a batch it never trained on.
+        Weights, momenta and step counts stay. Gradients are dropped and the maxima start anew, so that the
+        next step is not clipped on the evidence of a batch it never trained on.
         """
         self.zero_grad()
         self.last_clip = []
@@ -205,8 +204,8 @@ class MuonClip(Muon):
         if broken:
             layer, head = broken[0]
             raise FloatingPointError(
-                f"the largest attention logit of layer {layer}, head {head} is {maxima[layer, head].item()}: the "
-                "forward pass overflowed. No weight was changed. If it was one bad batch, call "
+                f"the largest attention logit of layer {layer}, head {head} is {maxima[layer, head].item()}: "
+                "the forward pass overflowed. No weight was changed. If it was one bad batch, call "
                 "optimizer.skip_step(); if it comes back, load the last checkpoint and lower lr or tau."
             )
         return maxima
