@@ -5,6 +5,9 @@ checkpoint, a full disk. Its text is one line that says what is wrong and what t
 keep their own exception types and their traceback.
 """
 
+import errno
+from pathlib import Path
+
 
 class KimiError(Exception):
     """A problem that the user can solve; `str(error)` is one line that says how."""
@@ -15,3 +18,17 @@ class KimiError(Exception):
 
 class SandboxUnavailable(KimiError):
     """The sandbox engine asked for cannot run on this machine; the text says what is missing."""
+
+
+def explain_os_error(error: OSError, path: str | Path | None = None) -> str:
+    """One line for the errors of files and disks that a user can do something about."""
+    place = path or error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {place} was not written; free some space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {place}; choose another folder or change its permissions"
+    if error.errno == errno.ENOENT:
+        return f"{place} does not exist; check the path"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR):
+        return f"{place}: {error.strerror}; check the path"
+    return f"{place}: {error.strerror or error}"

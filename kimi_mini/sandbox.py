@@ -32,8 +32,10 @@ Not covered:
     use a whole core for `timeout` seconds
   - the meaning of what is printed: output is the program's word, and a program may print "passed". Verifiers
     must look at `ok`, and keep their own test code after the model's
-  - monty only: programs outside its subset (class inheritance from built-ins, `with` on own classes, most of
-    the standard library). They end with an error, never with a wrong result that we know of
+  - monty only: programs outside its subset. `yield`, `del`, class inheritance, @property and its kin, except*
+    and most of the standard library end with an error (NotImplementedError, ModuleNotFoundError); loops,
+    functions, closures, plain classes, comprehensions, match, try, f-strings, math, re, json, itertools,
+    functools, collections run; a few texts differ (print(reversed([1])) shows a list)
 """
 
 import atexit
@@ -97,8 +99,8 @@ def run_python(code: str, timeout: float = 2.0, engine: str = "monty") -> Sandbo
 
 # ------------------------------------------------------------------------------------------------ monty
 _pool: monty.Monty | None = None
-_pool_owner = 0  # process that made the pool: a fork must not share its parent's workers
 _pool_lock = threading.Lock()
+_forked = False  # True in a process that was forked while its parent's pool was alive
 _WORLD = {  # no waiting, no chance, no date: a run can be repeated exactly
     "sleep": "zero",
     "random_start": {"seed": 0},
@@ -108,20 +110,32 @@ _WORLD = {  # no waiting, no chance, no date: a run can be repeated exactly
 
 def _workers() -> monty.Monty:
     """This process's pool of interpreter workers, started on first use."""
-    global _pool, _pool_owner
+    global _pool
+    if _forked:  # the pool's threads did not come along: waiting for them would never end
+        raise SandboxUnavailable(
+            "this process was forked after the sandbox had been used; start processes with the 'spawn' method"
+        )
     with _pool_lock:
-        if _pool is None or _pool_owner != os.getpid():
+        if _pool is None:
             try:
                 _pool = monty.Monty().__enter__()
             except (OSError, RuntimeError, monty.MontyError) as error:
                 raise SandboxUnavailable(f"monty cannot start its worker: {error}") from error
-            _pool_owner = os.getpid()
         return _pool
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = _pool is not None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register
 def _close() -> None:
-    if _pool is not None and _pool_owner == os.getpid():
+    if _pool is not None and not _forked:
         _pool.__exit__(None, None, None)
 
 

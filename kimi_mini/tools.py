@@ -88,6 +88,8 @@ class Tool:
     def declaration(self) -> dict[str, Any]:
         """The OpenAI declaration of this tool, as it is put before the model."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        if not self.description:
+            del function["description"]
         return {"type": "function", "function": function}
 
 
@@ -187,7 +189,7 @@ def _run(tool: Tool, arguments: dict[str, Any]) -> Any:
         raise
     except ToolError as error:
         raise _CallError("exception", str(error) or "the tool gave no reason") from None
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is news for the model
         reason = f"{type(error).__name__}: {_safe_str(error)}".rstrip(": ")
         raise _CallError("exception", f"{tool.name} failed: {reason}") from None
 
@@ -201,7 +203,7 @@ def _run_in_thread(tool: Tool, arguments: dict[str, Any]) -> Any:
     def work() -> None:
         try:
             outcome.append(("value", tool.function(**arguments)))
-        except BaseException as error:  # handed over to the caller's thread
+        except BaseException as error:  # noqa: BLE001  handed over to the caller's thread
             outcome.append(("error", error))
 
     thread = threading.Thread(target=work, name=f"tool-{tool.name}", daemon=True)
@@ -232,7 +234,7 @@ def _as_text(tool: Tool, value: Any) -> str:
 def _safe_str(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001  an exception whose __str__ fails
         return "(its message cannot be read)"
 
 

@@ -1,0 +1,38 @@
+# make run    train the miniature from random weights to a thinking agent; prints and plots the scoreboard
+# make test   style, import directions, unit tests, every notebook
+# make lab    open the course in JupyterLab
+# Each makes .venv first and installs requirements.txt, once. Another Python: make run PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test lab
+.DELETE_ON_ERROR:
+
+run: $(STAMP)
+	@$(BIN)/python -m kimi_mini run $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest tests
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
+		$(BIN)/python -m pytest $(NBVAL) notebooks/; \
+	else echo "no notebook yet: nothing for nbval to run"; fi
+
+lab: $(STAMP)
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+$(STAMP): requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "kimi_mini needs Python 3.11 or newer, and there is no $(PYTHON) here"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kimi_mini needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "installing into $(VENV) (once; some minutes)"
+	@$(PIP) $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
+	@$(PIP) -r requirements.txt
+	@touch $@

@@ -1,0 +1,137 @@
+"""Command line: python -m kimi_mini run | chat | eval | bench | ledger.
+
+Each command imports its own modules, so that --help answers at once. Whatever the user can put right ends in
+one line on standard error: exit status 2; 130 after Ctrl-C. KIMI_MINI_DEBUG=1 shows the traceback instead.
+"""
+
+import argparse
+import errno
+import os
+import sys
+
+from kimi_mini.errors import KimiError, explain_os_error
+
+CHECKPOINT = "data/checkpoints/final"
+USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = build_parser().parse_args(words)
+    try:
+        if args.threads:
+            _set_threads(args.threads)
+        return args.function(args) or 0
+    except KeyboardInterrupt:
+        return _stop("stopped; what was saved is safe: run the same command to go on", 130)
+    except BrokenPipeError:  # the reader of our output has left, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KimiError as error:
+        return _stop(str(error), 2)
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            raise
+        return _stop(explain_os_error(error), 2)
+
+
+def _stop(line: str, status: int) -> int:
+    """Say one line and give back the exit status; with KIMI_MINI_DEBUG=1 let the exception through."""
+    if os.environ.get("KIMI_MINI_DEBUG") == "1":
+        raise  # the exception that the calling except clause holds
+    print(f"kimi_mini: {line}", file=sys.stderr)
+    return status
+
+
+# ------------------------------------------------------------------------------------------------ commands
+def run(args: argparse.Namespace) -> int | None:
+    _check_preset(args.preset)
+    from kimi_mini import pipeline
+
+    return pipeline.main(args)
+
+
+def chat(args: argparse.Namespace) -> int | None:
+    from kimi_mini import chat_cli
+
+    return chat_cli.main(args)
+
+
+def evaluate(args: argparse.Namespace) -> int | None:
+    from kimi_mini import evaluate
+
+    return evaluate.main(args)
+
+
+def bench(args: argparse.Namespace) -> int | None:
+    from kimi_mini import bench
+
+    return bench.run(args)
+
+
+def ledger(args: argparse.Namespace) -> int | None:
+    from kimi_mini import ledger
+
+    return ledger.main(args)
+
+
+def _check_preset(name: str) -> None:
+    """Raises KimiError that lists the presets when there is none of this name."""
+    from kimi_mini.config import KimiConfig
+
+    try:
+        KimiConfig.preset(name)
+    except ValueError as error:
+        raise KimiError(str(error)) from None
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+# -------------------------------------------------------------------------------------------------- parser
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options; needs nothing but the standard library."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=_positive, default=None, help="processor threads (default: torch's own)")
+    common.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
+    shipped = argparse.ArgumentParser(add_help=False)
+    shipped.add_argument("--checkpoint", default=CHECKPOINT, help=f"checkpoint folder (default {CHECKPOINT})")
+
+    parser = argparse.ArgumentParser(prog="python -m kimi_mini", description="Kimi K2 Thinking in miniature.")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+
+    train = commands.add_parser("run", parents=[common], help="train from random weights to a checked agent")
+    train.add_argument("--preset", default="nano", help="size of the model (default nano)")
+    train.add_argument("--device", default="cpu", help="torch device (default cpu)")
+    train.add_argument("--folder", default="data/run", help="where the run is kept (default data/run)")
+    train.set_defaults(function=run)
+
+    talk = commands.add_parser("chat", parents=[common, shipped], help="talk to the agent, with its tools")
+    talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
+    talk.set_defaults(function=chat)
+
+    test = commands.add_parser("eval", parents=[common, shipped], help="measure the scoreboard again")
+    test.add_argument("--tasks", type=_positive, default=200, help="held-out tasks per row (default 200)")
+    test.set_defaults(function=evaluate)
+
+    speed = commands.add_parser("bench", parents=[common], help="measure the speed against transformers")
+    speed.set_defaults(function=bench)
+
+    book = commands.add_parser("ledger", parents=[common], help="write the claims and the scoreboard into README")
+    book.add_argument("--check", action="store_true", help="only say whether README is up to date")
+    book.set_defaults(function=ledger)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

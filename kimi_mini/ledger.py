@@ -1,0 +1,122 @@
+"""The claims ledger and the scoreboard in README, written from data/results/ and never typed.
+
+`python -m kimi_mini ledger` reads every log and replaces the text between the markers; with --check it only
+says whether README is up to date. A claim that did not hold keeps its row, with the floor it missed.
+"""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kimi_mini.errors import KimiError
+from kimi_mini.results import CLAIM_KEYS, RESULTS, read_json, write_atomic
+
+README = RESULTS.parent.parent / "README.md"
+RUN = "run.json"  # the log of `make run`: its `scoreboard` maps a row to {value, low, high, n, seeds}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Bring README up to date, or with args.check raise KimiError when it is not."""
+    old = README.read_text(encoding="utf-8")
+    new = render(old)
+    if new == old:
+        print("README is up to date with data/results/")
+    elif args.check:
+        raise KimiError("README is behind data/results/: run `python -m kimi_mini ledger`")
+    else:
+        write_atomic(README, new)
+        print("README rewritten from data/results/")
+
+
+def render(readme: str, folder: Path = RESULTS) -> str:
+    """README text with both tables made anew. Raises KimiError on a missing marker or a bad log."""
+    return replace_between(replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder))
+
+
+def replace_between(text: str, name: str, body: str) -> str:
+    """Put `body` between <!-- name:begin --> and <!-- name:end -->. Raises KimiError without the pair."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise KimiError(f"README needs one {begin} and, after it, one {end}")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{body}\n{end}{rest.split(end)[1]}"
+
+
+# ------------------------------------------------------------------------------------------- claims table
+def claims(folder: Path = RESULTS) -> str:
+    """All claims of all logs as one table, ordered by notebook and name."""
+    found = sorted(collect(folder), key=lambda claim: (claim["notebook"] or "~", claim["name"]))
+    if not found:
+        return "No measured claim yet: the experiments under `kimi_mini/experiments/` write them."
+    head = ("what is claimed", "where", "measured", "floor", "verdict", "seeds", "evidence")
+    return table(head, (_claim_row(claim) for claim in found))
+
+
+def collect(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The claims of every log, each with its log's name under "log". Raises KimiError on a bad entry."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        for claim in read_json(path).get("claims", []):
+            missing = [key for key in CLAIM_KEYS if key not in claim]
+            if missing:
+                raise KimiError(f"{path.name}: claim {claim.get('name')!r} lacks {', '.join(missing)}")
+            if claim["name"] in found:
+                logs = f"{found[claim['name']]['log']} and {path.name}"
+                raise KimiError(f"claim {claim['name']!r} stands in two logs: {logs}")
+            found[claim["name"]] = claim | {"log": path.name}
+    return list(found.values())
+
+
+def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
+    evidence = [f"[log](data/results/{claim['log']})"]
+    evidence += [f"[{kind}]({claim[kind]})" for kind in ("figure", "notebook") if claim[kind]]
+    return (
+        claim["claim"], claim["source"], with_interval(claim), number(claim["floor"]),
+        "holds" if claim["holds"] else "**does not hold**", _seeds(claim["seeds"]), ", ".join(evidence),
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------- scoreboard
+def scoreboard(folder: Path = RESULTS) -> str:
+    """The table of held-out success from the log of `make run`."""
+    path = folder / RUN
+    if not path.exists():
+        return "Not measured yet: `make run` writes it."
+    board = read_json(path).get("scoreboard", {})
+    head = ("held-out tasks", "value [95% interval]", "tasks", "seeds")
+    rows = [(f"`{name}`", with_interval(row), str(row["n"]), _seeds(row["seeds"])) for name, row in board.items()]
+    return table(head, rows)
+
+
+# ------------------------------------------------------------------------------------------------ writing
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; bars and line breaks inside cells are made harmless."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def with_interval(row: dict[str, Any]) -> str:
+    """`0.975 [0.94, 0.99]`, or the bare value where no interval was measured."""
+    if row["low"] is None or row["high"] is None:
+        return number(row["value"])
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits for people: 0.975, 1.21, 15.3, 1,026; a dash for None."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def _seeds(seeds: int | list[int]) -> str:
+    """How many seeds; a log may give their list or their count."""
+    return str(seeds if isinstance(seeds, int) else len(seeds))

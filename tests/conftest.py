@@ -1,0 +1,31 @@
+"""Shared by all tests: no network, repeatable draws, the repository's root."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that wants the network fails here as it would anywhere else
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile(
+    "kimi", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("kimi")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Every test begins with the same global seeds, whatever ran before it."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  for code that draws from the global state
