@@ -1,14 +1,20 @@
 """kimi_mini: Kimi K2 Thinking, whole, on your own laptop."""
 
-from .config import KimiConfig
-from .model import KimiMini
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kimi_mini.config import KimiConfig
+    from kimi_mini.model import KimiMini
+    from kimi_mini.muonclip import MuonClip
 
 __all__ = ["KimiConfig", "KimiMini", "MuonClip"]
 
+_HOME = {"KimiConfig": "config", "KimiMini": "model", "MuonClip": "muonclip"}
+
 
 def __getattr__(name: str):
-    """MuonClip is imported on first use: a reader of the model alone need not load the optimizer."""
-    if name == "MuonClip":
-        from .muonclip import MuonClip
-        return MuonClip
-    raise AttributeError(f"module 'kimi_mini' has no attribute {name!r}")
+    """Import a public name on its first use, so that the command line need not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'kimi_mini' has no attribute {name!r}")
+    return getattr(import_module(f"kimi_mini.{_HOME[name]}"), name)

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import KimiConfig
+from .errors import BadFile, MissingFile
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
@@ -55,7 +56,7 @@ def to_memory_keys(disk: dict[str, Tensor], config: KimiConfig) -> dict[str, Ten
     for key, parts in experts.items():
         missing = set(range(config.n_routed_experts)) - set(parts)
         if missing:
-            raise ValueError(f"checkpoint lacks expert {min(missing)} of {key}")
+            raise BadFile(f"checkpoint lacks expert {min(missing)} of {key}")
         state[key] = torch.stack([parts[j] for j in range(config.n_routed_experts)])
     return state
 
@@ -103,13 +104,13 @@ def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[K
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no checkpoint folder at {folder}")
+        raise MissingFile(f"no checkpoint folder at {folder}")
     config = KimiConfig.load(folder)
     disk = {}
     for file in weight_files(folder):
         disk.update(read_file(file))
     if any(key.endswith(("weight_scale_inv", "weight_packed")) for key in disk):
-        raise ValueError(f"{folder} holds quantised weights; convert them to bf16 or fp32 first")
+        raise BadFile(f"{folder} holds quantised weights; convert them to bf16 or fp32 first")
     state = to_memory_keys(disk, config)
     if config.tie_word_embeddings:
         state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
@@ -130,7 +131,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = ["model.safetensors"]
     for name in names:
         if not (folder / name).exists():
-            raise FileNotFoundError(f"checkpoint folder {folder} lacks {name}")
+            raise MissingFile(f"checkpoint folder {folder} lacks {name}")
     return [folder / name for name in names]
 
 
@@ -138,6 +139,6 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """All tensors of one safetensors file; ValueError when it is cut short or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  a handle, not a dict
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}); is it truncated? Copy or make it again") from None
+        raise BadFile(f"{path} cannot be read ({error}); is it truncated? Copy or make it again") from None

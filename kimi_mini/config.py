@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from .errors import BadFile, MissingFile
+
 YARN = {"type": "yarn", "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 1.0}
 
 
@@ -181,9 +183,9 @@ class KimiConfig:
         DeepSeek-V3 where those differ from ours. Understands transformers 4 (`rope_theta`, `rope_scaling`) and 5
         (`rope_parameters`). ValueError for another model family or for half-split RoPE."""
         if values.get("model_type", "deepseek_v3") not in ("deepseek_v3", "kimi_k2"):
-            raise ValueError(f"config.json is of model_type {values['model_type']!r}; this reads deepseek_v3 and kimi_k2")
+            raise BadFile(f"config.json is of model_type {values['model_type']!r}; this reads deepseek_v3 and kimi_k2")
         if values.get("rope_interleave") is False:
-            raise ValueError("config.json says rope_interleave false; this reads interleaved RoPE only")
+            raise BadFile("config.json says rope_interleave false; this reads interleaved RoPE only")
         known = {f.name for f in fields(cls)}
         settings = {**HF_DEFAULTS, **{k: v for k, v in values.items() if k in known}, **_rope_settings(values)}
         return cls(**settings)
@@ -200,11 +202,11 @@ class KimiConfig:
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
         if not path.exists():
-            raise FileNotFoundError(f"no config.json at {path}")
+            raise MissingFile(f"no config.json at {path}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}); is it truncated?") from None
+            raise BadFile(f"{path} is not valid JSON ({error}); is it truncated?") from None
         return cls.from_dict(values)
 
 

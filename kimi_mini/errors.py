@@ -16,6 +16,14 @@ class KimiError(Exception):
         return " ".join(super().__str__().split())
 
 
+class MissingFile(KimiError, FileNotFoundError):
+    """A file or folder that should be there is not."""
+
+
+class BadFile(KimiError, ValueError):
+    """A file that is cut short, damaged, or of a kind that this code does not read."""
+
+
 class SandboxUnavailable(KimiError):
     """The sandbox engine asked for cannot run on this machine; the text says what is missing."""
 
