@@ -13,9 +13,7 @@ Sources: DeepSeek-V3 report section 2.1.1 and inference code `MLA`; Kimi K2 repo
 from __future__ import annotations
 
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import KimiConfig
 from .norm import RMSNorm

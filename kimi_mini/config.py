@@ -9,7 +9,7 @@ Sources: Kimi K2 report (arXiv 2507.20534) table 2; DeepSeek-V3 report (2412.194
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .errors import BadFile, MissingFile
@@ -69,6 +69,9 @@ class KimiConfig:
     def __post_init__(self):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if self.rope_scaling is not None:  # one spelling, and a copy of our own
+            rest = {k: v for k, v in self.rope_scaling.items() if k not in ("type", "rope_type", "rope_theta")}
+            self.rope_scaling = {"type": _rope_type(self.rope_scaling), **rest}
         self._check()
 
     def _check(self):
@@ -174,7 +177,7 @@ class KimiConfig:
 
     def to_dict(self) -> dict:
         """The config.json of a Hugging Face DeepSeek-V3 folder."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = asdict(self)
         return {"architectures": ["DeepseekV3ForCausalLM"], **values, "rope_interleave": True, "use_cache": True}
 
     @classmethod
@@ -220,8 +223,7 @@ def _rope_settings(values: dict) -> dict:
     theta = (rope or {}).get("rope_theta", values.get("rope_theta", 10000.0))
     if rope is None or _rope_type(rope) == "default":
         return {"rope_theta": theta, "rope_scaling": None}
-    scaling = {k: v for k, v in rope.items() if k not in ("rope_theta", "rope_type", "type")}
-    return {"rope_theta": theta, "rope_scaling": {"type": _rope_type(rope), **scaling}}
+    return {"rope_theta": theta, "rope_scaling": rope}
 
 
 @dataclass(frozen=True)

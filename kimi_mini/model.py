@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint, generation
 from .attention import LatentAttention
 from .config import KimiConfig
-from .moe import MLP, MoE, Experts, Router
+from .moe import MLP, Experts, MoE, Router
 from .norm import RMSNorm
 from .rope import RotationTable
 
@@ -138,7 +137,8 @@ class KimiMini(nn.Module):
 
     def expert_load(self) -> Tensor:
         """(MoE layers, E) int64: tokens that each expert got in training since the last bias update."""
-        return torch.stack([router.load for router in self.routers()])
+        loads = [router.load for router in self.routers()]
+        return torch.stack(loads) if loads else torch.zeros(0, self.config.n_routed_experts, dtype=torch.int64)
 
     def update_router_bias(self, rate: float, rule: str = "sign") -> None:
         """Balance all routers once (Router.update_bias) and reset their loads. Call it after each optimizer step."""
@@ -173,7 +173,10 @@ class KimiMini(nn.Module):
         config, state = checkpoint.load_folder(folder, dtype)
         with torch.device("meta"):
             model = cls(config)
-        model.load_state_dict(state, assign=True)
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        if missing or unexpected:
+            raise ValueError(f"{folder} does not fit its config.json: {len(missing)} tensors missing {missing[:3]}, "
+                             f"{len(unexpected)} unknown {unexpected[:3]}")
         for router in model.routers():
             router.load = torch.zeros(router.load.shape, dtype=torch.int64)
         if config.tie_word_embeddings:

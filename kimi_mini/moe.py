@@ -15,9 +15,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import KimiConfig
 
@@ -152,6 +151,17 @@ def sort_by_expert(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tenso
     return order // k, places.view(n, k), ends
 
 
+def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """rows (M, in), the group of expert e ending at row ends[e]; weight (E, out, in) -> (M, out).
+
+    grouped_mm wants rows of whole 16 bytes; other widths (60 in bf16) take a loop over the experts.
+    """
+    if all(width * rows.element_size() % 16 == 0 for width in weight.shape[1:]):
+        return F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)
+    sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    return torch.cat([F.linear(group, w) for group, w in zip(rows.split(sizes), weight)])
+
+
 class Experts(nn.Module):
     """E SwiGLU MLPs as 3-D tensors (E, out, in)."""
 
@@ -166,9 +176,8 @@ class Experts(nn.Module):
         """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
         token, places, ends = sort_by_expert(indices, len(self.gate_proj))
         rows = _Gather.apply(x, token, places)                                       # (N*k, h), grouped by expert
-        gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
-        up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
-        out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
+        gate, up = grouped_linear(rows, self.gate_proj, ends), grouped_linear(rows, self.up_proj, ends)
+        out = grouped_linear(F.silu(gate) * up, self.down_proj, ends)
         return _Combine.apply(out, weights, token, places)
 
 
