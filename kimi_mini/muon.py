@@ -163,9 +163,7 @@ class Muon(torch.optim.Optimizer):
             raise
 
     def _check_group(self, group: dict) -> None:
-        for name in ("lr", "weight_decay"):
-            if not group[name] >= 0:
-                raise ValueError(f"{name} must not be negative, got {group[name]}")
+        check_rates(group)
         if not 0 <= group["momentum"] < 1:
             raise ValueError(f"momentum must be in [0, 1), got {group['momentum']}")
         for param in group["params"]:
@@ -200,6 +198,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for p, update in zip(params, updates, strict=True):
             p.add_(update, alpha=-lr * update_scale(p.shape))
+
+
+def check_rates(group: dict) -> None:
+    """Raise ValueError for a learning rate or weight decay that is negative or not a number."""
+    for name in ("lr", "weight_decay"):
+        if not group[name] >= 0:
+            raise ValueError(f"{name} must not be negative, got {group[name]}")
 
 
 def evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from .muon import Muon, evaluate
+from .muon import Muon, check_rates, evaluate
 
 TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
 
@@ -148,6 +148,10 @@ class MuonClip(Muon):
                 raise ValueError(f"MuonClip updates fp32 weights (use autocast for bf16), got {param.dtype}")
         if group["algorithm"] == "muon":
             super()._check_group(group)
+            return
+        check_rates(group)
+        if not all(0 <= beta < 1 for beta in group["betas"]):
+            raise ValueError(f"betas must be in [0, 1), got {group['betas']}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:

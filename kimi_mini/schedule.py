@@ -53,9 +53,9 @@ def wsd(
         raise ValueError(f"shape must be 'linear' or 'cosine', got {shape!r}")
     if step < warmup:
         return (step + 1) / warmup
-    if decay_start is None or step < start:
+    if step < start or start == total:
         return 1.0
-    progress = min(1.0, (step - start) / max(1, total - start))
+    progress = min(1.0, (step - start) / (total - start))
     left = 1 - progress if shape == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return floor + (1 - floor) * left
 
