@@ -1,0 +1,187 @@
+"""Evaluation on held-out tasks: the scoreboard, with 95% intervals (Wilson).
+
+Every row is a number of tasks that no training stream contains (told apart by content, see worlds.base), worked on by
+the model in the real formats, greedily unless the row says otherwise, and judged by the world's verifier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kimi_mini import agent, worlds
+from kimi_mini.agent import Conversation, Limits, LocalPolicy
+from kimi_mini.errors import KimiError
+from kimi_mini.model import KimiMini
+from kimi_mini.results import wilson
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.worlds import Task
+
+LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
+MANAGED = Limits(turn_tokens=64, turns=400, context=420, manage=True)
+BATCH = 256  # tasks worked on at a time
+SAMPLING_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the scoreboard: ``count`` tasks of ``family``, spread evenly over ``levels``."""
+
+    name: str
+    family: str
+    levels: tuple[int, ...]
+    thinking: bool = True
+    limits: Limits = LIMITS
+    share: float = 1.0  # of the number of tasks asked for; the very long rows take fewer
+    attempts: int = 1
+
+
+def trained_levels(family: str) -> tuple[int, ...]:
+    """The levels that training covers."""
+    return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
+
+
+def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:
+    return Row(name, family, tuple(levels or trained_levels(family)), **options)
+
+
+FULL = Limits(turn_tokens=64, turns=130, context=8000)
+
+ROWS = (
+    *(_row(f"chain/thinking/{level}", "chain", [level]) for level in trained_levels("chain")),
+    *(_row(f"chain/reflex/{level}", "chain", [level], thinking=False) for level in trained_levels("chain")),
+    _row("chain/add", "add"),
+    _row("chain/times", "times"),
+    _row("shop/follow", "follow"),
+    _row("shop/condition", "condition"),
+    _row("shop/cheapest", "cheapest"),
+    _row("shop/buy", "buy"),
+    _row("repair/pass@1", "repair"),
+    _row("repair/best_of_4", "repair", attempts=4),
+    _row("shop/follow_100_managed", "follow", [100], limits=MANAGED),
+    _row("shop/follow_100_full", "follow", [100], limits=FULL),
+    _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.25),
+    *(_row(f"chain/beyond/{level}", "chain", [level]) for level in (9, 10, 12)),
+    _row("shop/follow_beyond/8", "follow", [8]),
+    _row("shop/cheapest_beyond/6", "cheapest", [6]),
+    _row("shop/buy_beyond/5", "buy", [5]),
+)
+
+
+def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
+    """``count`` different held-out tasks, level after level in turn; the same for every model and every mode."""
+    rng = random.Random(f"{seed}/held out/{family}/{list(levels)}")
+    tasks: dict[str, Task] = {}
+    tries = 0
+    while len(tasks) < count:
+        task = worlds.generate(rng, family, levels[len(tasks) % len(levels)], held_out=True)
+        tasks.setdefault(task.key, task)
+        tries += 1
+        if tries > 100 * count:
+            raise ValueError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks")
+    return list(tasks.values())
+
+
+def solve(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], limits: Limits, thinking: bool = True,
+          temperature: float = 0.0, seed: int = 0) -> list[Conversation]:
+    """Work on ``tasks`` in batches; conversations in the order of the tasks."""
+    policy = LocalPolicy(model, tokenizer, temperature, seed)
+    done = []
+    for start in range(0, len(tasks), BATCH):
+        done += agent.run(policy, tokenizer, tasks[start : start + BATCH], limits, thinking)
+    return done
+
+
+def best_of(groups: Sequence[Sequence[Conversation]]) -> list[Conversation]:
+    """Of each group the first attempt whose public tests pass, else the first: chosen without the hidden tests."""
+    return [next((c for c in group if c.environment.state.public_tests_pass), group[0]) for group in groups]
+
+
+def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: int = 0) -> dict:
+    """One scoreboard entry {value, low, high, n, seconds}."""
+    began = time.perf_counter()
+    tasks = held_out_tasks(row.family, row.levels, max(1, round(count * row.share)), seed)
+    if row.attempts > 1:
+        copies = [task for task in tasks for _ in range(row.attempts)]
+        done = solve(model, tokenizer, copies, row.limits, row.thinking, SAMPLING_TEMPERATURE, seed)
+        done = best_of([done[i : i + row.attempts] for i in range(0, len(done), row.attempts)])
+    else:
+        done = solve(model, tokenizer, tasks, row.limits, row.thinking, seed=seed)
+    passed = sum(conversation.verdict().passed for conversation in done)
+    low, high = wilson(passed, len(done))
+    return {
+        "value": passed / len(done), "low": low, "high": high, "n": len(done), "seeds": [seed],
+        "seconds": round(time.perf_counter() - began, 2),
+    }  # fmt: skip
+
+
+def pooled(entries: Sequence[dict]) -> dict:
+    """Several rows as one: the tasks of all of them together."""
+    count = sum(entry["n"] for entry in entries)
+    passed = round(sum(entry["value"] * entry["n"] for entry in entries))
+    low, high = wilson(passed, count)
+    seconds = sum(entry["seconds"] for entry in entries)
+    return {"value": passed / count, "low": low, "high": high, "n": count, "seeds": entries[0]["seeds"],
+            "seconds": round(seconds, 2)}  # fmt: skip
+
+
+def scoreboard(
+    model: KimiMini, tokenizer: Tokenizer, count: int = 200, seed: int = 0, rows: Sequence[Row] = ROWS,
+    on_row: Callable[[str, dict], None] | None = None,
+) -> dict[str, dict]:
+    """Every row, and ``chain/thinking`` and ``chain/reflex`` over all trained lengths."""
+    board: dict[str, dict] = {}
+    for row in rows:
+        board[row.name] = measure(model, tokenizer, row, count, seed)
+        if on_row is not None:
+            on_row(row.name, board[row.name])
+    for mode in ("thinking", "reflex"):
+        lengths = [entry for name, entry in board.items() if name.startswith(f"chain/{mode}/")]
+        if lengths:
+            board[f"chain/{mode}"] = pooled(lengths)
+    return board
+
+
+def per_row(count: int, rows: Sequence[Row] = ROWS) -> list[Row]:
+    """Rows for a total of about ``count`` tasks a family: the rows by length take their share of it each."""
+    split = {prefix: sum(row.name.startswith(prefix) for row in rows) for prefix in ("chain/thinking/", "chain/reflex/")}
+    return [
+        replace(row, share=max(row.share / parts, 30 / count)) if (parts := _parts(row, split)) > 1 else row
+        for row in rows
+    ]
+
+
+def _parts(row: Row, split: dict[str, int]) -> int:
+    return next((parts for prefix, parts in split.items() if row.name.startswith(prefix)), 1)
+
+
+def print_board(board: dict[str, dict]) -> None:
+    """The scoreboard as a table."""
+    for name, entry in board.items():
+        print(f"{name:28s} {entry['value']:6.3f}  [{entry['low']:.3f}, {entry['high']:.3f}]  n={entry['n']}")
+
+
+def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
+    """Model and tokenizer of a checkpoint folder. Raises KimiError that says what to do."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise KimiError(f"no checkpoint in {folder}; `make run` trains one, --checkpoint names another folder")
+    try:
+        return KimiMini.from_pretrained(folder), Tokenizer.load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise KimiError(f"the checkpoint in {folder} cannot be read: {error}") from None
+
+
+def main(args: argparse.Namespace) -> None:
+    """`python -m kimi_mini eval`: the scoreboard of a checkpoint."""
+    model, tokenizer = load_agent(args.checkpoint)
+    rows = per_row(args.tasks)
+    with tqdm(total=len(rows), unit="row", desc="evaluating") as bar:
+        board = scoreboard(model, tokenizer, args.tasks, args.seed, rows, lambda *_: bar.update())
+    print_board(board)

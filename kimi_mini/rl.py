@@ -1,0 +1,190 @@
+"""Reinforcement learning with verifiable rewards: Kimi K2's policy objective, and what keeps it honest.
+
+For every task x the model of the last round, pi_old, writes K attempts y_1 ... y_K; the world's verifier gives each its
+reward r_i. With r_mean over the K attempts K2 minimises (report, section 3.2.3; k1.5, section 2.3.2)
+
+    L = E_x [ 1/K sum_i ( r_i - r_mean - tau log( pi(y_i|x) / pi_old(y_i|x) ) )^2 ]
+
+whose gradient is that of REINFORCE with the group's mean as baseline, and a pull back towards pi_old:
+no value network, no division by the standard deviation, no clipping. Around it stand
+
+    budget        an attempt that runs out of its token budget is cut off and punished
+    capping       rewards lie in [-1, 1], so that no single attempt can dominate a step
+    PTX           the language-model loss on examples that passed, of the other families too, against forgetting
+    temperature   sampling starts warm and cools down over the rounds
+
+A group whose attempts all passed or all failed says nothing (all advantages are 0), so tasks of moderate difficulty
+teach most. Only tokens that the model sampled itself count; what tools wrote is never in the loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kimi_mini import agent, worlds
+from kimi_mini.agent import Conversation, Limits, LocalPolicy
+from kimi_mini.model import KimiMini
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.train import Batch, Example, micro_batches, token_losses
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One RL run. Token counts are per attempt, ``lr`` factors are the optimizer's business."""
+
+    family: str = "repair"
+    levels: tuple[int, ...] = (2, 3, 4)
+    rounds: int = 20
+    prompts: int = 24
+    attempts: int = 8
+    tau: float = 0.1
+    temperature: tuple[float, float] = (1.0, 0.8)  # first and last round
+    ptx: float = 0.1
+    ptx_tokens: int = 4096
+    updates: int = 2  # optimizer steps a round, each on its share of the prompts
+    budget_penalty: float = 0.5
+    limits: Limits = field(default_factory=Limits)
+
+
+def reward(conversation: Conversation, budget_penalty: float = 0.5) -> float:
+    """1 if the verifier accepts, else 0; an attempt that ran out of tokens or turns loses ``budget_penalty``."""
+    if conversation.finish != "stop":
+        return max(-1.0, -budget_penalty)
+    return 1.0 if conversation.verdict().passed else 0.0
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """r_i - r_mean within each group. rewards (P, K) -> (P, K)."""
+    return rewards - rewards.mean(-1, keepdim=True)
+
+
+def policy_loss(new: Tensor, old: Tensor, advantage: Tensor, tau: float) -> Tensor:
+    """K2's objective for sequence log-probabilities ``new`` (with gradient) and ``old``, all (N,).
+
+    Divided by 2 tau, which changes no minimum: the gradient is then -(advantage - tau log ratio) grad log pi,
+    of the same size whatever tau is.
+    """
+    return ((advantage - tau * (new - old)) ** 2).mean() / (2 * tau)
+
+
+def sequence_logprobs(model: KimiMini, batch: Batch, temperature: float) -> Tensor:
+    """Sum of the log-probabilities of each row's own tokens at the sampling temperature, (B,)."""
+    hidden = model.hidden_states(batch.ids, valid=batch.valid)
+    written = batch.mask[:, 1:]  # (B, T-1)
+    logits = model.lm_head(hidden[:, :-1][written]).float() / temperature  # (N, V)
+    chosen = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][written][:, None])[:, 0]
+    rows = torch.arange(len(written), device=written.device)[:, None].expand_as(written)[written]
+    return torch.zeros(len(written), device=chosen.device).index_add(0, rows, chosen)
+
+
+@dataclass
+class Round:
+    """What one round measured, for plots."""
+
+    reward: float
+    success: float
+    tokens: float
+    moderate: float  # share of tasks with some, but not all, attempts right
+    temperature: float
+
+
+def sample_round(
+    model: KimiMini, tokenizer: Tokenizer, settings: Settings, seed: int, index: int
+) -> tuple[list[list[Conversation]], float]:
+    """K attempts at each of P fresh training tasks, and the temperature they were sampled at."""
+    rng = random.Random(f"{seed}/rl/{settings.family}/{index}")
+    tasks = [
+        worlds.generate(rng, settings.family, settings.levels[i % len(settings.levels)])
+        for i in range(settings.prompts)
+    ]
+    warm, cool = settings.temperature
+    temperature = warm + (cool - warm) * index / max(1, settings.rounds - 1)
+    policy = LocalPolicy(model, tokenizer, temperature, seed=hash_seed(seed, index))
+    copies = [task for task in tasks for _ in range(settings.attempts)]
+    done = agent.run(policy, tokenizer, copies, settings.limits)
+    groups = [done[i : i + settings.attempts] for i in range(0, len(done), settings.attempts)]
+    return groups, temperature
+
+
+def hash_seed(*numbers: int) -> int:
+    """One well-mixed seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def update(
+    model: KimiMini,
+    optimizer,
+    groups: Sequence[Sequence[Conversation]],
+    temperature: float,
+    settings: Settings,
+    ptx: Sequence[Batch] = (),
+) -> Round:
+    """The optimizer steps of one round on its attempts (``settings.updates`` of them)."""
+    rewards = torch.tensor([[reward(c, settings.budget_penalty) for c in group] for group in groups])
+    gains = advantages(rewards)
+    model.train()
+    for part in np.array_split(np.arange(len(groups)), settings.updates):
+        chosen = [(c, gains[g, k].item()) for g in part for k, c in enumerate(groups[g]) if gains[g, k] != 0]
+        count = len(part) * settings.attempts
+        _backward_attempts(model, chosen, count, temperature, settings.tau)
+        learned = sum(batch.learned for batch in ptx)
+        for batch in ptx:
+            (settings.ptx * token_losses(model, batch).sum() / learned).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    flat = [c for group in groups for c in group]
+    return Round(
+        reward=rewards.mean().item(),
+        success=(rewards > 0).float().mean().item(),
+        tokens=float(np.mean([c.written for c in flat])),
+        moderate=((rewards > 0).any(-1) & (rewards <= 0).any(-1)).float().mean().item(),
+        temperature=temperature,
+    )
+
+
+def _backward_attempts(model, chosen, count: int, temperature: float, tau: float) -> None:
+    """Accumulate the gradient of the objective over attempts with a non-zero advantage.
+
+    Log-probabilities are taken per token written on average, so that a long attempt moves the weights no further
+    than a short one; attempts with advantage 0 only pull towards pi_old and are left out.
+    """
+    examples = {
+        id(c): (Example(np.asarray(c.ids, np.uint16), np.asarray(c.mask, bool)), gain, sum(c.logprobs))
+        for c, gain in chosen
+    }
+    order = sorted(examples.values(), key=lambda item: len(item[0].ids))
+    for start in range(0, len(order), 16):
+        some = order[start : start + 16]
+        (batch,) = micro_batches([item[0] for item in some], 10**9)
+        new = sequence_logprobs(model, batch, temperature)
+        old, gain = torch.tensor([item[2] for item in some]), torch.tensor([item[1] for item in some])
+        (policy_loss(new, old, gain, tau) * len(some) / count).backward()
+
+
+def reinforce(
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    optimizer,
+    settings: Settings,
+    seed: int,
+    ptx: Callable[[int], Sequence[Batch]] = lambda index: (),
+    first: int = 0,
+    on_round: Callable[[int, Round], None] | None = None,
+) -> list[Round]:
+    """Rounds ``first`` to ``settings.rounds`` of sampling and updating."""
+    history = []
+    for index in range(first, settings.rounds):
+        groups, temperature = sample_round(model, tokenizer, settings, seed, index)
+        history.append(update(model, optimizer, groups, temperature, settings, ptx(index)))
+        for conversation in (c for group in groups for c in group):
+            conversation.environment.close()
+        if on_round is not None:
+            on_round(index, history[-1])
+    return history

@@ -1,0 +1,92 @@
+"""Fine-tuning on what passed: the plan of which examples each step sees.
+
+A plan is a list of steps, each a list of ``(pool, index)`` pairs, and a pure function of its arguments: a run can be
+killed and resumed, and two runs with one seed see the same tokens. Three rules make it up:
+
+    mixture      every step holds all sources, in proportion to their shares of the tokens (batches of one kind
+                 alone are poison under Muon, which gives any gradient a full-size step)
+    quota        each level of a family gets its turn, so that filtering cannot quietly remove the long episodes
+    curriculum   short levels first; the longest join when ``ramp`` of the tokens are spent; reflex follows thinking
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kimi_mini.synthesis import Source, Trajectory
+from kimi_mini.train import Batch, Example, micro_batches
+
+Pools = dict[tuple[Source, int], list[Example]]
+
+
+def pools_of(trajectories: dict[Source, Sequence[Trajectory]]) -> Pools:
+    """Examples by source and level."""
+    pools: Pools = {}
+    for source, made in trajectories.items():
+        for item in made:
+            pools.setdefault((source, item.level), []).append(item.example)
+    return pools
+
+
+def open_levels(source: Source, progress: float, ramp: tuple[float, float]) -> int:
+    """How many of a source's levels are open when ``progress`` (0 to 1) of the tokens are spent."""
+    first, last = ramp
+    share = (progress - first) / max(last - first, 1e-9)
+    return int(np.clip(np.ceil(share * len(source.levels)), 1, len(source.levels)))
+
+
+def make_plan(
+    pools: Pools,
+    total_tokens: int,
+    step_tokens: int,
+    seed: int,
+    ramp: tuple[float, float] = (0.02, 0.30),
+    reflex_after: float = 0.1,
+) -> list[list[tuple[tuple[Source, int], int]]]:
+    """Which examples each step sees. Raises ValueError for an empty pool, naming it."""
+    rng = np.random.default_rng(seed)
+    sources = sorted({source for source, _ in pools}, key=lambda s: (s.family, s.mode))
+    for source in sources:
+        for level in source.levels:
+            if not pools.get((source, level)):
+                raise ValueError(f"no examples for {source.family} level {level} ({source.mode})")
+    shares = np.array([source.share for source in sources])
+    spent = np.zeros(len(sources))
+    queues = {key: _Queue(len(examples), rng) for key, examples in pools.items()}
+    plan, done = [], 0
+    while done < total_tokens:
+        progress = done / total_tokens
+        closed = np.array([s.mode == "reflex" and progress < reflex_after for s in sources])
+        step, size = [], 0
+        while size < step_tokens:
+            pick = int(np.argmin(np.where(closed, np.inf, spent / shares)))
+            source = sources[pick]
+            level = source.levels[rng.integers(open_levels(source, progress, ramp))]
+            index = queues[source, level].next()
+            length = len(pools[source, level][index].ids)
+            step.append(((source, level), index))
+            spent[pick] += length
+            size += length
+        spent[closed] = (spent / shares)[~closed].min() * shares[closed] if closed.any() else spent[closed]
+        plan.append(step)
+        done += size
+    return plan
+
+
+class _Queue:
+    """Indices of a pool in random order, again and again."""
+
+    def __init__(self, size: int, rng: np.random.Generator):
+        self.size, self.rng, self.order = size, rng, []
+
+    def next(self) -> int:
+        if not self.order:
+            self.order = self.rng.permutation(self.size).tolist()
+        return self.order.pop()
+
+
+def batches_of(pools: Pools, step: Sequence[tuple[tuple[Source, int], int]], micro_tokens: int) -> list[Batch]:
+    """The micro-batches of one step of a plan."""
+    return micro_batches([pools[key][index] for key, index in step], micro_tokens)

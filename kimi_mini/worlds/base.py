@@ -1,0 +1,106 @@
+"""What every world shares: a task, the place where it is worked on, a verdict, and the words of an expert.
+
+A world is one file with four functions, the parts of K2's agentic data synthesis (report, section 3.1.1):
+
+    generate(rng, family, level) -> Task          seeded, with a difficulty
+    open_environment(task) -> Environment         real state and real tools
+    expert(task, rng, mistake) -> generator       a scripted policy; ``mistake`` makes it err on purpose
+    verify(task, messages, environment) -> Verdict    looks at results and final state, never at wording
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kimi_mini.tools import Toolbox
+
+HELD_OUT_SHARE = 16  # one task in sixteen is held out, by content
+
+Message = dict[str, Any]
+Expert = Generator[Message, str, None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do: what the user says, and what the world must look like when it begins.
+
+    ``level`` counts the steps that the task needs (chain length, hops, items, lines). ``data`` is
+    everything that the environment and the verifier need; the model never sees it.
+    """
+
+    world: str
+    family: str
+    level: int
+    prompt: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the content: equal for two tasks that ask the same thing about the same world."""
+        content = json.dumps([self.family, self.prompt, self.data], sort_keys=True)
+        return hashlib.sha1(content.encode()).hexdigest()
+
+    @property
+    def held_out(self) -> bool:
+        """True for the one task in sixteen that no training stream may contain."""
+        return int(self.key[:8], 16) % HELD_OUT_SHARE == 0
+
+
+@dataclass
+class Environment:
+    """The live side of a task: its tools and whatever they act on (a database, a source file)."""
+
+    toolbox: Toolbox | None = None
+    state: Any = None
+
+    def close(self) -> None:
+        """Release what the state holds, a database connection for instance."""
+        if hasattr(self.state, "close"):
+            self.state.close()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says, and the evidence it says it on."""
+
+    passed: bool
+    evidence: str
+
+
+def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None = None) -> Message:
+    """One assistant message of an expert: a thought, then an answer or a call ``(name, arguments)``.
+
+    The call's id is left open: the loop that plays the expert counts the calls of the dialogue.
+    """
+    message: Message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    if call is not None:
+        name, arguments = call
+        text = json.dumps(arguments, separators=(",", ":"))
+        message["tool_calls"] = [{"id": None, "type": "function", "function": {"name": name, "arguments": text}}]
+    return message
+
+
+def final_answer(messages: list[Message]) -> str | None:
+    """The text of the last assistant message, if it is an answer and not a call; stripped."""
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        return None
+    return (last.get("content") or "").strip()
+
+
+def calls_made(messages: list[Message]) -> list[tuple[str, dict]]:
+    """Every call of the dialogue as ``(name, arguments)``; unreadable arguments become ``{}``."""
+    made = []
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            try:
+                arguments = json.loads(call["function"]["arguments"])
+            except ValueError:
+                arguments = {}
+            made.append((call["function"]["name"], arguments if isinstance(arguments, dict) else {}))
+    return made

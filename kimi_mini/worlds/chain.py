@@ -1,0 +1,112 @@
+"""World ``chain``: calculations that need steps, answered at once (reflex) or after a thought.
+
+Families
+    chain   start with a number, apply labelled operations modulo 100 until ``end``
+    add     two numbers of ``level`` digits, carried digit by digit
+    times   a number of ``level`` digits times one digit
+
+There are no tools here: what separates the modes is only whether a thought stands before the answer.
+A chain has 100 possible answers, so that guessing gives one in a hundred.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+
+from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, final_answer, turn
+
+MODULUS = 100
+FAMILIES = {"chain": range(1, 9), "add": range(2, 5), "times": range(2, 5)}
+OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+
+
+def labels(rng: random.Random, count: int) -> list[str]:
+    """``count`` letters in order from a random first one, so that a late label is no surprise."""
+    first = rng.randint(0, len(string.ascii_lowercase) - count)
+    return list(string.ascii_lowercase[first : first + count])
+
+
+def generate(rng: random.Random, family: str, level: int) -> Task:
+    """A task of ``family`` with ``level`` steps (chain) or digits (add, times)."""
+    if family == "chain":
+        return _generate_chain(rng, level)
+    left = rng.randrange(10 ** (level - 1), 10**level)
+    if family == "add":
+        right = rng.randrange(10 ** (level - 1), 10**level)
+        prompt, answer = f"Add {left} and {right}, end.", left + right
+    else:
+        right = rng.randrange(2, 10)
+        prompt, answer = f"Multiply {left} by {right}, end.", left * right
+    return Task("chain", family, level, prompt, {"left": left, "right": right, "answer": answer})
+
+
+def _generate_chain(rng: random.Random, level: int) -> Task:
+    start = rng.randrange(MODULUS)
+    steps, value = [], start
+    for label in labels(rng, level):
+        operation = rng.choice("+-*")
+        operand = rng.randrange(2 if operation == "*" else 1, 10)
+        value = OPERATIONS[operation](value, operand) % MODULUS
+        steps.append([label, operation, operand])
+    listed = ", ".join(f"{label} {operation}{operand}" for label, operation, operand in steps)
+    prompt = f"Start with {start}, {listed}, end. Modulo {MODULUS}?"
+    return Task("chain", "chain", level, prompt, {"start": start, "steps": steps, "answer": value})
+
+
+def open_environment(task: Task) -> Environment:
+    """Nothing to act on: these tasks are worked out in the head."""
+    return Environment()
+
+
+def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
+    """One message with the whole calculation. ``mistake="slip"`` gets one step wrong and goes on from there."""
+    worked = {"chain": _work_chain, "add": _work_add, "times": _work_times}[task.family]
+    thought, answer = worked(task, rng, mistake)
+    yield turn(thought, content=str(answer))
+
+
+def _work_chain(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+    value, parts = task.data["start"], []
+    slip = rng.randrange(task.level) if mistake else None
+    for index, (label, operation, operand) in enumerate(task.data["steps"]):
+        result = OPERATIONS[operation](value, operand) % MODULUS
+        if index == slip:
+            result = (result + rng.randrange(1, MODULUS)) % MODULUS
+        parts.append(f"{label} {value}{operation}{operand}={result}")
+        value = result
+    return " ".join([*parts, "end"]), value
+
+
+def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> tuple[str, int]:
+    """Work from the last digit to the first; ``step(i, carry)`` returns the text of a step and its value."""
+    slip = rng.randrange(task.level) if mistake else None
+    carry, digits, parts = 0, "", []
+    for index in range(task.level):
+        text, value = step(index, carry)
+        if index == slip:
+            value = max(0, value + rng.choice((-1, 1)) * rng.randrange(1, 10))
+        parts.append(f"{text}={value}")
+        carry, digits = value // 10, str(value % 10) + digits
+    return " ".join([*parts, "end"]), int((str(carry) if carry else "") + digits)
+
+
+def _work_add(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+    left, right = str(task.data["left"])[::-1], str(task.data["right"])[::-1]
+    return _work_digits(
+        task, rng, mistake, lambda i, carry: (f"{left[i]}+{right[i]}+{carry}", int(left[i]) + int(right[i]) + carry)
+    )
+
+
+def _work_times(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+    left, right = str(task.data["left"])[::-1], task.data["right"]
+    return _work_digits(
+        task, rng, mistake, lambda i, carry: (f"{left[i]}*{right}+{carry}", int(left[i]) * right + carry)
+    )
+
+
+def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
+    """The answer as a number: leading zeros and spaces do not matter, anything else does."""
+    answer = final_answer(messages) or ""
+    passed = answer.isascii() and answer.isdigit() and int(answer) == task.data["answer"]
+    return Verdict(passed, f"answered {answer[:20]!r}, right is {task.data['answer']}")

@@ -1,0 +1,213 @@
+"""World ``repair``: a small Python function with one bug, its unit tests, and a tool that edits a line.
+
+The model reads what each line should do (rules), the code, and one failing test; it replaces a line with
+``edit``, and the public unit tests really run on the result in the sandbox. What counts is the final source: it
+must pass every test, the hidden ones too, whatever was said about it.
+
+Bugs: another operator, another constant, a wrong comparison, a wrong variable, a loop that is off by one, a
+missing case (the line does nothing).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+
+from kimi_mini.sandbox import run_python
+from kimi_mini.tools import Tool, Toolbox, ToolError
+from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, turn
+
+FAMILIES = {"repair": range(2, 5)}
+BUGS = ("operator", "constant", "comparison", "variable", "off by one", "missing case")
+
+VERBS = {"+": ("add", "to"), "-": ("subtract", "from"), "*": ("multiply", "by")}
+COMPARED = {">": "over", "<": "under", "==": "equal"}
+INPUTS = [(1, 2), (2, 7), (5, 4), (9, 8), (3, 1), (7, 3), (4, 9), (8, 5)]
+PUBLIC = 4  # the first tests are run by ``edit``; the others are hidden and count at the end
+LINE_MARKS = "ABCDEFGH"
+RULE_MARKS = "abcdefgh"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a function: ``x = x {operator} {value}``, perhaps under an ``if`` or in a ``for``."""
+
+    operator: str
+    value: str  # a digit, x or y
+    kind: str = "plain"  # plain | if | for
+    comparison: str = ">"
+    bound: int = 0  # what x is compared with, or how often the loop runs
+
+    @property
+    def code(self) -> str:
+        """The line as Python."""
+        assignment = f"x = x {self.operator} {self.value}"
+        if self.kind == "if":
+            return f"if x {self.comparison} {self.bound}: {assignment}"
+        if self.kind == "for":
+            return f"for i in range({self.bound}): {assignment}"
+        return assignment
+
+    @property
+    def rule(self) -> str:
+        """The line in words."""
+        verb, joint = VERBS[self.operator]
+        words = f"{verb} x {joint} {self.value}" if self.operator == "*" else f"{verb} {self.value} {joint} x"
+        if self.kind == "if":
+            return f"if x {COMPARED[self.comparison]} {self.bound} {words}"
+        if self.kind == "for":
+            return f"{self.bound} times {words}"
+        return words
+
+
+def random_line(rng: random.Random) -> Line:
+    """A right line."""
+    kind = rng.choices(("plain", "if", "for"), (5, 3, 2))[0]
+    operator = rng.choice("+-" if kind == "for" else "+-*")
+    value = rng.choice("23456789" if rng.random() < 0.6 else "yx" if operator != "-" else "y")
+    bound = rng.randrange(2, 5) if kind == "for" else rng.randrange(1, 10)
+    return Line(operator, value, kind, rng.choice("><") if kind == "if" else ">", bound)
+
+
+def break_line(rng: random.Random, line: Line) -> tuple[str, str]:
+    """A wrong version of ``line`` and the name of the bug."""
+    bugs = ["operator", "constant" if line.value.isdigit() else "variable", "missing case"]
+    bugs += {"if": ["comparison", "constant"], "for": ["off by one"], "plain": []}[line.kind]
+    bug = rng.choice(bugs)
+    new = dict(vars(line))
+    if bug == "operator":
+        new["operator"] = rng.choice([o for o in VERBS if o != line.operator])
+    elif bug == "variable":
+        new["value"] = rng.choice([v for v in "xy23" if v != line.value])
+    elif bug == "comparison":
+        new["comparison"] = rng.choice([c for c in COMPARED if c != line.comparison])
+    elif bug == "off by one":
+        new["bound"] = line.bound + rng.choice((-1, 1))
+    elif bug == "missing case":
+        return "pass", bug
+    elif line.kind == "if" and (rng.random() < 0.5 or not line.value.isdigit()):
+        new["bound"] = rng.choice([b for b in range(1, 10) if b != line.bound])
+    else:
+        new["value"] = rng.choice([d for d in "23456789" if d != line.value])
+    return Line(**new).code, bug
+
+
+def source(lines: list[str]) -> str:
+    """The function as Python source, from its body lines."""
+    return "def f(x, y):\n" + "".join(f"    {line}\n" for line in lines) + "    return x\n"
+
+
+def results(lines: list[str]) -> list:
+    """What the function returns on every test input, computed in the sandbox; an error text where it fails.
+
+    ``lines`` are written by the model, so nothing of them is ever executed outside the sandbox.
+    """
+    calls = ", ".join(f"f({x}, {y})" for x, y in INPUTS)
+    ran = run_python(f"{source(lines)}print([{calls}])", timeout=1.0)
+    if not ran.ok:
+        return [(ran.error or "failed").strip().splitlines()[-1][:60]] * len(INPUTS)
+    return json.loads(ran.stdout)
+
+
+def generate(rng: random.Random, family: str, level: int) -> Task:
+    """A function of ``level`` lines with one bug that at least one public test notices."""
+    while True:
+        lines = [random_line(rng) for _ in range(level)]
+        at = rng.randrange(level)
+        wrong, bug = break_line(rng, lines[at])
+        right_code = [line.code for line in lines]
+        buggy_code = right_code[:at] + [wrong] + right_code[at + 1 :]
+        wanted, got = _evaluate(right_code), _evaluate(buggy_code)
+        failing = [i for i in range(PUBLIC) if wanted[i] != got[i]]
+        if failing and max(abs(v) for v in wanted + got) < 1000:
+            break
+    shown = failing[0]
+    rules = "\n".join(f"{mark} {line.rule}" for mark, line in zip(RULE_MARKS, lines))
+    listing = "\n".join(f"{mark} {code}" for mark, code in zip(LINE_MARKS, buggy_code))
+    (x, y) = INPUTS[shown]
+    prompt = f"Fix f(x, y).\n{rules}\nend\n{listing}\nend\nf({x}, {y}) gave {got[shown]}, wanted {wanted[shown]}"
+    data = {"right": right_code, "buggy": buggy_code, "at": at, "bug": bug, "wanted": wanted}
+    return Task("repair", family, level, prompt, data)
+
+
+def _evaluate(lines: list[str]) -> list[int]:
+    """Our own generated lines, run directly: the generator makes thousands of functions a second."""
+    scope: dict = {}
+    exec(source(lines), scope)  # noqa: S102  written by this module, not by a model
+    return [scope["f"](x, y) for x, y in INPUTS]
+
+
+@dataclass
+class Workbench:
+    """The source file under repair, and the tests it has to pass."""
+
+    lines: list[str]
+    wanted: list[int]
+    edits: int = 0
+
+    def edit(self, line: str, code: str) -> str:
+        """Replace the line with that mark, run the public tests, and say what came out."""
+        at = LINE_MARKS.find(line)
+        if len(line) != 1 or not 0 <= at < len(self.lines):
+            raise ToolError(f"no line {line[:8]}; lines are {LINE_MARKS[: len(self.lines)]}")
+        if "\n" in code:
+            raise ToolError("one line of code at a time")
+        self.lines[at] = code.strip()
+        self.edits += 1
+        return self.run_tests()
+
+    def failures(self, tests: int = len(INPUTS)) -> list[int]:
+        """Indices of those of the first ``tests`` tests that fail now."""
+        outcome = zip(results(self.lines)[:tests], self.wanted)
+        return [i for i, (got, want) in enumerate(outcome) if got != want]
+
+    def run_tests(self) -> str:
+        """One JSON line: how many public tests pass and fail."""
+        failed = len(self.failures(PUBLIC))
+        return json.dumps({"passed": PUBLIC - failed, "failed": failed}, separators=(",", ":"))
+
+    @property
+    def public_tests_pass(self) -> bool:
+        """What a best-of-n choice may look at: an edit was made and the public tests pass."""
+        return self.edits > 0 and not self.failures(PUBLIC)
+
+
+EDIT_SCHEMA = {
+    "type": "object",
+    "properties": {"line": {"type": "string"}, "code": {"type": "string"}},
+    "required": ["line", "code"],
+}
+
+
+def open_environment(task: Task) -> Environment:
+    """The buggy source on a workbench, and the ``edit`` tool over it."""
+    bench = Workbench(list(task.data["buggy"]), task.data["wanted"])
+    return Environment(Toolbox([Tool("edit", "", EDIT_SCHEMA, bench.edit)]), bench)
+
+
+def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
+    """Compare line by line what the rule asks for with what stands there; replace the first that differs.
+    ``mistake="slip"`` edits a wrong line or writes a wrong fix, ``mistake="lazy"`` claims it without an edit."""
+    right, buggy, at = task.data["right"], task.data["buggy"], task.data["at"]
+    if mistake == "lazy":
+        yield turn("end", content="fixed")
+        return
+    code = right[at]
+    if mistake == "slip":
+        if rng.random() < 0.5:
+            at = rng.choice([i for i in range(task.level) if i != at])
+        code = rng.choice([random_line(rng).code, "pass", buggy[at]])
+    notes = [f"{RULE_MARKS[i]} {right[i]} {LINE_MARKS[i]} {buggy[i]} ok" for i in range(at)]
+    notes.append(f"{RULE_MARKS[at]} {code} {LINE_MARKS[at]} {buggy[at]} fix")
+    yield turn(" ".join(notes), call=("edit", {"line": LINE_MARKS[at], "code": code}))
+    yield turn("end", content="fixed")
+
+
+def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
+    """Every test passes on the final source, and it was reached by editing."""
+    bench = environment.state
+    failed = bench.failures()
+    if not bench.edits:
+        return Verdict(False, "nothing was edited")
+    return Verdict(not failed, f"{len(bench.wanted) - len(failed)} of {len(bench.wanted)} tests pass")

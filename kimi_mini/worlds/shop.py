@@ -1,0 +1,261 @@
+"""World ``shop``: an sqlite database per task, and tools that read and change it.
+
+Families
+    follow      start at an item and follow ``next`` until it is null; answer the last item (level: calls)
+    condition   look at a stock, then buy one thing or another (level: digits of the numbers)
+    cheapest    ask the price of each listed item, answer the cheapest (level: items)
+    buy         buy each item of a list in the right number (level: items)
+
+Every family can be made as long as one likes: 300 calls are a ``follow`` of level 300.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+
+from kimi_mini.tools import Tool, Toolbox, ToolError
+from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, calls_made, final_answer, turn
+from kimi_mini.worlds.chain import labels
+
+FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
+
+COLOURS = (
+    "red blue green black white brown pink grey gold pale dark light old new big small "
+    "long thin flat round soft hard warm cold dry wet raw ripe sweet sour plain fresh"
+).split()
+GOODS = (
+    "fig pear plum lime kiwi nut bean corn rice salt oil tea cup pot pan bowl "
+    "jar box bag hat coat shoe belt ring lamp desk chair book pen key rope nail"
+).split()
+
+
+def names(rng: random.Random, count: int) -> list[str]:
+    """``count`` different item names out of 1,024, each a colour and a good."""
+    picked = rng.sample(range(len(COLOURS) * len(GOODS)), count)
+    return [f"{COLOURS[i // len(GOODS)]} {GOODS[i % len(GOODS)]}" for i in picked]
+
+
+# -- tasks ---------------------------------------------------------------------------------------------
+
+
+def generate(rng: random.Random, family: str, level: int) -> Task:
+    """A task of ``family`` with ``level`` calls, digits or items, and the table it is about."""
+    make = {"follow": _follow, "condition": _condition, "cheapest": _cheapest, "buy": _buy}[family]
+    prompt, goal, rows = make(rng, level)
+    rng.shuffle(rows)
+    return Task("shop", family, level, prompt, {**goal, "rows": rows})
+
+
+def _row(name: str, price: int = 10, stock: int = 9, following: str | None = None) -> list:
+    return [name, price, stock, following]
+
+
+def _follow(rng: random.Random, level: int):
+    path, others = names(rng, level + 2)[:level], names(rng, 3)
+    others = [name for name in others if name not in path]
+    rows = [_row(name, following=after) for name, after in zip(path, path[1:] + [None])]
+    rows += [_row(name, following=rng.choice(path)) for name in others]
+    return f'Follow next from "{path[0]}" until null. Which item is last?', {"path": path}, rows
+
+
+def _condition(rng: random.Random, level: int):
+    asked, low, high = names(rng, 3)
+    top = 10**level
+    limit, stock = rng.randrange(1, top), rng.randrange(top)
+    few, many = rng.randrange(1, 10), rng.randrange(1, 10)
+    bought = [low, few] if stock < limit else [high, many]
+    rows = [_row(asked, stock=stock), _row(low), _row(high)]
+    prompt = f'If the stock of "{asked}" is below {limit}, buy {few} "{low}", else buy {many} "{high}".'
+    goal = {"asked": asked, "limit": limit, "choices": [[low, few], [high, many]], "bought": [bought]}
+    return prompt, goal, rows
+
+
+def _listed(rng: random.Random, entries: list[str]) -> tuple[str, list[str]]:
+    marks = labels(rng, len(entries))
+    return ", ".join(f"{mark} {entry}" for mark, entry in zip(marks, entries)) + ", end", marks
+
+
+def _cheapest(rng: random.Random, level: int):
+    items = names(rng, level)
+    prices = rng.sample(range(10, 100), level)
+    text, marks = _listed(rng, [f'"{name}"' for name in items])
+    rows = [_row(name, price=price) for name, price in zip(items, prices)]
+    goal = {"items": items, "marks": marks, "answer": items[prices.index(min(prices))]}
+    return f"Which is cheapest: {text}?", goal, rows
+
+
+def _buy(rng: random.Random, level: int):
+    items = names(rng, level)
+    counts = [rng.randrange(1, 10) for _ in items]
+    text, marks = _listed(rng, [f'{count} "{name}"' for name, count in zip(items, counts)])
+    goal = {"marks": marks, "bought": [list(pair) for pair in zip(items, counts)]}
+    return f"Buy {text}.", goal, [_row(name) for name in items]
+
+
+# -- the shop itself -----------------------------------------------------------------------------------
+
+
+class ShopError(ToolError):
+    """What a clerk would say: no such item, not enough of it. The model reads this text."""
+
+
+def open_database(rows: list[list]) -> sqlite3.Connection:
+    """An in-memory database with the tables ``items`` and ``orders``."""
+    db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    db.execute("CREATE TABLE items (name TEXT PRIMARY KEY, price INT, stock INT, next TEXT)")
+    db.execute("CREATE TABLE orders (item TEXT, count INT)")
+    db.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
+    return db
+
+
+def _read(db: sqlite3.Connection, item: str, column: str):
+    row = db.execute(f"SELECT {column} FROM items WHERE name = ?", (item,)).fetchone()
+    if row is None:
+        raise ShopError(f"no item {item}")
+    return row[0]
+
+
+def _reader(db: sqlite3.Connection, column: str):
+    return lambda item: json.dumps({column: _read(db, item, column)}, separators=(",", ":"))
+
+
+def _buyer(db: sqlite3.Connection):
+    def buy(item: str, count: int) -> str:
+        left = _read(db, item, "stock") - count
+        if left < 0:
+            raise ShopError(f"only {left + count} {item} left")
+        db.execute("UPDATE items SET stock = ? WHERE name = ?", (left, item))
+        db.execute("INSERT INTO orders VALUES (?, ?)", (item, count))
+        return '{"ok":true}'
+
+    return buy
+
+
+def _schema(**properties: dict) -> dict:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+ITEM = {"type": "string"}
+COUNT = {"type": "integer", "minimum": 1}
+TOOLS = {  # name -> (schema, function of the open database); a task declares only what it needs
+    "next": (_schema(item=ITEM), lambda db: _reader(db, "next")),
+    "stock": (_schema(item=ITEM), lambda db: _reader(db, "stock")),
+    "price": (_schema(item=ITEM), lambda db: _reader(db, "price")),
+    "buy": (_schema(item=ITEM, count=COUNT), _buyer),
+}
+NEEDED = {"follow": ["next"], "condition": ["stock", "buy"], "cheapest": ["price"], "buy": ["buy"]}
+
+
+def open_environment(task: Task) -> Environment:
+    """A fresh database with the task's rows, and the tools of its family over it."""
+    db = open_database(task.data["rows"])
+    tools = [Tool(name, "", TOOLS[name][0], TOOLS[name][1](db)) for name in NEEDED[task.family]]
+    return Environment(Toolbox(tools), db)
+
+
+# -- the expert ----------------------------------------------------------------------------------------
+
+
+def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
+    """A scripted customer. ``mistake="slip"`` takes one wrong step (wrong item, count, branch or comparison);
+    ``mistake="lazy"`` stops before the work is done."""
+    play = {"follow": _play_follow, "condition": _play_condition, "cheapest": _play_cheapest, "buy": _play_buy}
+    return play[task.family](task, rng, mistake)
+
+
+def _wrong_name(task: Task, rng: random.Random, right: str) -> str:
+    others = [row[0] for row in task.data["rows"] if row[0] != right]
+    return rng.choice(others or names(rng, 1))
+
+
+def _play_follow(task: Task, rng: random.Random, mistake: str | None) -> Expert:
+    item, calls = task.data["path"][0], 0
+    slip = rng.randrange(task.level) if mistake else None
+    while True:
+        if mistake == "lazy" and calls == max(1, slip):
+            break
+        if calls == slip and mistake == "slip":
+            item = _wrong_name(task, rng, item)
+        result = yield turn("on", call=("next", {"item": item}))
+        calls += 1
+        following = json.loads(result).get("next") if result.startswith("{") else None
+        if following is None or calls > 2 * task.level + 2:
+            break
+        item = following
+    yield turn("end", content=item)
+
+
+def _play_condition(task: Task, rng: random.Random, mistake: str | None) -> Expert:
+    limit, choices = task.data["limit"], task.data["choices"]
+    result = yield turn("stock", call=("stock", {"item": task.data["asked"]}))
+    stock = json.loads(result)["stock"]
+    below = (stock < limit) != (mistake == "slip")
+    item, count = choices[0] if below else choices[1]
+    if mistake != "lazy":
+        yield turn(
+            f'{stock} below {limit} {"yes" if below else "no"} {count} "{item}"',
+            call=("buy", {"item": item, "count": count}),
+        )
+    yield turn("end", content="done")
+
+
+def _play_buy(task: Task, rng: random.Random, mistake: str | None) -> Expert:
+    marks = [*task.data["marks"], "end"]
+    slip = rng.randrange(task.level) if mistake else None
+    for index, (item, count) in enumerate(task.data["bought"]):
+        if index == slip:
+            if mistake == "lazy":
+                break
+            if rng.random() < 0.5:
+                count = count % 9 + 1
+            else:
+                item = _wrong_name(task, rng, item)
+        thought = f'{marks[index]} {count} "{item}" {marks[index + 1]}'
+        yield turn(thought, call=("buy", {"item": item, "count": count}))
+    yield turn("end", content="done")
+
+
+def _play_cheapest(task: Task, rng: random.Random, mistake: str | None) -> Expert:
+    items, marks = task.data["items"], [*task.data["marks"], "end"]
+    slip = rng.randrange(1, task.level) if mistake else None
+    best, known = "", None
+    note = ""
+    for index, item in enumerate(items):
+        if index == slip and mistake == "lazy":
+            break
+        result = yield turn(f'{note}{marks[index]} "{item}" {marks[index + 1]}', call=("price", {"item": item}))
+        price = json.loads(result)["price"]
+        lower = known is None or (price < known) != (index == slip)
+        sign = "" if known is None else f"{price} {'<' if lower else '>'} {known} "
+        if lower:
+            best, known = item, price
+        note = f'{sign}best "{best}" {known} '
+    yield turn(f"{note}end", content=best)
+
+
+# -- the verifier --------------------------------------------------------------------------------------
+
+
+def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
+    """Right answer and right final state. Buying counts by the orders in the database, whatever was said;
+    an answer counts only if the calls establish it: every price asked for, the chain followed link by link
+    (a lucky guess is not a skill)."""
+    answer, db = final_answer(messages), environment.state
+    if answer is None:
+        return Verdict(False, "no answer")
+    orders = sorted([item, count] for item, count in db.execute("SELECT item, count FROM orders"))
+    wanted = sorted([item, count] for item, count in task.data.get("bought", []))
+    if orders != wanted:
+        return Verdict(False, f"orders {orders}, wanted {wanted}")
+    if task.family in ("condition", "buy"):
+        return Verdict(True, f"orders {orders}")
+    asked = [arguments.get("item") for _, arguments in calls_made(messages)]
+    if task.family == "follow":
+        right, honest = task.data["path"][-1], asked == task.data["path"]
+    else:
+        right, honest = task.data["answer"], set(asked) >= set(task.data["items"])
+    if not honest:
+        return Verdict(False, f"asked for {asked[:4]}..., which does not establish the answer")
+    return Verdict(answer == right, f"answered {answer[:40]!r}, right is {right!r}")
