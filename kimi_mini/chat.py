@@ -25,7 +25,8 @@ from kimi_mini.chat_parser import parse
 from kimi_mini.tokenizer import Tokenizer
 
 __all__ = [
-    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "normalise_ids", "parse", "render",
+    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "normalise_ids",
+    "parse", "render",
 ]  # fmt: skip
 
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kimi_mini.errors import KimiError, MissingFile
 from kimi_mini.tokenizer import Tokenizer
 
 TEXT_FOLDER = Path(__file__).resolve().parent.parent / "data" / "text"
@@ -37,6 +38,10 @@ SKIPPED_FOLDERS = {
     "encodings", "pydoc_data", "__phello__", "__pycache__",
 }  # fmt: skip
 SKIPPED_FILES = {"html/entities.py", "_pydecimal.py", "tkinter/tix.py"}
+
+
+class HubError(KimiError, ConnectionError):
+    """A data set of the hub that cannot be read; the local sources still can."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,17 @@ def _library_files(root: Path) -> Iterator[str]:
                 yield name
 
 
-def moby_dick_documents(file: str | Path = TEXT_FOLDER / "moby-dick.txt") -> list[Document]:
-    """The 135 chapters and the epilogue, in order."""
+def book_documents(file: str | Path = TEXT_FOLDER / "moby-dick.txt") -> list[Document]:
+    """Moby-Dick: the 135 chapters and the epilogue, in order."""
+    if not Path(file).is_file():
+        raise MissingFile(f"{file} is missing; data/text/README.md says how to make it again")
     chapters = Path(file).read_text(encoding="ascii").rstrip("\n").split("\n\n\n")
     return [Document(f"moby-dick/{number}", text) for number, text in enumerate(chapters, start=1)]
 
 
 def default_documents(max_stdlib_bytes: int | None = None) -> list[Document]:
     """Both local sources; a text that stands under two names is kept once."""
-    return without_copies([*moby_dick_documents(), *stdlib_documents(max_stdlib_bytes)])
+    return without_copies([*book_documents(), *stdlib_documents(max_stdlib_bytes)])
 
 
 def without_copies(documents: Iterable[Document]) -> list[Document]:
@@ -137,23 +144,22 @@ def load_hub(
         options: go to `datasets.load_dataset`, such as a configuration's name=... or data_files=...
 
     Raises:
-        ConnectionError: the hub or the data set cannot be reached; the local sources work without a network.
-        KeyError: the data set has no such column.
+        HubError: the hub or the data set cannot be reached, or it has no such column.
     """
     import datasets
     from huggingface_hub.constants import ENDPOINT
 
-    hint = "stdlib_documents() and moby_dick_documents() need no network."
+    hint = "The standard library and Moby-Dick need no network."
     if "data_files" not in options and not _answers(ENDPOINT):  # datasets itself would try for half a minute
-        raise ConnectionError(f"cannot load {name!r}: no answer from {ENDPOINT}. {hint}")
+        raise HubError(f"cannot load {name!r}: no answer from {ENDPOINT}. {hint}")
     try:
         rows = iter(datasets.load_dataset(name, split=split, streaming=True, **options))
         first = next(rows, None)
     except Exception as error:  # noqa: BLE001 - datasets, huggingface_hub and httpx each raise their own kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConnectionError(f"cannot load {name!r} from the hub: {reason}. {hint}") from None
+        raise HubError(f"cannot load {name!r} from the hub: {reason}. {hint}") from None
     if first is not None and text_column not in first:
-        raise KeyError(f"{name!r} has no column {text_column!r}, only {', '.join(first)}")
+        raise HubError(f"{name!r} has no column {text_column!r}, only {', '.join(first)}")
     rows = itertools.islice(itertools.chain([first] if first else [], rows), max_documents)
     return [Document(f"{name}/{split}/{index}", row[text_column]) for index, row in enumerate(rows)]
 
@@ -292,3 +298,35 @@ def copy_episode(fresh: _FreshTokens, span: int, separator: int) -> tuple[np.nda
     episode = np.concatenate([tokens, [separator], tokens])
     answers = np.arange(2 * span + 1) > span
     return episode, answers
+
+
+def drill_examples(
+    rng: np.random.Generator, n_tokens: int, alphabet: np.ndarray, symbols: int = 16
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Short drills, one episode a sequence, each over ``symbols`` random members of ``alphabet`` without repeats:
+    half of them recall (pairs, then every key twice in random order), half copy (a span, then the span again).
+
+    One key has one value and no symbol stands twice in a span, so that looking up the last place of a token always
+    answers: with ambiguous episodes the phase change came twice as late.
+
+    Returns:
+        pairs (ids (T,) uint16, mask (T,) bool), True on tokens that are determined; about n_tokens in all
+    """
+    examples, size = [], 0
+    while size < n_tokens:
+        letters = rng.choice(alphabet, symbols, replace=False).astype(np.uint16)
+        if rng.random() < 0.5:
+            count = int(rng.integers(2, symbols // 2 + 1))
+            keys, values = letters[:count], letters[count : 2 * count]
+            asked = np.concatenate([rng.permutation(count), rng.permutation(count)])
+            rows = [np.stack([keys, values], 1), np.stack([keys[asked], values[asked]], 1)]
+            ids = np.concatenate(rows).ravel()
+            mask = np.zeros(len(ids), bool)
+            mask[2 * count + 1 :: 2] = True
+        else:
+            count = int(rng.integers(4, symbols + 1))
+            ids = np.concatenate([letters[:count], letters[:count]])
+            mask = np.arange(len(ids)) > count
+        examples.append((ids, mask))
+        size += len(ids)
+    return examples

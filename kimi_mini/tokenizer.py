@@ -1,12 +1,12 @@
 """Byte-level BPE with Kimi K2's special tokens.
 
-K2 cuts text into small pieces with a regular expression (words, digits, punctuation, white space), then merges
-frequent byte pairs inside each piece. We do the same with 1024 tokens in place of 163840. Three choices matter
-for a small model that reads JSON and does sums:
+K2 cuts text into small pieces with a regular expression (words, digits, punctuation, white space), then
+merges frequent byte pairs inside each piece. We do the same with 1024 tokens in place of 163840. Three choices
+matter for a small model that reads JSON and does sums:
 
 - every digit is a token of its own, and a space never sticks to it: 47 is always [4][7], wherever it stands;
 - a space belongs to the word after it (" olive"), as in K2 and GPT-4;
-- the special tokens have the last ids, and text of users and tools can never produce one (`allow_special=False`).
+- the special tokens have the last ids, and text of users and tools never produces one (`allow_special=False`).
 
 Sources: special tokens of moonshotai/Kimi-K2-Thinking (tokenizer_config); pre-tokenisation after cl100k_base.
 """
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from kimi_mini.errors import BadFile, MissingFile
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "data" / "tokenizer"
 
@@ -63,7 +65,7 @@ class Tokenizer:
         self.first_special = min(self.special.values())
         missing = [token for token in SPECIAL_TOKENS if token not in self.special]
         if missing:
-            raise ValueError(f"not a kimi_mini tokenizer: it lacks the special tokens {', '.join(missing)}")
+            raise BadFile(f"not a kimi_mini tokenizer: it lacks the special tokens {', '.join(missing)}")
         self.encode_plain = functools.lru_cache(maxsize=8192)(self._encode_plain)
 
     @classmethod
@@ -100,17 +102,17 @@ class Tokenizer:
         """Read tokenizer.json, given as the file or as the folder that holds it (default: the shipped one).
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or one that is not a tokenizer of ours.
+            MissingFile, BadFile: no such file, or one that is not a tokenizer of ours.
         """
         file = _json_file(path)
         if not file.is_file():
-            raise FileNotFoundError(
-                f"no tokenizer at {file}; Tokenizer.train(texts).save({str(path)!r}) makes one"
+            raise MissingFile(
+                f"no tokenizer at {file}; python -m kimi_mini.vocabulary makes the shipped one again"
             )
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:  # noqa: BLE001 - the Rust side raises bare Exception
-            raise ValueError(f"{file} is not a readable tokenizer.json: {error}") from None
+            raise BadFile(f"{file} is not a readable tokenizer.json: {error}") from None
         return cls(backend)
 
     def save(self, path: str | Path) -> Path:
@@ -130,13 +132,20 @@ class Tokenizer:
         return file
 
     def encode(self, text: str, allow_special: bool = True) -> list[int]:
-        """Ids of `text`. With `allow_special=False` markers in it are read letter by letter, as any other text."""
+        """Ids of `text`. With `allow_special=False` markers in it are ordinary text, as anything else.
+
+        Lone surrogates, which no UTF-8 text can hold, are read as "?".
+        """
         backend = self.backend if allow_special else self.plain
-        return backend.encode(text, add_special_tokens=False).ids
+        try:
+            return backend.encode(text, add_special_tokens=False).ids
+        except TypeError:  # half of a surrogate pair, as JSON's "\\ud800" gives: it has no UTF-8 form
+            text = text.encode("utf-8", errors="replace").decode("utf-8")
+            return backend.encode(text, add_special_tokens=False).ids
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         """`encode(text, allow_special=False)`; as `encode_plain` it remembers the last 8192 texts."""
-        return tuple(self.plain.encode(text, add_special_tokens=False).ids)
+        return tuple(self.encode(text, allow_special=False))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`, markers included. Bytes that are not UTF-8 become U+FFFD."""
