@@ -68,7 +68,7 @@ def probe() -> None:
         raise SandboxUnavailable(
             "bubblewrap is not installed; install it (apt install bubblewrap) or use monty"
         )
-    stdout, error, _ = _run("print(6 * 7)", 10.0, 4096)
+    stdout, error, _ = _run("print(6 * 7)", 20.0, 4096)
     if stdout != "42\n":
         raise SandboxUnavailable(f"a probe run under bubblewrap failed ({error}); use the monty engine")
 

@@ -226,14 +226,15 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def t_quantile(freedom: int) -> float:
-    """97.5% quantile of Student's t: tabled to 10 degrees, then Hill's expansion (error below 1e-4)."""
+    """97.5% quantile of Student's t: tabled to 10 degrees, then the Cornish-Fisher expansion (error below 2e-5)."""
     table = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
     if freedom <= len(table):
         return table[freedom - 1]
     z, v = 1.959964, float(freedom)
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / v + second / v**2 + third / v**3
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + first / v + second / v**2 + third / v**3 + fourth / v**4
 
 
 def bootstrap(values: Sequence[float], statistic: Callable[..., Any] = np.mean, draws: int = 2000,
