@@ -78,8 +78,8 @@ TWO_QUESTIONS = [
 MARKER = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 TEXT = st.text(max_size=20).filter(lambda text: not MARKER.search(text))
 ARGUMENTS = st.one_of(
-    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3),
-    st.dictionaries(st.text(max_size=5), TEXT, max_size=2).map(json.dumps),
+    st.dictionaries(TEXT, st.integers() | TEXT, max_size=3),
+    st.dictionaries(TEXT, TEXT, max_size=2).map(json.dumps),
     TEXT,
 )
 CALLS = st.lists(
