@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="nano", help="size of the model (default nano)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
     train.add_argument("--folder", default="data/run", help="where the run is kept (default data/run)")
+    train.add_argument("--scale", type=float, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute")
     train.set_defaults(function=run)
 
     talk = commands.add_parser("chat", parents=[common, shipped], help="talk to the agent, with its tools")

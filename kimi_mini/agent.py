@@ -151,7 +151,7 @@ class LocalPolicy:
             self.decoder.select([self.rows[id(c)] for c in conversations])
             self.rows = {id(c): row for row, c in enumerate(conversations)}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]:
         """Decode one turn for each conversation, all at once."""
         self._compact(conversations)

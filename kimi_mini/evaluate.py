@@ -10,7 +10,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -131,16 +131,9 @@ def pooled(entries: Sequence[dict]) -> dict:
             "seconds": round(seconds, 2)}  # fmt: skip
 
 
-def scoreboard(
-    model: KimiMini, tokenizer: Tokenizer, count: int = 200, seed: int = 0, rows: Sequence[Row] = ROWS,
-    on_row: Callable[[str, dict], None] | None = None,
-) -> dict[str, dict]:
-    """Every row, and ``chain/thinking`` and ``chain/reflex`` over all trained lengths."""
-    board: dict[str, dict] = {}
-    for row in rows:
-        board[row.name] = measure(model, tokenizer, row, count, seed)
-        if on_row is not None:
-            on_row(row.name, board[row.name])
+def with_pools(board: dict[str, dict]) -> dict[str, dict]:
+    """The board with ``chain/thinking`` and ``chain/reflex`` over all trained lengths added."""
+    board = dict(board)
     for mode in ("thinking", "reflex"):
         lengths = [entry for name, entry in board.items() if name.startswith(f"chain/{mode}/")]
         if lengths:
@@ -148,17 +141,17 @@ def scoreboard(
     return board
 
 
-def per_row(count: int, rows: Sequence[Row] = ROWS) -> list[Row]:
-    """Rows for a total of about ``count`` tasks a family: the rows by length take their share of it each."""
-    split = {prefix: sum(row.name.startswith(prefix) for row in rows) for prefix in ("chain/thinking/", "chain/reflex/")}
-    return [
-        replace(row, share=max(row.share / parts, 30 / count)) if (parts := _parts(row, split)) > 1 else row
-        for row in rows
-    ]
-
-
-def _parts(row: Row, split: dict[str, int]) -> int:
-    return next((parts for prefix, parts in split.items() if row.name.startswith(prefix)), 1)
+def scoreboard(
+    model: KimiMini, tokenizer: Tokenizer, count: int = 200, seed: int = 0, rows: Sequence[Row] = ROWS,
+    on_row: Callable[[str, dict], None] | None = None,
+) -> dict[str, dict]:
+    """Every row, and the chains of all lengths pooled."""
+    board: dict[str, dict] = {}
+    for row in rows:
+        board[row.name] = measure(model, tokenizer, row, count, seed)
+        if on_row is not None:
+            on_row(row.name, board[row.name])
+    return with_pools(board)
 
 
 def print_board(board: dict[str, dict]) -> None:
@@ -181,7 +174,6 @@ def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
 def main(args: argparse.Namespace) -> None:
     """`python -m kimi_mini eval`: the scoreboard of a checkpoint."""
     model, tokenizer = load_agent(args.checkpoint)
-    rows = per_row(args.tasks)
-    with tqdm(total=len(rows), unit="row", desc="evaluating") as bar:
-        board = scoreboard(model, tokenizer, args.tasks, args.seed, rows, lambda *_: bar.update())
+    with tqdm(total=len(ROWS), unit="row", desc="evaluating", leave=False) as bar:
+        board = scoreboard(model, tokenizer, args.tasks, args.seed, on_row=lambda *_: bar.update())
     print_board(board)

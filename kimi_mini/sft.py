@@ -87,6 +87,11 @@ class _Queue:
         return self.order.pop()
 
 
-def batches_of(pools: Pools, step: Sequence[tuple[tuple[Source, int], int]], micro_tokens: int) -> list[Batch]:
-    """The micro-batches of one step of a plan."""
-    return micro_batches([pools[key][index] for key, index in step], micro_tokens)
+def batches_of(
+    pools: Pools,
+    step: Sequence[tuple[tuple[Source, int], int]],
+    micro_tokens: int,
+    more: Sequence[Example] = (),
+) -> list[Batch]:
+    """The micro-batches of one step of a plan, with ``more`` examples among them."""
+    return micro_batches([*(pools[key][index] for key, index in step), *more], micro_tokens)

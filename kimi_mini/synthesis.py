@@ -2,7 +2,7 @@
 with its verdict beside it.
 
 A ``Source`` says what to make (family, levels, mode, share of the training tokens); ``synthesise`` makes the pool of
-one source, each trajectory from a seed of its own, so that the result does not depend on the number of processes.
+one source, each trajectory from a seed of its own.
 
 Modes
     think    thought before every call and answer
@@ -12,21 +12,24 @@ Modes
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from kimi_mini import agent, chat, worlds
+from kimi_mini.checkpoint import replacing
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example
+from kimi_mini.worlds import shop
 
 MISTAKES = ("slip", "slip", "lazy")  # a wrong step twice as often as a shortcut
-CHUNK = 256
+MISTAKE_RATE = 0.15  # how many demonstrations are wrong on purpose
 
 
 @dataclass(frozen=True)
@@ -103,41 +106,65 @@ def _tokenise(tokenizer: Tokenizer, played: agent.Conversation, window: random.R
     return Example(np.asarray(ids, np.uint16), mask)
 
 
-_TOKENIZER: Tokenizer | None = None
-
-
-def _chunk(arguments: tuple) -> list[Trajectory]:
-    global _TOKENIZER
-    if _TOKENIZER is None:
-        _TOKENIZER = Tokenizer.load()
-    seed, source, start, count, mistakes = arguments
-    return [
-        trajectory(
-            _TOKENIZER,
-            f"{seed}/{source.family}/{source.mode}/{i}",
-            source.family,
-            source.levels[i % len(source.levels)],
-            source.mode,
-            mistakes,
-        )
-        for i in range(start, start + count)
-    ]
-
-
 def synthesise(
-    source: Source, count: int, seed: int, mistakes: float = 0.15, processes: int = 1
-) -> Iterator[list[Trajectory]]:
-    """``count`` trajectories of ``source``, level after level in turn, in chunks as they are done."""
-    jobs = [
-        (seed, source, start, min(CHUNK, count - start), mistakes) for start in range(0, count, CHUNK)
-    ]
-    if processes == 1:
-        yield from map(_chunk, jobs)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_chunk, jobs)
+    tokenizer: Tokenizer,
+    source: Source,
+    count: int,
+    seed: int,
+    mistakes: float = MISTAKE_RATE,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Trajectory]:
+    """``count`` trajectories of ``source``, its levels in turn; the i-th depends on ``seed`` and i alone."""
+    for index in range(count):
+        level = source.levels[index % len(source.levels)]
+        name = f"{seed}/{source.family}/{source.mode}/{index}"
+        yield trajectory(tokenizer, name, source.family, level, source.mode, mistakes)
+        if progress is not None:
+            progress(1)
+
+
+def wanted(source: Source, tokens: int, passes: float = 1.5, mean_length: int = 150) -> int:
+    """How many trajectories make a pool that fine-tuning on ``tokens`` tokens reads about ``passes`` times."""
+    kept = source.share * tokens / mean_length / passes
+    return int(kept / (1 - MISTAKE_RATE)) + 12 * len(source.levels)
+
+
+def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
+    """Ids that the recall drills are made of: the words, labels and digits that the worlds will ask to be copied."""
+    words = [*shop.COLOURS, *(f" {good}" for good in shop.GOODS), *"0123456789"]
+    words += [space + letter for letter in string.ascii_lowercase for space in ("", " ")]
+    return np.array(sorted({tokenizer.token_id(word) for word in words}))
 
 
 def passed_only(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """The verifier economy in one line: what failed is never trained on."""
     return [t for t in trajectories if t.passed]
+
+
+def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
+    """All trajectories in one npz file, written whole or not at all."""
+    items = [(number, item) for number, source in enumerate(made) for item in made[source]]
+    ids = np.concatenate([item.example.ids for _, item in items])
+    mask = np.concatenate([item.example.mask for _, item in items])
+    lengths = np.array([len(item.example.ids) for _, item in items], np.int32)
+    numbers = np.array([number for number, _ in items], np.int16)
+    rest = [[item.level, item.mistake, item.passed, item.key] for _, item in items]
+    about = json.dumps({"sources": [asdict(source) for source in made], "rest": rest})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, ids=ids, mask=mask, lengths=lengths, sources=numbers, about=np.array(about))
+
+
+def load(file: Path) -> dict[Source, list[Trajectory]]:
+    """What ``save`` wrote."""
+    with np.load(file) as arrays:
+        ends = arrays["lengths"].cumsum()[:-1]
+        ids, mask = np.split(arrays["ids"], ends), np.split(arrays["mask"], ends)
+        numbers, about = arrays["sources"], json.loads(str(arrays["about"]))
+    sources = [Source(**{**entry, "levels": tuple(entry["levels"])}) for entry in about["sources"]]
+    made: dict[Source, list[Trajectory]] = {source: [] for source in sources}
+    for row_ids, row_mask, number, (level, mistake, passed, key) in zip(ids, mask, numbers, about["rest"]):
+        source = sources[number]
+        example = Example(row_ids, row_mask)
+        made[source].append(Trajectory(example, source.family, level, source.mode, mistake, passed, key))
+    return made

@@ -46,7 +46,7 @@ def _generate_chain(rng: random.Random, level: int) -> Task:
     steps, value = [], start
     for label in labels(rng, level):
         operation = rng.choice("+-*")
-        operand = rng.randrange(2 if operation == "*" else 1, 10)
+        operand = rng.randrange(2, 6) if operation == "*" else rng.randrange(1, 10)
         value = OPERATIONS[operation](value, operand) % MODULUS
         steps.append([label, operation, operand])
     listed = ", ".join(f"{label} {operation}{operand}" for label, operation, operand in steps)

@@ -93,6 +93,19 @@ def break_line(rng: random.Random, line: Line) -> tuple[str, str]:
     return Line(**new).code, bug
 
 
+def shorthand(code: str) -> str:
+    """What distinguishes a line, for notes: ``- 7``, ``< 9 + y`` (if) or ``3 * 2`` (loop of three)."""
+    head, _, assignment = code.rpartition(": ")
+    if assignment == "pass":
+        return assignment
+    operation = assignment.removeprefix("x = x ")
+    if head.startswith("if x "):
+        return f"{head.removeprefix('if x ')} {operation}"
+    if head:
+        return f"{head.removeprefix('for i in range(').removesuffix(')')} {operation}"
+    return operation
+
+
 def source(lines: list[str]) -> str:
     """The function as Python source, from its body lines."""
     return "def f(x, y):\n" + "".join(f"    {line}\n" for line in lines) + "    return x\n"
@@ -198,8 +211,8 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
         if rng.random() < 0.5:
             at = rng.choice([i for i in range(task.level) if i != at])
         code = rng.choice([random_line(rng).code, "pass", buggy[at]])
-    notes = [f"{RULE_MARKS[i]} {right[i]} {LINE_MARKS[i]} {buggy[i]} ok" for i in range(at)]
-    notes.append(f"{RULE_MARKS[at]} {code} {LINE_MARKS[at]} {buggy[at]} fix")
+    notes = [f"{RULE_MARKS[i]} {shorthand(right[i])} {LINE_MARKS[i]} {shorthand(buggy[i])} ok" for i in range(at)]
+    notes.append(f"{RULE_MARKS[at]} {shorthand(code)} {LINE_MARKS[at]} {shorthand(buggy[at])} fix")
     yield turn(" ".join(notes), call=("edit", {"line": LINE_MARKS[at], "code": code}))
     yield turn("end", content="fixed")
 

@@ -1,0 +1,131 @@
+"""What a run leaves for others: checkpoint folders, its log, the figures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kimi_mini import chat
+from kimi_mini.checkpoint import replacing
+from kimi_mini.model import KimiMini
+from kimi_mini.results import RESULTS, Log, read_json
+from kimi_mini.tokenizer import DEFAULT_FOLDER as TOKENIZER_FOLDER
+
+if TYPE_CHECKING:
+    from kimi_mini.pipeline import Run
+
+SHIPPED = ("base", "tuned", "final")
+TOP = RESULTS.parent.parent
+
+
+def save_agent(model: KimiMini, folder: Path) -> None:
+    """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
+    files = [TOKENIZER_FOLDER / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    model.save_pretrained(folder, files)
+    with replacing(folder / "chat_template.jinja") as part:
+        part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
+
+
+def save_arrays(file: Path, **arrays: np.ndarray) -> None:
+    """An npz file, written whole or not at all."""
+    with replacing(file) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def publish(run: Run) -> Path:
+    """Write run.json and the figures, and copy the checkpoints to data/checkpoints/.
+
+    A rehearsal (scale below 1) and a run in a folder of its own keep everything there: what is shipped is never
+    replaced by less.
+    """
+    from kimi_mini.pipeline import DEFAULT_FOLDER
+
+    full = run.plan.scale == 1 and run.folder == DEFAULT_FOLDER
+    results, figures = (RESULTS, TOP / "figures") if full else (run.folder, run.folder / "figures")
+    log = run_log(run, results)
+    path = log.save()
+    draw(log.as_dict(), figures)
+    if full:
+        for name in SHIPPED:
+            target = TOP / "data" / "checkpoints" / name
+            shutil.copytree(run.folder / "checkpoints" / name, target, dirs_exist_ok=True)
+    return path
+
+
+def run_log(run: Run, folder: Path) -> Log:
+    """The run as one log: stages, curves, scoreboard, claims."""
+    from kimi_mini.pipeline import STAGES
+
+    notes = {stage: run.read(stage) for stage in STAGES if run.done(stage)}
+    stages = [{"name": s, "seconds": n["seconds"], "tokens": n["tokens"]} for s, n in notes.items()]
+    board = {**notes["evaluate"]["scoreboard"], **from_experiments()}
+    log = Log(
+        "run", seeds=[run.plan.seed], device=run.plan.device, folder=folder, command="make run", seed=run.plan.seed,
+        stages=stages, total_seconds=round(sum(stage["seconds"] for stage in stages), 1), scoreboard=board,
+        funnel=notes["synthesise"]["funnel"], rounds=notes["reinforce"]["rounds"],
+        validation={k: notes["pretrain"][k] for k in ("validation_before", "validation_loss")},
+        curves={stage: n["curve"] for stage, n in notes.items() if "curve" in n},
+    )  # fmt: skip
+    for name, (text, floor) in FLOORS.items():
+        entry = board[name]
+        log.claim(
+            name, claim=text, source="this project", value=entry["value"], low=entry["low"], high=entry["high"],
+            floor=floor, figure="figures/scoreboard.png", notebook="00_kimi_k2_on_one_page.ipynb",
+        )  # fmt: skip
+    return log
+
+
+def from_experiments() -> dict[str, dict]:
+    """Scoreboard rows that need several seeds and come from the logs of experiments, where those exist."""
+    rows = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        if file.name != "run.json":
+            rows |= read_json(file).get("scoreboard", {})
+    return rows
+
+
+FLOORS = {
+    "chain/thinking": ("a thought before the answer solves chains of every trained length", 0.97),
+    "shop/follow": ("tool calls: follow a chain of records", 0.97),
+    "shop/condition": ("tool calls: act on a condition", 0.97),
+    "shop/cheapest": ("tool calls: find the cheapest of up to five", 0.97),
+    "shop/buy": ("tool calls: buy up to four items", 0.97),
+    "shop/follow_100_managed": ("100 calls in a row with old tool results hidden", 0.97),
+    "repair/pass@1": ("repair a function of 2 to 4 lines at the first attempt", 0.70),
+    "repair/best_of_4": ("repair, best of 4 chosen by running the public tests", 0.90),
+}
+
+
+def draw(log: dict, folder: Path) -> None:
+    """The figures of a run: the scoreboard, chains by length, and training from the first step to the last."""
+    from kimi_mini import viz
+
+    board = log["scoreboard"]
+    single = {name: row for name, row in board.items() if not name[-1].isdigit() or name.startswith("repair")}
+    floors = {name: floor for name, (_, floor) in FLOORS.items()}
+    lengths = {mode: chain_lengths(board, mode) for mode in ("thinking", "reflex", "reflex_control")}
+    figures = {
+        "scoreboard": viz.scoreboard(single, floors),
+        "chain_by_length": viz.accuracy_by_length(
+            {mode: points for mode, points in lengths.items() if points}, chance=0.01, trained_to=8,
+            xlabel="operations in the chain", title="Held-out chains: with and without a thought",
+        ),
+        "training": viz.training_curves(log["curves"]),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+
+
+def chain_lengths(board: dict[str, dict], mode: str) -> list[dict]:
+    """Points {length, value, low, high} of the rows chain/MODE/LENGTH, and of those beyond training."""
+    prefixes = (f"chain/{mode}/", "chain/beyond/") if mode == "thinking" else (f"chain/{mode}/",)
+    points = [
+        {"length": int(name.rsplit("/", 1)[1]), **entry}
+        for name, entry in board.items()
+        if name.startswith(prefixes) and name[-1].isdigit()
+    ]
+    return sorted(points, key=lambda point: point["length"])

@@ -1,0 +1,294 @@
+"""The stages of `make run`, one function each: take the run, do the work, return what to note about it.
+
+Every function can be stopped anywhere and called again. What it has finished it reads from the run's folder.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kimi_mini import corpus, evaluate, publishing, rl, sft, synthesis
+from kimi_mini.config import KimiConfig
+from kimi_mini.model import KimiMini
+from kimi_mini.muonclip import MuonClip
+from kimi_mini.pipeline import Run
+from kimi_mini.results import read_json, write_json
+from kimi_mini.schedule import wsd
+from kimi_mini.synthesis import SOURCES
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.train import Batch, Example, History, evaluate_loss, load_state, micro_batches, save_state, train
+
+STEP_TOKENS, MICRO_TOKENS = 4096, 2048
+WINDOW = 256  # tokens of a window of real text
+TEXT_IN_FINETUNING = 128  # tokens of real text in every step of fine-tuning, against forgetting
+MUON_LR, ADAMW_LR, WEIGHT_DECAY, TAU, BIAS_RATE = 0.008, 0.01, 0.05, 100.0, 0.005
+RL_LR, RL_ADAMW_LR = 5e-4, 2e-4
+
+
+def tokenizer_of(run: Run) -> Tokenizer:
+    """The shipped tokenizer."""
+    return Tokenizer.load()
+
+
+def new_model(run: Run) -> KimiMini:
+    """The preset with random weights from the run's seed."""
+    torch.manual_seed(run.plan.seed)
+    return KimiMini(KimiConfig.preset(run.plan.preset)).to(run.plan.device)
+
+
+def optimizer_for(model: KimiMini, lr: float = MUON_LR, adamw_lr: float = ADAMW_LR) -> MuonClip:
+    """MuonClip with the rates of this project (feasible on 4096 tokens a step)."""
+    return MuonClip(model, lr=lr, adamw_lr=adamw_lr, weight_decay=WEIGHT_DECAY, tau=TAU)
+
+
+def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
+    """A Hugging Face folder with the tokenizer and the chat template in it."""
+    folder = run.folder / "checkpoints" / name
+    publishing.save_agent(model, folder)
+    return folder
+
+
+def load_checkpoint(run: Run, name: str) -> KimiMini:
+    """The model that an earlier stage saved."""
+    return evaluate.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
+
+
+class Bar:
+    """A progress bar over tokens that also shows the loss and how fast it goes."""
+
+    def __init__(self, total: int):
+        self.bar = tqdm(total=total, unit="tok", unit_scale=True, dynamic_ncols=True, leave=False)
+
+    def __call__(self, step: int, history: History) -> None:
+        self.bar.update(sum(history.tokens) - self.bar.n)
+        if step % 10 == 0:
+            self.bar.set_postfix(loss=f"{np.mean(history.loss[-20:]):.3f}", max_logit=f"{history.max_logit[-1]:.0f}")
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def trained(run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options) -> History:
+    """One training stage with its bar, resumable from data/run/STAGE.pt."""
+    bar = Bar(tokens)
+    options.setdefault("schedule", lambda step: 1.0)
+    history = train(
+        model, optimizer_for(model), data, steps, bias_rate=BIAS_RATE, state_file=run.folder / f"{stage}.pt",
+        progress=bar, **options,
+    )  # fmt: skip
+    bar.close()
+    return history
+
+
+def curve(history: History, points: int = 200) -> dict[str, list[float]]:
+    """A history thinned to ``points`` means, for figures."""
+    size = max(1, len(history.loss) // points)
+    cut = len(history.loss) // size * size
+    thin = {"tokens": np.asarray(history.tokens)[:cut].reshape(-1, size).sum(1).tolist()}
+    for name in ("loss", "max_logit", "max_violation", "clipped_heads"):
+        thin[name] = np.asarray(getattr(history, name))[:cut].reshape(-1, size).mean(1).round(4).tolist()
+    return thin
+
+
+def note_of(history: History, **more) -> dict:
+    """What every training stage notes."""
+    return {"seconds": round(history.seconds, 2), "tokens": sum(history.tokens), "curve": curve(history), **more}
+
+
+# -- the stages ----------------------------------------------------------------------------------------
+
+
+def drill(run: Run) -> dict:
+    """Recall and copy drills from random weights, until the loss is below 0.3."""
+    model, alphabet = new_model(run), synthesis.drill_alphabet(tokenizer_of(run))
+    limit = run.plan.scaled(run.plan.drill_tokens)
+
+    def data(step: int) -> list[Batch]:
+        rng = np.random.default_rng([run.plan.seed, 1, step])
+        examples = [Example(*pair) for pair in corpus.drill_examples(rng, STEP_TOKENS, alphabet)]
+        return micro_batches(examples, STEP_TOKENS)
+
+    history = trained(
+        run, "drill", model, data, limit // STEP_TOKENS, limit,
+        schedule=lambda step: min(1.0, (step + 1) / 20),
+        stop_when=lambda history: len(history.loss) > 20 and np.mean(history.loss[-20:]) < 0.3,
+    )  # fmt: skip
+    save_checkpoint(run, model, "drilled")
+    loss = float(np.mean(history.loss[-20:]))
+    return note_of(history, loss=loss, summary=f"loss {loss:.2f} after {sum(history.tokens):,} tokens")
+
+
+def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation windows (N, 256) of real text, split by document; cached in the run's folder."""
+    file = run.folder / "text.npz"
+    if not file.is_file():
+        training, validation = corpus.split(corpus.default_documents(5_000_000))
+        windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in (training, validation)]
+        publishing.save_arrays(file, training=windows[0], validation=windows[1])
+    with np.load(file) as arrays:
+        return arrays["training"], arrays["validation"]
+
+
+def text_batch(windows: np.ndarray) -> list[Batch]:
+    """Windows (B, T) as one batch in which every token is learned."""
+    return micro_batches([Example(row, np.ones(len(row), bool)) for row in windows], 10**9)
+
+
+def pretrain(run: Run) -> dict:
+    """Next-token prediction on real text; the loss on documents held out is noted before and after."""
+    tokenizer, model = tokenizer_of(run), load_checkpoint(run, "drilled")
+    training, validation = text_windows(run, tokenizer)
+    tokens = run.plan.scaled(run.plan.text_tokens)
+    steps, rows = tokens // STEP_TOKENS, STEP_TOKENS // WINDOW
+    order = np.random.default_rng([run.plan.seed, 2]).permutation(len(training))
+    held_out = text_batch(validation[:: max(1, len(validation) // 64)])
+    before = evaluate_loss(model, held_out)
+
+    def data(step: int) -> list[Batch]:
+        chosen = training[np.take(order, np.arange(step * rows, (step + 1) * rows), mode="wrap")]
+        return [batch for part in np.array_split(chosen, 2) for batch in text_batch(part)]
+
+    history = trained(
+        run, "pretrain", model, data, steps, tokens,
+        schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.3, floor=0.2),
+    )  # fmt: skip
+    after = evaluate_loss(model, held_out)
+    save_checkpoint(run, model, "base")
+    summary = f"validation loss {before:.2f} -> {after:.2f} nats a token"
+    return note_of(history, validation_before=before, validation_loss=after, summary=summary)
+
+
+def synthesise(run: Run) -> dict:
+    """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
+    tokenizer, funnel, made = tokenizer_of(run), {}, {}
+    tokens = run.plan.scaled(run.plan.finetune_tokens)
+    counts = {source: synthesis.wanted(source, tokens) for source in SOURCES}
+    with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
+        for source, count in counts.items():
+            made[source] = list(synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update))
+            passed = sum(item.passed for item in made[source])
+            funnel[f"{source.family}/{source.mode}"] = {"made": len(made[source]), "passed": passed}
+    synthesis.save(run.folder / "trajectories.npz", made)
+    total, passed = (sum(entry[key] for entry in funnel.values()) for key in ("made", "passed"))
+    summary = f"{total:,} trajectories, {passed:,} passed their verifier"
+    return {"funnel": funnel, "made": total, "passed": passed, "tokens": 0, "summary": summary}
+
+
+def finetune(run: Run) -> dict:
+    """Supervised fine-tuning on the trajectories that passed, with a little real text in every step."""
+    tokenizer, model = tokenizer_of(run), load_checkpoint(run, "base")
+    pools = sft.pools_of({s: synthesis.passed_only(t) for s, t in load_trajectories(run).items()})
+    windows = text_windows(run, tokenizer)[0].reshape(-1, TEXT_IN_FINETUNING)
+    tokens = run.plan.scaled(run.plan.finetune_tokens)
+    plan = sft.make_plan(pools, tokens, STEP_TOKENS - TEXT_IN_FINETUNING, run.plan.seed)
+    order = np.random.default_rng([run.plan.seed, 3]).permutation(len(windows))
+
+    def data(step: int) -> list[Batch]:
+        text = windows[order[step % len(order)]]
+        return sft.batches_of(pools, plan[step], MICRO_TOKENS, [Example(text, np.ones(len(text), bool))])
+
+    steps = len(plan)
+    history = trained(
+        run, "finetune", model, data, steps, tokens,
+        schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
+    )  # fmt: skip
+    save_checkpoint(run, model, "tuned")
+    loss = float(np.mean(history.loss[-50:]))
+    return note_of(history, loss=loss, summary=f"loss {loss:.3f} after {sum(history.tokens):,} tokens")
+
+
+def load_trajectories(run: Run) -> dict[synthesis.Source, list[synthesis.Trajectory]]:
+    """What the synthesis stage made."""
+    return synthesis.load(run.folder / "trajectories.npz")
+
+
+def ptx_data(run: Run, tokens: int) -> Callable[[int], list[Batch]]:
+    """The pre-training side of RL: examples that passed, all families mixed."""
+    pools = sft.pools_of({s: synthesis.passed_only(t) for s, t in load_trajectories(run).items()})
+    everything = [(key, index) for key, examples in pools.items() for index in range(len(examples))]
+
+    def data(index: int) -> list[Batch]:
+        rng = random.Random(f"{run.plan.seed}/ptx/{index}")
+        chosen, size = [], 0
+        while size < tokens:
+            chosen.append(rng.choice(everything))
+            size += len(pools[chosen[-1][0]][chosen[-1][1]].ids)
+        return sft.batches_of(pools, chosen, MICRO_TOKENS)
+
+    return data
+
+
+def reinforce(run: Run) -> dict:
+    """A short round of RL on the hardest family; saved after every round."""
+    tokenizer, model = tokenizer_of(run), load_checkpoint(run, "tuned")
+    settings = rl.Settings(rounds=max(2, round(run.plan.rl_rounds * run.plan.scale)))
+    optimizer = optimizer_for(model, RL_LR, RL_ADAMW_LR)
+    state, log = run.folder / "reinforce.pt", run.folder / "reinforce-rounds.json"
+    history, rounds = History(), []
+    if state.is_file() and log.is_file():
+        history, rounds = load_state(state, model, optimizer), read_json(log)
+        rounds = rounds[: len(history.loss)]
+    bar = tqdm(total=settings.rounds, initial=len(rounds), unit="round", leave=False, dynamic_ncols=True)
+
+    def on_round(index: int, measured: rl.Round) -> None:
+        rounds.append(asdict(measured))
+        history.loss.append(-measured.reward)
+        history.tokens.append(int(measured.tokens * settings.prompts * settings.attempts))
+        write_json(log, rounds)
+        save_state(state, model, optimizer, history)
+        bar.update()
+        bar.set_postfix(success=f"{measured.success:.2f}")
+
+    ptx = ptx_data(run, settings.ptx_tokens)
+    rl.reinforce(model, tokenizer, optimizer, settings, run.plan.seed, ptx, len(rounds), on_round)
+    bar.close()
+    save_checkpoint(run, model, "final")
+    first, last = rounds[0]["success"], rounds[-1]["success"]
+    summary = f"{settings.family}: success while sampling {first:.2f} -> {last:.2f}"
+    return {"tokens": sum(history.tokens), "rounds": rounds, "summary": summary}
+
+
+def evaluate_rows(run: Run, name: str, rows) -> dict[str, dict]:
+    """Scoreboard rows of one checkpoint, each saved as it is done."""
+    file = run.folder / f"rows-{name}.json"
+    board = read_json(file) if file.is_file() else {}
+    model, tokenizer = load_checkpoint(run, name), tokenizer_of(run)
+    tasks = max(8, round(run.plan.tasks * min(1.0, run.plan.scale)))
+    left = [row for row in rows if row.name not in board]
+    for row in tqdm(left, unit="row", desc=name, leave=False, dynamic_ncols=True):
+        board[row.name] = evaluate.measure(model, tokenizer, row, tasks)
+        write_json(file, board)
+    return evaluate.with_pools(board)
+
+
+def evaluate_stage(run: Run) -> dict:
+    """The scoreboard of the final agent, and of the one before RL on the family that RL worked on."""
+    final = evaluate_rows(run, "final", evaluate.ROWS)
+    before = evaluate_rows(run, "tuned", [row for row in evaluate.ROWS if row.family == "repair"])
+    final |= {f"before_rl/{name}": entry for name, entry in before.items()}
+    evaluate.print_board(final)
+    return {"tokens": 0, "scoreboard": final, "summary": f"{len(final)} rows"}
+
+
+def publish(run: Run) -> dict:
+    """The run's log, figures and checkpoints; a rehearsal (scale below 1) keeps them in its own folder."""
+    where = publishing.publish(run)
+    return {"tokens": 0, "summary": f"see {where}"}
+
+
+STAGE_FUNCTIONS = {
+    "drill": drill,
+    "pretrain": pretrain,
+    "synthesise": synthesise,
+    "finetune": finetune,
+    "reinforce": reinforce,
+    "evaluate": evaluate_stage,
+    "publish": publish,
+}
