@@ -1,0 +1,221 @@
+"""python -m kimi_mini chat: talk to an agent, and see what it thinks, what it calls and what came back.
+
+A task is taken by its number, or typed in one of the forms that the agent was trained on. Its own words about the
+shop meet a small shop of our own, whose tools really run; everything is checked where there is a verifier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+from kimi_mini import agent, worlds
+from kimi_mini.errors import KimiError
+from kimi_mini.model import KimiMini
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.trace_view import Piece, pieces
+from kimi_mini.worlds import Task
+
+COLOURS = {"user": "1", "thought": "35", "call": "34", "result": "33", "answer": "1;32", "note": "2", "error": "31"}
+LIMITS = agent.Limits(turn_tokens=160, turns=320, context=1536, manage=True)
+HELP = """\
+  3             take task 3 of the list         new       other tasks, drawn from the held-out ones
+  /think        think before acting             /reflex   answer at once, with an empty thought
+  /shop         what the demo shop sells        /help     this page
+  /quit         leave (also Ctrl-D or Ctrl-C)
+Or type a task yourself. It is a very small model: keep to the forms that it was trained on.
+"""
+
+# Our shop: name, price, stock, next. Small enough to check the agent by eye.
+DEMO_ROWS = [
+    ["red fig", 14, 9, "old lamp"], ["blue tea", 35, 4, "red fig"], ["old lamp", 72, 9, "dark rope"],
+    ["dark rope", 21, 7, "sweet pear"], ["sweet pear", 18, 9, None], ["gold ring", 96, 2, "blue tea"],
+]  # fmt: skip
+DEMO_TASKS = {
+    "follow": 'Follow next from "gold ring" until null. Which item is last?',
+    "condition": 'If the stock of "dark rope" is below 8, buy 2 "red fig", else buy 3 "blue tea".',
+    "cheapest": 'Which is cheapest: k "old lamp", l "dark rope", m "blue tea", end?',
+    "buy": 'Buy f 2 "red fig", g 1 "gold ring", end.',
+}
+FIRST_WORDS = {"follow": "follow", "if": "condition", "which": "cheapest", "buy": "buy"}
+
+
+def main(args: argparse.Namespace) -> int:
+    """Talk until the user leaves. args: checkpoint, reflex, seed. Raises KimiError without a usable checkpoint."""
+    talk = Talk(*load(args.checkpoint), thinking=not args.reflex, seed=args.seed)
+    try:
+        talk.welcome(args.checkpoint)
+        while talk.handle(talk.read()):
+            pass
+    except (EOFError, KeyboardInterrupt):
+        print("\nbye")
+    return 0
+
+
+def load(folder: str) -> tuple[KimiMini, Tokenizer]:
+    """Model and tokenizer of a checkpoint folder. Raises KimiError with what to do instead."""
+    if not Path(folder).is_dir():
+        raise KimiError(f"no checkpoint at {folder}: `make run` trains one, or name one with --checkpoint FOLDER")
+    try:
+        model, tokenizer = KimiMini.from_pretrained(folder), Tokenizer.load(folder)
+    except KimiError:
+        raise
+    except (FileNotFoundError, ValueError) as error:
+        raise KimiError(f"the checkpoint at {folder} is not usable: {error}") from error
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise KimiError(
+            f"the tokenizer at {folder} has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}"
+        )
+    return model, tokenizer
+
+
+class Talk:
+    """One session at the terminal."""
+
+    def __init__(self, model: KimiMini, tokenizer: Tokenizer, thinking: bool = True, seed: int = 0):
+        self.model, self.tokenizer, self.thinking = model, tokenizer, thinking
+        self.rng = random.Random(seed)
+        self.tasks: list[Task] = []
+        self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        try:
+            import readline  # noqa: F401  line editing and history, where the system has it
+        except ImportError:
+            pass
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def read(self) -> str:
+        """The user's next line. A line that comes from a file is shown, so that the transcript makes sense."""
+        line = input("\n> ").strip()
+        if not sys.stdin.isatty():
+            print(line)
+        return line
+
+    def handle(self, line: str) -> bool:
+        """Do what a line asks for; False when the user leaves."""
+        word = line.lower()
+        if word in ("/quit", "/exit", "quit", "exit"):
+            print("bye")
+            return False
+        if word in ("/think", "/reflex"):
+            self.thinking = word == "/think"
+            self.say("note", "the agent now thinks first" if self.thinking else "the agent now answers at once")
+        elif word == "/help":
+            self.help()
+        elif word == "/shop":
+            self.show_shop()
+        elif word in ("new", "/new"):
+            self.draw_tasks()
+        elif line.startswith("/"):
+            self.say("note", f"no command {line.split()[0]}; /help lists them")
+        elif line.isdigit():
+            self.take(int(line))
+        elif line:
+            self.work(own_task(line))
+        return True
+
+    def take(self, number: int) -> None:
+        """Work on a listed task."""
+        if not 1 <= number <= len(self.tasks):
+            self.say("note", f"the list goes from 1 to {len(self.tasks)}")
+        else:
+            self.work(agent.opening(self.tasks[number - 1], self.thinking))
+
+    # -- showing -------------------------------------------------------------------------------------------
+
+    def welcome(self, folder: str) -> None:
+        """Who is talking, and what can be asked."""
+        count = self.model.config.count_parameters()
+        print(f"kimi_mini from {folder}: {count.total:,} parameters, {count.activated:,} at work on a token.")
+        print("A number takes a task, /help shows what else there is.")
+        self.draw_tasks()
+
+    def draw_tasks(self) -> None:
+        """A new list of held-out tasks, one of each family."""
+        self.tasks = [
+            worlds.generate(self.rng, family, self.rng.choice(worlds.WORLDS[world].FAMILIES[family]), held_out=True)
+            for family, world in worlds.FAMILIES.items()
+        ]
+        print("\nheld-out tasks (never trained on):")
+        for number, task in enumerate(self.tasks, 1):
+            print(f"  {number}  {task.world:<6} {_indented(task.prompt, 12)}")
+
+    def help(self) -> None:
+        """Commands, and a task of each kind to change at will."""
+        print(HELP)
+        examples = [task.prompt for task in self.tasks if task.world == "chain"] + list(DEMO_TASKS.values())
+        for example in examples:
+            print(f"  {example}")
+
+    def show_shop(self) -> None:
+        """The demo shop's table."""
+        print(f"  {'item':<12}{'price':>6}{'stock':>7}  next")
+        for name, price, stock, following in DEMO_ROWS:
+            print(f"  {name:<12}{price:>6}{stock:>7}  {following or 'null'}")
+
+    def say(self, kind: str, text: str) -> None:
+        """One labelled paragraph, in colour where a terminal shows it."""
+        text = _indented(_printable(text), 9)
+        start, end = (f"\x1b[{COLOURS[kind]}m", "\x1b[0m") if self.colour else ("", "")
+        print(f"{start}{kind:<9}{text}{end}", flush=True)
+
+    # -- working -------------------------------------------------------------------------------------------
+
+    def work(self, conversation: agent.Conversation) -> None:
+        """Let the agent work on it; every thought, call, result and answer is shown as it comes."""
+        conversation.thinking = self.thinking
+        policy = agent.LocalPolicy(self.model, self.tokenizer)
+        began = time.perf_counter()
+        agent.begin(conversation, self.tokenizer)
+        if conversation.prompt_length + LIMITS.turn_tokens > LIMITS.context:
+            self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
+            return
+        policy.open([conversation], LIMITS.context)
+        shown = 1  # the system message needs no showing
+        while True:
+            for piece in pieces(conversation.messages[shown:]):
+                self.show(piece)
+            shown = len(conversation.messages)
+            if conversation.finish is not None:
+                break
+            reply = policy.reply([conversation], LIMITS.turn_tokens)[0]
+            agent.take_turn(conversation, reply, self.tokenizer, LIMITS)
+        self.summary(conversation, time.perf_counter() - began)
+
+    def show(self, piece: Piece) -> None:
+        """One piece of the conversation; what a tool says went wrong is red."""
+        failed = piece.kind == "result" and piece.text.startswith("error:")
+        self.say("error" if failed else piece.kind, piece.text)
+
+    def summary(self, conversation: agent.Conversation, seconds: float) -> None:
+        """What it cost, how it ended, and what the verifier says."""
+        why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns"}
+        if conversation.finish in why:
+            self.say("error", why[conversation.finish])
+        calls = f"{conversation.calls} calls, " if conversation.calls else ""
+        self.say("note", f"{conversation.written} tokens written, {calls}{seconds:.1f} s")
+        if conversation.task in self.tasks:  # of the user's own task nobody knows the right answer
+            verdict = conversation.verdict()
+            self.say("note", f"verifier: {'passed' if verdict.passed else 'FAILED'}, {verdict.evidence}")
+        conversation.environment.close()
+
+
+def own_task(prompt: str) -> agent.Conversation:
+    """The user's own words: with the demo shop's tools when they are about the shop, else without any."""
+    family = FIRST_WORDS.get(prompt.split()[0].lower())
+    if family is None:
+        return agent.opening(Task("chain", "chain", 1, prompt))
+    return agent.opening(Task("shop", family, 1, prompt, {"rows": DEMO_ROWS}))
+
+
+def _indented(text: str, by: int) -> str:
+    return text.replace("\n", "\n" + " " * by)
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a model or a tool wrote must not steer the terminal."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)

@@ -1,0 +1,155 @@
+"""One conversation with an agent, drawn: who wrote what, in the order in which it happened.
+
+    pieces(messages)        the conversation cut into system, user, thought, call, result and answer
+    trace_html(...)         for a notebook and a browser
+    trace_figure(...)       the same as a picture, for places that run nothing
+
+A piece holds text of the messages, verbatim and whole: nothing appears here that nobody wrote. The author decides
+the colour: what the model wrote (thought, call, answer) is what it is trained on; all else was given to it.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
+
+KINDS = {  # kind -> (author, colour, background)
+    "system": ("template", "#707070", "#F4F4F4"),
+    "user": ("user", BLACK, "#EFEFEF"),
+    "thought": ("model", PURPLE, "#FAF0F6"),
+    "call": ("model", BLUE, "#EAF3F9"),
+    "result": ("environment", ORANGE, "#FDF5E6"),
+    "answer": ("model", GREEN, "#E8F6F2"),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing said: its kind, its text, and the index of the message it stands in."""
+
+    kind: str
+    text: str
+    message: int
+
+    @property
+    def author(self) -> str:
+        """model, environment, user or template."""
+        return KINDS[self.kind][0]
+
+
+def pieces(messages: Sequence[dict]) -> list[Piece]:
+    """Messages (OpenAI's dicts) as pieces; empty ones (the thought of a reflex) are left out.
+
+    A call reads `name {arguments}`, arguments verbatim. Raises ValueError for a message without a known role.
+    """
+    found: list[Piece] = []
+    for index, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content") or ""
+        if role == "assistant":
+            said = [("thought", message.get("reasoning_content") or "")]
+            calls = [call["function"] for call in message.get("tool_calls") or []]
+            said += [("answer", content)] + [("call", f"{call['name']} {call['arguments']}") for call in calls]
+        elif role in ("system", "user", "tool"):
+            said = [("result" if role == "tool" else role, content)]
+        else:
+            raise ValueError(f"message {index} has the role {role!r}")
+        found += [Piece(kind, text, index) for kind, text in said if text]
+    return found
+
+
+def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequence[int] | None = None) -> str:
+    """The first `step` pieces (default all) as HTML; the newest has a frame.
+
+    tokens: cost of each piece, shown at its right.
+    """
+    found = pieces(messages)
+    shown = found if step is None else found[:step]
+    rows = []
+    for index, piece in enumerate(shown):
+        author, colour, background = KINDS[piece.kind]
+        newest = f"outline:2px solid {colour};" if step is not None and index == len(shown) - 1 else ""
+        cost = f"<span style='float:right;color:{GREY}'>{tokens[index]} tokens</span>" if tokens else ""
+        rows.append(
+            f"<div style='margin:4px 0;padding:6px 10px;border-left:6px solid {colour};background:{background};"
+            f"color:{BLACK};{newest}'>{cost}<b style='color:{colour}'>{piece.kind}</b> "
+            f"<span style='color:{GREY}'>{author}</span><br>"
+            f"<code style='white-space:pre-wrap;background:none;color:{BLACK}'>{html.escape(piece.text)}</code></div>"
+        )
+    return f"<div style='max-width:60em;font-size:15px'>{''.join(rows)}</div>"
+
+
+# -- the picture ---------------------------------------------------------------------------------------
+
+WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
+COLUMNS = 66  # characters a line
+LABEL = {kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS}  # readable on its colour
+MOST_LINES = 34  # a longer trace scrolls: the newest pieces stay in sight
+
+
+@styled
+def trace_figure(
+    messages: Sequence[dict], step: int | None = None, tokens: Sequence[int] | None = None, title: str = ""
+) -> Figure:
+    """The first `step` pieces (default all) as a picture. Its size depends on the whole trace, so that nothing
+    jumps while a slider moves. tokens: cost of each piece; what has been spent so far stands in the title."""
+    found = pieces(messages)
+    count = len(found) if step is None else max(0, min(step, len(found)))
+    blocks = [_wrapped(piece.text) for piece in found]
+    total = min(sum(len(block) + 0.7 for block in blocks), MOST_LINES)
+    first = _first_in_sight(blocks, count)
+    fig, axes = figure(WIDTH, LINE * (total + 2.4))
+    ax = axes[0, 0]
+    ax.set(xlim=(0, 1), ylim=(total + 0.3, 0))
+    ax.axis("off")
+    ax.set_title(_title(title, count, len(found), first, tokens))
+    y = 0.3
+    for index in range(first, count):
+        cost = f", {tokens[index]} tokens" if tokens else ""
+        newest = step is not None and index == count - 1
+        y = _draw_piece(ax, found[index], blocks[index], y, found[index].author + cost, newest)
+    return fig
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = []
+    for line in text.split("\n"):
+        lines += textwrap.wrap(line, COLUMNS, drop_whitespace=False, replace_whitespace=False) or [""]
+    return lines
+
+
+def _first_in_sight(blocks: Sequence[Sequence[str]], count: int) -> int:
+    """Index of the first piece that fits above the newest one."""
+    room, first = MOST_LINES, count
+    while first > 0 and (room := room - len(blocks[first - 1]) - 0.7) >= 0:
+        first -= 1
+    return min(first, max(count - 1, 0))
+
+
+def _title(title: str, count: int, total: int, first: int, tokens: Sequence[int] | None) -> str:
+    parts = [title] if title else []
+    parts.append(f"step {count} of {total}")
+    if tokens:
+        parts.append(f"{sum(tokens[:count])} tokens so far")
+    if first:
+        parts.append(f"{first} earlier pieces scrolled away")
+    return "  ·  ".join(parts)
+
+
+def _draw_piece(ax, piece: Piece, lines: Sequence[str], y: float, note: str, newest: bool) -> float:
+    """Draw one block from y downwards; returns where the next one begins."""
+    _, colour, background = KINDS[piece.kind]
+    height = len(lines) + 0.4
+    ax.axhspan(y, y + height, 0.11, 1.0, facecolor=background, edgecolor=colour, linewidth=2.5 if newest else 0)
+    ax.axhspan(y, y + height, 0.0, 0.105, facecolor=colour)
+    ax.text(0.0525, y + 0.7, piece.kind, color=LABEL[piece.kind], weight="bold", ha="center", va="center")
+    ax.text(0.99, y + 0.7, note, color="#666666", ha="right", va="center", fontsize=FONT - 1)
+    for row, line in enumerate(lines):
+        ax.text(0.12, y + 0.7 + row, line, family="monospace", fontsize=FONT - 1, va="center", color=BLACK,
+                parse_math=False)  # fmt: skip
+    return y + height + 0.3
