@@ -9,7 +9,14 @@ from kimi_mini import ledger
 from kimi_mini.errors import KimiError
 from kimi_mini.results import CLAIM_KEYS, Log
 
-EMPTY = "top\n<!-- scoreboard:begin -->\nbefore\n<!-- scoreboard:end -->\nmiddle\n<!-- claims:begin --><!-- claims:end -->\nend\n"
+EMPTY = """top
+<!-- scoreboard:begin -->
+before
+<!-- scoreboard:end -->
+middle
+<!-- claims:begin --><!-- claims:end -->
+end
+"""
 
 
 @pytest.fixture
@@ -74,13 +81,13 @@ def test_a_claim_that_lacks_a_part_is_refused(logs, missing):
     log = json.loads(path.read_text())
     del log["claims"][0][missing]
     path.write_text(json.dumps(log))
-    with pytest.raises(KimiError, match=f"moe.json: claim .* lacks {missing}"):
+    with pytest.raises(KimiError, match=rf"moe\.json: claim .* lacks {missing}"):
         ledger.claims(logs)
 
 
 def test_one_name_in_two_logs_is_refused(logs):
     (logs / "other.json").write_text((logs / "moe.json").read_text())
-    with pytest.raises(KimiError, match="moe.json and other.json"):
+    with pytest.raises(KimiError, match=r"moe\.json and other\.json"):
         ledger.claims(logs)
 
 

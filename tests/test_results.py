@@ -128,7 +128,7 @@ def test_the_error_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, code,
 
 def test_a_place_that_is_a_file_is_no_folder(tmp_path):
     (tmp_path / "data").write_text("")
-    with pytest.raises(KimiError, match="check the path|File exists"):
+    with pytest.raises(KimiError, match=r"check the path|File exists"):
         results.write_json(tmp_path / "data" / "a.json", {})
 
 

@@ -18,7 +18,6 @@ from kimi_mini import bubblewrap, sandbox
 from kimi_mini.errors import KimiError
 from kimi_mini.sandbox import SandboxUnavailable, run_python
 
-
 PATIENT = 20.0  # seconds for programs that end by themselves: the machine may be busy
 
 
@@ -37,7 +36,7 @@ engines = pytest.mark.parametrize("engine", ["monty", pytest.param("bubblewrap",
 # ------------------------------------------------------------------------------------------- what it is for
 @engines
 def test_a_program_runs_and_its_output_comes_back(engine):
-    result = run_python("def f(a, b):\n    return a * b\nassert f(6, 7) == 42\nprint(f(6, 7))\n", PATIENT, engine=engine)
+    result = run_python("def f(a, b):\n    return a * b\nprint(f(6, 7))\n", PATIENT, engine=engine)
     assert (result.ok, result.stdout, result.error, result.engine) == (True, "42\n", None, engine)
     assert 0 < result.seconds < 10
 
