@@ -135,7 +135,7 @@ class LocalPolicy:
 
     def __init__(self, model: KimiMini, tokenizer: Tokenizer, temperature: float = 0.0, seed: int = 0):
         self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
         self.stop = tokenizer.token_id("<|im_end|>")
         self.rows: dict[int, int] = {}
         self.decoder: Decoder | None = None

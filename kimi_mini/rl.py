@@ -75,6 +75,7 @@ def policy_loss(new: Tensor, old: Tensor, advantage: Tensor, tau: float) -> Tens
 
 def sequence_logprobs(model: KimiMini, batch: Batch, temperature: float) -> Tensor:
     """Sum of the log-probabilities of each row's own tokens at the sampling temperature, (B,)."""
+    batch = batch.to(model.lm_head.weight.device)
     hidden = model.hidden_states(batch.ids, valid=batch.valid)
     written = batch.mask[:, 1:]  # (B, T-1)
     logits = model.lm_head(hidden[:, :-1][written]).float() / temperature  # (N, V)
@@ -164,7 +165,7 @@ def _backward_attempts(model, chosen, count: int, temperature: float, tau: float
         some = order[start : start + 16]
         (batch,) = micro_batches([item[0] for item in some], 10**9)
         new = sequence_logprobs(model, batch, temperature)
-        old, gain = torch.tensor([item[2] for item in some]), torch.tensor([item[1] for item in some])
+        old, gain = new.new_tensor([item[2] for item in some]), new.new_tensor([item[1] for item in some])
         (policy_loss(new, old, gain, tau) * len(some) / count).backward()
 
 

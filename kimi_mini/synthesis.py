@@ -95,7 +95,7 @@ def _tokenise(tokenizer: Tokenizer, played: agent.Conversation, window: random.R
     messages = played.messages
     if window is not None:
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        first = window.randrange(1, max(2, len(turns) - 2))
+        first = min(window.randrange(1, max(2, len(turns) - 2)), len(turns) - 1)
         messages = messages[:2] + messages[turns[first] :]
     ids, mask = chat.encode(tokenizer, messages, played.tools)
     mask = np.asarray(mask, bool)

@@ -1,0 +1,90 @@
+"""What the experiments share: arguments, checkpoints to start from, and fine-tuning on a chosen pool."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kimi_mini import evaluate, sft, synthesis
+from kimi_mini.model import KimiMini
+from kimi_mini.muonclip import MuonClip
+from kimi_mini.results import RESULTS, over_seeds
+from kimi_mini.schedule import wsd
+from kimi_mini.stages import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, STEP_TOKENS, TAU, WEIGHT_DECAY, Bar
+from kimi_mini.synthesis import Source, Trajectory
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.train import History, train
+
+BASE = Path("data/checkpoints/base")
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Seeds, scale, start and folder of the log."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--scale", type=float, default=1.0, help="of all token budgets and task counts")
+    parser.add_argument("--base", type=Path, default=BASE, help="checkpoint folder to start from")
+    parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
+    parser.add_argument("--threads", type=int, default=None)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.folder is None:
+        args.folder = RESULTS if args.scale == 1 else Path("data/run/rehearsal")
+    return args
+
+
+def pools(
+    tokenizer: Tokenizer, sources: Sequence[Source], tokens: int, seed: int, mistakes: float,
+    keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed, passes: float = 1.5,
+) -> sft.Pools:
+    """Trajectories of ``sources`` that ``keep`` lets through, enough for ``tokens`` tokens read ``passes`` times."""
+    made = {}
+    for source in sources:
+        count = synthesis.wanted(source, tokens, passes) * 2  # the mistakes of an experiment cost more than usual
+        everything = synthesis.synthesise(tokenizer, source, count, seed, mistakes)
+        made[source] = [trajectory for trajectory in everything if keep(trajectory)]
+    return sft.pools_of(made)
+
+
+def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: str = "") -> History:
+    """Fine-tune ``model`` in place as the pipeline does: same optimizer, step size, curriculum and schedule."""
+    plan = sft.make_plan(examples, tokens, STEP_TOKENS, seed)
+    steps, bar = len(plan), Bar(tokens)
+    bar.bar.set_description(title)
+    optimizer = MuonClip(model, lr=MUON_LR, adamw_lr=ADAMW_LR, weight_decay=WEIGHT_DECAY, tau=TAU)
+    history = train(
+        model, optimizer, lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS), steps,
+        lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
+        bias_rate=BIAS_RATE, progress=bar,
+    )  # fmt: skip
+    bar.close()
+    return history
+
+
+def success(
+    model: KimiMini, tokenizer: Tokenizer, family: str, levels: Sequence[int], count: int, temperature: float = 0.0,
+    attempts: int = 1, thinking: bool = True, seed: int = 0,
+) -> list[list[bool]]:
+    """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
+    tasks = evaluate.held_out_tasks(family, levels, count, seed)
+    copies = [task for task in tasks for _ in range(attempts)]
+    done = evaluate.solve(model, tokenizer, copies, evaluate.LIMITS, thinking, temperature, seed)
+    passed = [conversation.verdict().passed for conversation in done]
+    for conversation in done:
+        conversation.environment.close()
+    return [passed[i : i + attempts] for i in range(0, len(passed), attempts)]
+
+
+def mean(outcomes: Sequence[Sequence[bool]]) -> float:
+    """Share of all attempts that passed."""
+    return sum(map(sum, outcomes)) / sum(map(len, outcomes))
+
+
+def row(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+    """A scoreboard entry over seeds: mean, 95% interval (t), tasks a seed."""
+    value, low, high = over_seeds(values)
+    return {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
