@@ -6,6 +6,10 @@ A world is one file with four functions, the parts of K2's agentic data synthesi
     open_environment(task) -> Environment         real state and real tools
     expert(task, rng, mistake) -> generator       a scripted policy; ``mistake`` makes it err on purpose
     verify(task, messages, environment) -> Verdict    looks at results and final state, never at wording
+
+and, where a family turns on one small decision, ``SHEETS``: exercise sheets that practise just that decision, a dozen
+times in the space of one trajectory. A trajectory of 220 tokens holds a single comparison of two numbers; without the
+sheets that comparison was the last thing learned, and the first to fail.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from kimi_mini.tools import Toolbox
 HELD_OUT_SHARE = 16  # one task in sixteen is held out, by content
 
 Message = dict[str, Any]
+Sheet = list[tuple[str, bool]]  # pieces of text, and whether they are to be learned
 Expert = Generator[Message, str, None]
 
 
@@ -93,14 +98,6 @@ def final_answer(messages: list[Message]) -> str | None:
     return (last.get("content") or "").strip()
 
 
-def calls_made(messages: list[Message]) -> list[tuple[str, dict]]:
-    """Every call of the dialogue as ``(name, arguments)``; unreadable arguments become ``{}``."""
-    made = []
-    for message in messages:
-        for call in message.get("tool_calls") or []:
-            try:
-                arguments = json.loads(call["function"]["arguments"])
-            except ValueError:
-                arguments = {}
-            made.append((call["function"]["name"], arguments if isinstance(arguments, dict) else {}))
-    return made
+def most_calls(needed: int) -> int:
+    """How many calls a task that needs ``needed`` may take: room for mistakes put right, none for trying everything."""
+    return 2 * needed + 2

@@ -16,7 +16,7 @@ import random
 import sqlite3
 
 from kimi_mini.tools import Tool, Toolbox, ToolError
-from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, calls_made, final_answer, turn
+from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, final_answer, most_calls, turn
 from kimi_mini.worlds.chain import labels
 
 FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
@@ -102,10 +102,11 @@ class ShopError(ToolError):
 
 
 def open_database(rows: list[list]) -> sqlite3.Connection:
-    """An in-memory database with the tables ``items`` and ``orders``."""
+    """An in-memory database: ``items``, ``orders``, and ``reads``: each answer given out, after how many orders."""
     db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     db.execute("CREATE TABLE items (name TEXT PRIMARY KEY, price INT, stock INT, next TEXT)")
     db.execute("CREATE TABLE orders (item TEXT, count INT)")
+    db.execute("CREATE TABLE reads (item TEXT, field TEXT, orders INT)")
     db.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
     return db
 
@@ -118,7 +119,12 @@ def _read(db: sqlite3.Connection, item: str, column: str):
 
 
 def _reader(db: sqlite3.Connection, column: str):
-    return lambda item: json.dumps({column: _read(db, item, column)}, separators=(",", ":"))
+    def read(item: str) -> str:
+        value = _read(db, item, column)
+        db.execute("INSERT INTO reads VALUES (?, ?, (SELECT COUNT(*) FROM orders))", (item, column))
+        return json.dumps({column: value}, separators=(",", ":"))
+
+    return read
 
 
 def _buyer(db: sqlite3.Connection):
@@ -165,6 +171,26 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
     return play[task.family](task, rng, mistake)
 
 
+def compared(left: int, right: int, below: bool) -> str:
+    """How a thought writes a comparison down: both numbers first, then the decision."""
+    return f"{left} below {right} {'yes' if below else 'no'}"
+
+
+def comparison_sheet(rng: random.Random) -> Sheet:
+    """Comparisons of two numbers, half of them close calls."""
+    pieces: Sheet = []
+    for _ in range(14):
+        top = rng.choice((10, 100))
+        left = rng.randrange(top)
+        right = rng.randrange(top) if rng.random() < 0.5 else min(max(left + rng.randrange(-4, 5), 0), top - 1)
+        question, _, decision = compared(left, right, left < right).rpartition(" ")
+        pieces += [(f" {question}", False), (f" {decision}", True)]
+    return pieces
+
+
+SHEETS = {"condition": comparison_sheet}
+
+
 def _wrong_name(task: Task, rng: random.Random, right: str) -> str:
     others = [row[0] for row in task.data["rows"] if row[0] != right]
     return rng.choice(others or names(rng, 1))
@@ -194,10 +220,7 @@ def _play_condition(task: Task, rng: random.Random, mistake: str | None) -> Expe
     below = (stock < limit) != (mistake == "slip")
     item, count = choices[0] if below else choices[1]
     if mistake != "lazy":
-        yield turn(
-            f'{stock} below {limit} {"yes" if below else "no"} {count} "{item}"',
-            call=("buy", {"item": item, "count": count}),
-        )
+        yield turn(f'{compared(stock, limit, below)} {count} "{item}"', call=("buy", {"item": item, "count": count}))
     yield turn("end", content="done")
 
 
@@ -228,7 +251,7 @@ def _play_cheapest(task: Task, rng: random.Random, mistake: str | None) -> Exper
         result = yield turn(f'{note}{marks[index]} "{item}" {marks[index + 1]}', call=("price", {"item": item}))
         price = json.loads(result)["price"]
         lower = known is None or (price < known) != (index == slip)
-        sign = "" if known is None else f"{price} {'<' if lower else '>'} {known} "
+        sign = "" if known is None else f"{compared(price, known, lower)} "
         if lower:
             best, known = item, price
         note = f'{sign}best "{best}" {known} '
@@ -239,23 +262,43 @@ def _play_cheapest(task: Task, rng: random.Random, mistake: str | None) -> Exper
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
-    """Right answer and right final state. Buying counts by the orders in the database, whatever was said;
-    an answer counts only if the calls establish it: every price asked for, the chain followed link by link
-    (a lucky guess is not a skill)."""
+    """Right answer and right final state, reached by looking, in reasonable time.
+
+    Buying counts by the orders in the database, whatever was said; an answer or a decision counts only if the reads in
+    the database establish it: every price read, the chain followed link by link, the stock read before anything is
+    bought (a lucky guess is not a skill). Nor is trying everything a skill."""
     answer, db = final_answer(messages), environment.state
     if answer is None:
         return Verdict(False, "no answer")
-    orders = sorted([item, count] for item, count in db.execute("SELECT item, count FROM orders"))
-    wanted = sorted([item, count] for item, count in task.data.get("bought", []))
+    orders = sorted(map(list, db.execute("SELECT item, SUM(count) FROM orders GROUP BY item")))
+    wanted = sorted(map(list, task.data.get("bought", [])))
     if orders != wanted:
         return Verdict(False, f"orders {orders}, wanted {wanted}")
+    calls = sum(message.get("role") == "tool" for message in messages)
+    most = most_calls(2 if task.family == "condition" else task.level)
+    if calls > most:
+        return Verdict(False, f"{calls} calls, where {most} are plenty")
+    reads = db.execute("SELECT item, field, orders FROM reads ORDER BY rowid").fetchall()
+    if not _established(task, reads):
+        return Verdict(False, f"read {[item for item, *_ in reads][:4]}..., which does not establish the answer")
     if task.family in ("condition", "buy"):
         return Verdict(True, f"orders {orders}")
-    asked = [arguments.get("item") for _, arguments in calls_made(messages)]
+    right = task.data["path"][-1] if task.family == "follow" else task.data["answer"]
+    return Verdict(_plain(answer) == right, f"answered {answer[:40]!r}, right is {right!r}")
+
+
+def _established(task: Task, reads: list[tuple[str, str, int]]) -> bool:
+    """Do the reads (item, field, orders before it) show what the task asks for? Reading twice in a row does no harm."""
     if task.family == "follow":
-        right, honest = task.data["path"][-1], asked == task.data["path"]
-    else:
-        right, honest = task.data["answer"], set(asked) >= set(task.data["items"])
-    if not honest:
-        return Verdict(False, f"asked for {asked[:4]}..., which does not establish the answer")
-    return Verdict(answer == right, f"answered {answer[:40]!r}, right is {right!r}")
+        path = [item for item, field, _ in reads if field == "next"]
+        return [item for item, last in zip(path, [None, *path]) if item != last] == task.data["path"]
+    if task.family == "cheapest":
+        return {item for item, field, _ in reads if field == "price"} >= set(task.data["items"])
+    if task.family == "condition":
+        return (task.data["asked"], "stock", 0) in reads
+    return True  # what was bought says it all
+
+
+def _plain(answer: str) -> str:
+    """An answer without quotes around it or a full stop at its end."""
+    return answer.rstrip(".").strip("\"' ").rstrip(".")
