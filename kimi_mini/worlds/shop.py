@@ -16,7 +16,7 @@ import random
 import sqlite3
 
 from kimi_mini.tools import Tool, Toolbox, ToolError
-from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, final_answer, most_calls, turn
+from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, final_answer, most_calls, turn
 from kimi_mini.worlds.chain import labels
 
 FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
@@ -288,10 +288,9 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
 
 
 def _established(task: Task, reads: list[tuple[str, str, int]]) -> bool:
-    """Do the reads (item, field, orders before it) show what the task asks for? Reading twice in a row does no harm."""
+    """Do the reads (item, field, orders before it) show what the task asks for? Calls that failed read nothing."""
     if task.family == "follow":
-        path = [item for item, field, _ in reads if field == "next"]
-        return [item for item, last in zip(path, [None, *path]) if item != last] == task.data["path"]
+        return [item for item, field, _ in reads if field == "next"] == task.data["path"]
     if task.family == "cheapest":
         return {item for item, field, _ in reads if field == "price"} >= set(task.data["items"])
     if task.family == "condition":
