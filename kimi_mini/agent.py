@@ -56,6 +56,7 @@ class Conversation:
     logprobs: list[float] = field(default_factory=list)
     turn_starts: list[int] = field(default_factory=list)
     prompt_length: int = 0
+    turns: int = 0  # all of them, the hidden ones too
     calls: int = 0
     written: int = 0
     finish: str | None = None
@@ -126,6 +127,8 @@ class Reply:
 
 class Policy(Protocol):
     """Whatever can take the next turn of several conversations."""
+
+    def open(self, conversations: Sequence[Conversation], context: int) -> None: ...
 
     def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]: ...
 
@@ -215,11 +218,14 @@ def begin(conversation: Conversation, tokenizer: Tokenizer) -> None:
 def take_turn(conversation: Conversation, reply: Reply, tokenizer: Tokenizer, limits: Limits) -> None:
     """Put a reply into the conversation: tokens as sampled, the message they parse to, and the tools' answers."""
     conversation.turn_starts.append(len(conversation.ids))
+    conversation.turns += 1
     conversation.ids += reply.ids
     conversation.mask += [True] * len(reply.ids)
     conversation.logprobs += reply.logprobs
     conversation.written += len(reply.ids)
-    message = chat.parse(tokenizer.decode(reply.ids))
+    message = chat.parse(tokenizer.decode(reply.ids), None if conversation.thinking else False)
+    if not conversation.thinking:
+        message["thinking"] = False
     if reply.finish == "length":
         conversation.messages.append({**message, "tool_calls": None})
         conversation.finish = "length"
@@ -228,20 +234,26 @@ def take_turn(conversation: Conversation, reply: Reply, tokenizer: Tokenizer, li
     if not results:
         return
     _observe(conversation, chat.encode_results(tokenizer, results, thinking=conversation.thinking))
-    if len(conversation.turn_starts) >= limits.turns:
+    if conversation.turns >= limits.turns:
         conversation.finish = "turns"
-    elif len(conversation.ids) + limits.turn_tokens > limits.context:
-        if limits.manage:
-            hide_old_turns(conversation, tokenizer, limits.keep_turns)
-        else:
-            conversation.finish = "context"
+        return
+    if limits.manage and not _has_room(conversation, limits):
+        hide_old_turns(conversation, limits.keep_turns)
+    if not _has_room(conversation, limits):
+        conversation.finish = "context"
 
 
-def hide_old_turns(conversation: Conversation, tokenizer: Tokenizer, keep: int) -> None:
+def _has_room(conversation: Conversation, limits: Limits) -> bool:
+    """Whether one more turn fits into the context."""
+    return len(conversation.ids) + limits.turn_tokens <= limits.context
+
+
+def hide_old_turns(conversation: Conversation, keep: int) -> None:
     """Shorten the context to the prompt and the last ``keep`` turns with their results.
 
     A turn begins after a generation prompt, which stays; the cached prompt stays valid, the rest is fed again.
     """
+    keep = min(keep, len(conversation.turn_starts))
     start, prompt = conversation.turn_starts[-keep], conversation.prompt_length
     for name in ("ids", "mask", "logprobs"):
         values = getattr(conversation, name)
@@ -252,7 +264,7 @@ def hide_old_turns(conversation: Conversation, tokenizer: Tokenizer, keep: int) 
 
 
 def run(
-    policy: LocalPolicy,
+    policy: Policy,
     tokenizer: Tokenizer,
     tasks: Sequence[Task],
     limits: Limits,
@@ -263,8 +275,10 @@ def run(
     conversations = [opening(task, thinking) for task in tasks]
     for conversation in conversations:
         begin(conversation, tokenizer)
+        if not _has_room(conversation, limits):
+            conversation.finish = "context"
     policy.open(conversations, limits.context)
-    active = conversations
+    active = [conversation for conversation in conversations if conversation.finish is None]
     while active:
         for conversation, reply in zip(active, policy.reply(active, limits.turn_tokens)):
             take_turn(conversation, reply, tokenizer, limits)
