@@ -75,12 +75,15 @@ ROWS = (
 
 
 def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
-    """``count`` different held-out tasks, level after level in turn; the same for every model and every mode."""
+    """``count`` different held-out tasks, level after level in turn; the same for every model and every mode.
+
+    A level with few different tasks (two digits times one) gives what it has, and the others fill up.
+    """
     rng = random.Random(f"{seed}/held out/{family}/{list(levels)}")
     tasks: dict[str, Task] = {}
     tries = 0
     while len(tasks) < count:
-        task = worlds.generate(rng, family, levels[len(tasks) % len(levels)], held_out=True)
+        task = worlds.generate(rng, family, levels[tries % len(levels)], held_out=True)
         tasks.setdefault(task.key, task)
         tries += 1
         if tries > 100 * count:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kimi_mini import corpus, evaluate, publishing, rl, sft, synthesis
+from kimi_mini import corpus, drills, evaluate, publishing, rl, sft, synthesis
 from kimi_mini.config import KimiConfig
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip
@@ -23,7 +23,16 @@ from kimi_mini.results import read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import SOURCES
 from kimi_mini.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, History, evaluate_loss, load_state, micro_batches, save_state, train
+from kimi_mini.train import (
+    Batch,
+    Example,
+    History,
+    evaluate_loss,
+    load_state,
+    micro_batches,
+    save_state,
+    train,
+)
 
 STEP_TOKENS, MICRO_TOKENS = 4096, 2048
 WINDOW = 256  # tokens of a window of real text
@@ -112,7 +121,7 @@ def drill(run: Run) -> dict:
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([run.plan.seed, 1, step])
-        examples = [Example(*pair) for pair in corpus.drill_examples(rng, STEP_TOKENS, alphabet)]
+        examples = [Example(*pair) for pair in drills.drills(rng, STEP_TOKENS, alphabet)]
         return micro_batches(examples, STEP_TOKENS)
 
     history = trained(

@@ -8,6 +8,7 @@ Modes
     think    thought before every call and answer
     reflex   the same actions with an empty thought that the prompt gives
     window   the state after context management: the opening, then only the last turns of a longer episode
+    sheet    no trajectory but an exercise sheet: the one decision of a family, many times
 """
 
 from __future__ import annotations
@@ -59,13 +60,15 @@ def _sources() -> list[Source]:
         return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
 
     shares = [
-        ("chain", "think", 0.24), ("add", "think", 0.05), ("times", "think", 0.05), ("follow", "think", 0.03),
-        ("condition", "think", 0.08), ("cheapest", "think", 0.13), ("buy", "think", 0.06), ("repair", "think", 0.27),
+        ("chain", "think", 0.24), ("add", "think", 0.04), ("times", "think", 0.05), ("follow", "think", 0.03),
+        ("condition", "think", 0.06), ("cheapest", "think", 0.12), ("buy", "think", 0.05), ("repair", "think", 0.22),
         ("chain", "reflex", 0.02), ("add", "reflex", 0.003), ("times", "reflex", 0.003), ("follow", "reflex", 0.007),
         ("condition", "reflex", 0.007), ("buy", "reflex", 0.01), ("repair", "reflex", 0.01),
     ]  # fmt: skip
-    windows = [Source("follow", "window", 0.05, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
-    return [Source(family, mode, share, levels(family)) for family, mode, share in shares] + windows
+    others = [Source("follow", "window", 0.04, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
+    others += [Source(family, "sheet", share, (1,)) for family, share in
+               (("chain", 0.02), ("condition", 0.03), ("repair", 0.05))]  # fmt: skip
+    return [Source(family, mode, share, levels(family)) for family, mode, share in shares] + others
 
 
 SOURCES = _sources()
@@ -77,6 +80,8 @@ def trajectory(
     """One trajectory from its seed: generate a task, let the expert play (``mistakes`` is the chance that it errs on
     purpose), verify, tokenise."""
     rng = random.Random(seed)
+    if mode == "sheet":
+        return Trajectory(_tokenise_sheet(tokenizer, rng, family), family, level, mode, None, True, seed)
     task = worlds.generate(rng, family, level, held_out)
     mistake = rng.choice(MISTAKES) if rng.random() < mistakes else None
     if mistake == "lazy" and worlds.FAMILIES[family] == "chain":
@@ -104,6 +109,14 @@ def _tokenise(tokenizer: Tokenizer, played: agent.Conversation, window: random.R
         stop = start + int((~mask[start:]).argmax())
         mask[start:stop] = False
     return Example(np.asarray(ids, np.uint16), mask)
+
+
+def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str) -> Example:
+    """An exercise sheet of the family's world."""
+    pieces = worlds.WORLDS[worlds.FAMILIES[family]].SHEETS[family](rng)
+    parts = [(tokenizer.encode_plain(text), learned) for text, learned in pieces]
+    ids = np.array([token for part, _ in parts for token in part], np.uint16)
+    return Example(ids, np.repeat([learned for _, learned in parts], [len(part) for part, _ in parts]))
 
 
 def synthesise(

@@ -1,4 +1,4 @@
-"""Corpus: documents that never leak into validation, packing that loses nothing, drills that can be solved."""
+"""Corpus: documents that never leak into validation, packing that loses nothing."""
 
 import subprocess
 import sys
@@ -187,70 +187,3 @@ def test_packing_copies_nothing():
     corpus.pack(stream, 256)
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
-
-
-# ---------------------------------------------------------------- drills
-
-
-def solve(tokens: np.ndarray) -> np.ndarray:
-    """The induction rule for one row: say what came after the last place of the token before."""
-    followed: dict[int, int] = {}
-    guesses = np.full(len(tokens), -1)
-    for i in range(1, len(tokens)):
-        before = int(tokens[i - 1])
-        guesses[i] = followed.get(before, -1)
-        followed[before] = tokens[i]
-    return guesses
-
-
-def check_solvable(tokens, mask) -> None:
-    for row, answers in zip(tokens, mask, strict=True):
-        assert (solve(row)[answers] == row[answers]).all()
-
-
-def drill(**options):
-    return corpus.recall_drill(np.random.default_rng(1), 20_000, TOKENIZER.first_special, EOS, **options)
-
-
-@pytest.mark.parametrize("copy_share", [0.0, 0.5, 1.0])
-def test_the_row_determines_every_answer(copy_share):
-    tokens, mask = drill(copy_share=copy_share)
-    assert tokens.shape == mask.shape == (79, 256)
-    assert tokens.dtype == np.uint16
-    assert tokens.max() == EOS
-    assert ((tokens < TOKENIZER.first_special) | (tokens == EOS)).all()
-    assert 0.15 < mask.mean() < 0.55
-    check_solvable(tokens, mask)
-
-
-def test_wide_keys_and_values():
-    check_solvable(*drill(max_width=3))
-
-
-def test_wrong_drill_masks_are_caught():
-    tokens, mask = drill(copy_share=0.0)
-    for mutant in (np.roll(mask, -1, axis=1), np.roll(mask, 1, axis=1), np.ones_like(mask)):
-        with pytest.raises(AssertionError):
-            check_solvable(tokens, mutant)
-
-
-def test_answers_are_not_guessable_without_the_row():
-    tokens, mask = drill()
-    answers = tokens[mask]
-    assert len(np.unique(answers)) > 900
-    assert np.bincount(answers).max() < 0.01 * len(answers)
-
-
-def test_drills_repeat_with_their_seed_and_vary_without():
-    tokens, mask = drill()
-    again, mask_again = drill()
-    assert (tokens == again).all()
-    assert (mask == mask_again).all()
-    assert len(np.unique(tokens, axis=0)) == len(tokens)
-
-
-def test_impossible_drills_are_refused():
-    with pytest.raises(ValueError, match="too few"):
-        corpus.recall_drill(np.random.default_rng(0), 100, 20, EOS)
-    with pytest.raises(ValueError, match="at least"):
-        drill(max_pairs=1)

@@ -16,7 +16,17 @@ import random
 import sqlite3
 
 from kimi_mini.tools import Tool, Toolbox, ToolError
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, final_answer, most_calls, turn
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Sheet,
+    Task,
+    Verdict,
+    final_answer,
+    most_calls,
+    turn,
+)
 from kimi_mini.worlds.chain import labels
 
 FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
