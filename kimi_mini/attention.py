@@ -19,12 +19,19 @@ from .config import KimiConfig
 from .norm import RMSNorm
 from .rope import apply_rope, softmax_scale
 
-BLOCK = 128  # rows of queries handled at once
+BLOCK = {"cpu": 64, "cuda": 512}  # rows of queries handled at once: small skips more of the masked half
 
 
-def _upper(rows: int, like: Tensor) -> Tensor:
-    """(rows, rows), True above the diagonal: the keys that come after the query."""
+def future(rows: int, like: Tensor) -> Tensor:
+    """(rows, rows) bool, True above the diagonal: the keys that come after the query."""
     return torch.ones(rows, rows, dtype=torch.bool, device=like.device).triu_(1)
+
+
+def scaled_scores(q: Tensor, k_t: Tensor, scale: float) -> Tensor:
+    """q (N, t, D) times k_t (N, D, S) times scale -> (N, t, S) fp32; for fp32 the scale costs no pass of its own."""
+    if q.dtype == torch.float32:
+        return torch.baddbmm(q.new_empty(1, 1, 1), q, k_t, beta=0, alpha=scale)
+    return torch.bmm(q, k_t).float().mul_(scale)
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -36,11 +43,12 @@ class _CausalAttention(torch.autograd.Function):
         n, length, _ = q.shape
         out = q.new_empty(n, length, v.shape[-1])
         row_max = q.new_empty((n, length) if track else (0,), dtype=torch.float32)
-        k_t, saved = k.transpose(1, 2), []
-        for start in range(0, length, BLOCK):
-            end = min(start + BLOCK, length)
-            scores = torch.bmm(q[:, start:end], k_t[:, :, :end]).float().mul_(scale)  # (N, rows, end)
-            scores[:, :, start:].masked_fill_(_upper(end - start, q), float("-inf"))
+        block, k_t, saved = BLOCK.get(q.device.type, 128), k.transpose(1, 2), []
+        hidden = row_max.new_zeros(block, block).masked_fill_(future(block, q), float("-inf"))
+        for start in range(0, length, block):
+            end = min(start + block, length)
+            scores = scaled_scores(q[:, start:end], k_t[:, :, :end], scale)  # (N, rows, end)
+            scores[:, :, start:].add_(hidden[:end - start, :end - start])
             if track:
                 torch.amax(scores, -1, out=row_max[:, start:end])
             probs = torch.softmax(scores, -1).to(v.dtype)
@@ -48,7 +56,7 @@ class _CausalAttention(torch.autograd.Function):
             if keep:
                 saved.append(probs)
         ctx.save_for_backward(q, k, v, *saved)
-        ctx.scale = scale
+        ctx.scale, ctx.block = scale, block
         ctx.mark_non_differentiable(row_max)
         return out, row_max
 
@@ -58,7 +66,7 @@ class _CausalAttention(torch.autograd.Function):
         d_out, v_t = d_out.contiguous(), v.transpose(1, 2)
         d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         for index in reversed(range(len(saved))):  # the last block sees every key: it writes, the others add
-            probs, start = saved[index], index * BLOCK
+            probs, start = saved[index], index * ctx.block
             end, beta = probs.shape[-1], 0 if index == len(saved) - 1 else 1
             d_block = d_out[:, start:end]
             d_v[:, :end].baddbmm_(probs.transpose(1, 2), d_block, beta=beta)
@@ -98,7 +106,7 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor 
     """
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if mask is None:
-        mask = ~_upper(q.shape[-2], q)
+        mask = ~future(q.shape[-2], q)
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype)
     return weights @ v, weights
 
@@ -149,13 +157,14 @@ class LatentAttention(nn.Module):
         """x (B, T, h) -> (B, T, h).
 
         rotation (1 or B, T, d_r/2) complex. valid (B, T): rows that count for max_logits. cache: a view with
-        `append(latent) -> all latents so far` and `mask`, from generation.LatentCache. inspect keeps the attention
+        `append(latent) -> all latents so far`, `mask` and `fresh`, from generation.LatentCache. inspect keeps the attention
         weights (B, H, T, T) in `last_weights`.
         """
         q = torch.cat(self.queries(x, rotation), -1).transpose(1, 2)  # (B, H, T, d_n + d_r)
         latent, k_rope = self.latents(x, rotation)
-        if cache is not None:
-            out = self.attend_cache(q, cache.append(torch.cat([latent, k_rope], -1)), cache.mask)
+        seen = None if cache is None else cache.append(torch.cat([latent, k_rope], -1))
+        if cache is not None and not cache.fresh:
+            out = self.attend_cache(q, seen, cache.mask)
         else:
             k, v = self.expand(latent, k_rope)
             if inspect:

@@ -8,65 +8,90 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .folded import FoldedModel, Step, foldable
+
 
 class LatentCache:
     """Latents of every layer: (L, rows, max_length + 1, r + d_r). The last slot takes what padding writes.
 
-    `begin(lengths)` announces a chunk; `layer(i).append` stores its latents; `finish()` makes them count.
+    `begin(counts)` announces a chunk, `layer(i).append` stores its latents, `finish()` makes them count. `lengths` is
+    (rows,) long; the same numbers as a list, `host_lengths`, spare the loop from asking the device.
     """
 
     def __init__(self, config, rows: int, max_length: int, device=None, dtype=torch.float32):
-        self.max_length, self.trash = max_length, max_length
+        self.max_length = max_length
         self.store = torch.zeros(config.num_hidden_layers, rows, max_length + 1, config.latent_dim,
                                  device=device, dtype=dtype)
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        self.host_lengths = [0] * rows
+        self.set_lengths([0] * rows)
+
+    def set_lengths(self, lengths: list[int]) -> None:
+        """The first lengths[i] slots of row i count. `bias` (rows, slots) is 0 there, -inf elsewhere, and 0 in slot 0."""
+        self.host_lengths = lengths
+        self.lengths = torch.tensor(lengths, dtype=torch.long, device=self.store.device)
+        hidden = torch.arange(self.max_length + 1, device=self.store.device) >= self.lengths[:, None].clamp(min=1)
+        self.bias = torch.zeros(hidden.shape, device=self.store.device).masked_fill_(hidden, float("-inf"))
+
+    def ends(self, counts: list[int]) -> list[int]:
+        """Lengths after counts[i] more tokens; ValueError when a row would be too long."""
+        ends = [length + n for length, n in zip(self.host_lengths, counts)]
+        if max(ends) > self.max_length:
+            raise ValueError(f"the cache holds {self.max_length} tokens a row; a row would reach {max(ends)}")
+        return ends
 
     def begin(self, counts: list[int]) -> None:
         """A right-padded chunk (rows, max(counts)) is coming, counts[i] real tokens in row i."""
         device, width = self.store.device, max(counts)
-        ends = [length + n for length, n in zip(self.host_lengths, counts)]
-        if max(ends) > self.max_length:
-            raise ValueError(f"the cache holds {self.max_length} tokens a row; a row would reach {max(ends)}")
-        offsets = torch.arange(width, device=device)
-        self.pending = torch.tensor(counts, device=device)
-        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)      # (rows, width)
-        self.slots = self.positions.masked_fill(offsets >= self.pending[:, None], self.trash)
+        self.pending_ends = self.ends(counts)
+        self.fresh = not any(self.host_lengths)          # nothing cached yet: the chunk attends to itself
+        offsets, counts = torch.arange(width, device=device), torch.tensor(counts, device=device)
+        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)       # (rows, width)
+        self.slots = self.positions.masked_fill(offsets >= counts[:, None], self.max_length)
         self.rows = torch.arange(len(counts), device=device)[:, None]
-        self.seen, self.host_ends = max(ends), ends
+        self.seen = max(self.pending_ends)
         keys = torch.arange(self.seen, device=device)
-        self.mask = (keys <= self.positions[:, :, None])[:, None]                               # (rows, 1, width, seen)
+        self.mask = (keys <= self.positions[:, :, None])[:, None]                                # (rows, 1, width, seen)
+
+    def finish(self) -> None:
+        """The announced tokens now count."""
+        self.set_lengths(self.pending_ends)
 
     def layer(self, index: int) -> LayerView:
         """What one attention layer needs of the cache."""
         return LayerView(self, index)
 
-    def finish(self) -> None:
-        """The announced tokens now count."""
-        self.lengths = self.lengths + self.pending
-        self.host_lengths = self.host_ends
+    def begin_step(self, rows: list[int]) -> Step:
+        """One more token for each of `rows`; it counts at once. The positions are `lengths[rows]` of before."""
+        counts = [0] * len(self.host_lengths)
+        for row in rows:
+            counts[row] = 1
+        ends, every = self.ends(counts), len(rows) == len(counts)
+        index = torch.tensor(rows, device=self.store.device)
+        slots = self.lengths if every else self.lengths[index]
+        self.bias[index, slots] = 0.0
+        self.lengths = self.lengths + 1 if every else self.lengths.index_add(0, index, torch.ones_like(index))
+        self.host_lengths, seen = ends, max(ends[row] for row in rows)
+        bias = self.bias if every else self.bias[index]
+        return Step(index, slots, bias[:, None, :seen], seen, every)
 
     def truncate(self, lengths: list[int]) -> None:
         """Rewind rows to the given lengths; what lay beyond is forgotten."""
         for now, new in zip(self.host_lengths, lengths):
             if not 0 <= new <= now:
                 raise ValueError(f"cannot rewind a row of {now} tokens to {new}")
-        self.host_lengths = list(lengths)
-        self.lengths = torch.tensor(self.host_lengths, device=self.lengths.device)
+        if lengths != self.host_lengths:
+            self.set_lengths(list(lengths))
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.lengths.device)
-        self.store = self.store.index_select(1, index)
-        self.lengths = self.lengths[index]
-        self.host_lengths = [self.host_lengths[row] for row in rows]
+        self.store = self.store.index_select(1, torch.tensor(rows, dtype=torch.long, device=self.store.device))
+        self.set_lengths([self.host_lengths[row] for row in rows])
 
 
 class LayerView:
     """One layer's part of a LatentCache, as LatentAttention.forward wants it."""
 
     def __init__(self, cache: LatentCache, index: int):
-        self.cache, self.store, self.mask = cache, cache.store[index], cache.mask
+        self.cache, self.store, self.mask, self.fresh = cache, cache.store[index], cache.mask, cache.fresh
 
     def append(self, latents: Tensor) -> Tensor:
         """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r + d_r)."""
@@ -75,7 +100,11 @@ class LayerView:
 
 
 class Decoder:
-    """Feeds rows of different lengths to a model, a chunk or a token at a time."""
+    """Feeds rows of different lengths to a model, a chunk or a token at a time.
+
+    Small fp32 models decode single tokens with folded matrices (folded.py), a snapshot taken here: make a new Decoder
+    after the weights have changed.
+    """
 
     def __init__(self, model, rows: int, max_length: int):
         limit = model.config.max_position_embeddings
@@ -83,6 +112,8 @@ class Decoder:
             raise ValueError(f"max_length {max_length} exceeds max_position_embeddings {limit}")
         weight = model.lm_head.weight
         self.model, self.cache = model, LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
+        self.folded = FoldedModel(model) if foldable(model) else None
+        self.table = model.rotation(max_length, weight.device)[:, None]                          # (max_length, 1, d_r/2)
 
     @property
     def lengths(self) -> Tensor:
@@ -96,29 +127,39 @@ class Decoder:
         counts = [len(chunk) for chunk in tokens]
         if len(counts) != len(self.cache.host_lengths):
             raise ValueError(f"the decoder has {len(self.cache.host_lengths)} rows, got {len(counts)} chunks")
-        width, device = max(counts), self.cache.store.device
-        if width == 0:
-            return torch.zeros(len(counts), self.model.config.vocab_size, device=device)
-        padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
-        logits = self._feed(padded, counts)
-        if 0 in counts:
-            logits = logits.masked_fill((self.cache.pending == 0)[:, None], 0.0)
-        return logits
+        fed, device = [row for row, n in enumerate(counts) if n], self.cache.store.device
+        if max(counts) == 1 and self.folded:
+            logits = self._step(torch.tensor([tokens[row][0] for row in fed], device=device), fed)
+        elif fed:
+            logits = self._chunk(tokens, counts)[fed]
+        if len(fed) == len(counts):
+            return logits
+        everyone = torch.zeros(len(counts), self.model.config.vocab_size, device=device)
+        return everyone.index_copy_(0, torch.tensor(fed, device=device), logits) if fed else everyone
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
         """One new token for every row: ids (rows,) -> logits (rows, V) fp32."""
-        return self._feed(ids[:, None], [1] * len(ids))
+        if self.folded:
+            return self._step(ids, list(range(len(ids))))
+        return self._chunk(ids[:, None].tolist(), [1] * len(ids))
 
-    def _feed(self, padded: Tensor, counts: list[int]) -> Tensor:
+    def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
+        """One token for some rows, folded: (N,) -> (N, V)."""
+        step = self.cache.begin_step(rows)
+        return self.folded(ids, self.table[step.slots], self.cache.store, step)
+
+    def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
+        """A right-padded chunk through the model itself: -> (rows, V)."""
+        width, device, was_training = max(counts), self.cache.store.device, self.model.training
+        padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
         self.cache.begin(counts)
-        was_training = self.model.training
         self.model.eval()
         hidden = self.model.hidden_states(padded, cache=self.cache)                              # (rows, width, h)
         self.model.train(was_training)
         self.cache.finish()
-        last = hidden[torch.arange(len(counts), device=padded.device), (self.cache.pending - 1).clamp(min=0)]
-        return self.model.lm_head(last).float()
+        last = torch.tensor([max(n - 1, 0) for n in counts], device=device)
+        return self.model.lm_head(hidden[torch.arange(len(counts), device=device), last]).float()
 
     def truncate(self, lengths) -> None:
         """Rewind rows to the given lengths (list or tensor)."""

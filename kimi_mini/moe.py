@@ -71,7 +71,10 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, h) -> indices (N, k) int64 and gate weights (N, k) fp32."""
-        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # (N, E)
+        return self.weigh(F.linear(x.float(), self.weight.float()).sigmoid())
+
+    def weigh(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """scores (N, E) fp32 -> the chosen experts (N, k) and their gate weights (N, k): unbiased, renormalised, scaled."""
         indices = self.choose(scores.detach())
         weights = scores.gather(1, indices)
         if self.normalise:

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig
-from kimi_mini.attention import BLOCK, LatentAttention, causal_attention, eager_attention
+from kimi_mini.attention import BLOCK as BLOCKS
+from kimi_mini.attention import LatentAttention, causal_attention, eager_attention
 from kimi_mini.rope import rotations
 
+BLOCK = BLOCKS["cpu"]
 NANO = KimiConfig.preset("nano", initializer_range=0.3)
 
 

@@ -1,0 +1,149 @@
+"""One token at a time, fast: the matrices of a small model multiplied together ahead of time.
+
+Decoding a tiny model costs more in calls than in arithmetic. Absorbed attention says that W_UK can move to the query and
+W_UV to the output; here both are really multiplied into their neighbours, so that one matrix turns a token into every
+head's latent query and the latent to cache, and one turns all latent contexts into the layer's output. Norm weights and
+the softmax scale go into the matrices as well. All routed experts of a layer and the shared one lie side by side as one
+wide MLP whose unchosen parts are multiplied by zero: more arithmetic, two calls.
+
+A `FoldedModel` is a snapshot: make a new one when the weights have changed. fp32 only.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOLD_LIMIT = 2 ** 21       # numbers in one folded matrix: beyond, folding costs more memory traffic than it saves
+DENSE_LIMIT = 40_000_000   # multiply-adds of all experts on all rows: beyond, sorting tokens by expert is faster
+
+
+def foldable(model) -> bool:
+    """Whether folding pays: fp32 weights and small folded matrices."""
+    c = model.config
+    query = c.num_attention_heads * c.latent_dim * (c.q_lora_rank or c.hidden_size)
+    output = c.num_attention_heads * c.kv_lora_rank * c.hidden_size
+    return model.lm_head.weight.dtype == torch.float32 and max(query, output) <= FOLD_LIMIT
+
+
+def unit(x: Tensor, eps: float) -> Tensor:
+    """RMSNorm without its weight: x (..., D) / sqrt(mean(x^2) + eps)."""
+    factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+    return x * factor
+
+
+class FoldedAttention:
+    """x -> x + attention(norm(x)) for one token a row, over a latent cache."""
+
+    def __init__(self, layer):
+        a, norm = layer.self_attn, layer.input_layernorm
+        self.eps, self.heads, self.rank, self.q_rank = norm.eps, a.heads, a.rank, None
+        to_key, to_value = a.kv_b_proj.weight.unflatten(0, (a.heads, -1)).split([a.nope, a.value], 1)
+        query = a.q_b_proj.weight * a.q_a_layernorm.weight if a.has_q_lora else a.q_proj.weight * norm.weight
+        nope, rope = query.unflatten(0, (a.heads, -1)).split([a.nope, a.rope], 1)    # (H, d_n, in), (H, d_r, in)
+        absorbed = torch.cat([to_key.transpose(1, 2) @ nope, rope], 1) * a.scale     # (H, r + d_r, in)
+        latent = a.kv_a_proj_with_mqa.weight * norm.weight                           # (r + d_r, h)
+        if a.has_q_lora:
+            self.q_rank = len(a.q_a_proj.weight)
+            self.w_in = torch.cat([a.q_a_proj.weight * norm.weight, latent]).T.contiguous()
+            self.w_query = absorbed.flatten(0, 1).T.contiguous()                     # (q_rank, H * (r + d_r))
+        else:
+            self.w_in = torch.cat([absorbed.flatten(0, 1), latent]).T.contiguous()   # (h, (H + 1) * (r + d_r))
+        self.latent_norm = a.kv_a_layernorm.weight
+        output = a.o_proj.weight.unflatten(1, (a.heads, -1)).transpose(0, 1) @ to_value   # (H, h, r)
+        self.w_out = output.transpose(1, 2).flatten(0, 1).contiguous()               # (H * r, h)
+
+    def __call__(self, x: Tensor, rotation: Tensor, store: Tensor, step: Step) -> Tensor:
+        """x (N, h), rotation (N, 1, d_r/2) complex, store (rows, slots, r + d_r): this layer's cache."""
+        y = unit(x, self.eps) @ self.w_in
+        if self.q_rank is not None:
+            y = torch.cat([unit(y[:, :self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank:]], 1)
+        y = y.view(len(x), self.heads + 1, -1)                                       # heads' queries, then the latent
+        torch.view_as_complex(y[..., self.rank:].unflatten(-1, (-1, 2))).mul_(rotation)
+        latent = y[:, -1, :self.rank]
+        latent.copy_(unit(latent, 1e-6).mul_(self.latent_norm))
+        store[step.rows, step.slots] = y[:, -1]
+        seen = (store if step.all_rows else store[step.rows])[:, :step.seen]         # (N, S, r + d_r)
+        weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)   # (N, H, S)
+        context = torch.bmm(weights, seen[..., :self.rank])                          # (N, H, r)
+        return torch.addmm(x, context.flatten(1), self.w_out)
+
+
+class Step:
+    """Where the new token of each fed row goes and what it may look at, the same for all layers.
+
+    rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
+    seen S, all_rows: whether every row of the cache is fed.
+    """
+
+    def __init__(self, rows: Tensor, slots: Tensor, bias: Tensor, seen: int, all_rows: bool):
+        self.rows, self.slots, self.bias, self.seen, self.all_rows = rows, slots, bias, seen, all_rows
+
+
+class FoldedMLP:
+    """x -> x + mlp(norm(x)) of a dense layer."""
+
+    def __init__(self, layer):
+        norm, mlp = layer.post_attention_layernorm, layer.mlp
+        self.eps, self.width = norm.eps, len(mlp.gate_proj.weight)
+        self.w_in = (torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * norm.weight).T.contiguous()
+        self.w_out = mlp.down_proj.weight.T.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = unit(x, self.eps) @ self.w_in
+        return torch.addmm(x, F.silu(y[:, :self.width]).mul_(y[:, self.width:]), self.w_out)
+
+
+class FoldedMoE:
+    """x -> x + moe(norm(x)): router, routed and shared experts as two matrices; many rows take the sorted path."""
+
+    def __init__(self, layer):
+        norm, moe = layer.post_attention_layernorm, layer.mlp
+        e, width, h = moe.experts.gate_proj.shape
+        shared = 0 if moe.shared_experts is None else len(moe.shared_experts.gate_proj.weight) // width
+        self.norm, self.moe, self.experts, self.blocks, self.width = norm, moe, e, e + shared, width
+        self.most_rows = DENSE_LIMIT // (3 * self.blocks * width * h) if self.blocks * width * h <= FOLD_LIMIT else 0
+        if not self.most_rows:
+            return
+        gate, up, down = ([getattr(moe.experts, f"{name}_proj")] for name in ("gate", "up", "down"))
+        if shared:
+            gate.append(moe.shared_experts.gate_proj.weight.unflatten(0, (shared, width)))
+            up.append(moe.shared_experts.up_proj.weight.unflatten(0, (shared, width)))
+            down.append(moe.shared_experts.down_proj.weight.unflatten(1, (shared, width)).transpose(0, 1))
+        columns = [moe.gate.weight, torch.cat(gate).flatten(0, 1), torch.cat(up).flatten(0, 1)]
+        self.w_in = (torch.cat(columns) * norm.weight).T.contiguous()                # (h, E + 2 * blocks * width)
+        self.w_out = torch.cat(down).transpose(1, 2).flatten(0, 1).contiguous()      # (blocks * width, h)
+        self.template = torch.zeros(1, self.blocks, device=self.w_in.device)
+        self.template[:, e:] = 1.0                                                   # the shared blocks' weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > self.most_rows:
+            return x + self.moe(self.norm(x)[None])[0]
+        router = self.moe.gate
+        y = unit(x, self.norm.eps) @ self.w_in
+        logits, gate, up = y.split([self.experts, self.blocks * self.width, self.blocks * self.width], 1)
+        indices, weights = router.weigh(logits.sigmoid())
+        gates = self.template.expand(len(x), -1).scatter(1, indices, weights)        # (N, blocks)
+        hidden = F.silu(gate).mul_(up).view(len(x), self.blocks, self.width).mul_(gates[:, :, None])
+        return torch.addmm(x, hidden.flatten(1), self.w_out)
+
+
+class FoldedModel:
+    """All layers and the head, folded. See the module's text."""
+
+    @torch.no_grad()
+    def __init__(self, model):
+        self.embedding = model.model.embed_tokens.weight.detach()
+        self.attention = [FoldedAttention(layer) for layer in model.model.layers]
+        self.mlps = [(FoldedMoE if layer.routed else FoldedMLP)(layer) for layer in model.model.layers]
+        self.eps = model.model.norm.eps
+        self.head = (model.lm_head.weight * model.model.norm.weight).T.contiguous()  # (h, V)
+
+    @torch.no_grad()
+    def __call__(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: Step) -> Tensor:
+        """ids (N,), rotation (N, 1, d_r/2) complex, stores (L, rows, slots, r + d_r) -> logits (N, V)."""
+        x = F.embedding(ids, self.embedding)
+        for index, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
+            x = mlp(attention(x, rotation, stores[index], step))
+        return unit(x, self.eps) @ self.head
