@@ -3,6 +3,7 @@
     drill        recall and copy drills: the circuits that read a prompt
     pretrain     real text: Python's standard library and Moby-Dick
     synthesise   scripted experts work on generated tasks, some of them err on purpose; verifiers judge each trajectory
+    filter       only what passed is kept, counted by family and level; no held-out task may be among it
     finetune     on what passed
     reinforce    K2's policy objective with verifiable rewards
     evaluate     the scoreboard on held-out tasks
@@ -24,7 +25,7 @@ from typing import Any
 from kimi_mini.errors import KimiError
 from kimi_mini.results import read_json, write_json
 
-STAGES = ("drill", "pretrain", "synthesise", "finetune", "reinforce", "evaluate", "publish")
+STAGES = ("drill", "pretrain", "synthesise", "filter", "finetune", "reinforce", "evaluate", "publish")
 DEFAULT_FOLDER = Path("data/run")
 
 

@@ -65,7 +65,7 @@ def run_log(run: Run, folder: Path) -> Log:
     log = Log(
         "run", seeds=[run.plan.seed], device=run.plan.device, folder=folder, command="make run", seed=run.plan.seed,
         stages=stages, total_seconds=round(sum(stage["seconds"] for stage in stages), 1), scoreboard=board,
-        funnel=notes["synthesise"]["funnel"], rounds=notes["reinforce"]["rounds"],
+        funnel=notes["filter"]["funnel"], rounds=notes["reinforce"]["rounds"],
         validation={k: notes["pretrain"][k] for k in ("validation_before", "validation_loss")},
         curves={stage: n["curve"] for stage, n in notes.items() if "curve" in n},
     )  # fmt: skip

@@ -16,9 +16,19 @@ from tqdm import tqdm
 
 from kimi_mini import corpus, drills, evaluate, publishing, rl, sft, synthesis
 from kimi_mini.config import KimiConfig
+from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.muonclip import MuonClip
 from kimi_mini.pipeline import Run
+from kimi_mini.recipe import (
+    BIAS_RATE,
+    MICRO_TOKENS,
+    RL_ADAMW_LR,
+    RL_LR,
+    STEP_TOKENS,
+    Bar,
+    curve,
+    optimizer_for,
+)
 from kimi_mini.results import read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import SOURCES
@@ -34,11 +44,8 @@ from kimi_mini.train import (
     train,
 )
 
-STEP_TOKENS, MICRO_TOKENS = 4096, 2048
 WINDOW = 256  # tokens of a window of real text
 TEXT_IN_FINETUNING = 128  # tokens of real text in every step of fine-tuning, against forgetting
-MUON_LR, ADAMW_LR, WEIGHT_DECAY, TAU, BIAS_RATE = 0.008, 0.01, 0.05, 100.0, 0.005
-RL_LR, RL_ADAMW_LR = 5e-4, 2e-4
 
 
 def tokenizer_of(run: Run) -> Tokenizer:
@@ -50,11 +57,6 @@ def new_model(run: Run) -> KimiMini:
     """The preset with random weights from the run's seed."""
     torch.manual_seed(run.plan.seed)
     return KimiMini(KimiConfig.preset(run.plan.preset)).to(run.plan.device)
-
-
-def optimizer_for(model: KimiMini, lr: float = MUON_LR, adamw_lr: float = ADAMW_LR) -> MuonClip:
-    """MuonClip with the rates of this project (feasible on 4096 tokens a step)."""
-    return MuonClip(model, lr=lr, adamw_lr=adamw_lr, weight_decay=WEIGHT_DECAY, tau=TAU)
 
 
 def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
@@ -69,21 +71,6 @@ def load_checkpoint(run: Run, name: str) -> KimiMini:
     return evaluate.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
 
 
-class Bar:
-    """A progress bar over tokens that also shows the loss and how fast it goes."""
-
-    def __init__(self, total: int):
-        self.bar = tqdm(total=total, unit="tok", unit_scale=True, dynamic_ncols=True, leave=False)
-
-    def __call__(self, step: int, history: History) -> None:
-        self.bar.update(sum(history.tokens) - self.bar.n)
-        if step % 10 == 0:
-            self.bar.set_postfix(loss=f"{np.mean(history.loss[-20:]):.3f}", max_logit=f"{history.max_logit[-1]:.0f}")
-
-    def close(self) -> None:
-        self.bar.close()
-
-
 def trained(run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options) -> History:
     """One training stage with its bar, resumable from data/run/STAGE.pt."""
     bar = Bar(tokens)
@@ -94,16 +81,6 @@ def trained(run: Run, stage: str, model: KimiMini, data: Callable, steps: int, t
     )  # fmt: skip
     bar.close()
     return history
-
-
-def curve(history: History, points: int = 200) -> dict[str, list[float]]:
-    """A history thinned to ``points`` means, for figures."""
-    size = max(1, len(history.loss) // points)
-    cut = len(history.loss) // size * size
-    thin = {"tokens": np.asarray(history.tokens)[:cut].reshape(-1, size).sum(1).tolist()}
-    for name in ("loss", "max_logit", "max_violation", "clipped_heads"):
-        thin[name] = np.asarray(getattr(history, name))[:cut].reshape(-1, size).mean(1).round(4).tolist()
-    return thin
 
 
 def note_of(history: History, **more) -> dict:
@@ -176,24 +153,45 @@ def pretrain(run: Run) -> dict:
 
 def synthesise(run: Run) -> dict:
     """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
-    tokenizer, funnel, made = tokenizer_of(run), {}, {}
+    tokenizer, made = tokenizer_of(run), {}
     tokens = run.plan.scaled(run.plan.finetune_tokens)
     counts = {source: synthesis.wanted(source, tokens) for source in SOURCES}
     with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
         for source, count in counts.items():
             made[source] = list(synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update))
-            passed = sum(item.passed for item in made[source])
-            funnel[f"{source.family}/{source.mode}"] = {"made": len(made[source]), "passed": passed}
     synthesis.save(run.folder / "trajectories.npz", made)
+    written = sum(len(item.example.ids) for items in made.values() for item in items)
+    total = sum(map(len, made.values()))
+    return {"tokens": written, "summary": f"{total:,} trajectories of {written:,} tokens"}
+
+
+def filter_passed(run: Run) -> dict:
+    """Keep what the verifiers accepted. The quota of fine-tuning needs some of every level, so an empty one is an
+    error here; so is a held-out task."""
+    made = synthesis.load(run.folder / "trajectories.npz")
+    kept = {source: synthesis.passed_only(items) for source, items in made.items()}
+    funnel = {}
+    for source, items in made.items():
+        for level in source.levels:
+            counts = [sum(item.level == level for item in pool) for pool in (items, kept[source])]
+            funnel[f"{source.family}/{source.mode}/{level}"] = {"made": counts[0], "passed": counts[1]}
+            if not counts[1]:
+                raise KimiError(f"no trajectory of {source.family} at level {level} passed; make more of them")
+    synthesis.refuse_held_out(item for items in kept.values() for item in items)
+    synthesis.save(run.folder / "training.npz", kept)
     total, passed = (sum(entry[key] for entry in funnel.values()) for key in ("made", "passed"))
-    summary = f"{total:,} trajectories, {passed:,} passed their verifier"
-    return {"funnel": funnel, "made": total, "passed": passed, "tokens": 0, "summary": summary}
+    return {"funnel": funnel, "tokens": 0, "summary": f"{passed:,} of {total:,} passed their verifier"}
+
+
+def training_pools(run: Run) -> sft.Pools:
+    """The examples that passed, by source and level."""
+    return sft.pools_of(synthesis.load(run.folder / "training.npz"))
 
 
 def finetune(run: Run) -> dict:
     """Supervised fine-tuning on the trajectories that passed, with a little real text in every step."""
     tokenizer, model = tokenizer_of(run), load_checkpoint(run, "base")
-    pools = sft.pools_of({s: synthesis.passed_only(t) for s, t in load_trajectories(run).items()})
+    pools = training_pools(run)
     windows = text_windows(run, tokenizer)[0].reshape(-1, TEXT_IN_FINETUNING)
     tokens = run.plan.scaled(run.plan.finetune_tokens)
     plan = sft.make_plan(pools, tokens, STEP_TOKENS - TEXT_IN_FINETUNING, run.plan.seed)
@@ -213,14 +211,9 @@ def finetune(run: Run) -> dict:
     return note_of(history, loss=loss, summary=f"loss {loss:.3f} after {sum(history.tokens):,} tokens")
 
 
-def load_trajectories(run: Run) -> dict[synthesis.Source, list[synthesis.Trajectory]]:
-    """What the synthesis stage made."""
-    return synthesis.load(run.folder / "trajectories.npz")
-
-
 def ptx_data(run: Run, tokens: int) -> Callable[[int], list[Batch]]:
     """The pre-training side of RL: examples that passed, all families mixed."""
-    pools = sft.pools_of({s: synthesis.passed_only(t) for s, t in load_trajectories(run).items()})
+    pools = training_pools(run)
     everything = [(key, index) for key, examples in pools.items() for index in range(len(examples))]
 
     def data(index: int) -> list[Batch]:
@@ -296,6 +289,7 @@ STAGE_FUNCTIONS = {
     "drill": drill,
     "pretrain": pretrain,
     "synthesise": synthesise,
+    "filter": filter_passed,
     "finetune": finetune,
     "reinforce": reinforce,
     "evaluate": evaluate_stage,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import random
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from kimi_mini.checkpoint import replacing
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example
 from kimi_mini.worlds import shop
+from kimi_mini.worlds.base import is_held_out
 
 MISTAKES = ("slip", "slip", "lazy")  # a wrong step twice as often as a shortcut
 MISTAKE_RATE = 0.15  # how many demonstrations are wrong on purpose
@@ -152,6 +153,13 @@ def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
 def passed_only(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """The verifier economy in one line: what failed is never trained on."""
     return [t for t in trajectories if t.passed]
+
+
+def refuse_held_out(trajectories: Iterable[Trajectory]) -> None:
+    """Raises ValueError if the task of one of them is held out. Sheets have no task."""
+    for item in trajectories:
+        if item.mode != "sheet" and is_held_out(item.key):
+            raise ValueError(f"a held-out task of {item.family}, level {item.level}, is among the training examples")
 
 
 def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:

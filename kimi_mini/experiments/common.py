@@ -10,10 +10,9 @@ import torch
 
 from kimi_mini import evaluate, sft, synthesis
 from kimi_mini.model import KimiMini
-from kimi_mini.muonclip import MuonClip
+from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.results import RESULTS, over_seeds
 from kimi_mini.schedule import wsd
-from kimi_mini.stages import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, STEP_TOKENS, TAU, WEIGHT_DECAY, Bar
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import History, train
@@ -55,9 +54,8 @@ def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: st
     plan = sft.make_plan(examples, tokens, STEP_TOKENS, seed)
     steps, bar = len(plan), Bar(tokens)
     bar.bar.set_description(title)
-    optimizer = MuonClip(model, lr=MUON_LR, adamw_lr=ADAMW_LR, weight_decay=WEIGHT_DECAY, tau=TAU)
     history = train(
-        model, optimizer, lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS), steps,
+        model, optimizer_for(model), lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS), steps,
         lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
         bias_rate=BIAS_RATE, progress=bar,
     )  # fmt: skip

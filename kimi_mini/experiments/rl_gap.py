@@ -1,9 +1,9 @@
 """What RL with verifiable rewards adds, and what it only sharpens.
 
-Start: the base checkpoint fine-tuned on a smaller budget than `make run` uses, so that the hardest family (repair) passes
-about half of its tests. Then K2's objective on that family, with PTX on all of them, from several seeds. Measured before
-and after on held-out tasks: success at the temperature that RL samples with, greedy success, pass@8 (did it learn, or
-only commit itself?), and every other family (did it forget?).
+Start: the base checkpoint fine-tuned on a smaller budget than `make run` uses, so that the hardest family (repair)
+passes about half of its tests. Then K2's objective on that family, with PTX on all of them, from several seeds.
+Measured before and after on held-out tasks: success at the temperature that RL samples with, greedy success, pass@8
+(did it learn, or only commit itself?), and every other family (did it forget?).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from tqdm import tqdm
 from kimi_mini import rl, sft
 from kimi_mini.evaluate import load_agent, trained_levels
 from kimi_mini.experiments.common import arguments, mean, pools, row, success, tune
-from kimi_mini.muonclip import MuonClip
+from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
 from kimi_mini.results import Log
-from kimi_mini.stages import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, TAU, WEIGHT_DECAY
 from kimi_mini.synthesis import SOURCES
 
 TOKENS = 4_000_000  # fine-tuning before RL: less than half of what `make run` spends
@@ -70,7 +69,7 @@ def main() -> None:
     after = []
     for seed in args.seeds:
         model = copy.deepcopy(start)
-        optimizer = MuonClip(model, lr=RL_LR, adamw_lr=RL_ADAMW_LR, weight_decay=WEIGHT_DECAY, tau=TAU)
+        optimizer = optimizer_for(model, RL_LR, RL_ADAMW_LR)
         with tqdm(total=settings.rounds, unit="round", leave=False, desc=f"seed {seed}") as bar:
             rounds = rl.reinforce(model, tokenizer, optimizer, settings, seed,
                                   ptx_stream(examples, settings.ptx_tokens, seed),

@@ -30,6 +30,11 @@ Sheet = list[tuple[str, bool]]  # pieces of text, and whether they are to be lea
 Expert = Generator[Message, str, None]
 
 
+def is_held_out(key: str) -> bool:
+    """Whether the task with this content key belongs to the evaluation side."""
+    return int(key[:8], 16) % HELD_OUT_SHARE == 0
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to do: what the user says, and what the world must look like when it begins.
@@ -53,7 +58,7 @@ class Task:
     @property
     def held_out(self) -> bool:
         """True for the one task in sixteen that no training stream may contain."""
-        return int(self.key[:8], 16) % HELD_OUT_SHARE == 0
+        return is_held_out(self.key)
 
 
 @dataclass
