@@ -1,0 +1,254 @@
+"""Thinking mode: one set of weights, with a thought or without, on a budget, and as an API returns it.
+
+    respond       messages -> the response of an OpenAI-compatible server: reasoning_content, content, tool_calls, usage
+    write         the layer below: prompts -> turns as tokens, batched, each token with its author
+    corrupt       put a wrong value into a thought; `write` goes on from there (is the thought used?)
+    attention_row where each head looks from the last position
+
+`traces` puts such turns into conversations with tools; `attempts` compares several of them at equal tokens.
+
+A thinking budget is a hard stop. When a thought has `budget` tokens and the model does not end it itself, we feed
+</think> in its place and let it answer with what it has. That token is ours: it is not sampled, not counted as the
+model's, and never trained on. K2 Thinking was scored with budgets of 24k to 128k tokens (its model card).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kimi_mini import chat
+from kimi_mini.generation import Decoder, sample
+from kimi_mini.model import KimiMini, evaluating
+from kimi_mini.tokenizer import Tokenizer
+
+Budget = int | None | Sequence[int | None]
+
+
+class Prefix(NamedTuple):
+    """The beginning of a turn that is given: its tokens, and which of them the model once wrote itself."""
+
+    ids: list[int]
+    own: list[bool]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn as tokens: what stood before it, what was written, and who wrote it.
+
+    ids, own (n,): own is True where the model chose the token, False where we put it (a forced </think>, a corrupted
+    step). thought (n,): True inside <think>...</think>, tags excluded. finish: "stop", or "length" at max_tokens.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    own: list[bool]
+    thought: list[bool]
+    finish: str
+
+    @property
+    def written(self) -> int:
+        """Tokens that the model wrote; ours are not among them."""
+        return sum(self.own)
+
+    @property
+    def thought_tokens(self) -> int:
+        """Length of the thought, whoever wrote it: what a budget limits."""
+        return sum(self.thought)
+
+    @property
+    def was_cut(self) -> bool:
+        """Did we have to put something in, such as the </think> of a hard stop?"""
+        return not all(self.own)
+
+
+class Marks(NamedTuple):
+    """Ids of the tokens that open and close a thought. A call ends it too, closed or not (as the parser reads it)."""
+
+    think: int
+    close: int
+    calls: int
+    end: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Marks:
+        names = ("<think>", "</think>", "<|tool_calls_section_begin|>", "<|im_end|>")
+        return cls(*(tokenizer.token_id(name) for name in names))
+
+
+@dataclass
+class _Draft:
+    """A turn while it is written: one row of the decoder."""
+
+    prompt: list[int]
+    budget: int | None
+    marks: Marks
+    ids: list[int] = field(default_factory=list)
+    own: list[bool] = field(default_factory=list)
+    thought: list[bool] = field(default_factory=list)
+    thinking: bool = False
+    pending: list[int] = field(default_factory=list)  # what the decoder has not seen yet
+    finish: str | None = None
+
+    def add(self, token: int, own: bool) -> None:
+        """Append a token; a thought begins behind <think> and ends before </think>, a call or the end."""
+        if token in self.marks[1:]:
+            self.thinking = False
+        self.ids.append(token)
+        self.own.append(own)
+        self.thought.append(self.thinking)
+        if token == self.marks.think:
+            self.thinking, self.thought[-1] = True, False
+
+    def take(self, token: int, max_tokens: int) -> None:
+        """The model's next token, unless the budget is spent: then </think>, which is ours."""
+        spent = self.thinking and self.budget is not None and sum(self.thought) >= self.budget
+        forced = spent and token not in self.marks[1:]  # a thought that just fits is not cut
+        token = self.marks.close if forced else token
+        self.add(token, own=not forced)
+        self.pending = [token]
+        if token == self.marks.end or sum(self.own) >= max_tokens:
+            self.finish = "stop" if token == self.marks.end else "length"
+            self.pending = []
+
+
+@torch.no_grad()
+def write(
+    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], *, budget: Budget = None,
+    max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, prefixes: Sequence[Prefix] | None = None,
+) -> list[Turn]:
+    """One turn behind each prompt, all of them decoded together.
+
+    Args:
+        prompts: token ids up to where the assistant takes over, as `chat.encode(..., add_generation_prompt=True)`.
+        budget: most tokens of a thought, for all rows or one a row; None leaves it to the model. Rows that are
+            prompted with an empty thought (reflex) have nothing to limit.
+        max_tokens: most tokens that the model may write in a turn, thought, answer and what a prefix holds together.
+        prefixes: given beginnings of the turns, from where the model goes on.
+
+    Raises:
+        ValueError: a negative budget, or lists of unequal length.
+    """
+    budgets = [budget] * len(prompts) if budget is None or isinstance(budget, int) else list(budget)
+    prefixes = [Prefix([], [])] * len(prompts) if prefixes is None else prefixes
+    if not len(budgets) == len(prefixes) == len(prompts):
+        raise ValueError(f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit")
+    if any(limit is not None and limit < 0 for limit in budgets):
+        raise ValueError("a thinking budget cannot be negative; 0 closes the thought at once, None sets no limit")
+    drafts = [_Draft(list(p), limit, Marks.of(tokenizer)) for p, limit in zip(prompts, budgets)]
+    for draft, prefix in zip(drafts, prefixes):
+        for token, own in zip(prefix.ids, prefix.own, strict=True):
+            draft.add(token, own)
+        draft.pending = draft.prompt + draft.ids
+    _decode(model, drafts, max_tokens, temperature, seed)
+    return [Turn(d.prompt, d.ids, d.own, d.thought, d.finish) for d in drafts]
+
+
+def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature: float, seed: int) -> None:
+    """Write until every draft has its end. Rows of finished drafts are dropped once they are the majority."""
+    if not drafts:
+        return
+    longest = max(len(draft.pending) for draft in drafts) + 2 * max_tokens  # a forced token for each own, at worst
+    decoder = Decoder(model, len(drafts), min(longest, model.config.max_position_embeddings))
+    generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
+    rows = list(drafts)
+    while True:
+        logits = decoder.extend([draft.pending for draft in rows])  # (rows, V)
+        live = [index for index, draft in enumerate(rows) if draft.finish is None]
+        tokens, _ = sample(logits[live], temperature, generator)
+        for index, token in zip(live, tokens.tolist()):
+            rows[index].take(token, max_tokens)
+        live = [index for index in live if rows[index].finish is None]
+        if not live:
+            return
+        if 2 * len(live) <= len(rows):
+            decoder.select(live)
+            rows = [rows[index] for index in live]
+
+
+# -- as an API returns it ------------------------------------------------------------------------------
+
+
+def respond(model: KimiMini, tokenizer: Tokenizer, messages: list[dict], tools: list[dict] | None = None,
+            thinking: bool = True, budget: int | None = None, **options) -> dict:
+    """The response to one conversation, in the shape of an OpenAI-compatible server. Options as in `write`.
+
+    {"choices": [{"index": 0, "message": {"role", "content", "reasoning_content", "tool_calls"?}, "finish_reason"}],
+     "usage": {"prompt_tokens", "completion_tokens", "total_tokens", "completion_tokens_details"}}
+
+    finish_reason is stop, length or tool_calls. completion_tokens are the model's own; reasoning_tokens are those of
+    them inside the thought; forced_tokens is 1 when the budget's hard stop closed it. Loop while finish_reason is
+    tool_calls: append the message, run the calls, append their results, ask again.
+    """
+    return respond_all(model, tokenizer, [messages], tools, thinking, budget, **options)[0]
+
+
+def respond_all(model: KimiMini, tokenizer: Tokenizer, conversations: Sequence[list[dict]],
+                tools: list[dict] | None = None, thinking: bool = True, budget: Budget = None, **options) -> list[dict]:
+    """`respond` for many conversations in one batch."""
+    prompts = [
+        chat.encode(tokenizer, messages, tools, add_generation_prompt=True, thinking=thinking)[0]
+        for messages in conversations
+    ]
+    turns = write(model, tokenizer, prompts, budget=budget, **options)
+    return [response(turn, tokenizer, thinking) for turn in turns]
+
+
+def response(turn: Turn, tokenizer: Tokenizer, thinking: bool = True) -> dict:
+    """A turn as `respond` returns it."""
+    parsed = chat.parse(tokenizer.decode(turn.ids), None if thinking else False)
+    message = {key: parsed[key] for key in ("role", "content", "reasoning_content", "tool_calls") if key in parsed}
+    finish = "length" if turn.finish == "length" else "tool_calls" if parsed.get("tool_calls") else "stop"
+    details = {
+        "reasoning_tokens": sum(own and inside for own, inside in zip(turn.own, turn.thought)),
+        "forced_tokens": len(turn.ids) - turn.written,
+    }
+    usage = {"prompt_tokens": len(turn.prompt), "completion_tokens": turn.written,
+             "total_tokens": len(turn.prompt) + turn.written, "completion_tokens_details": details}  # fmt: skip
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage}
+
+
+# -- is the thought used? ------------------------------------------------------------------------------
+
+
+def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str = "=") -> Prefix:
+    """The turn up to the `step`-th (from 0) token that ends in `mark`, and `value` in place of what came next.
+
+    The kept tokens are the model's own, those of `value` are ours. Raises ValueError when there is no such step.
+    """
+    places = [i for i, token in enumerate(turn.ids) if turn.thought[i] and tokenizer.decode([token]).endswith(mark)]
+    if not 0 <= step < len(places):
+        raise ValueError(f"the thought has {len(places)} tokens that end in {mark!r}; there is no number {step}")
+    kept = places[step] + 1
+    new = list(tokenizer.encode_plain(value))
+    return Prefix(turn.ids[:kept] + new, turn.own[:kept] + [False] * len(new))
+
+
+# -- where it looks ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention_row(model: KimiMini, ids: Sequence[int]) -> Tensor:
+    """What the last token looks at: (L, H, T), rows summing to 1.
+
+    One row of `model.attention_weights`, without building the (T, T) tables: a context of 8,000 tokens fits.
+    """
+    inputs: list[tuple[Tensor, Tensor]] = []
+    layers = [layer.self_attn for layer in model.model.layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
+    try:
+        with evaluating(model):
+            model.hidden_states(torch.tensor([list(ids)], device=model.lm_head.weight.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = []
+    for layer, (x, rotation) in zip(layers, inputs):
+        q = torch.cat(layer.queries(x[:, -1:], rotation[:, -1:]), -1).transpose(1, 2)  # (1, H, 1, d_n + d_r)
+        k, _ = layer.expand(*layer.latents(x, rotation))  # (1, H, T, d_n + d_r)
+        rows.append(((q @ k.transpose(-1, -2)).float() * layer.scale).softmax(-1)[0, :, 0])
+    return torch.stack(rows)

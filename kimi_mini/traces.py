@@ -1,0 +1,117 @@
+"""Conversations with tools as a trace viewer shows them: who wrote which token, and what each piece cost.
+
+    take_turn       a turn of `thinking.write` into a running conversation; what is ours stays marked as ours
+    piece_costs     tokens of each thought, call, result and answer
+    check_trace     every word that a trace puts into the model's mouth was sampled from it, or ValueError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from kimi_mini import agent, chat
+from kimi_mini.agent import Conversation, Limits, Reply
+from kimi_mini.thinking import Marks, Turn
+from kimi_mini.tokenizer import Tokenizer
+
+
+def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:
+    """`agent.take_turn` for a turn that may hold tokens of ours: they are neither counted nor trained on."""
+    agent.take_turn(conversation, Reply(turn.ids, [0.0] * len(turn.ids), turn.finish), tokenizer, limits)
+    start = conversation.turn_starts[-1]
+    conversation.mask[start : start + len(turn.ids)] = turn.own
+    conversation.written -= len(turn.ids) - turn.written
+
+
+def piece_costs(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
+    """Tokens of each piece of `trace_view.pieces(conversation.messages)`, in the same order.
+
+    What the model wrote is counted as it stands, tags and markers included (those of an empty thought go to the next
+    piece), so that its pieces add up to `conversation.written`; forced tokens cost nothing. The rest, results and
+    questions, is counted as the template renders it.
+    Raises ValueError when context management has dropped the tokens of early turns.
+    """
+    costs, turns = [], _own_turns(conversation, tokenizer)
+    for index, message in enumerate(conversation.messages):
+        if message["role"] != "assistant":
+            costs += [_rendered(tokenizer, message, first=index == 0)] if message.get("content") else []
+            continue
+        ids, own = next(turns)
+        calls = message.get("tool_calls") or []
+        present = [bool(message.get("reasoning_content")), bool(message.get("content")), *[True] * len(calls)]
+        costs += _split_costs(ids, own, present, Marks.of(tokenizer), tokenizer.token_id("<|tool_call_end|>"))
+    return costs
+
+
+def _own_turns(conversation: Conversation, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[bool]]]:
+    """(ids, own) of every assistant turn. Raises ValueError unless there is one for each assistant message."""
+    said = sum(message["role"] == "assistant" for message in conversation.messages)
+    if said != len(conversation.turn_starts):
+        raise ValueError(f"{said} assistant messages, but the tokens of {len(conversation.turn_starts)} turns")
+    end = tokenizer.token_id("<|im_end|>")
+    for start in conversation.turn_starts:
+        rest = conversation.ids[start:]
+        length = rest.index(end) + 1 if end in rest else len(rest)
+        yield rest[:length], conversation.mask[start : start + length]
+
+
+def _rendered(tokenizer: Tokenizer, message: dict, first: bool) -> int:
+    """Tokens of a message that the model did not write, as a turn of its own."""
+    opening = [] if first else [{"role": "system", "content": ""}]
+    return len(chat.encode(tokenizer, [*opening, message])[0]) - len(chat.encode(tokenizer, opening)[0]) * (not first)
+
+
+def _split_costs(ids: list[int], own: list[bool], present: list[bool], marks: Marks, call_end: int) -> list[int]:
+    """Own tokens of thought, content, call, call, ... of one turn; a part that is not there passes its own on."""
+    parts, part = [0] * len(present), 0
+    for token, is_own in zip(ids, own):
+        if token == marks.calls:
+            part = 2
+        parts[min(part, len(parts) - 1)] += is_own
+        if token == marks.close:
+            part = max(part, 1)
+        elif token == call_end:
+            part += 1
+    carried, costs = 0, []
+    for cost, here in zip(parts, present):
+        carried += cost
+        if here:
+            costs, carried = [*costs, carried], 0
+    if costs:
+        costs[-1] += carried
+    return costs
+
+
+def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequence[dict] | None = None) -> None:
+    """Is everything that a trace attributes to the model its own? `messages`: what is shown, if not the conversation's.
+
+    Every assistant message must be what its tokens parse to, and each thought, answer and call must lie within a run
+    of tokens that the model chose itself. Raises ValueError that names the first text it did not write.
+    """
+    shown = conversation.messages if messages is None else messages
+    turns = _own_turns(conversation, tokenizer)
+    for index, message in enumerate(shown):
+        if message["role"] != "assistant":
+            continue
+        ids, own = next(turns, ([], []))
+        parsed = chat.parse(tokenizer.decode(ids), None if conversation.thinking else False)
+        runs = _own_runs(ids, own, tokenizer)
+        for said, written in zip(_said(message), _said(parsed), strict=False):
+            if said != written or not any(said in run for run in runs):
+                raise ValueError(f"message {index} shows text that the model did not write: {said!r:.80}")
+        if len(_said(message)) != len(_said(parsed)):
+            raise ValueError(f"message {index} shows {len(_said(message))} texts; the model wrote {len(_said(parsed))}")
+
+
+def _said(message: dict) -> list[str]:
+    """Every text of an assistant message."""
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    texts = [message.get("reasoning_content"), message.get("content")]
+    return [text or "" for text in texts] + [call[key] for call in calls for key in ("name", "arguments")]
+
+
+def _own_runs(ids: list[int], own: list[bool], tokenizer: Tokenizer) -> list[str]:
+    """Text of each unbroken run of the model's own tokens."""
+    cuts = [0, *[i for i in range(1, len(ids)) if own[i] != own[i - 1]], len(ids)]
+    return [tokenizer.decode(ids[a:b]) for a, b in pairwise(cuts) if a < b and own[a]] or [""]
