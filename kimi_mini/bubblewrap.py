@@ -14,6 +14,7 @@ forge it: sandbox.py lists that under "not covered".)
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,7 @@ def _run(code: str, timeout: float, max_output: int) -> tuple[str, str | None, i
             stdout=out,
             stderr=verdict,
             env={"PATH": os.environ.get("PATH", os.defpath)},
+            start_new_session=True,
         )
         try:
             process.communicate(code.encode("utf-8", "replace"), timeout=timeout)
@@ -113,12 +115,21 @@ def _run(code: str, timeout: float, max_output: int) -> tuple[str, str | None, i
         except subprocess.TimeoutExpired:
             in_time = False
         finally:
-            process.kill()  # takes the whole pid namespace with it
-            process.wait()
+            _kill(process)
         stdout, report = _read(out, max_output), _read(verdict, 8192)
     return stdout, *_judge(
         report, token, in_time, timeout, len(stdout.encode()) >= max_output, process.returncode
     )
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End bwrap and all that it started, also when it is only half-way through making its namespaces.
+
+    Once they stand, the program dies with bwrap; until then its children are still in bwrap's process group.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _judge(report: str, token: str, in_time: bool, timeout: float, full: bool, code: int):

@@ -29,9 +29,9 @@ sys.exit(main(["run"]))
 def child(body: str, **options) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "KIMI_MINI_DEBUG"}
     environment |= options
-    return subprocess.Popen(
-        [sys.executable, "-c", STAND_IN, body], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    command = [sys.executable, "-c", STAND_IN, body]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def main_with(monkeypatch, capsys, words: list[str], error: BaseException) -> tuple[int, str]:
@@ -77,7 +77,7 @@ def test_ctrl_c_is_one_line_and_status_130():
     process = child("def main(args):\n    print('ready', flush=True)\n    import time\n    time.sleep(60)")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert said == "kimi_mini: stopped; what was saved is safe: run the same command to go on\n"
 
@@ -87,7 +87,7 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.readline()
     process.stdout.close()
     said = process.stderr.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     assert said == ""
 
 
@@ -105,7 +105,7 @@ def main(args):
     write_atomic({str(target)!r}, "x" * 100_000)
 """
     process = child(body)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 2
     assert said.startswith("kimi_mini: ")
     assert said.count("\n") == 1
@@ -116,8 +116,8 @@ def main(args):
 def test_with_debug_the_traceback_is_shown():
     body = "def main(args):\n    from kimi_mini.errors import KimiError\n    raise KimiError('no such thing')"
     plain, debug = child(body), child(body, KIMI_MINI_DEBUG="1")
-    assert plain.communicate(timeout=60)[1] == "kimi_mini: no such thing\n"
-    assert "Traceback" in debug.communicate(timeout=60)[1]
+    assert plain.communicate(timeout=300)[1] == "kimi_mini: no such thing\n"
+    assert "Traceback" in debug.communicate(timeout=300)[1]
     assert (plain.returncode, debug.returncode) == (2, 1)
 
 
