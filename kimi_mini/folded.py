@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FOLD_LIMIT = 2 ** 21       # numbers in one folded matrix: beyond, folding costs more memory traffic than it saves
-DENSE_LIMIT = 40_000_000   # multiply-adds of all experts on all rows: beyond, sorting tokens by expert is faster
+DENSE_LIMIT = 25_000_000   # multiply-adds of all experts on all rows: beyond, sorting tokens by expert is faster
 
 
 def foldable(model) -> bool:
@@ -64,7 +64,7 @@ class FoldedAttention:
         latent = y[:, -1, :self.rank]
         latent.copy_(unit(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = (store if step.all_rows else store[step.rows])[:, :step.seen]         # (N, S, r + d_r)
+        seen = store[:, :step.seen] if step.all_rows else store[:, :step.seen][step.rows]   # (N, S, r + d_r)
         weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)   # (N, H, S)
         context = torch.bmm(weights, seen[..., :self.rank])                          # (N, H, r)
         return torch.addmm(x, context.flatten(1), self.w_out)

@@ -70,8 +70,8 @@ class LatentCache:
         self.bias[index, slots] = 0.0
         self.lengths = self.lengths + 1 if every else self.lengths.index_add(0, index, torch.ones_like(index))
         self.host_lengths, seen = ends, max(ends[row] for row in rows)
-        bias = self.bias if every else self.bias[index]
-        return Step(index, slots, bias[:, None, :seen], seen, every)
+        bias = self.bias[:, :seen] if every else self.bias[:, :seen][index]
+        return Step(index, slots, bias[:, None], seen, every)
 
     def truncate(self, lengths: list[int]) -> None:
         """Rewind rows to the given lengths; what lay beyond is forgotten."""
@@ -180,8 +180,10 @@ def sample(logits: Tensor, temperature: float = 1.0, generator: torch.Generator 
     logprobs = (logits.float() / temperature if temperature > 0 else logits.float()).log_softmax(-1)
     if temperature == 0:
         ids = logits.argmax(-1)
-    else:
-        ids = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(-1)
+    else:  # invert the cumulative distribution: one uniform number a row, where multinomial draws one for each token
+        cumulative = logprobs.double().exp().cumsum(-1)
+        dice = torch.rand(len(logits), 1, generator=generator, device=logits.device, dtype=torch.float64)
+        ids = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
 
 

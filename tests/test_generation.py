@@ -198,3 +198,10 @@ def test_sample_greedy_and_refusal():
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, 1])
     with pytest.raises(ValueError, match="negative"):
         sample(logits, -1.0)
+
+
+def test_sample_never_takes_an_impossible_token():
+    logits = torch.full((5000, 8), float("-inf"))
+    logits[:, [2, 5]] = 0.0
+    ids, _ = sample(logits, 1.0, torch.Generator().manual_seed(0))
+    assert set(ids.tolist()) == {2, 5}
