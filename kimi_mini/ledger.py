@@ -70,11 +70,16 @@ def collect(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     evidence = [f"[log](data/results/{claim['log']})"]
-    evidence += [f"[{kind}]({claim[kind]})" for kind in ("figure", "notebook") if claim[kind]]
+    evidence += [f"[{kind}]({_place(kind, claim[kind])})" for kind in ("figure", "notebook") if claim[kind]]
     return (
         claim["claim"], claim["source"], with_interval(claim), number(claim["floor"]),
         "holds" if claim["holds"] else "**does not hold**", _seeds(claim["seeds"]), ", ".join(evidence),
     )  # fmt: skip
+
+
+def _place(kind: str, path: str) -> str:
+    """Path from README; a bare file name is one of figures/ or notebooks/."""
+    return path if "/" in path else f"{kind}s/{path}"
 
 
 # --------------------------------------------------------------------------------------------- scoreboard
@@ -114,7 +119,7 @@ def number(value: float | None) -> str:
         return "-"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
 
 
 def _seeds(seeds: int | list[int]) -> str:

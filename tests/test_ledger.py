@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import pytest
 
@@ -23,7 +24,7 @@ end
 def logs(tmp_path):
     with Log("moe", folder=tmp_path, seeds=[0, 1, 2]) as log:
         log.claim("moe/balance", claim="the bias balances", source="DSV3 2.1.2", value=1.04, low=1.02, high=1.06,
-                  floor=1.1, at_most=True, figure="figures/balance.png", notebook="notebooks/01.ipynb")  # fmt: skip
+                  floor=1.1, at_most=True, figure="figures/balance.png", notebook="01.ipynb")  # fmt: skip
         log.claim("moe/sparse", claim="loss falls | with sparsity", source="K2 2.3", value=0.5, floor=1.0)
     board = {"chain/thinking": {"value": 0.985, "low": 0.957, "high": 0.995, "n": 200, "seeds": 1}}
     Log("run", folder=tmp_path, scoreboard=board).save()
@@ -33,6 +34,13 @@ def logs(tmp_path):
 def test_readme_is_up_to_date_with_the_logs():
     readme = ledger.README.read_text(encoding="utf-8")
     assert ledger.render(readme) == readme, "run: python -m kimi_mini ledger"
+
+
+def test_every_link_of_readme_leads_to_a_file():
+    text = ledger.README.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)", text)
+    for target in targets:
+        assert ":" in target or (ledger.README.parent / target).exists(), target
 
 
 def test_every_claim_has_its_row_and_its_evidence(logs):
@@ -113,7 +121,7 @@ def test_check_only_looks(logs, monkeypatch, tmp_path_factory, capsys):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.97512, "0.975"), (1.0, "1"), (15.96, "16"), (1026.41, "1,026"), (0.00012, "1.2e-04"), (0, "0"), (None, "-"),
+    [(0.97512, "0.975"), (1.0, "1"), (15.96, "16"), (1026.41, "1,026"), (0.00088, "0.00088"), (0.000012, "1.2e-05"), (0, "0"), (None, "-"),
      (-0.2, "-0.2"), (200, "200")],
 )  # fmt: skip
 def test_numbers_are_written_for_people(value, text):
