@@ -26,7 +26,7 @@ from kimi_mini.worlds import Task
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
 MANAGED = Limits(turn_tokens=64, turns=400, context=420, manage=True)
 BATCH = 256  # tasks worked on at a time
-SAMPLING_TEMPERATURE = 0.8
+SAMPLING_TEMPERATURE = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ ROWS = (
     _row("repair/best_of_4", "repair", attempts=4),
     _row("shop/follow_100_managed", "follow", [100], limits=MANAGED),
     _row("shop/follow_100_full", "follow", [100], limits=FULL),
-    _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.25),
+    _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.1),
     *(_row(f"chain/beyond/{level}", "chain", [level]) for level in (9, 10, 12)),
     _row("shop/follow_beyond/8", "follow", [8]),
     _row("shop/cheapest_beyond/6", "cheapest", [6]),

@@ -40,7 +40,7 @@ class Plan:
     drill_tokens: int = 1_200_000  # at most: the drill ends when its loss is below 0.3
     text_tokens: int = 1_300_000
     finetune_tokens: int = 10_000_000
-    rl_rounds: int = 16
+    rl_rounds: int = 12
     tasks: int = 200  # held-out tasks a row
 
     def scaled(self, tokens: int) -> int:

@@ -15,7 +15,7 @@ from kimi_mini.train import History
 
 STEP_TOKENS, MICRO_TOKENS = 4096, 2048
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, TAU, BIAS_RATE = 0.008, 0.01, 0.05, 100.0, 0.005
-RL_LR, RL_ADAMW_LR = 5e-4, 2e-4
+RL_LR, RL_ADAMW_LR = 3e-4, 1e-4
 
 
 def optimizer_for(model: KimiMini, lr: float = MUON_LR, adamw_lr: float = ADAMW_LR) -> MuonClip:

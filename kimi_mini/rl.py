@@ -45,7 +45,7 @@ class Settings:
     attempts: int = 8
     tau: float = 0.1
     temperature: tuple[float, float] = (1.0, 0.8)  # first and last round
-    ptx: float = 0.1
+    ptx: float = 0.3
     ptx_tokens: int = 4096
     updates: int = 2  # optimizer steps a round, each on its share of the prompts
     budget_penalty: float = 0.5

@@ -6,7 +6,8 @@ Families
     times   a number of ``level`` digits times one digit
 
 There are no tools here: what separates the modes is only whether a thought stands before the answer.
-A chain has 100 possible answers, so that guessing gives one in a hundred.
+A chain has 100 possible answers: guessing gives one in a hundred. Its numbers are written with two digits, which
+spares the model nearly all of its mistakes (they were products below ten, written like products above).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _generate_chain(rng: random.Random, level: int) -> Task:
         value = OPERATIONS[operation](value, operand) % MODULUS
         steps.append([label, operation, operand])
     listed = ", ".join(f"{label} {operation}{operand}" for label, operation, operand in steps)
-    prompt = f"Start with {start}, {listed}, end. Modulo {MODULUS}?"
+    prompt = f"Start with {start:02d}, {listed}, end. Two digits, modulo {MODULUS}?"
     return Task("chain", "chain", level, prompt, {"start": start, "steps": steps, "answer": value})
 
 
@@ -67,7 +68,7 @@ def arithmetic_sheet(rng: random.Random) -> Sheet:
             operation, operand = "*", rng.randrange(2, 6)  # the hardest facts more often
         result = OPERATIONS[operation](value, operand) % MODULUS
         label = rng.choice(string.ascii_lowercase)
-        pieces += [(f" {label} {value}{operation}{operand}=", False), (str(result), True)]
+        pieces += [(f" {label} {value:02d}{operation}{operand}=", False), (f"{result:02d}", True)]
     return pieces
 
 
@@ -83,22 +84,22 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
     """One message with the whole calculation. ``mistake="slip"`` gets one step wrong and goes on from there."""
     worked = {"chain": _work_chain, "add": _work_add, "times": _work_times}[task.family]
     thought, answer = worked(task, rng, mistake)
-    yield turn(thought, content=str(answer))
+    yield turn(thought, content=answer)
 
 
-def _work_chain(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+def _work_chain(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, str]:
     value, parts = task.data["start"], []
     slip = rng.randrange(task.level) if mistake else None
     for index, (label, operation, operand) in enumerate(task.data["steps"]):
         result = OPERATIONS[operation](value, operand) % MODULUS
         if index == slip:
             result = (result + rng.randrange(1, MODULUS)) % MODULUS
-        parts.append(f"{label} {value}{operation}{operand}={result}")
+        parts.append(f"{label} {value:02d}{operation}{operand}={result:02d}")
         value = result
-    return " ".join([*parts, "end"]), value
+    return " ".join([*parts, "end"]), f"{value:02d}"
 
 
-def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> tuple[str, int]:
+def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> tuple[str, str]:
     """Work from the last digit to the first; ``step(i, carry)`` returns the text of a step and its value."""
     slip = rng.randrange(task.level) if mistake else None
     carry, digits, parts = 0, "", []
@@ -108,17 +109,17 @@ def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> t
             value = max(0, value + rng.choice((-1, 1)) * rng.randrange(1, 10))
         parts.append(f"{text}={value}")
         carry, digits = value // 10, str(value % 10) + digits
-    return " ".join([*parts, "end"]), int((str(carry) if carry else "") + digits)
+    return " ".join([*parts, "end"]), str(int(f"{carry}{digits}"))
 
 
-def _work_add(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+def _work_add(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, str]:
     left, right = str(task.data["left"])[::-1], str(task.data["right"])[::-1]
     return _work_digits(
         task, rng, mistake, lambda i, carry: (f"{left[i]}+{right[i]}+{carry}", int(left[i]) + int(right[i]) + carry)
     )
 
 
-def _work_times(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, int]:
+def _work_times(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, str]:
     left, right = str(task.data["left"])[::-1], task.data["right"]
     return _work_digits(
         task, rng, mistake, lambda i, carry: (f"{left[i]}*{right}+{carry}", int(left[i]) * right + carry)
