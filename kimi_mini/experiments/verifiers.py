@@ -1,0 +1,70 @@
+"""How often do the verifiers err? Seconds of CPU, no model.
+
+An adversary who knows every answer makes wrong trajectories that look right, and right ones that look unusual; each
+world's verifier judges them, and beside it three verifiers that are not good enough and a rubric that also reads the
+thoughts. An error is a wrong trajectory accepted or a right one refused.
+
+What the numbers mean: rates over these kinds in equal parts, not over what a model does. A slip that happens to come
+out right is counted as a false accept, because the work was wrong; no verifier that looks only at results can see it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kimi_mini import verify, viz_agent
+from kimi_mini.experiments.common import arguments
+from kimi_mini.publishing import TOP
+from kimi_mini.results import RESULTS, Log
+from kimi_mini.worlds import WORLDS
+
+COUNT = 3000  # right and as many wrong trajectories a world
+NOTEBOOK = "06_the_verifier_economy.ipynb"
+
+
+def main() -> None:
+    """Measure every verifier in every world; write data/results/verifiers.json."""
+    args = arguments(__doc__.splitlines()[0])
+    count, seed = max(40, int(COUNT * args.scale)), args.seeds[0]
+    log = Log("verifiers", seeds=[seed], folder=args.folder, command="python -m kimi_mini.experiments.verifiers")
+    log.more["summary"] = {}
+    for world in WORLDS:
+        for name, accepts in verify.VERIFIERS.items():
+            rates = verify.error_rates(world, count, accepts, seed)
+            for kind, rate in rates.items():
+                log.row(world=world, verifier=name, kind=kind.name, right=kind.right, **rate.as_dict())
+            accepted, refused = verify.false_accepts(rates), verify.false_rejects(rates)
+            log.more["summary"][f"{world}/{name}"] = {
+                "false_accepts": accepted.as_dict(), "false_rejects": refused.as_dict()
+            }  # fmt: skip
+            print(f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}")
+    report(log)
+    print(log.save())
+    draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
+
+
+def report(log: Log) -> None:
+    """The ledger's lines: both error rates of the worlds' own verifiers."""
+    words = {"false_accepts": "accepts at most 1% of wrong ones", "false_rejects": "refuses at most 1% of right ones"}
+    for world in WORLDS:
+        for error, text in words.items():
+            rate = log.more["summary"][f"{world}/world's verifier"][error]
+            log.claim(
+                f"verify/{world}/{error}", claim=f"the verifier of {world} {text}", source="this project",
+                value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
+                figure="figures/verifiers.png", notebook=NOTEBOOK,
+            )  # fmt: skip
+
+
+def draw(rows: list[dict], folder: Path) -> None:
+    """verifiers.png: how often each world's own verifier accepts a wrong trajectory, kind by kind."""
+    chosen = [row | {"name": f"{row['world']}: {row['kind']}"} for row in rows
+              if row["verifier"] == "world's verifier" and not row["right"]]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = viz_agent.error_rates(chosen, title="Wrong trajectories that look right: how many are accepted",
+                                   label="accepted")  # fmt: skip
+    figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
