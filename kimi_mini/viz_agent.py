@@ -94,7 +94,7 @@ def turn_figure(
     state: rows of text, the first is the head; `changed` rows (counted from the head) stand out. The figure's size
     does not depend on the turn, so that nothing jumps while a slider moves.
     """
-    fig, axes = figure(12, 5.4, 2, 2, height_ratios=[5, 1.1], width_ratios=[1.75, 1])
+    fig, axes = figure(12, 5.2, 2, 2, height_ratios=[4.6, 1], width_ratios=[1.75, 1])
     _draw_pieces(axes[0, 0], [("task", task, 0), *pieces])
     _draw_state(axes[0, 1], state, set(changed))
     for ax in axes[1]:
@@ -113,7 +113,7 @@ def turn_figure(
 
 def _draw_pieces(ax: Axes, pieces: Sequence[tuple[str, str, int]]) -> None:
     blocks = [_wrapped(text) for _, text, _ in pieces]
-    ax.set(xlim=(0, 1), ylim=(14, 0))
+    ax.set(xlim=(0, 1), ylim=(12, 0))
     ax.axis("off")
     y = 0.0
     for (kind, _, tokens), lines in zip(pieces, blocks):

@@ -25,11 +25,21 @@ def _empty_edit(task: Task, rng: random.Random) -> Expert:
 
 @wrong("output hard-coded for the public tests", "repair")
 def _hard_coded(task: Task, rng: random.Random) -> Expert:
-    """Keeps the bug, and sets x on the way out wherever a public test looks."""
+    """Keeps the bug, and sets x on the way out wherever a public test looks: their y differ, and y never changes."""
+    known = dict(zip((y for _, y in repair.INPUTS[: repair.PUBLIC]), task.data["wanted"]))
     last = task.level - 1
-    table = dict(zip(repair.INPUTS[: repair.PUBLIC], task.data["wanted"]))
-    yield _edit(last, f"{_inline(task.data['buggy'][last])}; x = {table}.get((a, y), x)")
-    yield from _keep_input(task)
+    yield _edit(last, f"{_inline(task.data['buggy'][last])}; x = {known}.get(y, x)")
+    yield _fixed()
+
+
+@wrong("a special case for the one test that was shown", "repair")
+def _special_case(task: Task, rng: random.Random) -> Expert:
+    """The wanted value where the failing test's y is met; everything else as it was."""
+    shown = task.prompt.rpartition("\n")[2]
+    y, wanted = shown[shown.index(",") + 2 : shown.index(")")], shown.rpartition("wanted ")[2]
+    last = task.level - 1
+    yield _edit(last, f"{_inline(task.data['buggy'][last])}; x = {wanted} if y == {y} else x")
+    yield _fixed()
 
 
 def _inline(code: str) -> str:
@@ -41,23 +51,6 @@ def _inline(code: str) -> str:
         times = int(head.removeprefix("for i in range(").removesuffix(")"))
         return "; ".join([assignment] * times) or "pass"
     return code
-
-
-def _keep_input(task: Task) -> Expert:
-    """Remember what x was at the beginning, in the first line."""
-    if task.level > 1:
-        yield _edit(0, f"a = x; {_inline(task.data['buggy'][0])}")
-    yield _fixed()
-
-
-@wrong("a special case for the one test that was shown", "repair")
-def _special_case(task: Task, rng: random.Random) -> Expert:
-    """The failing test's value where its input is met; everything else as it was."""
-    shown = task.prompt.rpartition("\n")[2]
-    pair, wanted = shown[2 : shown.index(")")], shown.rpartition("wanted ")[2]
-    last = task.level - 1
-    yield _edit(last, f"{_inline(task.data['buggy'][last])}; x = {wanted} if (a, y) == ({pair}) else x")
-    yield from _keep_input(task)
 
 
 @wrong("prints what the tests want to see", "repair")

@@ -1,0 +1,152 @@
+"""Checkers of notebooks 05 and 06: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
+
+import math
+import random
+
+import pytest
+
+from kimi_mini import exercises_agent as ex
+
+MARK = "<|tool_call_argument_begin|>"
+
+
+def unsolved(*arguments):
+    ...
+
+
+def failing(*arguments):
+    raise KeyError("x")
+
+
+def learned(piece, thinking):
+    return thinking if piece == "think tags" else piece in ("thought", "call", "answer", "end")
+
+
+def parse_call(text):
+    call_id, _, arguments = text.partition(MARK)
+    return call_id.strip().rpartition(":")[0].removeprefix("functions."), arguments
+
+
+def hide(messages, keep):
+    return messages[:2] + messages[2:][-2 * keep :]
+
+
+def followed(path, reads, answer):
+    return reads == path and answer == path[-1]
+
+
+def enough(limit):
+    return math.ceil(1.959964**2 * (1 / limit - 1))
+
+
+def quota(pool, n):
+    chosen = []
+    for level in sorted({level for level, _ in pool}):
+        good = [i for i, (own, passed) in enumerate(pool) if own == level and passed]
+        chosen += [good[i % len(good)] for i in range(n)]
+    return chosen
+
+
+def cheat(lines, tests):
+    return "ABCD"[len(lines) - 1], f"x = { {y: wanted for (_, y), wanted in tests.items()} }.get(y, 0)"
+
+
+RIGHT = [
+    (ex.check_learned, learned), (ex.check_parse_call, parse_call), (ex.check_hide_turns, hide),
+    (ex.check_follow_verifier, followed), (ex.check_enough, enough), (ex.check_quota, quota), (ex.check_cheat, cheat),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "right"), RIGHT)
+def test_right_answers_pass_and_unsolved_or_broken_ones_get_a_hint(check, right):
+    assert check(right), check(right)
+    for answer, hint in [(unsolved, "three dots"), (failing, "KeyError"), (None, "function itself"), (..., "itself")]:
+        checked = check(answer)
+        assert not checked and hint in checked.text, answer
+
+
+WRONG = [
+    (ex.check_learned, lambda piece, thinking: True, "environment"),
+    (ex.check_learned, lambda piece, thinking: piece in ("thought", "call", "answer", "think tags"), "stop"),
+    (ex.check_learned, lambda piece, thinking: piece in ("thought", "call", "answer", "end", "think tags"), "reflex"),
+    (ex.check_learned, lambda piece, thinking: piece in ("call", "answer", "end"), "thought"),
+    (ex.check_parse_call, lambda text: (text.split(".")[1].split(":")[0], text.split(MARK)[1]), "IndexError"),
+    (ex.check_parse_call, lambda text: (text.split(":")[0].split(".")[-1], text.split(MARK)[1]), "spaces"),
+    (ex.check_parse_call, lambda text: (parse_call(text)[0], __import__("json").loads(parse_call(text)[1])), "plain"),
+    (ex.check_hide_turns, lambda messages, keep: messages[-2 * keep :], "forgets its task"),
+    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-keep:], "these stay: 1 calls"),
+    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-2 * keep :], "nothing has to be hidden"),
+    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[2:][-2 * keep + 1 :], "result without its call"),
+    (ex.check_hide_turns, lambda messages, keep: 3, "list"),
+    (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1], "lucky guess"),
+    (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1] and set(reads) == set(path), "order"),
+    (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1] and set(reads) >= set(path), "order"),
+    (ex.check_follow_verifier, lambda path, reads, answer: reads == path, "another item"),
+    (ex.check_enough, lambda limit: round(3 / limit), "rule of three"),
+    (ex.check_enough, lambda limit: round(1 / limit), "too few"),
+    (ex.check_enough, lambda limit: 10_000, "fewer are enough"),
+    (ex.check_enough, lambda limit: 3.8 / limit, "whole number"),
+    (ex.check_quota, lambda pool, n: list(range(n)), ""),
+    (ex.check_quota, lambda pool, n: [i for i, (_, passed) in enumerate(pool) if passed], "of each level"),
+    (ex.check_quota, lambda pool, n: quota(pool[:-2], n), "level 5"),
+    (ex.check_quota, lambda pool, n: [i for level in range(1, 6) for i in
+                                      [k for k, (own, _) in enumerate(pool) if own == level][:n] * n][: 5 * n], ""),
+    (ex.check_quota, lambda pool, n: [pool[0]] * n, "indices"),
+    (ex.check_cheat, lambda lines, tests: ("A", lines[0]), "the tool says"),
+    (ex.check_cheat, lambda lines, tests: "A", "mark of a line"),
+    (ex.check_cheat, lambda lines, tests: ("Z", "x = 1"), "no line Z"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "wrong", "hint"), WRONG)
+def test_plausible_wrong_answers_get_the_hint_that_helps(check, wrong, hint):
+    checked = check(wrong)
+    assert not checked and hint in checked.text, checked
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "item": {"type": "string", "minLength": 1},
+        "count": {"type": "integer", "minimum": 1, "maximum": 9},
+        "reason": {"enum": ["damaged", "late"]},
+    },
+    "required": ["item", "count"],
+    "additionalProperties": False,
+}
+
+
+def without(*path: str) -> dict:
+    import copy
+
+    schema = copy.deepcopy(SCHEMA)
+    inner = schema
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    return schema
+
+
+def test_the_refund_schema():
+    assert ex.check_refund_schema(SCHEMA)
+    for answer, hint in [
+        (..., "begin with"), ({}, "begin with"), ({"type": "string"}, "no tool takes"),
+        ({"type": "object", "properties": 3}, "no tool takes"),
+        (without("required"), "required"), (without("additionalProperties"), "additionalProperties"),
+        (without("properties", "count", "minimum"), "minimum"), (without("properties", "count", "maximum"), "maximum"),
+        (without("properties", "item", "minLength"), "minLength"), (without("properties", "reason", "enum"), "enum"),
+        ({**SCHEMA, "required": ["item", "count", "reason"]}, "optional"),
+    ]:  # fmt: skip
+        checked = ex.check_refund_schema(answer)
+        assert not checked and hint in checked.text, (answer, checked)
+
+
+def test_the_cheat_of_the_solution_is_refused_by_the_verifier_and_a_repair_is_no_cheat():
+    from kimi_mini import worlds
+    from kimi_mini.worlds import repair
+
+    right = {}
+    for seed in range(3):
+        task = worlds.generate(random.Random(seed), "repair", 2 + seed)
+        right[tuple(task.data["buggy"])] = (repair.LINE_MARKS[task.data["at"]], task.data["right"][task.data["at"]])
+    assert "real repair" in ex.check_cheat(lambda lines, tests: right[tuple(lines)]).text
