@@ -76,7 +76,7 @@ WRONG = [
     (ex.check_hide_turns, lambda messages, keep: messages[-2 * keep :], "forgets its task"),
     (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-keep:], "these stay: 1 calls"),
     (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-2 * keep :], "nothing has to be hidden"),
-    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[2:][-2 * keep + 1 :], "result without its call"),
+    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[2:][1 - 2 * keep :], "result without its"),
     (ex.check_hide_turns, lambda messages, keep: 3, "list"),
     (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1], "lucky guess"),
     (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1] and set(reads) == set(path), "order"),
