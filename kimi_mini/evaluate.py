@@ -24,7 +24,7 @@ from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
-MANAGED = Limits(turn_tokens=64, turns=400, context=420, manage=True)
+MANAGED = Limits(turn_tokens=48, turns=400, context=320, manage=True)  # hides before a context outgrows training
 BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 

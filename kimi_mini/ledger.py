@@ -18,15 +18,23 @@ RUN = "run.json"  # the log of `make run`: its `scoreboard` maps a row to {value
 
 def main(args: argparse.Namespace) -> None:
     """Bring README up to date, or with args.check raise KimiError when it is not."""
-    old = README.read_text(encoding="utf-8")
-    new = render(old, RESULTS)
-    if new == old:
-        print("README is up to date with data/results/")
-    elif args.check:
+    if args.check and not is_current():
         raise KimiError("README is behind data/results/: run `python -m kimi_mini ledger`")
-    else:
-        write_atomic(README, new)
-        print("README rewritten from data/results/")
+    print("README rewritten from data/results/" if update() else "README is up to date with data/results/")
+
+
+def is_current() -> bool:
+    """Whether README says what the logs say."""
+    text = README.read_text(encoding="utf-8")
+    return render(text, RESULTS) == text
+
+
+def update() -> bool:
+    """Write both tables into README; whether anything changed."""
+    if is_current():
+        return False
+    write_atomic(README, render(README.read_text(encoding="utf-8"), RESULTS))
+    return True
 
 
 def render(readme: str, folder: Path = RESULTS) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kimi_mini import chat
+from kimi_mini import chat, ledger
 from kimi_mini.checkpoint import replacing
 from kimi_mini.model import KimiMini
 from kimi_mini.results import RESULTS, Log, read_json
@@ -36,7 +36,7 @@ def save_arrays(file: Path, **arrays: np.ndarray) -> None:
 
 
 def publish(run: Run) -> Path:
-    """Write run.json and the figures, and copy the checkpoints to data/checkpoints/.
+    """Write run.json, the figures and the tables of README, and copy the checkpoints to data/checkpoints/.
 
     A rehearsal (scale below 1) and a run in a folder of its own keep everything there: what is shipped is never
     replaced by less.
@@ -52,6 +52,7 @@ def publish(run: Run) -> Path:
         for name in SHIPPED:
             target = TOP / "data" / "checkpoints" / name
             shutil.copytree(run.folder / "checkpoints" / name, target, dirs_exist_ok=True)
+        ledger.update()
     return path
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from kimi_mini import evaluate, sft, synthesis
+from kimi_mini import evaluate, sft, synthesis, viz
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
-from kimi_mini.results import RESULTS, over_seeds
+from kimi_mini.results import RESULTS, Log, over_seeds
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
@@ -86,3 +86,13 @@ def row(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
     """A scoreboard entry over seeds: mean, 95% interval (t), tasks a seed."""
     value, low, high = over_seeds(values)
     return {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
+
+
+def finish(log: Log, title: str) -> None:
+    """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
+    path = log.save()
+    full = path.parent == RESULTS
+    folder = RESULTS.parent.parent / "figures" if full else path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    viz.scoreboard(log.more["scoreboard"], title=title).savefig(folder / f"{path.stem}.png", dpi=110)
+    print(path)

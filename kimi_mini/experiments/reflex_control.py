@@ -12,7 +12,7 @@ eighty, and at length 1 (one fact to recall, nothing to chain) it should come fa
 from __future__ import annotations
 
 from kimi_mini.evaluate import load_agent, trained_levels
-from kimi_mini.experiments.common import arguments, mean, pools, row, success, tune
+from kimi_mini.experiments.common import arguments, finish, mean, pools, row, success, tune
 from kimi_mini.pipeline import Plan
 from kimi_mini.results import Log
 from kimi_mini.synthesis import SOURCES, Source
@@ -52,7 +52,7 @@ def main() -> None:
         high=entry["high"], floor=0.30, at_most=True, figure="figures/chain_by_length.png",
         notebook="00_kimi_k2_on_one_page.ipynb",
     )  # fmt: skip
-    print(log.save())
+    finish(log, "Chains answered at once by a model trained on nothing else")
 
 
 if __name__ == "__main__":
