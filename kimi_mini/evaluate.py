@@ -51,7 +51,7 @@ def _row(name: str, family: str, levels: Sequence[int] | None = None, **options)
     return Row(name, family, tuple(levels or trained_levels(family)), **options)
 
 
-FULL = Limits(turn_tokens=64, turns=130, context=8000)
+FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
 
 ROWS = (
     *(_row(f"chain/thinking/{level}", "chain", [level]) for level in trained_levels("chain")),

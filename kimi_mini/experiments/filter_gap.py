@@ -20,9 +20,9 @@ from kimi_mini.results import Log
 from kimi_mini.synthesis import SOURCES, Trajectory
 
 FAMILIES = ("follow", "condition", "cheapest", "buy")
-TOKENS = 700_000
+TOKENS = 500_000
 MISTAKES = 0.6
-TASKS = 100  # a family, at each temperature
+TASKS = 60  # a family, at each temperature
 ARMS: dict[str, Callable[[Trajectory], bool]] = {
     "everything": lambda trajectory: True,
     "passed": lambda trajectory: trajectory.passed,
