@@ -5,6 +5,9 @@ says whether README is up to date. A claim that did not hold keeps its row, with
 """
 
 import argparse
+import ast
+import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,8 +41,33 @@ def update() -> bool:
 
 
 def render(readme: str, folder: Path = RESULTS) -> str:
-    """README text with both tables made anew. Raises KimiError on a missing marker or a bad log."""
-    return replace_between(replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder))
+    """README text with both tables, and the tree if it shows one, made anew. Raises KimiError on a missing marker or a
+    bad log."""
+    text = replace_between(replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder))
+    return replace_between(text, "tree", tree()) if "<!-- tree:begin -->" in text else text
+
+
+# --------------------------------------------------------------------------------------------------- tree
+PLACES = {
+    "notebooks/": "the course, in order; solutions/ beside it",
+    "data/": "text/, tokenizer/, checkpoints/ (base, tuned, final), results/: the log of every measured run",
+    "tests/": "unit, parity, mutant, agent, command-line and notebook tests",
+    "figures/": "every figure of this page and the notebooks, written by code",
+}
+
+
+def tree(root: Path = README.parent) -> str:
+    """Every module with the first sentence of its docstring."""
+    lines = [f"{name:16s} {text}" for name, text in PLACES.items()]
+    for path in sorted((root / "kimi_mini").rglob("*.py"), key=lambda path: (len(path.parts), path)):
+        if path.name == "__init__.py":
+            lines += ["", f"{path.parent.relative_to(root).as_posix()}/"]
+            continue
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        words = " ".join(docstring.split("\n\n")[0].split())
+        sentence = re.split(r"(?<=\w)\. ", words)[0]
+        lines.append(f"    {path.name:22s} {textwrap.shorten(sentence, 120, placeholder=' ...')}")
+    return "```\n" + "\n".join(lines) + "\n```"
 
 
 def replace_between(text: str, name: str, body: str) -> str:
