@@ -11,17 +11,15 @@ import os
 import random
 import sys
 import time
-from pathlib import Path
 
-from kimi_mini import agent, worlds
-from kimi_mini.errors import KimiError
+from kimi_mini import agent, evaluate, worlds
 from kimi_mini.model import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.trace_view import Piece, pieces
 from kimi_mini.worlds import Task
 
 COLOURS = {"user": "1", "thought": "35", "call": "34", "result": "33", "answer": "1;32", "note": "2", "error": "31"}
-LIMITS = agent.Limits(turn_tokens=160, turns=320, context=1536, manage=True)
+LIMITS = agent.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
 HELP = """\
   3             take task 3 of the list         new       other tasks, drawn from the held-out ones
   /think        think before acting             /reflex   answer at once, with an empty thought
@@ -46,7 +44,7 @@ FIRST_WORDS = {"follow": "follow", "if": "condition", "which": "cheapest", "buy"
 
 def main(args: argparse.Namespace) -> int:
     """Talk until the user leaves. args: checkpoint, reflex, seed. Raises KimiError without a usable checkpoint."""
-    talk = Talk(*load(args.checkpoint), thinking=not args.reflex, seed=args.seed)
+    talk = Talk(*evaluate.load_agent(args.checkpoint), thinking=not args.reflex, seed=args.seed)
     try:
         talk.welcome(args.checkpoint)
         while talk.handle(talk.read()):
@@ -54,23 +52,6 @@ def main(args: argparse.Namespace) -> int:
     except (EOFError, KeyboardInterrupt):
         print("\nbye")
     return 0
-
-
-def load(folder: str) -> tuple[KimiMini, Tokenizer]:
-    """Model and tokenizer of a checkpoint folder. Raises KimiError with what to do instead."""
-    if not Path(folder).is_dir():
-        raise KimiError(f"no checkpoint at {folder}: `make run` trains one, or name one with --checkpoint FOLDER")
-    try:
-        model, tokenizer = KimiMini.from_pretrained(folder), Tokenizer.load(folder)
-    except KimiError:
-        raise
-    except (FileNotFoundError, ValueError) as error:
-        raise KimiError(f"the checkpoint at {folder} is not usable: {error}") from error
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise KimiError(
-            f"the tokenizer at {folder} has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}"
-        )
-    return model, tokenizer
 
 
 class Talk:
@@ -175,7 +156,7 @@ class Talk:
             self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
             return
         policy.open([conversation], LIMITS.context)
-        shown = 1  # the system message needs no showing
+        shown = 1 if conversation.task in self.tasks else 2  # the user knows what was typed
         while True:
             for piece in pieces(conversation.messages[shown:]):
                 self.show(piece)
@@ -196,11 +177,14 @@ class Talk:
         why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns"}
         if conversation.finish in why:
             self.say("error", why[conversation.finish])
-        calls = f"{conversation.calls} calls, " if conversation.calls else ""
+        calls = {0: "", 1: "1 call, "}.get(conversation.calls, f"{conversation.calls} calls, ")
         self.say("note", f"{conversation.written} tokens written, {calls}{seconds:.1f} s")
         if conversation.task in self.tasks:  # of the user's own task nobody knows the right answer
             verdict = conversation.verdict()
             self.say("note", f"verifier: {'passed' if verdict.passed else 'FAILED'}, {verdict.evidence}")
+        elif conversation.task.family in ("condition", "buy"):
+            orders = conversation.environment.state.execute("SELECT count, item FROM orders").fetchall()
+            self.say("note", "orders in the shop: " + (", ".join(f"{n} {item}" for n, item in orders) or "none"))
         conversation.environment.close()
 
 

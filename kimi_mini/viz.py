@@ -12,7 +12,7 @@ Made for a projector: 13 points and up, the colours of Okabe and Ito, which colo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -58,8 +58,8 @@ def scoreboard(
     rows: name -> {value, low, high, n}; low and high may be None. Rows ending in "gap" are differences and get a
     panel of their own, around zero. floors: name -> the value to reach, drawn as a red tick.
     """
-    gaps = {name: row for name, row in rows.items() if name.endswith("gap")}
-    levels = {name: row for name, row in rows.items() if name not in gaps}
+    gaps = {name: rows[name] for name in _in_groups(rows) if name.endswith("gap")}
+    levels = {name: rows[name] for name in _in_groups(rows) if name not in gaps}
     if not levels and not gaps:
         raise ValueError("the scoreboard has no rows")
     panels = [part for part in (levels, gaps) if part]
@@ -76,6 +76,17 @@ def scoreboard(
             ax.set_xticks(np.linspace(0, 1, 6))
             ax.set_title(title + (" (red: floor to reach)" if floors else ""))
     return fig
+
+
+def _in_groups(names: Iterable[str]) -> list[str]:
+    """Groups stay in order of appearance, rows too; but the modes of thinking come first in theirs."""
+    groups, modes = list(dict.fromkeys(name.split("/")[0] for name in names)), list(MODES)
+
+    def place(name: str) -> tuple[int, int]:
+        group, _, row = name.partition("/")
+        return groups.index(group), modes.index(row) if row in modes else len(modes)
+
+    return sorted(names, key=place)
 
 
 def _slots(rows: Mapping) -> dict[str, float]:
@@ -125,7 +136,7 @@ CURVES = {"loss": "loss (nats a token)", "max_logit": "largest attention logit",
 
 
 @styled
-def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], smooth: int = 25) -> Figure:
+def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], smooth: int = 9) -> Figure:
     """Loss, largest attention logit and MaxVio of all stages, one after the other.
 
     curves: stage -> {loss, max_logit, max_violation: one number a point; tokens: since the last point}. A list that a
@@ -161,9 +172,9 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], smooth:
 
 def _thin_and_thick(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str, width: int) -> None:
     ax.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
-    if len(y) >= 2 * width:
-        mean = np.convolve(y, np.ones(width) / width, "valid")
-        ax.plot(x[width // 2 :][: len(mean)], mean, color=colour)
+    window = np.ones(min(width, len(y)))
+    mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")  # shorter at both ends
+    ax.plot(x, mean, color=colour)
 
 
 # -- comparisons ---------------------------------------------------------------------------------------
