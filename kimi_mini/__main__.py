@@ -66,7 +66,7 @@ def evaluate(args: argparse.Namespace) -> int | None:
 def bench(args: argparse.Namespace) -> int | None:
     from kimi_mini import bench
 
-    return bench.run(args)
+    return bench.main(args)
 
 
 def ledger(args: argparse.Namespace) -> int | None:

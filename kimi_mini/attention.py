@@ -1,11 +1,12 @@
-"""Multi-head latent attention (MLA): all heads read their keys and values out of one small latent vector per token.
+"""Multi-head latent attention (MLA): all heads read keys and values out of one small latent vector per token.
 
-Two forms of the same function. *Naive*: expand the latent into every head's key and value, then attend as usual
-(training, long prompts). *Absorbed*: move the expansion to the query side, attend in latent space (decoding): only the
-latent and one rotated key, shared by all heads, are ever cached.
+Two forms of the same function. *Naive*: expand the latent into every head's key and value, then attend as
+usual (training, long prompts). *Absorbed*: move the expansion to the query side, attend in latent space
+(decoding): only the latent and one rotated key, shared by all heads, are ever cached.
 
-The training form also returns what QK-Clip needs: the exact maximum of each head's scaled logits. Fused attention
-kernels never show those numbers, so `causal_attention` is written out, in blocks of rows that skip the masked half.
+The training form also returns what QK-Clip needs: the exact maximum of each head's scaled logits. Fused
+attention kernels never show those numbers, so `causal_attention` is written out, in blocks of rows that skip
+the masked half.
 
 Sources: DeepSeek-V3 report section 2.1.1 and inference code `MLA`; Kimi K2 report section 2.1 (QK-Clip).
 """
@@ -28,7 +29,7 @@ def future(rows: int, like: Tensor) -> Tensor:
 
 
 def scaled_scores(q: Tensor, k_t: Tensor, scale: float) -> Tensor:
-    """q (N, t, D) times k_t (N, D, S) times scale -> (N, t, S) fp32; for fp32 the scale costs no pass of its own."""
+    """q (N, t, D) times k_t (N, D, S) times scale -> (N, t, S) fp32, in one pass when q is fp32."""
     if q.dtype == torch.float32:
         return torch.baddbmm(q.new_empty(1, 1, 1), q, k_t, beta=0, alpha=scale)
     return torch.bmm(q, k_t).float().mul_(scale)
@@ -83,13 +84,13 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tenso
 
     q, k (B, H, T, Dq); v (B, H, T, Dv), any Dv; valid (B, T) bool marks query rows that count for the maximum
     (padding on the right is hidden from real rows by causality itself). Softmax in fp32.
-    Returns out (B, H, T, Dv) and max_logits (H,) fp32: the exact signed maximum over allowed pairs, -inf if no row is
-    valid, None when not `track`. No gradient flows through max_logits.
+    Returns out (B, H, T, Dv) and max_logits (H,) fp32: the exact signed maximum over allowed pairs, -inf if
+    no row is valid, None when not `track`. No gradient flows through max_logits.
     """
     b, h, t, _ = q.shape
     keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    out, row_max = _CausalAttention.apply(q.reshape(b * h, t, -1), k.reshape(b * h, t, -1), v.reshape(b * h, t, -1),
-                                          scale, track, keep)
+    flat = (x.reshape(b * h, t, -1) for x in (q, k, v))
+    out, row_max = _CausalAttention.apply(*flat, scale, track, keep)
     out = out.view(b, h, t, -1)
     if not track:
         return out, None
@@ -99,10 +100,12 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tenso
     return out, row_max.amax((0, 2))
 
 
-def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The textbook form: (out (B, H, T, Dv), weights (B, H, T, S)). mask (..., T, S) True = may look; None = causal.
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float,
+                    mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The textbook form: returns out (B, H, T, Dv) and weights (B, H, T, S).
 
-    For figures, tests and short chunks; it builds the whole (T, S) table.
+    mask (..., T, S): True = may look; None = causal. For figures, tests and short chunks; it builds the whole
+    (T, S) table.
     """
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if mask is None:
@@ -114,20 +117,20 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor 
 class LatentAttention(nn.Module):
     """MLA of one layer. Parameter names are those of the Hugging Face checkpoint.
 
-    `max_logits` (H,) fp32 is the running maximum of each head's scaled logits over training forward passes since
-    `reset_max_logits` (None when there was none): the S_h of QK-Clip, over micro-batches.
+    `max_logits` (H,) fp32 is the running maximum of each head's scaled logits over training forward passes
+    since `reset_max_logits` (None when there was none): the S_h of QK-Clip, over micro-batches.
     """
 
     def __init__(self, config: KimiConfig):
         super().__init__()
         c, heads = config, config.num_attention_heads
-        self.heads, self.nope, self.rope, self.value = heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
-        self.rank, self.scale = c.kv_lora_rank, softmax_scale(c)
+        self.nope, self.rope, self.value = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+        self.heads, self.rank, self.scale = heads, c.kv_lora_rank, softmax_scale(c)
         if c.q_lora_rank is None:
             self.q_proj = nn.Linear(c.hidden_size, heads * c.qk_head_dim, bias=False)
         else:
             self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=False)
-            self.q_a_layernorm = RMSNorm(c.q_lora_rank)  # both latent norms keep eps 1e-6, whatever the config says
+            self.q_a_layernorm = RMSNorm(c.q_lora_rank)  # latent norms: eps 1e-6, whatever the config says
             self.q_b_proj = nn.Linear(c.q_lora_rank, heads * c.qk_head_dim, bias=False)
         self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, c.latent_dim, bias=False)
         self.kv_a_layernorm = RMSNorm(c.kv_lora_rank)
@@ -136,7 +139,7 @@ class LatentAttention(nn.Module):
         self.has_q_lora, self.max_logits, self.last_weights = c.q_lora_rank is not None, None, None
 
     def queries(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, h), rotation (1 or B, T, d_r/2) -> q_nope (B, T, H, d_n), rotated q_rope (B, T, H, d_r)."""
+        """x (B, T, h), rotation (1 or B, T, d_r/2) -> q_nope (B, T, H, d_n), turned q_rope (B, T, H, d_r)."""
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.has_q_lora else self.q_proj(x)
         q_nope, q_rope = q.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], -1)
         return q_nope, apply_rope(q_rope, rotation[:, :, None])
@@ -147,7 +150,7 @@ class LatentAttention(nn.Module):
         return self.kv_a_layernorm(latent), apply_rope(k_rope, rotation)
 
     def expand(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent (B, S, r) and shared key (B, S, d_r) -> every head's k (B, H, S, d_n + d_r) and v (B, H, S, d_v)."""
+        """latent (B, S, r), shared key (B, S, d_r) -> all heads' k (B, H, S, d_n + d_r), v (B, H, S, d_v)."""
         k_nope, v = self.kv_b_proj(latent).unflatten(-1, (self.heads, -1)).split([self.nope, self.value], -1)
         k = torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.heads, -1)], -1)
         return k.transpose(1, 2), v.transpose(1, 2)
@@ -157,8 +160,8 @@ class LatentAttention(nn.Module):
         """x (B, T, h) -> (B, T, h).
 
         rotation (1 or B, T, d_r/2) complex. valid (B, T): rows that count for max_logits. cache: a view with
-        `append(latent) -> all latents so far`, `mask` and `fresh`, from generation.LatentCache. inspect keeps the attention
-        weights (B, H, T, T) in `last_weights`.
+        `append(latent) -> all latents so far`, `mask` and `fresh`, from generation.LatentCache. inspect keeps
+        the attention weights (B, H, T, T) in `last_weights`.
         """
         q = torch.cat(self.queries(x, rotation), -1).transpose(1, 2)  # (B, H, T, d_n + d_r)
         latent, k_rope = self.latents(x, rotation)
@@ -177,9 +180,10 @@ class LatentAttention(nn.Module):
     def record(self, max_logits: Tensor | None) -> None:
         """Take a new per-head maximum (H,) into the running one."""
         if max_logits is not None:
-            self.max_logits = max_logits if self.max_logits is None else torch.maximum(self.max_logits, max_logits)
+            before = self.max_logits
+            self.max_logits = max_logits if before is None else torch.maximum(before, max_logits)
 
-    # ---- with a cache --------------------------------------------------------------------------------------------
+    # ---- with a cache ----------------------------------------------------------------------------------
 
     def attend_cache(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
         """q (B, H, T, d_n + d_r) over cached latents (B, S, r + d_r); the cheaper of the two forms.
@@ -200,7 +204,8 @@ class LatentAttention(nn.Module):
 
     def attend_absorbed(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
         """Fold W_UK into the query and W_UV into the result; scores and context stay in latent space."""
-        to_key, to_value = self.kv_b_proj.weight.unflatten(0, (self.heads, -1)).split([self.nope, self.value], 1)
+        per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # (H, d_n + d_v, r)
+        to_key, to_value = per_head.split([self.nope, self.value], 1)
         q_nope, q_rope = q.split([self.nope, self.rope], -1)
         q = torch.cat([q_nope @ to_key, q_rope], -1)  # (B, H, T, r + d_r): to_key is (H, d_n, r)
         scores = (q @ latents[:, None].transpose(-1, -2)).float() * self.scale  # (B, H, T, S)

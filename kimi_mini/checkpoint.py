@@ -1,7 +1,8 @@
-"""A checkpoint folder IS a Hugging Face folder: config.json, model.safetensors (one key per expert), tokenizer files.
+"""A checkpoint folder IS a Hugging Face folder: config.json, model.safetensors, tokenizer files.
 
-In memory the routed experts of a layer are 3-D tensors; on disk each expert has its own keys, as on the hub. Files are
-written beside their place and then renamed, so that a full disk or a kill leaves the old folder as it was.
+In memory the routed experts of a layer are 3-D tensors; on disk each expert has its own keys, as on the hub.
+Files are written beside their place and then renamed, so that a full disk or a kill leaves the old folder as
+it was.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
 
 
 def to_disk_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """3-D experts (E, out, in) -> one `experts.{j}.gate_proj.weight` (out, in) per expert; all else unchanged."""
+    """3-D experts (E, out, in) -> one `experts.{j}.gate_proj.weight` (out, in) each; the rest unchanged."""
     disk = {}
     for key, value in state.items():
         match = STACKED.fullmatch(key)
         if match:
-            disk.update({f"{match[1]}.{j}.{match[2]}.weight": expert.clone() for j, expert in enumerate(value)})
+            for j, expert in enumerate(value):
+                disk[f"{match[1]}.{j}.{match[2]}.weight"] = expert.clone()
         else:
             disk[key] = value.contiguous()
     return disk
 
 
 def to_memory_keys(disk: dict[str, Tensor], config: KimiConfig) -> dict[str, Tensor]:
-    """The other way round. Also reads transformers 5's in-memory form (`gate_up_proj`, `down_proj` stacked) and leaves
-    out multi-token-prediction layers (`model.layers.{num_hidden_layers}` and beyond)."""
+    """The other way round. Also reads transformers 5's in-memory form (`gate_up_proj`, `down_proj` stacked)
+    and leaves out multi-token-prediction layers (`model.layers.{num_hidden_layers}` and beyond)."""
     state, experts = {}, {}
     for key, value in disk.items():
         layer = re.match(r"model\.layers\.(\d+)\.", key)
-        if layer and int(layer[1]) >= config.num_hidden_layers or key.endswith("rotary_emb.inv_freq"):
+        if (layer and int(layer[1]) >= config.num_hidden_layers) or key.endswith("rotary_emb.inv_freq"):
             continue
         match = EXPERT.fullmatch(key)
         if match:
@@ -63,7 +65,7 @@ def to_memory_keys(disk: dict[str, Tensor], config: KimiConfig) -> dict[str, Ten
 
 def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor],
                 tokenizer_files: list[str | Path] = ()) -> None:
-    """Write the folder (made if need be). Each file appears whole or not at all. OSError when the disk refuses."""
+    """Write the folder. Each file appears whole or not at all; OSError when the disk refuses."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu() for k, v in state.items()}
@@ -81,7 +83,7 @@ def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor]
 
 
 class replacing:
-    """Context: gives a temporary path beside `path`; on success it takes path's place, on failure it is removed."""
+    """Context: a temporary path beside `path` that takes its place on success and is removed on failure."""
 
     def __init__(self, path: Path):
         self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -97,10 +99,10 @@ class replacing:
 
 
 def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[KimiConfig, dict[str, Tensor]]:
-    """Config and state dict (in-memory keys) of a folder, one file or sharded; dtype None keeps what is stored.
+    """Config and state dict (in-memory keys) of a folder, sharded or not; dtype None keeps what is stored.
 
-    FileNotFoundError when config.json or weights are missing; ValueError when a file is damaged, quantised, or does not
-    fit the config. The router bias is always fp32.
+    FileNotFoundError when config.json or weights are missing; ValueError when a file is damaged, quantised,
+    or does not fit the config. The router bias is always fp32.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,9 +1,10 @@
 """The shape of a model: every number that decides its size, under the names that Hugging Face uses.
 
-A `KimiConfig` reads and writes the `config.json` of a DeepSeek-V3 / Kimi K2 checkpoint, and counts what such a model
-costs (parameters, FLOPs, KV cache) without building it.
+A `KimiConfig` reads and writes the `config.json` of a DeepSeek-V3 / Kimi K2 checkpoint, and counts what such
+a model costs (parameters, FLOPs, KV cache) without building it.
 
-Sources: Kimi K2 report (arXiv 2507.20534) table 2; DeepSeek-V3 report (2412.19437); Moonlight report (2502.16982).
+Sources: Kimi K2 report (arXiv 2507.20534) table 2; DeepSeek-V3 report (2412.19437); Moonlight report
+(2502.16982).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ YARN = {"type": "yarn", "original_max_position_embeddings": 4096, "mscale": 1.0,
 class KimiConfig:
     """Field names are those of the Hugging Face config; the defaults are the `nano` preset.
 
-    q_lora_rank None means a plain `q_proj` (Moonlight). rope_scaling is None or a YaRN dict with the keys factor,
-    original_max_position_embeddings, beta_fast, beta_slow, mscale, mscale_all_dim.
-    Raises ValueError for sizes that cannot work together.
+    q_lora_rank None means a plain `q_proj` (Moonlight). rope_scaling is None or a YaRN dict with the keys
+    factor, original_max_position_embeddings, beta_fast, beta_slow, mscale, mscale_all_dim. Raises ValueError
+    for sizes that cannot work together.
     """
 
     vocab_size: int = 1024
@@ -70,7 +71,8 @@ class KimiConfig:
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.rope_scaling is not None:  # one spelling, and a copy of our own
-            rest = {k: v for k, v in self.rope_scaling.items() if k not in ("type", "rope_type", "rope_theta")}
+            other = self.rope_scaling.keys() - {"type", "rope_type", "rope_theta"}
+            rest = {k: v for k, v in self.rope_scaling.items() if k in other}
             self.rope_scaling = {"type": _rope_type(self.rope_scaling), **rest}
         self._check()
 
@@ -86,7 +88,8 @@ class KimiConfig:
             "attention_dropout must be 0": self.attention_dropout != 0,
             "moe_layer_freq must be 1": self.moe_layer_freq != 1,
             "qk_rope_head_dim must be even": self.qk_rope_head_dim % 2 != 0,
-            "num_experts_per_tok must not exceed n_routed_experts": self.num_experts_per_tok > self.n_routed_experts,
+            "num_experts_per_tok must not exceed n_routed_experts":
+                self.num_experts_per_tok > self.n_routed_experts,
             "n_group must divide n_routed_experts": self.n_routed_experts % max(self.n_group, 1) != 0,
             "topk_group must lie between 1 and n_group": not 1 <= self.topk_group <= self.n_group,
             "n_group > 1 needs at least two experts a group":
@@ -100,11 +103,9 @@ class KimiConfig:
             if broken:
                 raise ValueError(f"KimiConfig: {rule}")
 
-    # ---- presets -------------------------------------------------------------------------------------------------
-
     @classmethod
     def preset(cls, name: str, **overrides) -> KimiConfig:
-        """One of `PRESETS` by name, with fields replaced; ValueError lists the names when there is none such."""
+        """One of `PRESETS`, with fields replaced. ValueError lists the names for any other."""
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of: {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **overrides})
@@ -112,8 +113,6 @@ class KimiConfig:
     def replace(self, **overrides) -> KimiConfig:
         """A copy with some fields replaced (and checked again)."""
         return replace(self, **overrides)
-
-    # ---- the shape of a layer ------------------------------------------------------------------------------------
 
     @property
     def qk_head_dim(self) -> int:
@@ -128,8 +127,6 @@ class KimiConfig:
     def is_moe_layer(self, layer: int) -> bool:
         """The first `first_k_dense_replace` layers are dense, all others route."""
         return layer >= self.first_k_dense_replace
-
-    # ---- accounting ----------------------------------------------------------------------------------------------
 
     def count_parameters(self) -> ParameterCount:
         """Parameters of the whole model, without building it. The router bias is a buffer and not counted."""
@@ -155,43 +152,46 @@ class KimiConfig:
         )
 
     def flops_per_token(self, context: int) -> int:
-        """Forward FLOPs for one token that attends to `context` keys, naive attention; training costs three times this.
+        """Forward FLOPs for one token that attends to `context` keys, naive attention; training costs three
+        times this.
 
         A multiply-add counts two. The embedding is a look-up and costs nothing; the head is a matmul.
         """
         count = self.count_parameters()
-        matmuls = count.activated - count.embeddings - count.norms + (count.embeddings if self.tie_word_embeddings else 0)
-        attention = self.num_hidden_layers * self.num_attention_heads * (self.qk_head_dim + self.v_head_dim) * context
-        return 2 * (matmuls + attention)
+        matmuls = count.activated_with_head - count.norms
+        per_key = self.num_hidden_layers * self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)
+        return 2 * (matmuls + per_key * context)
 
     def kv_cache_bytes_per_token(self, bytes_per_element: int = 2, kind: str = "mla", groups: int = 8) -> int:
         """Cache of one token over all layers. kind: "mla" the latent; "mha" every head's key and value;
         "gqa" `groups` key-value heads; "mqa" one."""
         head = self.qk_head_dim + self.v_head_dim
-        elements = {"mla": self.latent_dim, "mha": self.num_attention_heads * head, "gqa": groups * head, "mqa": head}
+        elements = {"mla": self.latent_dim, "mha": self.num_attention_heads * head,
+                    "gqa": groups * head, "mqa": head}
         if kind not in elements:
             raise ValueError(f"unknown kind of cache {kind!r}; choose one of: {', '.join(elements)}")
         return self.num_hidden_layers * elements[kind] * bytes_per_element
 
-    # ---- config.json ---------------------------------------------------------------------------------------------
-
     def to_dict(self) -> dict:
         """The config.json of a Hugging Face DeepSeek-V3 folder."""
         values = asdict(self)
-        return {"architectures": ["DeepseekV3ForCausalLM"], **values, "rope_interleave": True, "use_cache": True}
+        return {"architectures": ["DeepseekV3ForCausalLM"], **values, "rope_interleave": True,
+                "use_cache": True}
 
     @classmethod
     def from_dict(cls, values: dict) -> KimiConfig:
-        """From a config.json. Keys we do not know are ignored; fields it leaves out take transformers' defaults for
-        DeepSeek-V3 where those differ from ours. Understands transformers 4 (`rope_theta`, `rope_scaling`) and 5
-        (`rope_parameters`). ValueError for another model family or for half-split RoPE."""
+        """From a config.json. Keys we do not know are ignored; fields it leaves out take transformers'
+        defaults for DeepSeek-V3 where those differ from ours. Understands transformers 4 (`rope_theta`,
+        `rope_scaling`) and 5 (`rope_parameters`). ValueError for another model family or for half-split
+        RoPE."""
         if values.get("model_type", "deepseek_v3") not in ("deepseek_v3", "kimi_k2"):
-            raise BadFile(f"config.json is of model_type {values['model_type']!r}; this reads deepseek_v3 and kimi_k2")
+            family = values["model_type"]
+            raise BadFile(f"config.json is of model_type {family!r}; this reads deepseek_v3 and kimi_k2")
         if values.get("rope_interleave") is False:
             raise BadFile("config.json says rope_interleave false; this reads interleaved RoPE only")
         known = {f.name for f in fields(cls)}
-        settings = {**HF_DEFAULTS, **{k: v for k, v in values.items() if k in known}, **_rope_settings(values)}
-        return cls(**settings)
+        given = {k: v for k, v in values.items() if k in known}
+        return cls(**{**HF_DEFAULTS, **given, **_rope_settings(values)})
 
     def save(self, path: str | Path) -> None:
         """Write config.json (a file, or a folder that gets one)."""
@@ -201,7 +201,7 @@ class KimiConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> KimiConfig:
-        """Read config.json (a file, or the folder that holds it). FileNotFoundError or ValueError in one line."""
+        """Read config.json (a file, or the folder that holds it). FileNotFoundError or ValueError."""
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
         if not path.exists():
@@ -266,42 +266,35 @@ class ParameterCount:
         return self.activated_without_embeddings + self.embeddings + self.head
 
 
-HF_DEFAULTS = dict(
-    vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048, num_hidden_layers=61,
-    num_attention_heads=128, n_routed_experts=256, routed_scaling_factor=2.5, kv_lora_rank=512, q_lora_rank=1536,
-    qk_rope_head_dim=64, v_head_dim=128, qk_nope_head_dim=128, n_group=8, topk_group=4, num_experts_per_tok=8,
-    first_k_dense_replace=3, max_position_embeddings=4096, rope_theta=10000.0, bos_token_id=0, eos_token_id=1,
+HF_DEFAULTS = dict(  # DeepSeek-V3 as transformers' config class has it
+    vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048,
+    num_hidden_layers=61, first_k_dense_replace=3, num_attention_heads=128, q_lora_rank=1536,
+    kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, n_routed_experts=256,
+    num_experts_per_tok=8, n_group=8, topk_group=4, routed_scaling_factor=2.5, rope_theta=10000.0,
+    max_position_embeddings=4096, bos_token_id=0, eos_token_id=1,
 )
+KIMI = dict(vocab_size=163840, bos_token_id=163584, eos_token_id=163585, pad_token_id=163839,
+            first_k_dense_replace=1, n_group=1, topk_group=1, rope_theta=50000.0)  # what Kimi's models share
 
 PRESETS = {
-    # Two CPU cores: 16-byte rows everywhere (60 * 4 bytes), which grouped_mm needs.
+    # Two CPU cores: rows of whole 16 bytes everywhere (60 * 4), which grouped_mm needs.
     "nano": dict(),
     # One GPU. The dense layer is as wide as the experts that a token sees: (6 + 1) * 256.
     "mini": dict(
-        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1792, moe_intermediate_size=256,
-        n_routed_experts=64, num_experts_per_tok=6, routed_scaling_factor=2.446, q_lora_rank=192, kv_lora_rank=128,
-        qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64,
+        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1792,
+        moe_intermediate_size=256, n_routed_experts=64, num_experts_per_tok=6, routed_scaling_factor=2.446,
+        q_lora_rank=192, kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64,
     ),
-    "moonlight_16b": dict(
-        vocab_size=163840, hidden_size=2048, intermediate_size=11264, moe_intermediate_size=1408, num_hidden_layers=27,
+    "moonlight_16b": HF_DEFAULTS | KIMI | dict(
+        hidden_size=2048, intermediate_size=11264, moe_intermediate_size=1408, num_hidden_layers=27,
         num_attention_heads=16, n_shared_experts=2, n_routed_experts=64, num_experts_per_tok=6,
-        routed_scaling_factor=2.446, q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
-        v_head_dim=128, rms_norm_eps=1e-5, max_position_embeddings=8192,
-        bos_token_id=163584, eos_token_id=163585, pad_token_id=163839,
+        routed_scaling_factor=2.446, q_lora_rank=None, rms_norm_eps=1e-5, max_position_embeddings=8192,
     ),
-    "k2": dict(
-        vocab_size=163840, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048, num_hidden_layers=61,
-        num_attention_heads=64, n_routed_experts=384, num_experts_per_tok=8, routed_scaling_factor=2.827,
-        q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128,
-        max_position_embeddings=131072, rope_scaling={**YARN, "factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0},
-        bos_token_id=163584, eos_token_id=163585, pad_token_id=163839, model_type="kimi_k2",
+    "k2": HF_DEFAULTS | KIMI | dict(
+        num_attention_heads=64, n_routed_experts=384, routed_scaling_factor=2.827, model_type="kimi_k2",
+        max_position_embeddings=131072, rope_scaling=YARN | dict(factor=32.0, beta_fast=1.0, beta_slow=1.0),
     ),
-    "deepseek_v3": dict(
-        vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048, num_hidden_layers=61,
-        num_attention_heads=128, n_routed_experts=256, num_experts_per_tok=8, routed_scaling_factor=2.5,
-        n_group=8, topk_group=4, first_k_dense_replace=3, q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128,
-        qk_rope_head_dim=64, v_head_dim=128, max_position_embeddings=163840, rope_theta=10000.0,
-        rope_scaling={**YARN, "factor": 40.0, "beta_fast": 32.0, "beta_slow": 1.0},
-        bos_token_id=0, eos_token_id=1,
+    "deepseek_v3": HF_DEFAULTS | dict(
+        max_position_embeddings=163840, rope_scaling=YARN | dict(factor=40.0, beta_fast=32.0, beta_slow=1.0),
     ),
 }

@@ -1,10 +1,11 @@
 """One token at a time, fast: the matrices of a small model multiplied together ahead of time.
 
-Decoding a tiny model costs more in calls than in arithmetic. Absorbed attention says that W_UK can move to the query and
-W_UV to the output; here both are really multiplied into their neighbours, so that one matrix turns a token into every
-head's latent query and the latent to cache, and one turns all latent contexts into the layer's output. Norm weights and
-the softmax scale go into the matrices as well. All routed experts of a layer and the shared one lie side by side as one
-wide MLP whose unchosen parts are multiplied by zero: more arithmetic, two calls.
+Decoding a tiny model costs more in calls than in arithmetic. Absorbed attention says that W_UK can move to
+the query and W_UV to the output; here both are really multiplied into their neighbours, so that one matrix
+turns a token into every head's latent query and the latent to cache, and one turns all latent contexts into
+the layer's output. Norm weights and the softmax scale go into the matrices as well. All routed experts of a
+layer and the shared one lie side by side as one wide MLP whose unchosen parts are multiplied by zero: more
+arithmetic, two calls.
 
 A `FoldedModel` is a snapshot: make a new one when the weights have changed. fp32 only.
 """
@@ -15,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FOLD_LIMIT = 2 ** 21       # numbers in one folded matrix: beyond, folding costs more memory traffic than it saves
-DENSE_LIMIT = 25_000_000   # multiply-adds of all experts on all rows: beyond, sorting tokens by expert is faster
+FOLD_LIMIT = 2 ** 21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
+DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
 
 
 def foldable(model) -> bool:
@@ -29,8 +30,8 @@ def foldable(model) -> bool:
 
 def unit(x: Tensor, eps: float) -> Tensor:
     """RMSNorm without its weight: x (..., D) / sqrt(mean(x^2) + eps)."""
-    factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    return x * factor
+    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    return x * squares.mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
 
 
 class FoldedAttention:
@@ -41,32 +42,32 @@ class FoldedAttention:
         self.eps, self.heads, self.rank, self.q_rank = norm.eps, a.heads, a.rank, None
         to_key, to_value = a.kv_b_proj.weight.unflatten(0, (a.heads, -1)).split([a.nope, a.value], 1)
         query = a.q_b_proj.weight * a.q_a_layernorm.weight if a.has_q_lora else a.q_proj.weight * norm.weight
-        nope, rope = query.unflatten(0, (a.heads, -1)).split([a.nope, a.rope], 1)    # (H, d_n, in), (H, d_r, in)
-        absorbed = torch.cat([to_key.transpose(1, 2) @ nope, rope], 1) * a.scale     # (H, r + d_r, in)
-        latent = a.kv_a_proj_with_mqa.weight * norm.weight                           # (r + d_r, h)
+        nope, rope = query.unflatten(0, (a.heads, -1)).split([a.nope, a.rope], 1)  # (H, d_n or d_r, in)
+        absorbed = torch.cat([to_key.transpose(1, 2) @ nope, rope], 1) * a.scale  # (H, r + d_r, in)
+        latent = a.kv_a_proj_with_mqa.weight * norm.weight  # (r + d_r, h)
         if a.has_q_lora:
             self.q_rank = len(a.q_a_proj.weight)
             self.w_in = torch.cat([a.q_a_proj.weight * norm.weight, latent]).T.contiguous()
-            self.w_query = absorbed.flatten(0, 1).T.contiguous()                     # (q_rank, H * (r + d_r))
+            self.w_query = absorbed.flatten(0, 1).T.contiguous()  # (q_rank, H * (r + d_r))
         else:
-            self.w_in = torch.cat([absorbed.flatten(0, 1), latent]).T.contiguous()   # (h, (H + 1) * (r + d_r))
+            self.w_in = torch.cat([absorbed.flatten(0, 1), latent]).T.contiguous()  # (h, (H + 1) * (r + d_r))
         self.latent_norm = a.kv_a_layernorm.weight
-        output = a.o_proj.weight.unflatten(1, (a.heads, -1)).transpose(0, 1) @ to_value   # (H, h, r)
-        self.w_out = output.transpose(1, 2).flatten(0, 1).contiguous()               # (H * r, h)
+        output = a.o_proj.weight.unflatten(1, (a.heads, -1)).transpose(0, 1) @ to_value  # (H, h, r)
+        self.w_out = output.transpose(1, 2).flatten(0, 1).contiguous()  # (H * r, h)
 
     def __call__(self, x: Tensor, rotation: Tensor, store: Tensor, step: Step) -> Tensor:
         """x (N, h), rotation (N, 1, d_r/2) complex, store (rows, slots, r + d_r): this layer's cache."""
         y = unit(x, self.eps) @ self.w_in
         if self.q_rank is not None:
             y = torch.cat([unit(y[:, :self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank:]], 1)
-        y = y.view(len(x), self.heads + 1, -1)                                       # heads' queries, then the latent
+        y = y.view(len(x), self.heads + 1, -1)  # (N, H + 1, r + d_r): queries, then the latent
         torch.view_as_complex(y[..., self.rank:].unflatten(-1, (-1, 2))).mul_(rotation)
         latent = y[:, -1, :self.rank]
         latent.copy_(unit(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = store[:, :step.seen] if step.all_rows else store[:, :step.seen][step.rows]   # (N, S, r + d_r)
-        weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)   # (N, H, S)
-        context = torch.bmm(weights, seen[..., :self.rank])                          # (N, H, r)
+        seen = store[:, :step.seen] if step.all_rows else store[:, :step.seen][step.rows]  # (N, S, r + d_r)
+        weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
+        context = torch.bmm(weights, seen[..., :self.rank])  # (N, H, r)
         return torch.addmm(x, context.flatten(1), self.w_out)
 
 
@@ -96,14 +97,16 @@ class FoldedMLP:
 
 
 class FoldedMoE:
-    """x -> x + moe(norm(x)): router, routed and shared experts as two matrices; many rows take the sorted path."""
+    """x -> x + moe(norm(x)): router, routed and shared experts as two matrices; many rows take the sorted
+    path."""
 
     def __init__(self, layer):
         norm, moe = layer.post_attention_layernorm, layer.mlp
         e, width, h = moe.experts.gate_proj.shape
         shared = 0 if moe.shared_experts is None else len(moe.shared_experts.gate_proj.weight) // width
         self.norm, self.moe, self.experts, self.blocks, self.width = norm, moe, e, e + shared, width
-        self.most_rows = DENSE_LIMIT // (3 * self.blocks * width * h) if self.blocks * width * h <= FOLD_LIMIT else 0
+        size = self.blocks * width * h
+        self.most_rows = DENSE_LIMIT // (3 * size) if size <= FOLD_LIMIT else 0
         if not self.most_rows:
             return
         gate, up, down = ([getattr(moe.experts, f"{name}_proj")] for name in ("gate", "up", "down"))
@@ -112,10 +115,10 @@ class FoldedMoE:
             up.append(moe.shared_experts.up_proj.weight.unflatten(0, (shared, width)))
             down.append(moe.shared_experts.down_proj.weight.unflatten(1, (shared, width)).transpose(0, 1))
         columns = [moe.gate.weight, torch.cat(gate).flatten(0, 1), torch.cat(up).flatten(0, 1)]
-        self.w_in = (torch.cat(columns) * norm.weight).T.contiguous()                # (h, E + 2 * blocks * width)
-        self.w_out = torch.cat(down).transpose(1, 2).flatten(0, 1).contiguous()      # (blocks * width, h)
+        self.w_in = (torch.cat(columns) * norm.weight).T.contiguous()  # (h, E + 2 * blocks * width)
+        self.w_out = torch.cat(down).transpose(1, 2).flatten(0, 1).contiguous()  # (blocks * width, h)
         self.template = torch.zeros(1, self.blocks, device=self.w_in.device)
-        self.template[:, e:] = 1.0                                                   # the shared blocks' weight
+        self.template[:, e:] = 1.0  # the shared blocks' weight
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) > self.most_rows:
@@ -124,7 +127,7 @@ class FoldedMoE:
         y = unit(x, self.norm.eps) @ self.w_in
         logits, gate, up = y.split([self.experts, self.blocks * self.width, self.blocks * self.width], 1)
         indices, weights = router.weigh(logits.sigmoid())
-        gates = self.template.expand(len(x), -1).scatter(1, indices, weights)        # (N, blocks)
+        gates = self.template.expand(len(x), -1).scatter(1, indices, weights)  # (N, blocks)
         hidden = F.silu(gate).mul_(up).view(len(x), self.blocks, self.width).mul_(gates[:, :, None])
         return torch.addmm(x, hidden.flatten(1), self.w_out)
 

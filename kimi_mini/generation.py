@@ -14,8 +14,9 @@ from .folded import FoldedModel, Step, foldable
 class LatentCache:
     """Latents of every layer: (L, rows, max_length + 1, r + d_r). The last slot takes what padding writes.
 
-    `begin(counts)` announces a chunk, `layer(i).append` stores its latents, `finish()` makes them count. `lengths` is
-    (rows,) long; the same numbers as a list, `host_lengths`, spare the loop from asking the device.
+    `begin(counts)` announces a chunk, `layer(i).append` stores its latents, `finish()` makes them count.
+    `lengths` is (rows,) long; the same numbers as a list, `host_lengths`, spare the loop from asking the
+    device.
     """
 
     def __init__(self, config, rows: int, max_length: int, device=None, dtype=torch.float32):
@@ -25,10 +26,12 @@ class LatentCache:
         self.set_lengths([0] * rows)
 
     def set_lengths(self, lengths: list[int]) -> None:
-        """The first lengths[i] slots of row i count. `bias` (rows, slots) is 0 there, -inf elsewhere, and 0 in slot 0."""
+        """The first lengths[i] slots of row i count. `bias` (rows, slots) is 0 there, -inf elsewhere, and 0
+        in slot 0."""
         self.host_lengths = lengths
         self.lengths = torch.tensor(lengths, dtype=torch.long, device=self.store.device)
-        hidden = torch.arange(self.max_length + 1, device=self.store.device) >= self.lengths[:, None].clamp(min=1)
+        slots = torch.arange(self.max_length + 1, device=self.store.device)
+        hidden = slots >= self.lengths[:, None].clamp(min=1)
         self.bias = torch.zeros(hidden.shape, device=self.store.device).masked_fill_(hidden, float("-inf"))
 
     def ends(self, counts: list[int]) -> list[int]:
@@ -44,12 +47,12 @@ class LatentCache:
         self.pending_ends = self.ends(counts)
         self.fresh = not any(self.host_lengths)          # nothing cached yet: the chunk attends to itself
         offsets, counts = torch.arange(width, device=device), torch.tensor(counts, device=device)
-        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)       # (rows, width)
+        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)  # (rows, width)
         self.slots = self.positions.masked_fill(offsets >= counts[:, None], self.max_length)
         self.rows = torch.arange(len(counts), device=device)[:, None]
         self.seen = max(self.pending_ends)
         keys = torch.arange(self.seen, device=device)
-        self.mask = (keys <= self.positions[:, :, None])[:, None]                                # (rows, 1, width, seen)
+        self.mask = (keys <= self.positions[:, :, None])[:, None]  # (rows, 1, width, seen)
 
     def finish(self) -> None:
         """The announced tokens now count."""
@@ -60,7 +63,8 @@ class LatentCache:
         return LayerView(self, index)
 
     def begin_step(self, rows: list[int]) -> Step:
-        """One more token for each of `rows`; it counts at once. The positions are `lengths[rows]` of before."""
+        """One more token for each of `rows`; it counts at once. The positions are `lengths[rows]` of
+        before."""
         counts = [0] * len(self.host_lengths)
         for row in rows:
             counts[row] = 1
@@ -83,7 +87,8 @@ class LatentCache:
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order."""
-        self.store = self.store.index_select(1, torch.tensor(rows, dtype=torch.long, device=self.store.device))
+        index = torch.tensor(rows, dtype=torch.long, device=self.store.device)
+        self.store = self.store.index_select(1, index)
         self.set_lengths([self.host_lengths[row] for row in rows])
 
 
@@ -94,7 +99,8 @@ class LayerView:
         self.cache, self.store, self.mask, self.fresh = cache, cache.store[index], cache.mask, cache.fresh
 
     def append(self, latents: Tensor) -> Tensor:
-        """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r + d_r)."""
+        """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r
+        + d_r)."""
         self.store[self.cache.rows, self.cache.slots] = latents
         return self.store[:, :self.cache.seen]
 
@@ -102,18 +108,18 @@ class LayerView:
 class Decoder:
     """Feeds rows of different lengths to a model, a chunk or a token at a time.
 
-    Small fp32 models decode single tokens with folded matrices (folded.py), a snapshot taken here: make a new Decoder
-    after the weights have changed.
+    Small fp32 models decode single tokens with folded matrices (folded.py), a snapshot taken here: make a new
+    Decoder after the weights have changed.
     """
 
     def __init__(self, model, rows: int, max_length: int):
         limit = model.config.max_position_embeddings
         if max_length > limit:
             raise ValueError(f"max_length {max_length} exceeds max_position_embeddings {limit}")
-        weight = model.lm_head.weight
-        self.model, self.cache = model, LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
+        weight, self.model = model.lm_head.weight, model
+        self.cache = LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
         self.folded = FoldedModel(model) if foldable(model) else None
-        self.table = model.rotation(max_length, weight.device)[:, None]                          # (max_length, 1, d_r/2)
+        self.table = model.rotation(max_length, weight.device)[:, None]  # (max_length, 1, d_r/2)
 
     @property
     def lengths(self) -> Tensor:
@@ -122,8 +128,8 @@ class Decoder:
 
     @torch.no_grad()
     def extend(self, tokens: list[list[int]]) -> Tensor:
-        """Feed row i its own new tokens[i]; return the next-token logits (rows, V) fp32. An empty list leaves a row as
-        it was, and its logits are zeros."""
+        """Feed row i its own new tokens[i]; return the next-token logits (rows, V) fp32. An empty list leaves
+        a row as it was, and its logits are zeros."""
         counts = [len(chunk) for chunk in tokens]
         if len(counts) != len(self.cache.host_lengths):
             raise ValueError(f"the decoder has {len(self.cache.host_lengths)} rows, got {len(counts)} chunks")
@@ -155,7 +161,7 @@ class Decoder:
         padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
         self.cache.begin(counts)
         self.model.eval()
-        hidden = self.model.hidden_states(padded, cache=self.cache)                              # (rows, width, h)
+        hidden = self.model.hidden_states(padded, cache=self.cache)  # (rows, width, h)
         self.model.train(was_training)
         self.cache.finish()
         last = torch.tensor([max(n - 1, 0) for n in counts], device=device)
@@ -170,8 +176,10 @@ class Decoder:
         self.cache.select(rows.tolist() if isinstance(rows, Tensor) else list(rows))
 
 
-def sample(logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """logits (rows, V) -> ids (rows,) long and their log-probabilities (rows,) fp32 under softmax(logits / temperature).
+def sample(logits: Tensor, temperature: float = 1.0,
+           generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """logits (rows, V) -> ids (rows,) long and their log-probabilities (rows,) fp32 under softmax(logits /
+    temperature).
 
     temperature 0 takes the best token; its log-probability is then that of temperature 1.
     """
@@ -180,10 +188,11 @@ def sample(logits: Tensor, temperature: float = 1.0, generator: torch.Generator 
     logprobs = (logits.float() / temperature if temperature > 0 else logits.float()).log_softmax(-1)
     if temperature == 0:
         ids = logits.argmax(-1)
-    else:  # invert the cumulative distribution: one uniform number a row, where multinomial draws one for each token
+    else:  # invert the cumulative distribution: one uniform number a row; multinomial draws one a token
         cumulative = logprobs.double().exp().cumsum(-1)
         dice = torch.rand(len(logits), 1, generator=generator, device=logits.device, dtype=torch.float64)
-        ids = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+        ids = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True).squeeze(-1)
+        ids.clamp_(max=logits.shape[-1] - 1)
     return ids, logprobs.gather(-1, ids[:, None]).squeeze(-1)
 
 
@@ -192,8 +201,8 @@ def generate(model, input_ids: Tensor, max_new_tokens: int, temperature: float =
              eos_token_id: int | list[int] | None = None, generator: torch.Generator | None = None) -> Tensor:
     """Continue every row of input_ids (B, T) by up to max_new_tokens: (B, T + new).
 
-    eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and generation
-    ends when all rows have.
+    eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and
+    generation ends when all rows have.
     """
     config = model.config
     eos = config.eos_token_id if eos_token_id is None else eos_token_id

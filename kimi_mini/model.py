@@ -1,7 +1,7 @@
 """KimiMini: embedding, pre-norm layers of latent attention and experts, final norm, untied head.
 
-The module tree and the state-dict keys are those of Hugging Face's `DeepseekV3ForCausalLM`, with the routed experts of a
-layer as three 3-D tensors (`mlp.experts.gate_proj` (E, width, h), ...).
+The module tree and the state-dict keys are those of Hugging Face's `DeepseekV3ForCausalLM`, with the routed
+experts of a layer as three 3-D tensors (`mlp.experts.gate_proj` (E, width, h), ...).
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from torch import Tensor, nn
 from . import checkpoint, generation
 from .attention import LatentAttention
 from .config import KimiConfig
+from .errors import BadFile
 from .moe import MLP, Experts, MoE, Router
 from .norm import RMSNorm
 from .rope import RotationTable
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the mlp is dense in the first layers and routed in the others."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the mlp is dense in the first layers, then routed."""
 
     def __init__(self, config: KimiConfig, index: int):
         super().__init__()
         self.self_attn = LatentAttention(config)
-        self.mlp = MoE(config) if config.is_moe_layer(index) else MLP(config.hidden_size, config.intermediate_size)
+        self.routed = config.is_moe_layer(index)
+        self.mlp = MoE(config) if self.routed else MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.routed = config.is_moe_layer(index)
 
     def forward(self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None,
                 inspect: bool = False) -> Tensor:
@@ -60,8 +61,8 @@ class Output:
 class KimiMini(nn.Module):
     """A decoder-only mixture-of-experts language model.
 
-    Initialisation: every matrix, embedding, expert and router ~ Normal(0, initializer_range); norms 1; biases 0 (as in
-    transformers). Pass `torch.device("meta")` as a context to build one without memory.
+    Initialisation: every matrix, embedding, expert and router ~ Normal(0, initializer_range); norms 1; biases
+    0 (as in transformers). Pass `torch.device("meta")` as a context to build one without memory.
     """
 
     def __init__(self, config: KimiConfig):
@@ -83,21 +84,21 @@ class KimiMini(nn.Module):
             for weight in (module.gate_proj, module.up_proj, module.down_proj):
                 weight.normal_(0.0, std)
 
-    # ---- forward -------------------------------------------------------------------------------------------------
+    # ---- forward ---------------------------------------------------------------------------------------
 
     def forward(self, input_ids: Tensor, positions: Tensor | None = None, valid: Tensor | None = None,
                 cache=None, inspect: bool = False) -> Output:
         """input_ids (B, T) int -> Output with logits (B, T, V).
 
-        positions (T,) or (B, T): default 0 .. T-1. valid (B, T) bool: real tokens when rows are padded on the right.
-        cache: a generation.LatentCache that has been told about this chunk.
+        positions (T,) or (B, T): default 0 .. T-1. valid (B, T) bool: real tokens when rows are padded on the
+        right. cache: a generation.LatentCache that has been told about this chunk.
         """
         hidden = self.hidden_states(input_ids, valid, positions, cache, inspect)
         return Output(self.lm_head(hidden), hidden)
 
     def hidden_states(self, input_ids: Tensor, valid: Tensor | None = None, positions: Tensor | None = None,
                       cache=None, inspect: bool = False) -> Tensor:
-        """(B, T) -> (B, T, h) after the final norm, so that training can apply `lm_head` to some positions only."""
+        """(B, T) -> (B, T, h) after the final norm: training applies `lm_head` where it needs logits."""
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must be (batch, length), got shape {tuple(input_ids.shape)}")
         rotation = self.rotations(input_ids, positions if cache is None else cache.positions)
@@ -114,19 +115,21 @@ class KimiMini(nn.Module):
         return table[positions if positions.dim() == 2 else positions[None]]
 
     def generate(self, input_ids: Tensor, max_new_tokens: int, temperature: float = 0.0,
-                 eos_token_id: int | list[int] | None = None, generator: torch.Generator | None = None) -> Tensor:
+                 eos_token_id: int | list[int] | None = None,
+                 generator: torch.Generator | None = None) -> Tensor:
         """(B, T) -> (B, T + new): see generation.generate."""
         return generation.generate(self, input_ids, max_new_tokens, temperature, eos_token_id, generator)
 
-    # ---- what training reads -------------------------------------------------------------------------------------
+    # ---- what training reads ---------------------------------------------------------------------------
 
     def routers(self) -> list[Router]:
         """The router of every MoE layer, in order."""
         return [layer.mlp.gate for layer in self.model.layers if layer.routed]
 
     def max_logits(self) -> Tensor:
-        """(L, H) fp32: the largest scaled attention logit of each head since the last reset; -inf before any."""
-        none = torch.full((self.config.num_attention_heads,), float("-inf"), device=self.lm_head.weight.device)
+        """(L, H) fp32: the largest scaled attention logit of each head since the last reset, -inf if none."""
+        heads, weight = self.config.num_attention_heads, self.lm_head.weight
+        none = torch.full((heads,), float("-inf"), device=weight.device)
         seen = (layer.self_attn.max_logits for layer in self.model.layers)
         return torch.stack([none if m is None else m for m in seen])
 
@@ -138,14 +141,15 @@ class KimiMini(nn.Module):
     def expert_load(self) -> Tensor:
         """(MoE layers, E) int64: tokens that each expert got in training since the last bias update."""
         loads = [router.load for router in self.routers()]
-        return torch.stack(loads) if loads else torch.zeros(0, self.config.n_routed_experts, dtype=torch.int64)
+        empty = torch.zeros(0, self.config.n_routed_experts, dtype=torch.int64)
+        return torch.stack(loads) if loads else empty
 
     def update_router_bias(self, rate: float, rule: str = "sign") -> None:
-        """Balance all routers once (Router.update_bias) and reset their loads. Call it after each optimizer step."""
+        """Balance all routers (Router.update_bias) and reset their loads: once after each optimizer step."""
         for router in self.routers():
             router.update_bias(rate, rule)
 
-    # ---- what figures read ---------------------------------------------------------------------------------------
+    # ---- what figures read -----------------------------------------------------------------------------
 
     @torch.no_grad()
     def routing(self, input_ids: Tensor, valid: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
@@ -161,7 +165,7 @@ class KimiMini(nn.Module):
             self.hidden_states(input_ids, inspect=True)
         return torch.stack([layer.self_attn.last_weights for layer in self.model.layers])
 
-    # ---- disk ----------------------------------------------------------------------------------------------------
+    # ---- disk ------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, tokenizer_files: list[str | Path] = ()) -> None:
         """Write a Hugging Face folder (config.json, model.safetensors, copies of `tokenizer_files`)."""
@@ -175,8 +179,8 @@ class KimiMini(nn.Module):
             model = cls(config)
         missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
         if missing or unexpected:
-            raise ValueError(f"{folder} does not fit its config.json: {len(missing)} tensors missing {missing[:3]}, "
-                             f"{len(unexpected)} unknown {unexpected[:3]}")
+            raise BadFile(f"{folder} does not fit its config.json: {len(missing)} tensors missing "
+                          f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}")
         for router in model.routers():
             router.load = torch.zeros(router.load.shape, dtype=torch.int64)
         if config.tie_word_embeddings:

@@ -1,11 +1,12 @@
-"""Mixture of experts: a router sends each token to a few of many small MLPs; a shared expert sees every token.
+"""Mixture of experts: a router sends each token to a few of many small MLPs; a shared one sees every token.
 
-The router scores experts with a sigmoid. A bias per expert, outside the gradient, is added to the scores only to
-*choose*; the weight of a chosen expert is its unbiased score, renormalised, times a constant. After each step the bias
-of overloaded experts goes down and that of idle ones up, so that load evens out without a loss term.
+The router scores experts with a sigmoid. A bias per expert, outside the gradient, is added to the scores only
+to *choose*; the weight of a chosen expert is its unbiased score, renormalised, times a constant. After each
+step the bias of overloaded experts goes down and that of idle ones up, so that load evens out without a loss
+term.
 
-Experts are three 3-D tensors. Tokens are sorted by expert and each matrix is one `grouped_mm` over the ragged groups,
-so no token is dropped or padded.
+Experts are three 3-D tensors. Tokens are sorted by expert and each matrix is one `grouped_mm` over the ragged
+groups, so no token is dropped or padded.
 
 Sources: DeepSeek-V3 report section 2.1.2 and inference code `Gate`, `MoE`; Moonlight report appendix C.
 """
@@ -22,12 +23,12 @@ from .config import KimiConfig
 
 
 @lru_cache
-def gate_factor(experts: int, chosen: int, samples: int = 100_000, seed: int = 0) -> float:
+def gate_factor(experts: int, chosen: int, samples: int = 20_000, seed: int = 0) -> float:
     """routed_scaling_factor for `chosen` of `experts`, by Moonlight's Monte-Carlo (appendix C).
 
-    Draw Gaussian logits, sigmoid, keep the best, renormalise to p: the sum of independent expert outputs weighted by p
-    shrinks by sqrt(sum p^2), so its inverse brings the routed sum back to the size of one dense output.
-    64 choose 6 gives 2.446, Moonlight's value; 384 choose 8 gives 2.828 (K2 uses 2.827).
+    Draw Gaussian logits, sigmoid, keep the best, renormalise to p: the sum of independent expert outputs
+    weighted by p shrinks by sqrt(sum p^2), so its inverse brings the routed sum back to the size of one dense
+    output. 64 choose 6 gives 2.446, Moonlight's value; 384 choose 8 gives 2.828 (K2 uses 2.827).
     """
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(samples, experts, generator=generator, device="cpu")
@@ -37,7 +38,8 @@ def gate_factor(experts: int, chosen: int, samples: int = 100_000, seed: int = 0
 
 
 def allowed_by_groups(choice: Tensor, n_group: int, topk_group: int) -> Tensor:
-    """Keep the `topk_group` groups whose two best experts sum highest; -inf elsewhere. choice (N, E) -> (N, E).
+    """Keep the `topk_group` groups whose two best experts sum highest; -inf elsewhere. choice (N, E) -> (N,
+    E).
 
     -inf, not 0: a legal expert with a negative bias would lose against a masked 0.
     """
@@ -50,17 +52,20 @@ def allowed_by_groups(choice: Tensor, n_group: int, topk_group: int) -> Tensor:
 class Router(nn.Module):
     """Chooses `num_experts_per_tok` experts for each token and weighs them.
 
-    weight (E, h) is trained. e_score_correction_bias (E,) is an fp32 buffer that stays fp32 whatever the model is cast
-    to; it takes part in choosing only and never has a gradient. load (E,) int64 counts tokens since the last update.
+    weight (E, h) is trained. e_score_correction_bias (E,) is an fp32 buffer that stays fp32 whatever the
+    model is cast to; it takes part in choosing only and never has a gradient. load (E,) int64 counts tokens
+    since the last update.
     """
 
     def __init__(self, config: KimiConfig):
         super().__init__()
         self.top_k, self.factor = config.num_experts_per_tok, config.routed_scaling_factor
-        self.normalise, self.n_group, self.topk_group = config.norm_topk_prob, config.n_group, config.topk_group
-        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
-        self.register_buffer("load", torch.zeros(config.n_routed_experts, dtype=torch.int64), persistent=False)
+        self.normalise = config.norm_topk_prob
+        self.n_group, self.topk_group = config.n_group, config.topk_group
+        experts = config.n_routed_experts
+        self.weight = nn.Parameter(torch.empty(experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(experts, dtype=torch.float32))
+        self.register_buffer("load", torch.zeros(experts, dtype=torch.int64), persistent=False)
 
     def _apply(self, fn, recurse=True):
         bias = self.e_score_correction_bias
@@ -74,7 +79,7 @@ class Router(nn.Module):
         return self.weigh(F.linear(x.float(), self.weight.float()).sigmoid())
 
     def weigh(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """scores (N, E) fp32 -> the chosen experts (N, k) and their gate weights (N, k): unbiased, renormalised, scaled."""
+        """scores (N, E) fp32 -> chosen experts (N, k) and their weights (N, k), free of the bias."""
         indices = self.choose(scores.detach())
         weights = scores.gather(1, indices)
         if self.normalise:
@@ -99,7 +104,8 @@ class Router(nn.Module):
         """Move the bias by the load since the last update, then reset the load.
 
         "sign" (DeepSeek-V3): b += rate * sign(mean load - load).
-        "centred" (Moonlight): the same step minus its mean over experts, so that the sum of biases never drifts.
+        "centred" (Moonlight): the same step minus its mean over experts, so that the sum of biases never
+        drifts.
         """
         load = self.load.float()
         step = torch.sign(load.mean() - load)
@@ -138,13 +144,15 @@ class _Combine(torch.autograd.Function):
         rows, weights, token, places = ctx.saved_tensors
         spread = grad.contiguous().index_select(0, token)                            # (N*k, h)
         d_weights = (spread * rows).sum(-1)[places].to(weights.dtype)
-        order = torch.empty_like(token).scatter_(0, places.flatten(), torch.arange(len(token), device=token.device))
-        return spread.mul_(weights.flatten()[order][:, None].to(rows.dtype)), d_weights, None, None
+        in_order = rows.new_empty(len(rows))
+        in_order[places] = weights.to(rows.dtype)
+        return spread.mul_(in_order[:, None]), d_weights, None, None
 
 
 def sort_by_expert(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Plan of the sorted order. indices (N, k) -> token (N*k,): the token of each sorted row; places (N, k): the sorted
-    row of each (token, choice); ends (E,) int32: where each expert's group ends. Stable, hence deterministic."""
+    """Plan of the sorted order. indices (N, k) -> token (N*k,): the token of each sorted row; places (N, k):
+    the sorted row of each (token, choice); ends (E,) int32: where each expert's group ends. Stable, hence
+    deterministic."""
     n, k = indices.shape
     flat = indices.flatten()
     order = flat.argsort(stable=True)
@@ -178,7 +186,7 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
         token, places, ends = sort_by_expert(indices, len(self.gate_proj))
-        rows = _Gather.apply(x, token, places)                                       # (N*k, h), grouped by expert
+        rows = _Gather.apply(x, token, places)  # (N*k, h), grouped by expert
         gate, up = grouped_linear(rows, self.gate_proj, ends), grouped_linear(rows, self.up_proj, ends)
         out = grouped_linear(F.silu(gate) * up, self.down_proj, ends)
         return _Combine.apply(out, weights, token, places)
@@ -198,7 +206,7 @@ class MLP(nn.Module):
 
 
 class MoE(nn.Module):
-    """Router, routed experts, and the shared experts as one MLP of n_shared_experts * moe_intermediate_size."""
+    """Router, routed experts, and the shared experts as one MLP, n_shared_experts times as wide."""
 
     def __init__(self, config: KimiConfig):
         super().__init__()
@@ -209,8 +217,8 @@ class MoE(nn.Module):
         self.last_routing: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor, valid: Tensor | None = None, inspect: bool = False) -> Tensor:
-        """x (B, T, h) -> (B, T, h). valid (B, T) leaves padding out of the load. inspect keeps `last_routing`:
-        indices and weights, both (B, T, k)."""
+        """x (B, T, h) -> (B, T, h). valid (B, T) leaves padding out of the load. inspect keeps
+        `last_routing`: indices and weights, both (B, T, k)."""
         flat = x.flatten(0, 1)
         indices, weights = self.gate(flat)
         if self.training:

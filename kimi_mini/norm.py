@@ -12,7 +12,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, eps):
         wide = x.float()
-        factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()  # (..., 1)
+        factor = squares.div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, factor)
         return (wide * factor).to(x.dtype).mul_(weight)
 

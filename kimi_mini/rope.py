@@ -1,8 +1,9 @@
-"""Rotary positions: each pair of neighbouring numbers is a complex number, turned by an angle that grows with position.
+"""Rotary positions: each pair of neighbouring numbers is a complex number, turned by an angle that grows with
+position.
 
-DeepSeek's layout: the pairs are (x0, x1), (x2, x3), ... . Turning the halves (x0, x_{d/2}) instead is the other common
-convention; weights made for one give nonsense under the other.
-YaRN stretches the slow frequencies to reach longer contexts, and sharpens the softmax to make up for it.
+DeepSeek's layout: the pairs are (x0, x1), (x2, x3), ... . Turning the halves (x0, x_{d/2}) instead is the
+other common convention; weights made for one give nonsense under the other. YaRN stretches the slow
+frequencies to reach longer contexts, and sharpens the softmax to make up for it.
 
 Sources: DeepSeek-V3 inference code, `precompute_freqs_cis` and `apply_rotary_emb`; YaRN, arXiv 2309.00071.
 """
@@ -37,13 +38,14 @@ def rotation_gain(config: KimiConfig) -> float:
         return 1.0
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
-    if rope.get("mscale") and rope.get("mscale_all_dim"):
-        return yarn_mscale(rope["factor"], rope["mscale"]) / yarn_mscale(rope["factor"], rope["mscale_all_dim"])
-    return yarn_mscale(rope["factor"], 1.0)
+    factor, own, everywhere = rope["factor"], rope.get("mscale"), rope.get("mscale_all_dim")
+    if own and everywhere:
+        return yarn_mscale(factor, own) / yarn_mscale(factor, everywhere)
+    return yarn_mscale(factor, 1.0)
 
 
 def frequencies(config: KimiConfig) -> Tensor:
-    """Angle per position of each pair, (qk_rope_head_dim / 2,) fp32, with YaRN when the config asks for it."""
+    """Angle per position of each pair, (qk_rope_head_dim / 2,) fp32; with YaRN if the config has it."""
     d = config.qk_rope_head_dim
     freqs = 1.0 / config.rope_theta ** (torch.arange(0, d, 2, dtype=torch.float32, device="cpu") / d)
     if not config.rope_scaling:
@@ -54,7 +56,7 @@ def frequencies(config: KimiConfig) -> Tensor:
 
 
 def yarn_range(config: KimiConfig) -> tuple[float, float]:
-    """First and last frequency index of YaRN's ramp: below it frequencies stay, above it they are divided by factor."""
+    """First and last index of YaRN's ramp: frequencies below it stay, those above are divided by factor."""
     rope, d, theta = config.rope_scaling, config.qk_rope_head_dim, config.rope_theta
 
     def index(turns):  # the frequency that makes `turns` full turns over the original context
@@ -73,7 +75,8 @@ def rotations(config: KimiConfig, length: int, device=None) -> Tensor:
 
 
 def apply_rope(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring pairs of the last dimension. x (..., d_r); rotation complex, broadcast against (..., d_r / 2).
+    """Turn neighbouring pairs of the last dimension. x (..., d_r); rotation complex, broadcast against (...,
+    d_r / 2).
 
     Computed in fp32, returned in x's dtype.
     """
@@ -82,7 +85,7 @@ def apply_rope(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 class RotationTable:
-    """`rotations` of a config, kept per device and grown on demand (so that a model on the meta device holds none)."""
+    """`rotations` of a config, kept per device and grown on demand: a model on the meta device has none."""
 
     def __init__(self, config: KimiConfig):
         self.config, self.tables = config, {}

@@ -13,7 +13,8 @@ NANO = KimiConfig.preset("nano", initializer_range=0.3)
 
 
 def random_qkv(t, b=2, h=3, d_qk=8, d_v=12, seed=0):
-    """q, k (b, h, t, d_qk) and v (b, h, t, d_v), value width unlike key width, large enough for sharp softmaxes."""
+    """q, k (b, h, t, d_qk) and v (b, h, t, d_v), value width unlike key width, large enough for sharp
+    softmaxes."""
     g = torch.Generator().manual_seed(seed)
     sizes = (d_qk, d_qk, d_v)
     return [torch.randn(b, h, t, d, generator=g).mul_(1.5).requires_grad_() for d in sizes]
@@ -44,7 +45,10 @@ def test_blocks_equal_the_textbook_with_gradients(t):
 def test_gradients_by_finite_differences():
     q, k, v = (x.detach().double().requires_grad_() for x in random_qkv(3, b=1, h=1, d_qk=2, d_v=3))
     # the softmax runs in fp32, so compare with a step that fp32 resolves
-    torch.autograd.gradcheck(lambda *a: causal_attention(*a, 0.5)[0], (q, k, v), eps=1e-3, atol=2e-3, rtol=1e-2)
+    def attend(*qkv):
+        return causal_attention(*qkv, 0.5)[0]
+
+    torch.autograd.gradcheck(attend, (q, k, v), eps=1e-3, atol=2e-3, rtol=1e-2)
 
 
 def test_two_runs_are_equal_bit_for_bit():
@@ -70,11 +74,12 @@ def brute_max(q, k, v, scale, valid):
 
 def check_max(attention):
     q, k, v = (x.detach() for x in random_qkv(BLOCK + 20))
-    k[:, 1] = -q[:, 1].abs() * q[:, 1].sign()                      # one head whose own-position logits are negative
-    q[1, :, BLOCK:] *= 30                                           # padding with huge logits
+    k[:, 1] = -q[:, 1].abs() * q[:, 1].sign()  # one head whose own-position logits are negative
+    q[1, :, BLOCK:] *= 30  # padding with huge logits
     valid = torch.ones(2, BLOCK + 20, dtype=torch.bool)
     valid[1, BLOCK:] = False
-    torch.testing.assert_close(attention(q, k, v, 0.35, valid)[1], brute_max(q, k, v, 0.35, valid), rtol=1e-6, atol=0)
+    expected = brute_max(q, k, v, 0.35, valid)
+    torch.testing.assert_close(attention(q, k, v, 0.35, valid)[1], expected, rtol=1e-6, atol=0)
 
 
 def test_the_maximum_is_exact():
@@ -92,13 +97,13 @@ def wrong_max(kind):
         if kind == "unmasked":
             return None, scores.masked_fill(~valid[:, None, :, None], float("-inf")).amax((0, 2, 3))
         if kind == "padding":
-            return None, scores.masked_fill(~torch.ones_like(scores, dtype=torch.bool).tril(), -1e9).amax((0, 2, 3))
+            return None, scores.masked_fill(~torch.ones_like(allowed).tril(), -1e9).amax((0, 2, 3))
         scores = scores.masked_fill(~allowed, float("-inf"))
         if kind == "absolute":
             return None, scores.masked_fill(~allowed, 0).abs().amax((0, 2, 3))
         if kind == "per layer":
             return None, scores.amax().expand(scores.shape[1])
-        if kind == "outputs":                                       # measured on what attention returns
+        if kind == "outputs":  # measured on what attention returns
             return None, (scores.softmax(-1).nan_to_num() @ v).abs().amax((0, 2, 3))
     return attention
 
@@ -125,7 +130,7 @@ def test_the_layer_keeps_a_running_maximum_in_training_only():
     attention(x, rotation)
     first = attention.max_logits.clone()
     attention(0.01 * x, rotation)
-    assert torch.equal(attention.max_logits, first)                 # the maximum over micro-batches, not the last
+    assert torch.equal(attention.max_logits, first)  # the maximum over micro-batches, not the last
     attention(3 * x, rotation)
     assert (attention.max_logits > first).all()
     assert not attention.max_logits.requires_grad
@@ -145,7 +150,8 @@ def test_padding_on_the_right_changes_nothing():
 def test_inspect_gives_the_weights_that_attention_uses():
     attention, x = layer(), torch.randn(2, 7, NANO.hidden_size)
     rotation = rotations(NANO, 7)[None]
-    torch.testing.assert_close(attention(x, rotation, inspect=True), attention(x, rotation), atol=2e-6, rtol=1e-5)
+    inspected = attention(x, rotation, inspect=True)
+    torch.testing.assert_close(inspected, attention(x, rotation), atol=2e-6, rtol=1e-5)
     weights = attention.last_weights
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, NANO.num_attention_heads, 7))
     assert (weights.triu(1) == 0).all()
@@ -171,10 +177,12 @@ def test_absorbing_without_the_latent_norm_is_caught():
     rotation = rotations(NANO, 5)[None]
     q = torch.cat(attention.queries(x, rotation), -1).transpose(1, 2)
     good = torch.cat(attention.latents(x, rotation), -1)
-    raw = torch.cat([attention.kv_a_proj_with_mqa(x)[..., :NANO.kv_lora_rank], good[..., NANO.kv_lora_rank:]], -1)
+    rank = NANO.kv_lora_rank
+    raw = torch.cat([attention.kv_a_proj_with_mqa(x)[..., :rank], good[..., rank:]], -1)
+    naive = attention.attend_naive(q, good, None)
+    torch.testing.assert_close(attention.attend_absorbed(q, good, None), naive, atol=1e-5, rtol=1e-5)
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(attention.attend_absorbed(q, raw, None), attention.attend_naive(q, good, None),
-                                   atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attention.attend_absorbed(q, raw, None), naive, atol=1e-5, rtol=1e-5)
 
 
 def test_the_latent_norms_keep_their_own_epsilon():

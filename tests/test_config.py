@@ -70,7 +70,9 @@ def test_flops_are_two_per_weight_and_grow_with_context():
     assert config.flops_per_token(10) - config.flops_per_token(0) == 20 * per_key
 
 
-@pytest.mark.parametrize(("experts", "chosen", "published"), [(64, 6, 2.446), (384, 8, 2.827), (16, 4, 1.991)])
+@pytest.mark.parametrize(
+    ("experts", "chosen", "published"), [(64, 6, 2.446), (384, 8, 2.827), (16, 4, 1.991)]
+)
 def test_gate_factor_is_moonlights_recipe(experts, chosen, published):
     assert gate_factor(experts, chosen) == pytest.approx(published, abs=0.003)
 
@@ -114,7 +116,8 @@ def test_both_dialects_of_rope_read_the_same():
     yarn = {"factor": 32.0, "original_max_position_embeddings": 4096, "beta_fast": 1.0, "beta_slow": 1.0,
             "mscale": 1.0, "mscale_all_dim": 1.0}
     four = KimiConfig.from_dict({**base, "rope_theta": 50000.0, "rope_scaling": {"type": "yarn", **yarn}})
-    five = KimiConfig.from_dict({**base, "rope_parameters": {"rope_type": "yarn", "rope_theta": 50000.0, **yarn}})
+    parameters = {"rope_type": "yarn", "rope_theta": 50000.0, **yarn}
+    five = KimiConfig.from_dict({**base, "rope_parameters": parameters})
     plain = KimiConfig.from_dict({**base, "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}})
     assert four == five == KimiConfig.preset("k2")
     assert plain.rope_scaling is None and plain.rope_theta == 50000.0

@@ -33,8 +33,8 @@ def close(a, b):
     {}, {"q_lora_rank": 24}, {"first_k_dense_replace": 2}, {"num_attention_heads": 5},
     {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.0,
                       "mscale_all_dim": 1.0}},
-    {"n_shared_experts": 0}, {"n_shared_experts": 2}, {"n_group": 4, "topk_group": 2}, {"norm_topk_prob": False},
-    {"tie_word_embeddings": True}, {"hidden_size": 256, "kv_lora_rank": 16},
+    {"n_shared_experts": 0}, {"n_shared_experts": 2}, {"n_group": 4, "topk_group": 2},
+    {"norm_topk_prob": False}, {"tie_word_embeddings": True}, {"hidden_size": 256, "kv_lora_rank": 16},
 ])
 def test_token_by_token_equals_uncached(changes):
     model = make(CONFIG.replace(num_key_value_heads=None, **changes))
@@ -50,7 +50,9 @@ def test_token_by_token_equals_uncached(changes):
 def test_ragged_chunks_equal_uncached():
     model = make()
     decoder, seen = Decoder(model, 4, 60), [[], [], [], []]
-    for turn, lengths in enumerate([(5, 1, 12, 3), (1, 1, 1, 1), (7, 0, 2, 20), (0, 3, 0, 0), (2, 2, 2, 2), (0, 0, 1, 0)]):
+    turns = [(5, 1, 12, 3), (1, 1, 1, 1), (7, 0, 2, 20), (0, 3, 0, 0), (2, 2, 2, 2), (0, 0, 1, 0),
+             (1, 0, 1, 1)]
+    for turn, lengths in enumerate(turns):
         chunks = random_rows(lengths, seed=turn)
         logits = decoder.extend(chunks)
         seen = [old + new for old, new in zip(seen, chunks)]
@@ -142,7 +144,7 @@ def test_wrong_number_of_rows_and_too_long_caches_are_refused():
         Decoder(make(), 2, CONFIG.max_position_embeddings + 1)
 
 
-# ---- generate --------------------------------------------------------------------------------------------------------
+# ---- generate ------------------------------------------------------------------------------------------
 
 def greedy_without_cache(model, ids, new):
     for _ in range(new):
@@ -168,7 +170,8 @@ def test_generation_stops_and_pads_after_eos():
         end = new.index(eos) + 1 if eos in new else len(new)
         assert row[6:6 + end] == new[:end][:len(row) - 6]
         assert all(token == eos for token in row[6 + end:])
-    assert torch.equal(model.generate(ids[:1], 12, eos_token_id=eos), free[:1, :free[0, 6:].tolist().index(eos) + 7])
+    first = free[0, 6:].tolist().index(eos)
+    assert torch.equal(model.generate(ids[:1], 12, eos_token_id=eos), free[:1, :first + 7])
 
 
 def test_zero_new_tokens():
@@ -178,7 +181,7 @@ def test_zero_new_tokens():
 
 def test_sampling_is_seeded():
     model, ids = make(), torch.tensor(random_rows([4]))
-    a, b, c = (model.generate(ids, 20, temperature=1.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    a, b, c = (model.generate(ids, 20, 1.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 

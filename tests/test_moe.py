@@ -32,7 +32,7 @@ def tokens(n=40, seed=1):
     return torch.randn(n, CONFIG.hidden_size, generator=torch.Generator().manual_seed(seed))
 
 
-# ---- gate weights ----------------------------------------------------------------------------------------------------
+# ---- gate weights --------------------------------------------------------------------------------------
 
 def literal_gates(router, x, indices):
     """What the report says the gate weights of these experts are, token by token in plain numbers."""
@@ -81,7 +81,7 @@ def test_weights_are_not_normalised_when_the_config_says_so():
     torch.testing.assert_close(weights, expected)
 
 
-# ---- selection -------------------------------------------------------------------------------------------------------
+# ---- selection -----------------------------------------------------------------------------------------
 
 def test_the_bias_chooses():
     router, x = make_router(bias=0.0), tokens()
@@ -151,7 +151,7 @@ def literal_groups(choice, n_group, topk_group, k):
 
 
 def check_groups(mask):
-    choice = torch.randn(60, 16, generator=torch.Generator().manual_seed(0)) - 1.5    # mostly negative
+    choice = torch.randn(60, 16, generator=torch.Generator().manual_seed(0)) - 1.5  # mostly negative
     for row, kept in zip(choice.tolist(), mask(choice, 4, 2)):
         assert sorted(kept.topk(6).indices.tolist()) == literal_groups(row, 4, 2, 6)
 
@@ -182,7 +182,7 @@ def test_grouped_router_stays_in_its_groups():
     assert all(len(set((row // 4).tolist())) <= 2 for row in indices)
 
 
-# ---- experts ---------------------------------------------------------------------------------------------------------
+# ---- experts -------------------------------------------------------------------------------------------
 
 def every_expert(experts, x, indices, weights):
     """All experts on all tokens, then the chosen ones weighted: wasteful and plain."""
@@ -196,7 +196,7 @@ def every_expert(experts, x, indices, weights):
 @pytest.mark.parametrize("n", [1, 23, 300])
 def test_experts_equal_the_loop_with_gradients(skewed, n):
     moe, x = make_moe(), tokens(n)
-    if skewed:                                                      # three experts take everything, the others nothing
+    if skewed:  # three experts take everything, the others nothing
         moe.gate.e_score_correction_bias[[1, 4, 15]] = 9.0
     results = []
     for forward in (moe.experts, lambda *a: every_expert(moe.experts, *a)):
@@ -254,7 +254,7 @@ def test_no_shared_expert_is_possible():
     torch.testing.assert_close(moe(x[None])[0], moe.experts(x, *moe.gate(x)))
 
 
-# ---- load and balance ------------------------------------------------------------------------------------------------
+# ---- load and balance ----------------------------------------------------------------------------------
 
 def check_load(measure):
     moe, x = make_moe(), tokens(60)
@@ -312,9 +312,9 @@ def test_deepseeks_rule_moves_towards_balance():
 
 
 @pytest.mark.parametrize("wrong", [
-    lambda r: (r.update_bias(-0.01)),                                                        # the wrong direction
-    lambda r: (r.e_score_correction_bias.add_(0.001 * (r.load.float().mean() - r.load)), r.load.zero_()),  # no sign
-    lambda r: (r.update_bias(0.01), r.load.fill_(1)),                                        # load not reset
+    lambda r: r.update_bias(-0.01),  # the wrong direction
+    lambda r: (r.e_score_correction_bias.add_(0.001 * (10 - r.load)), r.load.zero_()),  # no sign
+    lambda r: (r.update_bias(0.01), r.load.fill_(1)),  # load not reset
 ])
 def test_wrong_balancing_is_caught(wrong):
     with pytest.raises(AssertionError):
@@ -325,7 +325,7 @@ def check_centred(rule):
     router = make_router(bias=0.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        router.load.copy_(torch.randint(0, 100, (16,), generator=generator) ** 2)            # skewed: median < mean
+        router.load.copy_(torch.randint(0, 100, (16,), generator=generator) ** 2)  # skewed: median < mean
         rule(router)
     assert abs(router.e_score_correction_bias.sum().item()) < 1e-5
 

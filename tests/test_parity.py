@@ -1,4 +1,5 @@
-"""Equal to transformers' DeepseekV3ForCausalLM: logits, both directions of loading, greedy generation; folders on disk."""
+"""Equal to transformers' DeepseekV3ForCausalLM: logits, both directions of loading, greedy generation;
+folders on disk."""
 
 import json
 
@@ -9,8 +10,8 @@ from transformers import DeepseekV3ForCausalLM
 
 from kimi_mini import KimiConfig, KimiMini
 
-YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 1.0, "beta_slow": 1.0,
-        "mscale": 1.0, "mscale_all_dim": 1.0}
+YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 1.0,
+        "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
 BASE = KimiConfig.preset("nano", vocab_size=128, initializer_range=0.12, max_position_embeddings=128)
 CONFIGS = {
     "plain": BASE,
@@ -21,8 +22,8 @@ CONFIGS = {
     "groups": BASE.replace(n_group=4, topk_group=2),
     "two_dense": BASE.replace(first_k_dense_replace=2, n_shared_experts=2),
     "eps": BASE.replace(rms_norm_eps=1e-2, norm_topk_prob=False),
-    "everything": BASE.replace(q_lora_rank=24, rope_scaling=YARN, n_group=2, topk_group=1, first_k_dense_replace=2,
-                               num_attention_heads=4, num_key_value_heads=4, v_head_dim=24),
+    "everything": BASE.replace(q_lora_rank=24, rope_scaling=YARN, n_group=2, topk_group=1, v_head_dim=24,
+                               first_k_dense_replace=2, num_attention_heads=4, num_key_value_heads=4),
 }
 
 
@@ -79,8 +80,8 @@ def test_greedy_generation_is_the_same(name, tmp_path):
     model.save_pretrained(tmp_path)
     theirs = DeepseekV3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     prompt = ids(3, 10)
-    expected = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=25, do_sample=False,
-                               pad_token_id=0)
+    options = dict(attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0)
+    expected = theirs.generate(prompt, max_new_tokens=25, **options)
     assert torch.equal(model.generate(prompt, max_new_tokens=25), expected)
 
 
@@ -130,7 +131,7 @@ def test_parity_notices_mutants(kind, tmp_path):
     assert difference(model, theirs) > 1e-3
 
 
-# ---- folders ---------------------------------------------------------------------------------------------------------
+# ---- folders -------------------------------------------------------------------------------------------
 
 def test_a_folder_round_trips_bit_for_bit(tmp_path):
     model = ours(CONFIGS["everything"])
@@ -161,15 +162,17 @@ def test_tokenizer_files_travel_along(tmp_path):
 
 @pytest.mark.parametrize("preset", ["moonlight_16b", "k2"])
 def test_hub_shaped_folders_load(preset, tmp_path):
-    """The published config.json scaled down, bf16 shards with an index, a bf16 bias, an MTP layer to ignore."""
-    small = KimiConfig.preset(preset, vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,
-                              num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=2, n_routed_experts=8,
-                              kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
-                              q_lora_rank=None if preset == "moonlight_16b" else 16)
+    """The published config.json scaled down, bf16 shards with an index, a bf16 bias, an MTP layer to
+    ignore."""
+    small = KimiConfig.preset(
+        preset, vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,
+        num_hidden_layers=3, num_attention_heads=2, n_routed_experts=8, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
+        v_head_dim=8, q_lora_rank=None if preset == "moonlight_16b" else 16,
+    )  # fmt: skip
     model = ours(small)
     model.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    hub_only = {"ep_size": 1, "pretraining_tp": 1, "auto_map": {"AutoModel": "modeling_deepseek.DeepseekV3Model"}}
+    hub_only = {"ep_size": 1, "auto_map": {"AutoModel": "modeling_deepseek.DeepseekV3Model"}}
     (tmp_path / "config.json").write_text(json.dumps({**values, **hub_only}))
     tensors = {k: v.bfloat16() for k, v in load_file(tmp_path / "model.safetensors").items()}
     tensors["model.layers.3.eh_proj.weight"] = torch.zeros(2, 2)
@@ -215,7 +218,8 @@ def test_missing_and_damaged_folders_are_one_line(tmp_path):
 def test_a_missing_tensor_or_expert_is_named(tmp_path):
     ours(BASE).save_pretrained(tmp_path)
     whole = load_file(tmp_path / "model.safetensors")
-    for key, pattern in [("model.layers.1.mlp.experts.3.up_proj.weight", "expert 3"), ("model.norm.weight", "norm")]:
+    lost = {"model.layers.1.mlp.experts.3.up_proj.weight": "expert 3", "model.norm.weight": "norm"}
+    for key, pattern in lost.items():
         save_file({k: v for k, v in whole.items() if k != key}, tmp_path / "model.safetensors")
         with pytest.raises(ValueError, match=pattern):
             KimiMini.from_pretrained(tmp_path)

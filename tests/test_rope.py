@@ -93,7 +93,9 @@ def test_yarn_of_k2_is_a_step_at_frequency_twenty():
     assert yarn_range(KimiConfig.preset("deepseek_v3")) == (10, 23)
 
 
-@pytest.mark.parametrize(("factor", "squared"), [(32, 1.8133), (40, 1.8739), (64, 2.0047), (1, 1.0), (0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("factor", "squared"), [(32, 1.8133), (40, 1.8739), (64, 2.0047), (1, 1.0), (0.5, 1.0)]
+)
 def test_mscale(factor, squared):
     assert yarn_mscale(factor, 1.0) ** 2 == pytest.approx(squared, abs=1e-4)
 
@@ -108,10 +110,10 @@ def test_softmax_scale_has_both_widths_and_mscale_squared():
 
 
 @pytest.mark.parametrize("wrong", [
-    lambda c: c.qk_head_dim ** -0.5,                                                       # YaRN's mscale missing
-    lambda c: softmax_scale(c) / (yarn_mscale(32, 1) if c.rope_scaling else 1),            # mscale, not squared
-    lambda c: softmax_scale(c) * (c.qk_head_dim / c.qk_nope_head_dim) ** 0.5,              # nope width only
-    lambda c: softmax_scale(c) * (c.qk_head_dim / c.v_head_dim) ** 0.5,                    # value width
+    lambda c: c.qk_head_dim ** -0.5,  # YaRN's mscale missing
+    lambda c: softmax_scale(c) / (yarn_mscale(32, 1) if c.rope_scaling else 1),  # mscale, not squared
+    lambda c: softmax_scale(c) * (c.qk_head_dim / c.qk_nope_head_dim) ** 0.5,  # nope width only
+    lambda c: softmax_scale(c) * (c.qk_head_dim / c.v_head_dim) ** 0.5,  # value width
 ])
 def test_wrong_softmax_scales_are_caught(wrong):
     with pytest.raises(AssertionError):
@@ -120,7 +122,8 @@ def test_wrong_softmax_scales_are_caught(wrong):
 
 def test_gain_is_one_for_the_released_models_and_mscale_without_the_pair():
     assert rotation_gain(K2) == rotation_gain(KimiConfig.preset("nano")) == 1.0
-    alone = K2.replace(rope_scaling={"type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096})
+    scaling = {"type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
+    alone = K2.replace(rope_scaling=scaling)
     assert rotation_gain(alone) == pytest.approx(yarn_mscale(32, 1))
 
 

@@ -1,0 +1,293 @@
+"""How fast it is: every row times two things in turn, in one process, and gives the median of their ratios.
+
+A ratio above 1 means that ours is faster (or cheaper) than what it is compared with. The two are timed one
+after the other in every round, so that a slow spell of the machine hits both. `python -m kimi_mini bench`
+prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import attention
+from .config import KimiConfig
+from .errors import KimiError
+from .model import KimiMini
+from .moe import MLP, MoE
+from .muonclip import MuonClip, split_parameters
+
+NANO = KimiConfig.preset("nano")
+MID = KimiConfig.preset(
+    "nano", hidden_size=256, num_hidden_layers=6, num_attention_heads=4, kv_lora_rank=64, qk_nope_head_dim=32,
+    qk_rope_head_dim=32, v_head_dim=64, n_routed_experts=64, num_experts_per_tok=4, moe_intermediate_size=128,
+    intermediate_size=640, routed_scaling_factor=1.998,
+)
+STEP_TOKENS = 4096
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+Row = dict[str, object]
+Action = Callable[[], object]
+
+
+class Bench:
+    """Collects rows. rounds: timed rounds a row; scale: shrinks batches and lengths, for a test; clock:
+    "wall", or "cpu" (seconds of processor time) for a machine that others use at the same time."""
+
+    def __init__(self, threads: int, rounds: int = 7, scale: float = 1.0, clock: str = "wall"):
+        self.threads, self.rounds, self.scale, self.clock = threads, rounds, scale, CLOCKS[clock]
+        self.rows: list[Row] = []
+
+    def size(self, number: int) -> int:
+        return max(1, round(number * self.scale))
+
+    def seconds(self, action: Action) -> float:
+        start = self.clock()
+        action()
+        return self.clock() - start
+
+    def compare(self, name: str, ours: Action, reference: Action, floor: float | None = None) -> Row:
+        """Time both `rounds` times in turn after one warm-up; median times in ms, median ratio and its
+        quartiles."""
+        ours(), reference()
+        pairs = [(self.seconds(ours), self.seconds(reference)) for _ in range(self.rounds)]
+        ratios = sorted(theirs / max(mine, 1e-9) for mine, theirs in pairs)
+        mine, theirs = (statistics.median(column) * 1e3 for column in zip(*pairs))
+        ratio = statistics.median(ratios)
+        row = dict(
+            name=name, threads=self.threads, ours_ms=mine, reference_ms=theirs, ratio=ratio,
+            low=ratios[len(ratios) // 4], high=ratios[-1 - len(ratios) // 4], rounds=self.rounds,
+            floor=floor, holds=None if floor is None else ratio >= floor,
+        )  # fmt: skip
+        self.rows.append(row)
+        print(format_row(row), flush=True)
+        return row
+
+
+def format_row(row: Row) -> str:
+    """One line of the table."""
+    held = "held" if row["holds"] else "MISSED"
+    verdict = "" if row["floor"] is None else f"  floor {row['floor']:.2f} {held}"
+    times = f"{row['ours_ms']:>9.2f} ms {row['reference_ms']:>9.2f} ms"
+    ratio = f"{row['ratio']:>6.2f}x [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['name']:<46} {row['threads']} thr {times} {ratio}{verdict}"
+
+
+# ---- what is timed -------------------------------------------------------------------------------------
+
+def batch(config: KimiConfig, tokens: int, length: int) -> Tensor:
+    """Random ids (tokens / length, length), the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, config.vocab_size, (max(1, tokens // length), length), generator=generator)
+
+
+def build(config: KimiConfig) -> KimiMini:
+    torch.manual_seed(0)
+    return KimiMini(config)
+
+
+def training_step(model: nn.Module, ids: Tensor, optimizer=None) -> Action:
+    """Forward, cross-entropy on every token, backward, and the optimizer's step if there is one."""
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(ids).logits.flatten(0, 1), ids.flatten()).backward()
+        if optimizer is not None:
+            optimizer.step()
+    return step
+
+
+def same_in_transformers(model: KimiMini, **options) -> nn.Module:
+    """transformers' DeepseekV3ForCausalLM with the weights of `model`."""
+    try:
+        from transformers import DeepseekV3ForCausalLM, logging
+    except ImportError:
+        line = "the benchmark compares with transformers: pip install transformers==5.23.0"
+        raise KimiError(line) from None
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+
+
+def dense_twin(config: KimiConfig) -> KimiConfig:
+    """The same model with a plain MLP in every layer, as wide as the experts that one token sees."""
+    width = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts)
+    return config.replace(first_k_dense_replace=config.num_hidden_layers, intermediate_size=width)
+
+
+def adamw_for(model: KimiMini) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+
+class SdpaAttention:
+    """Context: the layers use torch's scaled_dot_product_attention, values padded to the key width, no
+    maximum."""
+
+    def __enter__(self):
+        self.saved, attention.causal_attention = attention.causal_attention, self.attend
+
+    def __exit__(self, *_):
+        attention.causal_attention = self.saved
+
+    @staticmethod
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True):
+        width = max(q.shape[-1], v.shape[-1])
+        q, k, padded = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, padded, is_causal=True, scale=scale)
+        return out[..., :v.shape[-1]], None
+
+
+# ---- rows ----------------------------------------------------------------------------------------------
+
+def against_transformers(bench: Bench) -> None:
+    """Training step with the same weights; transformers in its default setting and with its plain expert
+    loop."""
+    for label, config, length, floor in (("nano", NANO, 256, 1.25), ("mid", MID, 512, 1.4)):
+        model, ids = build(config), batch(config, bench.size(STEP_TOKENS), bench.size(length))
+        for experts in ("default", "eager"):
+            options = {} if experts == "default" else {"experts_implementation": "eager"}
+            reference = same_in_transformers(model, **options).train()
+            bench.compare(f"step {label} / transformers, {experts} experts", training_step(model, ids),
+                          training_step(reference, ids), floor)
+
+
+def against_dense(bench: Bench) -> None:
+    """Training step against a dense model of the same activated parameters and the same attention."""
+    for label, config, length in (("nano", NANO, 256), ("mid", MID, 512)):
+        ids = batch(config, bench.size(STEP_TOKENS), bench.size(length))
+        bench.compare(f"step {label} / dense, same activated", training_step(build(config), ids),
+                      training_step(build(dense_twin(config)), ids), 0.88)
+
+
+def optimizers(bench: Bench) -> None:
+    """A whole training step with MuonClip against one with fused AdamW: at most 1.2 times as long."""
+    for label, config, length in (("nano", NANO, 256), ("mid", MID, 512)):
+        ids = batch(config, bench.size(STEP_TOKENS), bench.size(length))
+        first, second = build(config), build(config)
+        bench.compare(f"step {label} with MuonClip / with AdamW",
+                      training_step(first, ids, MuonClip(first, lr=1e-4)),
+                      training_step(second, ids, adamw_for(second)), 1 / 1.2)
+
+
+def optimizer_alone(bench: Bench) -> None:
+    """Only optimizer.step(), gradients as they are: MuonClip against torch.optim.Muon on the same matrices +
+    AdamW."""
+    first, second = build(NANO), build(NANO)
+    ids = batch(NANO, bench.size(256), bench.size(256))
+    training_step(first, ids)(), training_step(second, ids)()
+    clip, adamw = MuonClip(first, lr=1e-4), adamw_for(second)
+    bench.compare("optimizer alone nano: MuonClip / AdamW", clip.step, adamw.step)
+    flat = [p for p in split_parameters(second)[0] if p.ndim == 2]
+    experts = [expert.detach().clone() for p in split_parameters(second)[0] if p.ndim == 3 for expert in p]
+    for expert in experts:
+        expert.grad = torch.randn_like(expert)
+    muon = torch.optim.Muon([*flat, *experts], lr=1e-4, adjust_lr_fn="match_rms_adamw")
+    bench.compare("optimizer alone nano: MuonClip / torch Muon", clip.step, muon.step)
+
+
+def generation_rows(bench: Bench) -> None:
+    """Greedy generation against transformers' generate, batch 1 and 32, prompt 64, 64 new tokens."""
+    model = build(NANO).eval()
+    reference = same_in_transformers(model).eval()
+    for rows in (1, 32):
+        ids = batch(NANO, rows * 64, 64)[:, :bench.size(64)]
+        new = bench.size(64)
+        options = dict(attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0)
+
+        def theirs(ids=ids, new=new, options=options) -> Tensor:
+            return reference.generate(ids, max_new_tokens=new, min_new_tokens=new, **options)
+
+        bench.compare(f"generate nano, batch {rows} / transformers",
+                      lambda ids=ids, new=new: model.generate(ids, new, eos_token_id=-1), theirs, 2.0)
+
+
+@torch.no_grad()
+def absorbed_decoding(bench: Bench) -> None:
+    """One decode step of one attention layer over cached latents: absorbed against naive, batch 32, context
+    450."""
+    layer, rows, context = build(NANO).model.layers[0].self_attn, bench.size(32), bench.size(450)
+    q = torch.randn(rows, NANO.num_attention_heads, 1, NANO.qk_head_dim)
+    latents = torch.randn(rows, context, NANO.latent_dim)
+
+    def ten_times(attend: Callable) -> Action:
+        return torch.no_grad()(lambda: [attend(q, latents, None) for _ in range(10)])
+
+    bench.compare("10 decode steps: absorbed / naive, ctx 450", ten_times(layer.attend_absorbed),
+                  ten_times(layer.attend_naive))
+
+
+def attention_rows(bench: Bench) -> None:
+    """Training step with the attention that records maxima against the same model with torch's fused
+    attention."""
+    for length in (256, 512, 1024):
+        ids, model = batch(NANO, bench.size(STEP_TOKENS), bench.size(length)), build(NANO)
+        step = training_step(model, ids)
+
+        def with_sdpa(step=step) -> None:
+            with SdpaAttention():
+                step()
+
+        bench.compare(f"step nano with exact maxima / SDPA, len {length}", step, with_sdpa)
+
+
+def moe_layers(bench: Bench) -> None:
+    """Forward and backward of one MoE layer against a dense MLP as wide as the experts that a token sees."""
+    for experts in (32, 64):
+        config = KimiConfig.preset("nano", hidden_size=128, n_routed_experts=experts, num_experts_per_tok=4,
+                                   moe_intermediate_size=64)
+        torch.manual_seed(0)
+        routed, dense = MoE(config), MLP(config.hidden_size, 5 * config.moe_intermediate_size)
+        for weight in (*routed.parameters(), *dense.parameters()):
+            nn.init.normal_(weight, 0.0, 0.02)
+        x = torch.randn(1, bench.size(STEP_TOKENS), config.hidden_size, requires_grad=True)
+        upstream = torch.randn_like(x)
+        bench.compare(f"MoE layer, {experts} experts / dense layer",
+                      lambda m=routed, x=x, u=upstream: m(x).backward(u),
+                      lambda m=dense, x=x, u=upstream: m(x).backward(u))
+
+
+ROWS = (against_transformers, against_dense, optimizers, optimizer_alone, generation_rows, absorbed_decoding,
+        attention_rows, moe_layers)
+
+
+def run(threads: Sequence[int] = (1, 2), out: str | Path | None = None, rounds: int = 7, scale: float = 1.0,
+        clock: str = "wall", rows: Sequence[Callable[[Bench], None]] = ROWS) -> list[Row]:
+    """Measure all rows at each number of threads, print the table, write it as JSON to `out`; returns the
+    rows.
+
+    Every row is a dict with name, threads, ours_ms, reference_ms, ratio (reference / ours), low and high
+    (quartiles), rounds, floor, holds. The number of threads is put back afterwards.
+    """
+    before, results = torch.get_num_threads(), []
+    print(f"{'ours / compared with':<46}       {'ours':>12} {'reference':>12}  ratio [quartiles]")
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            bench = Bench(count, rounds, scale, clock)
+            for measure in rows:
+                measure(bench)
+            results += bench.rows
+    finally:
+        torch.set_num_threads(before)
+    if out is not None:
+        log = {"torch": torch.__version__, "clock": clock, "scale": scale, "rows": results}
+        Path(out).write_text(json.dumps(log, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def main(args: argparse.Namespace) -> int:
+    """`python -m kimi_mini bench [--threads N]`; exit status 0 when every floor held."""
+    results = run((args.threads,) if args.threads else (1, 2))
+    missed = [row for row in results if row["holds"] is False]
+    print(f"{len(missed)} of {sum(row['holds'] is not None for row in results)} floors missed")
+    return 0
