@@ -166,8 +166,8 @@ def test_hub_shaped_folders_load(preset, tmp_path):
     ignore."""
     small = KimiConfig.preset(
         preset, vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,
-        num_hidden_layers=3, num_attention_heads=2, n_routed_experts=8, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
-        v_head_dim=8, q_lora_rank=None if preset == "moonlight_16b" else 16,
+        num_hidden_layers=3, num_attention_heads=2, n_routed_experts=8, kv_lora_rank=16, qk_nope_head_dim=8,
+        qk_rope_head_dim=8, v_head_dim=8, q_lora_rank=None if preset == "moonlight_16b" else 16,
     )  # fmt: skip
     model = ours(small)
     model.save_pretrained(tmp_path)
