@@ -1,9 +1,9 @@
 """Thinking mode: one set of weights, with a thought or without, on a budget, and as an API returns it.
 
-    respond       messages -> the response of an OpenAI-compatible server: reasoning_content, content, tool_calls, usage
-    write         the layer below: prompts -> turns as tokens, batched, each token with its author
-    corrupt       put a wrong value into a thought; `write` goes on from there (is the thought used?)
-    attention_row where each head looks from the last position
+    respond          messages -> the response of an OpenAI-compatible server: reasoning_content, tool_calls, usage
+    write            the layer below: prompts -> turns as tokens, batched, each token with its author
+    corrupt          put a wrong value into a thought; `write` goes on from there (is the thought used?)
+    attention_rows   where each head looks from given positions
 
 `traces` puts such turns into conversations with tools; `attempts` compares several of them at equal tokens.
 
@@ -232,23 +232,27 @@ def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str =
 
 
 @torch.no_grad()
-def attention_row(model: KimiMini, ids: Sequence[int]) -> Tensor:
-    """What the last token looks at: (L, H, T), rows summing to 1.
+def attention_rows(model: KimiMini, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
+    """What the tokens at `positions` look at: (L, H, P, T), rows summing to 1.
 
-    One row of `model.attention_weights`, without building the (T, T) tables: a context of 8,000 tokens fits.
+    Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.
     """
     inputs: list[tuple[Tensor, Tensor]] = []
     layers = [layer.self_attn for layer in model.model.layers]
     hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
+    device = model.lm_head.weight.device
     try:
         with evaluating(model):
-            model.hidden_states(torch.tensor([list(ids)], device=model.lm_head.weight.device))
+            model.hidden_states(torch.tensor([list(ids)], device=device))
     finally:
         for hook in hooks:
             hook.remove()
+    at = torch.tensor(list(positions), device=device)
+    hidden = torch.arange(len(ids), device=device) > at[:, None]  # (P, T)
     rows = []
     for layer, (x, rotation) in zip(layers, inputs):
-        q = torch.cat(layer.queries(x[:, -1:], rotation[:, -1:]), -1).transpose(1, 2)  # (1, H, 1, d_n + d_r)
+        q = torch.cat(layer.queries(x[:, at], rotation[:, at]), -1).transpose(1, 2)  # (1, H, P, d_n + d_r)
         k, _ = layer.expand(*layer.latents(x, rotation))  # (1, H, T, d_n + d_r)
-        rows.append(((q @ k.transpose(-1, -2)).float() * layer.scale).softmax(-1)[0, :, 0])
+        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
+        rows.append(scores.masked_fill(hidden, float("-inf")).softmax(-1)[0])
     return torch.stack(rows)

@@ -1,0 +1,133 @@
+"""Checkers for the exercises of notebook 08 (thinking mode). `exercises` says what a checker promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kimi_mini.attempts import Attempt, majority
+from kimi_mini.exercises import Checked, _try
+from kimi_mini.worlds.chain import MODULUS, OPERATIONS
+
+CLOSE = "</think>"
+THOUGHT = "k 1 8 - 1 = 1 7 l 1 7 * 2 = 3 4 end".split()
+
+
+def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
+    """function(thought, budget) is what the answer gets to read: the thought, cut if need be, and </think>."""
+    for budget in (5, 0, len(THOUGHT) - 1, len(THOUGHT), 100):
+        right = [*THOUGHT[:budget], CLOSE]
+        value, problem = _try(function, list(THOUGHT), budget)
+        if problem:
+            return problem
+        if not isinstance(value, (list, tuple)):
+            return Checked(False, "return a list of tokens")
+        value = list(value)
+        if value == right:
+            continue
+        hints = {
+            "a thought that fits is closed too, by the model itself": value == THOUGHT and budget >= len(THOUGHT),
+            "nothing was cut": value == THOUGHT,
+            "the thought stays open: without </think> the model goes on thinking": value == right[:-1],
+            "</think> is ours and costs nothing: the budget is for the thought":
+                value == [*THOUGHT[: max(0, budget - 1)], CLOSE],
+            "one token too many got through": value == [*THOUGHT[: budget + 1], CLOSE],
+            "keep the beginning of the thought, not its end": value[:-1] == THOUGHT[-budget:],
+            "</think> goes behind the thought": value[:1] == [CLOSE] and budget > 0,
+        }  # fmt: skip
+        hint = next((text for text, found in hints.items() if found), None)
+        return Checked(False, hint or f"with a budget of {budget} you return {' '.join(map(str, value))!r:.60}")
+    return Checked(True, "hard, and yet the model always gets to answer")
+
+
+OPERATIONS_ASKED = ("+9", "*3", "-7", "*2", "+5")
+
+
+def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
+    """function(operations, step, value) is where a chain ends when the result of step (from 0) is put to value."""
+    for step, value in ((4, 10), (0, 52), (2, 99), (1, 3)):
+        given, problem = _try(function, OPERATIONS_ASKED, step, value)
+        if problem:
+            return problem
+        right = _run(OPERATIONS_ASKED[step + 1 :], value)
+        if given == right:
+            continue
+        hints = {
+            "the value is the *result* of that step: do not apply the step itself once more":
+                _run(OPERATIONS_ASKED[step:], value),
+            "start with the step behind the changed one": _run(OPERATIONS_ASKED, value),
+            "modulo 100, after every step": _run(OPERATIONS_ASKED[step + 1 :], value, modulus=10**9),
+            "that is only the next step; go on to the end": _run(OPERATIONS_ASKED[step + 1 : step + 2], value),
+        }  # fmt: skip
+        hint = next((text for text, wrong in hints.items() if wrong == given), None)
+        return Checked(False, hint or f"for step {step} and value {value} you get {given!r}")
+    return Checked(True, "what the answer must be if the thought is what it is computed with")
+
+
+def _run(operations: Sequence[str], value: int, modulus: int = MODULUS) -> int:
+    for operation in operations:
+        value = OPERATIONS[operation[0]](value, int(operation[1:])) % modulus
+    return value
+
+
+VOTES = (  # answers of the attempts at one task
+    (["7", "3", "7", "9"], "the most frequent answer is 7"),
+    (["3", "7"], "a tie goes to the answer that came first"),
+    (["10", "9", "9", "10", "10"], "count answers as they are, do not take the largest or the shortest"),
+    (["4"], "one attempt is a vote too"),
+)
+
+
+def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> Checked:
+    """function(attempts) is (the winning answer, the tokens spent), for attempts given as (answer, tokens)."""
+    for answers, why in VOTES:
+        attempts = [(answer, 40 + 7 * index) for index, answer in enumerate(answers)]
+        value, problem = _try(function, list(attempts))
+        if problem:
+            return problem
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            return Checked(False, "return two things: the answer and the tokens")
+        answer, tokens = value
+        group = [Attempt(given, cost, False, False) for given, cost in attempts]
+        spent = majority(group).tokens
+        winner = max(dict.fromkeys(answers), key=answers.count)
+        if answer != winner:
+            return Checked(False, f"{why}; you choose {answer!r} of {answers}")
+        if tokens != spent:
+            own = next(cost for given, cost in attempts if given == winner)
+            hint = "all attempts were paid for, not only the one that won" if tokens == own else f"they cost {spent}"
+            return Checked(False, hint)
+    return Checked(True, "and so a vote over eight must never be compared with a single attempt as if it were free")
+
+
+def _dialogue(turns: int) -> list[dict]:
+    messages = [{"role": "system", "content": "You are Kimi."}, {"role": "user", "content": "Follow next."}]
+    for index in range(turns):
+        messages.append({"role": "assistant", "content": None, "reasoning_content": "on", "tool_calls": [index]})
+        messages.append({"role": "tool", "content": f"result {index}"})
+    return messages
+
+
+def check_hide(function: Callable[[list[dict], int], list[dict]]) -> Checked:
+    """function(messages, keep) is what stays in the context: the task and the last `keep` turns with their results."""
+    for turns, keep in ((6, 2), (6, 1), (2, 2), (1, 3)):
+        messages = _dialogue(turns)
+        right = messages[:2] + messages[2:][-2 * keep :]
+        value, problem = _try(function, _dialogue(turns), keep)
+        if problem:
+            return problem
+        if value == right:
+            continue
+        if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+            return Checked(False, "return a list of messages")
+        roles = [message.get("role") for message in value]
+        hints = {
+            "the task itself has gone: keep system and user": roles[:2] != ["system", "user"],
+            "a result without its call: cut before an assistant message": roles[2:3] == ["tool"],
+            "results are messages of their own: a turn is two messages": len(value) == 2 + keep,
+            "nothing was hidden": value == messages,
+            "some messages stand there twice": len({str(message) for message in value}) < len(value),
+            "keep the last turns, the first ones are the old ones": value == messages[: 2 + 2 * keep],
+        }
+        hint = next((text for text, found in hints.items() if found), None)
+        return Checked(False, hint or f"of {turns} turns, keep {keep}: you return {len(value)} messages")
+    return Checked(True, "a context of bounded length, for as many calls as one likes")

@@ -1,0 +1,238 @@
+"""How far does it carry? Up to 300 calls in a row, and where it looks when it breaks.
+
+Calls    `follow` tasks of 10 to 300 calls (trained: 1 to 5), with all of the context kept, and with old turns hidden
+         when the context is full, as K2 Thinking does with old tool results.
+Why      With the whole context kept, at the moment before the agent writes the next item's name: what its heads look
+         at, and how sure it is of the right name, call after call. The words before are an expert's, so every moment
+         is a right one and only the length differs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini import agent, chat, viz
+from kimi_mini.agent import Conversation, Limits
+from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
+from kimi_mini.experiments import inference
+from kimi_mini.model import KimiMini
+from kimi_mini.results import Log
+from kimi_mini.thinking import attention_rows
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.worlds import Task
+
+CALLS = {10: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed
+TRAINED = 5  # calls
+LOOKED_AT, LOOKS = 24, 8  # calls, and episodes a seed, in which attention is measured
+
+
+def main() -> None:
+    """All of it; write data/results/horizon.json and its figure."""
+    args = inference.arguments(__doc__.splitlines()[0])
+    model, tokenizer, log = inference.begin("horizon", args)
+    for seed in args.seeds:
+        calls(model, tokenizer, log, seed, args.scale)
+        look(model, tokenizer, log, seed, max(2, int(LOOKS * args.scale)))
+    report(log)
+    inference.finish(log, horizon=draw)
+
+
+# -- calls ---------------------------------------------------------------------------------------------
+
+
+def full(count: int, model: KimiMini) -> Limits:
+    """Limits that hide nothing: as much context as the model has positions."""
+    return Limits(turn_tokens=64, turns=count + 20, context=model.config.max_position_embeddings)
+
+
+def calls(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, scale: float) -> None:
+    """`follow` at every length, with and without context management."""
+    for count, tasks in CALLS.items():
+        chosen = held_out_tasks("follow", [count], max(2, int(tasks * scale)), seed)
+        for context, limits in (("managed", MANAGED), ("full", full(count, model))):
+            done = solve(model, tokenizer, chosen, limits)
+            breaks = [how_it_broke(talk) for talk in done]
+            log.row(part="calls", seed=seed, context=context, calls=count, n=len(done),
+                    passed=sum(talk.verdict().passed for talk in done),
+                    finish=dict(Counter(talk.finish for talk in done)),
+                    how=dict(Counter(how for _, how in breaks)), right_calls=[made for made, _ in breaks],
+                    written=round(sum(talk.written for talk in done) / len(done), 1))  # fmt: skip
+            for talk in done:
+                talk.environment.close()
+            print(f"seed {seed}, {count} calls, {context}: {log.rows[-1]['passed']}/{len(done)}", flush=True)
+
+
+def how_it_broke(talk: Conversation) -> tuple[int, str]:
+    """How many calls were right before the first wrong one, and what was wrong about that."""
+    path, asked = talk.task.data["path"], items_asked(talk.messages)
+    for index, (item, right) in enumerate(zip(asked, path)):
+        if item != right:
+            return index, what_was_asked(item, path, index)
+    if len(asked) < len(path):
+        return len(asked), "stopped too early" if talk.finish == "stop" else f"cut off ({talk.finish})"
+    return len(path), "right" if talk.verdict().passed else "wrong answer after the last call"
+
+
+def what_was_asked(item: str, path: Sequence[str], index: int) -> str:
+    """A wrong item, put into words."""
+    words = {word for name in path[: index + 1] for word in name.split()}
+    if item in path[:index]:
+        return "an earlier item again"
+    return "two names mixed up" if item.split() and set(item.split()) <= words else "some other name"
+
+
+def items_asked(messages: Sequence[dict]) -> list[str]:
+    """The item of every call, in order; unreadable arguments give an empty name."""
+    found = []
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            try:
+                found.append(str(json.loads(call["function"]["arguments"])["item"]))
+            except (ValueError, KeyError, TypeError):
+                found.append("")
+    return found
+
+
+# -- where it looks ------------------------------------------------------------------------------------
+
+
+def look(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: int) -> None:
+    """One row a call: attention of every head, summed by what it falls on, and the chance of the right name."""
+    totals: dict[int, list[torch.Tensor]] = {}
+    chances: dict[int, list[float]] = {}
+    for task in held_out_tasks("follow", [LOOKED_AT], episodes, seed):
+        ids, moments = script(tokenizer, task)
+        positions = [moment.before for moment in moments]
+        weights = attention_rows(model, ids, positions)  # (L, H, P, T)
+        with torch.no_grad():
+            probabilities = model(torch.tensor([ids])).logits[0, positions].softmax(-1)  # (P, V)
+        for row, moment in enumerate(moments):
+            mass = [weights[:, :, row, list(span)].sum(-1) for span in (moment.newest, moment.older)]  # 2 of (L, H)
+            totals.setdefault(moment.call, []).append(torch.stack(mass))
+            chances.setdefault(moment.call, []).append(probabilities[row, ids[moment.before + 1]].item())
+    for call, masses in totals.items():
+        newest, older = torch.stack(masses).mean(0).round(decimals=4).tolist()
+        log.row(part="look", seed=seed, call=call, n=len(masses), newest=newest, older=older,
+                chance=round(sum(chances[call]) / len(chances[call]), 4))  # fmt: skip
+
+
+@dataclass
+class Moment:
+    """The position before the name in the `call`-th call, and where the names stand that results have brought."""
+
+    call: int
+    before: int
+    newest: range
+    older: list[int]
+
+
+def script(tokenizer: Tokenizer, task: Task) -> tuple[list[int], list[Moment]]:
+    """An expert's episode as tokens, and the moment before each name that it copies from a result."""
+    played = agent.play(task, random.Random(0))
+    ids, mask = chat.encode(tokenizer, played.messages, played.tools)
+    played.environment.close()
+    path, argument = task.data["path"], tokenizer.token_id("<|tool_call_argument_begin|>")
+    opening = len(tokenizer.encode_plain('{"item":"'))
+    starts = [i + opening for i, token in enumerate(ids) if token == argument and mask[i]]
+    moments, seen = [], []
+    for call, (before, item) in enumerate(zip(starts, path), 1):
+        if call > 1:
+            result = starts[call - 2] + len(tokenizer.encode_plain(path[call - 2]))  # behind the last call's name
+            newest = find(ids, tokenizer.encode_plain(item), result)
+            moments.append(Moment(call, before, newest, [i for span in seen for i in span]))
+            seen.append(newest)
+    return ids, moments
+
+
+def find(ids: Sequence[int], part: Sequence[int], start: int) -> range:
+    """Where `part` first stands in `ids` from `start` on."""
+    for place in range(start, len(ids) - len(part) + 1):
+        if tuple(ids[place : place + len(part)]) == tuple(part):
+            return range(place, place + len(part))
+    raise ValueError("the name does not stand in the result")
+
+
+# -- report --------------------------------------------------------------------------------------------
+
+
+def share(rows: Sequence[dict], key: str, **where) -> dict:
+    """Successes of all seeds among the rows that match, as a rate with its interval."""
+    chosen = [row for row in rows if all(row.get(name) == value for name, value in where.items())]
+    return inference.rate(sum(row[key] for row in chosen), sum(row["n"] for row in chosen))
+
+
+def report(log: Log) -> None:
+    """The claims."""
+    common = {"notebook": inference.NOTEBOOK, "figure": "figures/horizon.png"}
+    card = "K2 Thinking model card (200-300 sequential calls, old tool results hidden)"
+    log.claim("horizon/100_managed", claim="100 calls in a row, old turns hidden", source=card, floor=0.97, **common,
+              **share(log.rows, "passed", part="calls", context="managed", calls=100))  # fmt: skip
+    log.claim("horizon/300_managed", claim="300 calls in a row, old turns hidden", source=card, floor=0.97, **common,
+              **share(log.rows, "passed", part="calls", context="managed", calls=300))  # fmt: skip
+    log.claim("horizon/100_full", claim="100 calls with everything kept in the context do not succeed here",
+              source="this project", floor=0.50, at_most=True, **common,
+              **share(log.rows, "passed", part="calls", context="full", calls=100))  # fmt: skip
+
+
+# -- figure --------------------------------------------------------------------------------------------
+
+
+@viz.styled
+def draw(log: dict) -> Figure:
+    """Left: success against calls. Right: before a name is copied, where the copying head looks, and the result."""
+    rows = log["rows"]
+    fig, axes = viz.figure(13, 5.0, 1, 2)
+    left, right = axes[0]
+    for context, colour, marker in (("managed", viz.BLUE, "o"), ("full", viz.RED, "s")):
+        counts = sorted({row["calls"] for row in rows if row["part"] == "calls"})
+        points = [share(rows, "passed", part="calls", context=context, calls=count) for count in counts]
+        values = [point["value"] for point in points]
+        spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
+        label = {"managed": "old turns hidden", "full": "whole context kept"}[context]
+        left.errorbar(counts, values, spread, color=colour, marker=marker, markersize=8, capsize=4, label=label)
+    left.set(xscale="log", ylim=(-0.04, 1.05), xlabel="calls that the task needs (trained: 1 to 5)", ylabel="success",
+             title="Held-out tasks solved")  # fmt: skip
+    left.set_xticks(counts, [str(count) for count in counts], minor=False)
+    left.minorticks_off()
+    left.legend(loc="center left")
+    layer, head = copying_head(rows)
+    at = sorted({row["call"] for row in rows if row["part"] == "look"})
+    newest, older, chance = ([mean_at(rows, call, key, layer, head) for call in at] for key in LINES)
+    right.stackplot(at, newest, older, [1 - a - b for a, b in zip(newest, older)], alpha=0.85,
+                    colors=(viz.GREEN, viz.ORANGE, "#DDDDDD"),
+                    labels=[LINES["newest"], LINES["older"], "elsewhere"])  # fmt: skip
+    right.plot(at, chance, color=viz.BLACK, marker="o", markersize=5, label=LINES["chance"])
+    right.axvline(TRAINED + 0.5, color=viz.BLACK, linestyle=":", linewidth=1.5)
+    right.text(TRAINED + 0.7, 1.02, "beyond training", fontsize=viz.FONT - 1)
+    right.set(xlim=(at[0], at[-1]), ylim=(0, 1.09), xlabel="call", ylabel="attention, probability",
+              title=f"Whole context kept: layer {layer + 1}, head {head + 1}")  # fmt: skip
+    fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
+    return fig
+
+
+LINES = {"newest": "looks at the newest name", "older": "at older names", "chance": "probability of the right name"}
+
+
+def copying_head(rows: Sequence[dict]) -> tuple[int, int]:
+    """(layer, head) that looks most at the newest name where it was trained to."""
+    seen = [torch.tensor(row["newest"]) for row in rows if row["part"] == "look" and row["call"] <= TRAINED]
+    mass = torch.stack(seen).mean(0)  # (L, H)
+    return divmod(int(mass.argmax()), mass.shape[1])
+
+
+def mean_at(rows: Sequence[dict], call: int, key: str, layer: int, head: int) -> float:
+    """Mean over seeds of what was measured at a call, for one head where it is a matter of heads."""
+    found = [row[key] for row in rows if row["part"] == "look" and row["call"] == call]
+    values = [value if key == "chance" else value[layer][head] for value in found]
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()

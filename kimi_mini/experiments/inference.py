@@ -1,0 +1,102 @@
+"""What the experiments of thinking mode share: no training, one shipped agent, task sets of several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini import agent, chat
+from kimi_mini.evaluate import load_agent
+from kimi_mini.model import KimiMini
+from kimi_mini.results import RESULTS, Log, over_seeds, read_json, wilson
+from kimi_mini.thinking import Turn, write
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.worlds import Task
+
+TOP = RESULTS.parent.parent
+NOTEBOOK = "08_thinking_mode.ipynb"
+BATCH = 192
+
+
+def shipped() -> Path:
+    """The final agent: the one in data/checkpoints, or that of a run of one's own."""
+    folders = [TOP / "data" / "checkpoints" / "final", TOP / "data" / "run" / "checkpoints" / "final"]
+    return next((folder for folder in folders if (folder / "config.json").is_file()), folders[0])
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Seeds of the task sets, their scale, the agent and the folder of the log."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--scale", type=float, default=1.0, help="of all task counts")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="folder of the agent (default: the shipped one)")
+    parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.checkpoint = args.checkpoint or shipped()
+    args.folder = args.folder or (RESULTS if args.scale == 1 else TOP / "data" / "run" / "rehearsal")
+    return args
+
+
+def begin(name: str, args: argparse.Namespace) -> tuple[KimiMini, Tokenizer, Log]:
+    """The agent, and a log that names its weights."""
+    model, tokenizer = load_agent(args.checkpoint)
+    log = Log(name, seeds=args.seeds, folder=args.folder, command=f"python -m kimi_mini.experiments.{name}",
+              weights=fingerprint(args.checkpoint))  # fmt: skip
+    return model, tokenizer, log
+
+
+def finish(log: Log, **draws: Callable[[dict], Figure]) -> None:
+    """Save the log and draw its figures NAME.png: into figures/ when the log is the published one, else beside it."""
+    path = log.save()
+    folder = TOP / "figures" if path.parent == RESULTS else path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in draws.items():
+        draw(read_json(path)).savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+    print(path)
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hexadecimal digits that tell the weights of a checkpoint folder apart."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def prompt_ids(tokenizer: Tokenizer, task: Task, thinking: bool = True) -> list[int]:
+    """The opening of a task without tools, up to where the assistant takes over."""
+    messages = [{"role": "system", "content": agent.SYSTEM}, {"role": "user", "content": task.prompt}]
+    return chat.encode(tokenizer, messages, add_generation_prompt=True, thinking=thinking)[0]
+
+
+def write_in_batches(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options) -> list[Turn]:
+    """`thinking.write`, BATCH prompts at a time; `prefixes` and a list of budgets are cut along."""
+    turns: list[Turn] = []
+    for start in range(0, len(prompts), BATCH):
+        part = slice(start, start + BATCH)
+        cut = {key: value[part] if isinstance(value, list) else value for key, value in options.items()}
+        turns += write(model, tokenizer, prompts[part], **cut)
+    return turns
+
+
+def number(turn: Turn, tokenizer: Tokenizer) -> int | None:
+    """The answer as a number; None when there is none."""
+    text = (chat.parse(tokenizer.decode(turn.ids))["content"] or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
+
+
+def rate(successes: int, count: int) -> dict:
+    """A success rate over the tasks of all seeds (one model, so only the tasks differ): {value, low, high}, Wilson."""
+    low, high = wilson(successes, count)
+    return {"value": successes / count, "low": low, "high": high}
+
+
+def across(values: Sequence[float]) -> dict:
+    """A difference between arms on the same tasks: mean over seeds, t interval; {value, low, high}."""
+    if len(values) < 2:
+        return {"value": values[0], "low": None, "high": None}
+    return dict(zip(("value", "low", "high"), over_seeds(values)))

@@ -1,0 +1,82 @@
+"""With a thought and without: every family of tasks at every difficulty, the same weights, the same tasks.
+
+Reflex means that the prompt gives an empty thought before every turn; with tools the agent still acts in several turns,
+and only the thoughts between them are missing. `cheapest` was never trained without a thought and is left out. What a
+reflex could learn with all the tokens is a question of training: see the control in reflex_control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from kimi_mini import viz
+from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
+from kimi_mini.experiments import inference
+from kimi_mini.results import Log
+
+FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}
+TASKS = 30  # a seed and level
+
+
+def main() -> None:
+    """Solve everything in both modes; write data/results/modes.json and its figure."""
+    args = inference.arguments(__doc__.splitlines()[0])
+    model, tokenizer, log = inference.begin("modes", args)
+    count = max(2, int(TASKS * args.scale))
+    for seed in args.seeds:
+        for family in FAMILIES:
+            for level in trained_levels(family):
+                tasks = held_out_tasks(family, [level], count, seed)
+                for mode in ("thinking", "reflex"):
+                    done = solve(model, tokenizer, tasks, LIMITS, thinking=mode == "thinking")
+                    log.row(seed=seed, family=family, level=level, mode=mode, n=count,
+                            passed=sum(talk.verdict().passed for talk in done),
+                            written=sum(talk.written for talk in done))  # fmt: skip
+                    for talk in done:
+                        talk.environment.close()
+            print(f"seed {seed}, {family}:", {m: success(log.rows, family, m)["value"] for m in ("thinking", "reflex")},
+                  flush=True)  # fmt: skip
+    report(log)
+    inference.finish(log, modes=draw)
+
+
+def success(rows: Sequence[dict], family: str, mode: str, level: int | None = None) -> dict:
+    """Success over all seeds, as a rate with its interval."""
+    chosen = [r for r in rows if r["family"] == family and r["mode"] == mode and level in (None, r["level"])]
+    return inference.rate(sum(row["passed"] for row in chosen), sum(row["n"] for row in chosen))
+
+
+def report(log: Log) -> None:
+    """The claim: where a decision needs working out, the thought carries it, with tools too."""
+
+    def gap(seed: int) -> float:
+        rows = [row for row in log.rows if row["seed"] == seed]
+        return success(rows, "repair", "thinking")["value"] - success(rows, "repair", "reflex")["value"]
+
+    log.claim("thinking/repair_gap", claim="repair: what the thought adds on the same weights and tasks",
+              source="article (thinking mode)", floor=0.15, figure="figures/modes.png", notebook=inference.NOTEBOOK,
+              **inference.across([gap(seed) for seed in log.seeds]))  # fmt: skip
+
+
+@viz.styled
+def draw(log: dict) -> Figure:
+    """One panel a family: success against difficulty in both modes."""
+    fig, axes = viz.figure(13, 4.2, 1, len(FAMILIES), sharey=True, width_ratios=(8, 5, 2.6, 4, 3.2))
+    for ax, (family, unit) in zip(axes[0], FAMILIES.items()):
+        levels = sorted({row["level"] for row in log["rows"] if row["family"] == family})
+        for mode, colour, marker in (("thinking", viz.BLUE, "o"), ("reflex", viz.ORANGE, "s")):
+            points = [success(log["rows"], family, mode, level) for level in levels]
+            values = [point["value"] for point in points]
+            spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
+            ax.errorbar(levels, values, spread, color=colour, marker=marker, markersize=7, capsize=3, label=mode)
+        ax.set(title=family, xlabel=unit, ylim=(-0.04, 1.05), xlim=(levels[0] - 0.5, levels[-1] + 0.5))
+        ax.set_xticks(levels)
+    axes[0, 0].set_ylabel("success")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+if __name__ == "__main__":
+    main()

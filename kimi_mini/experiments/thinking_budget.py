@@ -1,0 +1,135 @@
+"""How much thinking does an answer need? Accuracy against a budget of tokens, with a hard stop.
+
+Held-out chains of one to eight steps, mixed. Every task is answered under every budget: when the thought has that many
+tokens and has not ended, we close it, and the model answers with what it has. Greedy, so that the thoughts under two
+budgets are the same as far as both go, and only the stop differs.
+
+Beside it the same tasks in reflex mode, where the prompt itself gives an empty thought: budget 0 must do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from matplotlib.figure import Figure
+
+from kimi_mini import viz
+from kimi_mini.evaluate import held_out_tasks, trained_levels
+from kimi_mini.experiments import inference
+from kimi_mini.results import Log, wilson
+from kimi_mini.thinking import Turn
+from kimi_mini.worlds import Task
+
+BUDGETS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 72, None)
+TASKS = 160  # a seed, spread over the lengths
+LENGTHS = range(1, 9)
+DEEP = range(6, 9)  # steps of the chains that count as deep
+
+
+def main() -> None:
+    """Answer all tasks under all budgets; write data/results/thinking_budget.json and its figure."""
+    args = inference.arguments(__doc__.splitlines()[0])
+    model, tokenizer, log = inference.begin("thinking_budget", args)
+    lengths, count = trained_levels("chain"), max(8, int(TASKS * args.scale))
+    arms = {str(budget): (True, budget) for budget in BUDGETS} | {"reflex": (False, None)}
+    for seed in args.seeds:
+        tasks = held_out_tasks("chain", lengths, count, seed)
+        for arm, (thinking, budget) in arms.items():
+            prompts = [inference.prompt_ids(tokenizer, task, thinking) for task in tasks]
+            turns = inference.write_in_batches(model, tokenizer, prompts, budget=budget, max_tokens=160)
+            answers = [inference.number(turn, tokenizer) for turn in turns]
+            for level in lengths:
+                found = [item for item in zip(tasks, turns, answers) if item[0].level == level]
+                log.row(seed=seed, arm=arm, level=level, **tally(found))
+            value = sum(answer == task.data["answer"] for answer, task in zip(answers, tasks)) / count
+            print(f"seed {seed}, {arm:>6}: {value:.3f}", flush=True)
+    report(log)
+    inference.finish(log, thinking_budget=draw)
+
+
+def tally(found: list[tuple[Task, Turn, int | None]]) -> dict[str, int]:
+    """Counts over (task, turn, answer): right ones, cut ones, cut ones that still answer with a number, tokens."""
+    cut = [(turn, answer) for _, turn, answer in found if turn.was_cut]
+    return {
+        "n": len(found),
+        "right": sum(answer == task.data["answer"] for task, _, answer in found),
+        "cut": len(cut),
+        "cut_answered": sum(turn.finish == "stop" and answer is not None for turn, answer in cut),
+        "thought": sum(turn.thought_tokens for _, turn, _ in found),
+        "longest_thought": max(turn.thought_tokens for _, turn, _ in found),
+        "written": sum(turn.written for _, turn, _ in found),
+    }
+
+
+def total(rows: Iterable[dict], key: str, arm: str, levels: Iterable[int] = LENGTHS, seed: int | None = None) -> int:
+    """Sum of a count over the rows of an arm, at some lengths, in one seed or all."""
+    return sum(r[key] for r in rows if r["arm"] == arm and r["level"] in levels and seed in (None, r["seed"]))
+
+
+def report(log: Log) -> None:
+    """The claims."""
+
+    def accuracy(arm: str, levels: Iterable[int], seed: int | None = None) -> tuple[int, int]:
+        return total(log.rows, "right", arm, levels, seed), total(log.rows, "n", arm, levels, seed)
+
+    def gain(seed: int) -> float:
+        (more, count), (less, _) = accuracy("None", LENGTHS, seed), accuracy("32", LENGTHS, seed)
+        return (more - less) / count
+
+    limited = [row for row in log.rows if row["arm"].isdigit()]
+    answered = sum(row["cut_answered"] for row in limited), sum(row["cut"] for row in limited)
+    over = max(row["longest_thought"] - int(row["arm"]) for row in limited)
+    common = {"notebook": inference.NOTEBOOK, "figure": "figures/thinking_budget.png"}
+    log.claim("thinking/deep", claim="six to eight dependent steps are solved when they are thought through",
+              source="article (thinking mode)", floor=0.97, **common,
+              **inference.rate(*accuracy("None", DEEP)))  # fmt: skip
+    log.claim("thinking/reflex_deep", claim="the same weights fail on them when they answer at once",
+              source="article (thinking mode)", floor=0.30, at_most=True, **common,
+              **inference.rate(*accuracy("reflex", DEEP)))  # fmt: skip
+    log.claim("thinking/budget_kept", claim="tokens by which any thought exceeded its budget", value=over, floor=0,
+              source="K2 Thinking model card (budgets)", at_most=True, **common)  # fmt: skip
+    log.claim("thinking/answers_when_cut", claim="a thought closed by the hard stop is still followed by an answer",
+              source="this project", floor=0.97, **common, **inference.rate(*answered))  # fmt: skip
+    log.claim("thinking/budget_gain", claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
+              source="article (test-time compute)", floor=0.15, **common,
+              **inference.across([gain(seed) for seed in log.seeds]))  # fmt: skip
+
+
+# -- figure --------------------------------------------------------------------------------------------
+
+
+@viz.styled
+def draw(log: dict) -> Figure:
+    """Accuracy against budget for the mix and for some lengths; right: what a thought of each length takes."""
+    rows = log["rows"]
+    fig, axes = viz.figure(12, 4.8, 1, 2, width_ratios=(3, 2))
+    left, right = axes[0]
+    budgets = [budget for budget in BUDGETS if budget is not None]
+    groups = {"all lengths": LENGTHS, "1-2 steps": (1, 2), "3-5 steps": (3, 4, 5), "6-8 steps": (6, 7, 8)}
+    for (name, levels), colour, marker in zip(groups.items(), (viz.BLACK, viz.SKY, viz.GREEN, viz.PURPLE), "os^D"):
+        points = [success(rows, str(budget), levels) for budget in budgets]
+        values = [point[0] for point in points]
+        spread = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
+        width = 3.4 if name == "all lengths" else 1.8
+        left.errorbar(budgets, values, spread, color=colour, marker=marker, capsize=3, linewidth=width, label=name)
+    reflex = success(rows, "reflex", LENGTHS)[0]
+    left.axhline(reflex, color=viz.ORANGE, linestyle="--", label=f"reflex ({reflex:.2f})")
+    left.set(xlabel="thinking budget (tokens)", ylabel="right answers", ylim=(-0.03, 1.05),
+             title="More budget, more right answers")  # fmt: skip
+    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    lengths = sorted({row["level"] for row in rows})
+    used = [total(rows, "thought", "None", (n,)) / total(rows, "n", "None", (n,)) for n in lengths]
+    right.bar(lengths, used, color=viz.BLUE)
+    right.set(xlabel="steps in the chain", ylabel="tokens", title="What a thought takes without a limit")
+    right.set_xticks(lengths)
+    return fig
+
+
+def success(rows: list[dict], arm: str, levels: Iterable[int]) -> tuple[float, float, float]:
+    """Share of right answers of all seeds in an arm at some lengths, with its interval."""
+    right, count = total(rows, "right", arm, levels), total(rows, "n", arm, levels)
+    return right / count, *wilson(right, count)
+
+
+if __name__ == "__main__":
+    main()
