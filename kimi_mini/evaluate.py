@@ -72,6 +72,7 @@ ROWS = (
     _row("shop/cheapest_beyond/6", "cheapest", [6]),
     _row("shop/buy_beyond/5", "buy", [5]),
 )
+BEFORE_RL = ("shop/follow_beyond/8", "repair/pass@1", "repair/best_of_4")  # measured before RL as well
 
 
 def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:

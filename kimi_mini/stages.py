@@ -228,7 +228,7 @@ def ptx_data(run: Run, tokens: int) -> Callable[[int], list[Batch]]:
 
 
 def reinforce(run: Run) -> dict:
-    """A short round of RL on the hardest family; saved after every round."""
+    """A short run of RL on tasks of moderate difficulty; saved after every round."""
     tokenizer, model = tokenizer_of(run), load_checkpoint(run, "tuned")
     settings = rl.Settings(rounds=max(2, round(run.plan.rl_rounds * run.plan.scale)))
     optimizer = optimizer_for(model, RL_LR, RL_ADAMW_LR)
@@ -271,9 +271,9 @@ def evaluate_rows(run: Run, name: str, rows) -> dict[str, dict]:
 
 
 def evaluate_stage(run: Run) -> dict:
-    """The scoreboard of the final agent, and of the one before RL on the family that RL worked on."""
+    """The scoreboard of the final agent, and what the one before RL makes of the same rows where RL may matter."""
     final = evaluate_rows(run, "final", evaluate.ROWS)
-    before = evaluate_rows(run, "tuned", [row for row in evaluate.ROWS if row.family == "repair"])
+    before = evaluate_rows(run, "tuned", [row for row in evaluate.ROWS if row.name in evaluate.BEFORE_RL])
     final |= {f"before_rl/{name}": entry for name, entry in before.items()}
     evaluate.print_board(final)
     return {"tokens": 0, "scoreboard": final, "summary": f"{len(final)} rows"}

@@ -17,15 +17,15 @@ from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import History, train
 
-BASE = Path("data/checkpoints/base")
+BASE, TUNED = Path("data/checkpoints/base"), Path("data/checkpoints/tuned")
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, start: Path = BASE) -> argparse.Namespace:
     """Seeds, scale, start and folder of the log."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--scale", type=float, default=1.0, help="of all token budgets and task counts")
-    parser.add_argument("--base", type=Path, default=BASE, help="checkpoint folder to start from")
+    parser.add_argument("--base", type=Path, default=start, help="checkpoint folder to start from")
     parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
