@@ -192,7 +192,7 @@ def exec_without_builtins(code: str) -> tuple[bool, str]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            exec(code, {"__builtins__": {"print": print}})  # noqa: S102
+            exec(code, {"__builtins__": {"print": print}})
     except Exception:  # noqa: BLE001
         return False, printed.getvalue()
     return True, printed.getvalue()
