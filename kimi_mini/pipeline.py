@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> None:
     run = Run(Path(args.folder), plan)
     run.check_plan()
     if all(run.done(stage) for stage in STAGES):
-        print(f"everything is done: see data/results/run.json; delete {run.folder} to train again")
+        print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")
         return
     from kimi_mini import stages  # torch and its friends load only when there is work
 

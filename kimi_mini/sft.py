@@ -59,6 +59,7 @@ def make_plan(
     while done < total_tokens:
         progress = done / total_tokens
         closed = np.array([s.mode == "reflex" and progress < reflex_after for s in sources])
+        closed &= not closed.all()  # reflexes alone need not wait
         step, size = [], 0
         while size < step_tokens:
             pick = int(np.argmin(np.where(closed, np.inf, spent / shares)))
@@ -69,7 +70,7 @@ def make_plan(
             step.append(((source, level), index))
             spent[pick] += length
             size += length
-        spent[closed] = (spent / shares)[~closed].min() * shares[closed] if closed.any() else spent[closed]
+        spent[closed] = (spent / shares)[~closed].min() * shares[closed]  # who waits has nothing to catch up on
         plan.append(step)
         done += size
     return plan

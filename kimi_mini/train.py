@@ -44,6 +44,10 @@ def keep_freed_memory(threshold: int = 1 << 30) -> None:
         mallopt(-3, threshold)  # M_MMAP_THRESHOLD
 
 
+# what a damaged or foreign file makes torch.load and load_state_dict raise
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
+
+
 class Example(NamedTuple):
     """One sequence: ``ids`` (T,) uint16 and ``mask`` (T,) bool, True where the token is to be learned."""
 
@@ -217,12 +221,15 @@ def save_state(file: Path, model: KimiMini, optimizer, history: History) -> None
 
 
 def load_state(file: Path, model: KimiMini, optimizer) -> History:
-    """Put a saved state back; the history says how many steps are done. Raises KimiError for a damaged file."""
+    """Put a saved state back; the history says how many steps are done. Raises KimiError for a file that is damaged or
+    of another model."""
     try:
         state = torch.load(file, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise KimiError(f"{file} cannot be read ({error}); delete it to start this stage again") from None
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["generator"])
-    return History(**state["history"])
+        history = History(**state["history"])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["generator"])
+    except UNREADABLE as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from None
+    return history
