@@ -1,8 +1,8 @@
 """One round of rejection sampling: the model tries, the verifiers choose, the model learns from what passed.
 
-Start: the base checkpoint after a short fine-tuning on expert trajectories that passed. It then works on new training
+Start: the agent of `filter_gap` that was spoilt by learning from everything, 60% of it wrong. It works on new training
 tasks, four attempts each at temperature 1, and is tuned further on its own attempts: on those that passed, and, as a
-control at equal tokens, on all of them. Every family and level has its quota in both.
+control at equal tokens, on all of them. Every family and level has its quota in both. No expert takes part any more.
 
 Read it with care: a model that repeats its own successes may only commit itself to what it could do before (then
 pass@4 stands still while sampled success rises); that is why sampled, greedy and pass@4 are all measured.
@@ -19,15 +19,15 @@ import numpy as np
 
 from kimi_mini import evaluate, sft, worlds
 from kimi_mini.agent import Conversation
-from kimi_mini.experiments.common import arguments, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.results import Log
-from kimi_mini.synthesis import SOURCES, Source
+from kimi_mini.synthesis import Source
 from kimi_mini.train import Example
 
-FAMILIES = ("follow", "condition", "cheapest", "buy")
-START_TOKENS, OWN_TOKENS = 500_000, 200_000
-PROMPTS, ATTEMPTS = 100, 4  # new tasks a family; attempts at each
-TASKS = 60  # held-out tasks a family
+START_TOKENS, OWN_TOKENS = 300_000, 200_000
+PROMPTS, ATTEMPTS = 50, 4  # new tasks a family; attempts at each
+TASKS = 24  # held-out tasks a family
 ARMS: dict[str, Callable[[Conversation], bool]] = {
     "passed": lambda conversation: conversation.verdict().passed,
     "everything": lambda conversation: True,
@@ -64,14 +64,15 @@ def measure(model, tokenizer, sources: Sequence[Source], tasks: int, seed: int) 
 
 def main() -> None:
     """Start, sample, choose, tune, measure, for every seed; write data/results/rejection.json."""
-    args = arguments(__doc__.splitlines()[0])
-    sources = [source for source in SOURCES if source.family in FAMILIES and source.mode == "think"]
+    args = arguments(__doc__.splitlines()[0], start=TUNED)
+    sources = [Source(family, "think", 1 / len(LEVELS), levels) for family, levels in LEVELS.items()]
     start, own = int(START_TOKENS * args.scale), int(OWN_TOKENS * args.scale)
     prompts, tasks = max(8, int(PROMPTS * args.scale)), max(4, int(TASKS * args.scale))
     log = Log("rejection", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rejection")
     for seed in args.seeds:
         model, tokenizer = evaluate.load_agent(args.base)
-        tune(model, pools(tokenizer, sources, start, seed, mistakes=0.15), start, seed, f"start, seed {seed}")
+        everything = pools(tokenizer, sources, start, seed, MISTAKES, lambda trajectory: True)
+        tune(model, everything, start, seed, f"start, seed {seed}")
         note(log, seed, "before", measure(model, tokenizer, sources, tasks, seed))
         attempts = sample_attempts(model, tokenizer, sources, prompts, seed)
         for arm, keep in ARMS.items():
@@ -79,7 +80,7 @@ def main() -> None:
             tune(student, kept, own, seed, f"{arm}, seed {seed}")
             count = sum(map(len, kept.values()))
             note(log, seed, arm, measure(student, tokenizer, sources, tasks, seed), attempts=len(attempts), kept=count)
-    report(log, args.seeds, tasks * len(FAMILIES))
+    report(log, args.seeds, tasks * len(LEVELS))
     finish(log, "One round of rejection sampling")
 
 
