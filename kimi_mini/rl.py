@@ -49,6 +49,7 @@ class Settings:
     ptx_tokens: int = 4096
     updates: int = 2  # optimizer steps a round, each on its share of the prompts
     budget_penalty: float = 0.5
+    least_moderate: float = 0.1  # the run ends when fewer tasks than this share still have something to teach
     limits: Limits = field(default_factory=Limits)
 
 
@@ -181,7 +182,7 @@ def reinforce(
     first: int = 0,
     on_round: Callable[[int, Round], None] | None = None,
 ) -> list[Round]:
-    """Rounds ``first`` to ``settings.rounds`` of sampling and updating."""
+    """Rounds ``first`` to ``settings.rounds`` of sampling and updating; fewer when the tasks are learned."""
     history = []
     for index in range(first, settings.rounds):
         groups, temperature = sample_round(model, tokenizer, settings, seed, index)
@@ -190,4 +191,11 @@ def reinforce(
             conversation.environment.close()
         if on_round is not None:
             on_round(index, history[-1])
+        if learned(history[-1], settings):
+            break
     return history
+
+
+def learned(measured: Round, settings: Settings) -> bool:
+    """Whether nearly all tasks of a round pass in every attempt: their advantages are 0, what is left is noise."""
+    return measured.success > 0.5 and measured.moderate < settings.least_moderate

@@ -249,7 +249,8 @@ def reinforce(run: Run) -> dict:
         bar.set_postfix(success=f"{measured.success:.2f}")
 
     ptx = ptx_data(run, settings.ptx_tokens)
-    rl.reinforce(model, tokenizer, optimizer, settings, run.plan.seed, ptx, len(rounds), on_round)
+    if not (rounds and rl.learned(rl.Round(**rounds[-1]), settings)):
+        rl.reinforce(model, tokenizer, optimizer, settings, run.plan.seed, ptx, len(rounds), on_round)
     bar.close()
     save_checkpoint(run, model, "final")
     first, last = rounds[0]["success"], rounds[-1]["success"]
