@@ -124,10 +124,15 @@ def _row_colour(name: str) -> str:
 
 
 def _in_words(row: Mapping) -> str:
-    text = f"{row['value']:.3f}".rstrip("0").rstrip(".") if row["value"] not in (0, 1) else f"{row['value']:.0f}"
+    text = _share(row["value"])
     if row.get("low") is None or row.get("high") is None:
         return text
-    return f"{text} [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{text} [{_share(row['low'])}, {_share(row['high'])}]"
+
+
+def _share(value: float) -> str:
+    """0.87, 0.975, 1: three digits at the most, so that an interval never seems to leave its value out."""
+    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) >= 0.0005 else "0"
 
 
 # -- training ------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def routing_heatmap(tokens: Sequence[str], table: np.ndarray, title: str = "") -
     table = np.asarray(table, float)
     if table.ndim != 2 or table.shape[1] != len(tokens):
         raise ValueError(f"{len(tokens)} tokens need a table (experts, {len(tokens)}), not {table.shape}")
-    fig, axes = figure(max(8, 0.3 * len(tokens) + 2), 0.3 * len(table) + 1.9)
+    fig, axes = figure(max(8, 0.27 * len(tokens) + 2), 0.3 * len(table) + 1.9)
     ax = axes[0, 0]
     shown = np.ma.masked_equal(table, 0)
     image = ax.imshow(shown, aspect="auto", cmap="viridis_r", vmin=0, interpolation="nearest")
