@@ -1,0 +1,56 @@
+"""`python -m kimi_mini run` in small: a few steps of 1024 tokens, a few short rows of the scoreboard. And mortal:
+
+    KILL=finetune:3 python tests/rehearsal.py --folder F --scale 0.001
+
+kills itself with SIGKILL in the middle of writing the third save of fine-tuning.
+"""
+
+import functools
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from kimi_mini import __main__, corpus, evaluate, publishing, rl, stages, train
+
+ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
+
+
+def mortal(save, stage, number):
+    """`torch.save` that ends the process while it writes the given save of the given stage."""
+    count = 0
+
+    def save_or_die(state, file):
+        nonlocal count
+        count += Path(file).name.startswith(f".{stage}.pt")
+        if count == number:
+            Path(file).write_bytes(b"half a file")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(state, file)
+
+    return save_or_die
+
+
+def make_small():
+    """Everything that the stages look up: sizes and limits, none of the logic."""
+    stages.STEP_TOKENS = 1024
+    stages.train = functools.partial(train.train, save_seconds=0.0)
+    documents = functools.partial(corpus.default_documents, 300_000)
+    corpus.default_documents = lambda size: documents()
+    stages.rl.Settings = functools.partial(
+        rl.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=evaluate.Limits(turn_tokens=12, turns=2)
+    )
+    rl.reward = lambda conversation, penalty: float(conversation.ids[conversation.prompt_length] % 2)  # by lot
+    small = lambda limits: replace(limits, turn_tokens=6, turns=2)
+    evaluate.ROWS = tuple(replace(r, limits=small(r.limits), share=0.5) for r in evaluate.ROWS if r.name in ROWS)
+
+
+if __name__ == "__main__":
+    if "KILL" in os.environ:
+        stage, number = os.environ["KILL"].split(":")
+        torch.save = mortal(torch.save, stage, int(number))
+    make_small()
+    sys.exit(__main__.main(["run", "--threads", "1", *sys.argv[1:]]))
