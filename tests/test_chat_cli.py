@@ -141,7 +141,10 @@ def test_a_file_as_input(folder, root):
 def test_a_terminal_gets_colours_and_ctrl_c_ends_it(folder, root):
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
-    process = subprocess.Popen(command(folder), stdin=slave, stdout=slave, stderr=slave, cwd=root, env=environment)
+    process = subprocess.Popen(
+        command(folder), stdin=slave, stdout=slave, stderr=slave, cwd=root, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )  # fmt: skip
     os.close(slave)
     shown, sent = "", False
     until = time.monotonic() + 300
