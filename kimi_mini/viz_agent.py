@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, RED, figure, styled
+from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, RED, SKY, figure, styled
 
 # -- tokens --------------------------------------------------------------------------------------------
 
@@ -151,23 +151,25 @@ def _draw_state(ax: Axes, rows: Sequence[Sequence[str]], changed: set[int]) -> N
 
 @styled
 def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, title: str = "") -> Figure:
-    """What is left after each stage: name -> count, from the top; `notes` say why the rest went."""
-    fig, axes = figure(10, 0.95 * len(stages) + 0.8)
+    """What is left after each stage: name -> count, from the top, and its share of the stage before; `notes` stand
+    under a stage."""
+    fig, axes = figure(10, 0.9 * len(stages) + 0.8)
     ax = axes[0, 0]
     ax.axis("off")
-    top, previous = max(stages.values()), None
+    top, previous, end = max(stages.values()), None, 0.52
     for row, (name, count) in enumerate(stages.items()):
         width = max(count / top, 0.004)
         ax.barh(row, width, left=-width / 2, height=0.78, color=PALETTE[0] if row < len(stages) - 1 else GREEN)
-        share = "" if previous is None else f"  ({count / previous:.0%} of the stage before)" if previous else ""
-        inside = width > 0.62
-        ax.text(0 if inside else width / 2 + 0.015, row, f"{name}: {count:,}{share}", va="center",
-                ha="center" if inside else "left", color="white" if inside else BLACK, weight="bold")  # fmt: skip
+        text = f"{name}: {count:,}" + (f"  ({count / previous:.0%})" if previous else "")
+        inside = width > 0.0125 * len(text)  # a wide bar holds its text, a narrow one has it beside
+        ax.text(0 if inside else width / 2 + 0.015, row, text, va="center", ha="center" if inside else "left",
+                color="white" if inside else BLACK, weight="bold")  # fmt: skip
+        if not inside:
+            end = max(end, width / 2 + 0.0135 * len(text))
         if notes and name in notes:
             ax.text(0.0, row + 0.5, notes[name], ha="center", va="center", color="#555555", fontsize=FONT - 1)
         previous = count
-    narrow = min(stages.values()) / top < 0.62  # its text stands beside it
-    ax.set(xlim=(-0.52, 1.0 if narrow else 0.52), ylim=(len(stages) - 0.4, -0.6), title=title)
+    ax.set(xlim=(-0.52, end), ylim=(len(stages) - 0.4, -0.6), title=title)
     return fig
 
 
@@ -196,6 +198,9 @@ def error_rates(
     return fig
 
 
+ARM_COLOURS = {"before": SKY, "everything": GREY, "broken": ORANGE, "passed": GREEN}
+
+
 @styled
 def arms(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str = "", ylabel: str = "success") -> Figure:
     """Several trainings under several conditions: condition -> arm -> one value a seed. Bars are means."""
@@ -203,7 +208,8 @@ def arms(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str = "", y
     fig, axes = figure(10, 4.6)
     ax = axes[0, 0]
     width = 0.8 / len(names)
-    for index, (name, colour) in enumerate(zip(names, PALETTE)):
+    for index, name in enumerate(names):
+        colour = ARM_COLOURS.get(name, PALETTE[index % len(PALETTE)])
         for x, values in enumerate(scores[condition][name] for condition in scores):
             place = x + (index - (len(names) - 1) / 2) * width
             ax.bar(place, np.mean(values), width * 0.92, color=colour, alpha=0.75, label=name if x == 0 else None)

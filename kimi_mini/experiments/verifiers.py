@@ -1,4 +1,4 @@
-"""How often do the verifiers err? Seconds of CPU, no model.
+"""How often do the verifiers err? A minute or two of CPU, no model.
 
 An adversary who knows every answer makes wrong trajectories that look right, and right ones that look unusual; each
 world's verifier judges them, and beside it three verifiers that are not good enough and a rubric that also reads the
