@@ -31,7 +31,10 @@ def child(body: str, **options) -> subprocess.Popen:
     environment |= options
     command = [sys.executable, "-c", STAND_IN, body]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )  # fmt: skip
 
 
 def main_with(monkeypatch, capsys, words: list[str], error: BaseException) -> tuple[int, str]:
