@@ -106,7 +106,8 @@ def collect(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     evidence = [f"[log](data/results/{claim['log']})"]
-    evidence += [f"[{kind}]({_place(kind, claim[kind])})" for kind in ("figure", "notebook") if claim[kind]]
+    places = {kind: _place(kind, claim[kind]) for kind in ("figure", "notebook") if claim[kind]}
+    evidence += [f"[{kind}]({place})" for kind, place in places.items() if (README.parent / place).exists()]
     return (
         claim["claim"], claim["source"], with_interval(claim), number(claim["floor"]),
         "holds" if claim["holds"] else "**does not hold**", _seeds(claim["seeds"]), ", ".join(evidence),
