@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import KimiConfig
+from .linear import Linear
 from .norm import RMSNorm
 from .rope import apply_rope, softmax_scale
 
@@ -127,15 +128,15 @@ class LatentAttention(nn.Module):
         self.nope, self.rope, self.value = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
         self.heads, self.rank, self.scale = heads, c.kv_lora_rank, softmax_scale(c)
         if c.q_lora_rank is None:
-            self.q_proj = nn.Linear(c.hidden_size, heads * c.qk_head_dim, bias=False)
+            self.q_proj = Linear(c.hidden_size, heads * c.qk_head_dim)
         else:
-            self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=False)
+            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
             self.q_a_layernorm = RMSNorm(c.q_lora_rank)  # latent norms: eps 1e-6, whatever the config says
-            self.q_b_proj = nn.Linear(c.q_lora_rank, heads * c.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, c.latent_dim, bias=False)
+            self.q_b_proj = Linear(c.q_lora_rank, heads * c.qk_head_dim)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.latent_dim)
         self.kv_a_layernorm = RMSNorm(c.kv_lora_rank)
-        self.kv_b_proj = nn.Linear(c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
-        self.o_proj = nn.Linear(heads * c.v_head_dim, c.hidden_size, bias=False)
+        self.kv_b_proj = Linear(c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim))
+        self.o_proj = Linear(heads * c.v_head_dim, c.hidden_size)
         self.has_q_lora, self.max_logits, self.last_weights = c.q_lora_rank is not None, None, None
 
     def queries(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from . import checkpoint, generation
 from .attention import LatentAttention
 from .config import KimiConfig
 from .errors import BadFile
+from .linear import Linear
 from .moe import MLP, Experts, MoE, Router
 from .norm import RMSNorm
 from .rope import RotationTable
@@ -69,7 +70,7 @@ class KimiMini(nn.Module):
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.rotation = RotationTable(config)

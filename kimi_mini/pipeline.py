@@ -39,7 +39,7 @@ class Plan:
     scale: float = 1.0  # of all token budgets; below 1 a run is a rehearsal and publishes nothing
     drill_tokens: int = 1_200_000  # at most: the drill ends when its loss is below 0.3
     text_tokens: int = 1_300_000
-    finetune_tokens: int = 10_000_000
+    finetune_tokens: int = 12_000_000
     rl_rounds: int = 12
     tasks: int = 200  # held-out tasks a row
 

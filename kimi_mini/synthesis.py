@@ -61,12 +61,12 @@ def _sources() -> list[Source]:
         return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
 
     shares = [
-        ("chain", "think", 0.24), ("add", "think", 0.04), ("times", "think", 0.05), ("follow", "think", 0.03),
-        ("condition", "think", 0.06), ("cheapest", "think", 0.12), ("buy", "think", 0.05), ("repair", "think", 0.22),
+        ("chain", "think", 0.22), ("add", "think", 0.04), ("times", "think", 0.05), ("follow", "think", 0.02),
+        ("condition", "think", 0.06), ("cheapest", "think", 0.16), ("buy", "think", 0.05), ("repair", "think", 0.20),
         ("chain", "reflex", 0.02), ("add", "reflex", 0.003), ("times", "reflex", 0.003), ("follow", "reflex", 0.007),
         ("condition", "reflex", 0.007), ("buy", "reflex", 0.01), ("repair", "reflex", 0.01),
     ]  # fmt: skip
-    others = [Source("follow", "window", 0.04, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
+    others = [Source("follow", "window", 0.03, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
     others += [Source(family, "sheet", share, (1,)) for family, share in
                (("chain", 0.02), ("condition", 0.03), ("repair", 0.05))]  # fmt: skip
     return [Source(family, mode, share, levels(family)) for family, mode, share in shares] + others

@@ -10,11 +10,14 @@
 A thinking budget is a hard stop. When a thought has `budget` tokens and the model does not end it itself, we feed
 </think> in its place and let it answer with what it has. That token is ours: it is not sampled, not counted as the
 model's, and never trained on. K2 Thinking was scored with budgets of 24k to 128k tokens (its model card).
+
+A model that was never stopped in training may ignore the stop and think on in its answer. `answer_ids` holds it to the
+form of an answer from there on, as K2's enforcer holds calls to their schema (K2 report, appendix B).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,6 +94,7 @@ class _Draft:
     own: list[bool] = field(default_factory=list)
     thought: list[bool] = field(default_factory=list)
     thinking: bool = False
+    stopped: bool = False  # by us
     pending: list[int] = field(default_factory=list)  # what the decoder has not seen yet
     finish: str | None = None
 
@@ -110,7 +114,7 @@ class _Draft:
         forced = spent and token not in self.marks[1:]  # a thought that just fits is not cut
         token = self.marks.close if forced else token
         self.add(token, own=not forced)
-        self.pending = [token]
+        self.pending, self.stopped = [token], self.stopped or forced
         if token == self.marks.end or sum(self.own) >= max_tokens:
             self.finish = "stop" if token == self.marks.end else "length"
             self.pending = []
@@ -120,6 +124,7 @@ class _Draft:
 def write(
     model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], *, budget: Budget = None,
     max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, prefixes: Sequence[Prefix] | None = None,
+    answer_ids: Collection[int] | None = None,
 ) -> list[Turn]:
     """One turn behind each prompt, all of them decoded together.
 
@@ -129,6 +134,7 @@ def write(
             prompted with an empty thought (reflex) have nothing to limit.
         max_tokens: most tokens that the model may write in a turn, thought, answer and what a prefix holds together.
         prefixes: given beginnings of the turns, from where the model goes on.
+        answer_ids: the tokens that an answer behind a hard stop may consist of (its end always may); None: any.
 
     Raises:
         ValueError: a negative budget, or lists of unequal length.
@@ -144,12 +150,20 @@ def write(
         for token, own in zip(prefix.ids, prefix.own, strict=True):
             draft.add(token, own)
         draft.pending = draft.prompt + draft.ids
-    _decode(model, drafts, max_tokens, temperature, seed)
+    banned = None
+    if answer_ids is not None:
+        banned = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
+        banned[[*answer_ids, tokenizer.token_id("<|im_end|>")]] = False
+    _decode(model, drafts, max_tokens, temperature, seed, banned)
     return [Turn(d.prompt, d.ids, d.own, d.thought, d.finish) for d in drafts]
 
 
-def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature: float, seed: int) -> None:
-    """Write until every draft has its end. Rows of finished drafts are dropped once they are the majority."""
+def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature: float, seed: int,
+            banned: Tensor | None) -> None:
+    """Write until every draft has its end. Rows of finished drafts are dropped once they are the majority.
+
+    banned (V,) bool: tokens that a draft may not hold behind a hard stop.
+    """
     if not drafts:
         return
     longest = max(len(draft.pending) for draft in drafts) + 2 * max_tokens  # a forced token for each own, at worst
@@ -159,6 +173,9 @@ def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature:
     while True:
         logits = decoder.extend([draft.pending for draft in rows])  # (rows, V)
         live = [index for index, draft in enumerate(rows) if draft.finish is None]
+        if banned is not None:
+            held = torch.tensor([draft.stopped for draft in rows], device=logits.device)
+            logits = logits.masked_fill(held[:, None] & banned, float("-inf"))
         tokens, _ = sample(logits[live], temperature, generator)
         for index, token in zip(live, tokens.tolist()):
             rows[index].take(token, max_tokens)

@@ -132,6 +132,29 @@ def test_a_budget_that_is_not_enforced_is_caught(thinker, monkeypatch, mutant):
         check_budget(thinker)
 
 
+class Defiant(Thinker):
+    """Thinks on in its answer when it is stopped: two more letters."""
+
+    def wish(self, seen):
+        turn = seen[len(seen) - seen[::-1].index(TOKENIZER.token_id("<|im_middle|>")) :]
+        if CLOSE in turn and turn.index(CLOSE) <= self.LENGTH:
+            return TOKENIZER.token_id("a") if len(turn) - turn.index(CLOSE) <= 2 else END
+        return super().wish(seen)
+
+
+def test_behind_a_hard_stop_the_answer_can_be_held_to_its_form(monkeypatch):
+    monkeypatch.setattr(thinking, "Decoder", Defiant)
+    digits = [TOKENIZER.token_id(digit) for digit in "0123456789"]
+    free, held, whole = (
+        write(tiny_model(), TOKENIZER, [prompt()], budget=budget, answer_ids=ids, max_tokens=40)[0]
+        for budget, ids in ((5, None), (5, digits), (None, digits))
+    )
+    assert "</think>a" in TOKENIZER.decode(free.ids)  # it defies the stop
+    answer = held.ids[held.ids.index(CLOSE) + 1 :]
+    assert set(answer) <= {*digits, END} and held.own.count(False) == 1
+    assert TOKENIZER.decode(whole.ids).startswith("<think>" + "a" * 30)  # a thought that nobody stopped is left alone
+
+
 def test_one_budget_or_one_a_row(thinker):
     turns = write(thinker, TOKENIZER, [prompt()] * 2, budget=5)
     assert [turn.thought_tokens for turn in turns] == [5, 5]

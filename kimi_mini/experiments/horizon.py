@@ -28,7 +28,7 @@ from kimi_mini.thinking import attention_rows
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
-CALLS = {10: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed
+CALLS = {10: 40, 15: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed
 TRAINED = 5  # calls
 LOOKED_AT, LOOKS = 24, 8  # calls, and episodes a seed, in which attention is measured
 
@@ -62,7 +62,8 @@ def calls(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, scale: flo
             log.row(part="calls", seed=seed, context=context, calls=count, n=len(done),
                     passed=sum(talk.verdict().passed for talk in done),
                     finish=dict(Counter(talk.finish for talk in done)),
-                    how=dict(Counter(how for _, how in breaks)), right_calls=[made for made, _ in breaks],
+                    how=dict(Counter(how for _, how in breaks)),
+                    right_calls=dict(sorted(Counter(made for made, _ in breaks).items())),
                     written=round(sum(talk.written for talk in done) / len(done), 1))  # fmt: skip
             for talk in done:
                 talk.environment.close()
@@ -201,7 +202,7 @@ def draw(log: dict) -> Figure:
              title="Held-out tasks solved")  # fmt: skip
     left.set_xticks(counts, [str(count) for count in counts], minor=False)
     left.minorticks_off()
-    left.legend(loc="center left")
+    left.legend(loc="center right")
     layer, head = copying_head(rows)
     at = sorted({row["call"] for row in rows if row["part"] == "look"})
     newest, older, chance = ([mean_at(rows, call, key, layer, head) for call in at] for key in LINES)
@@ -209,6 +210,7 @@ def draw(log: dict) -> Figure:
                     colors=(viz.GREEN, viz.ORANGE, "#DDDDDD"),
                     labels=[LINES["newest"], LINES["older"], "elsewhere"])  # fmt: skip
     right.plot(at, chance, color=viz.BLACK, marker="o", markersize=5, label=LINES["chance"])
+    right.set_xticks(at[::2])
     right.axvline(TRAINED + 0.5, color=viz.BLACK, linestyle=":", linewidth=1.5)
     right.text(TRAINED + 0.7, 1.02, "beyond training", fontsize=viz.FONT - 1)
     right.set(xlim=(at[0], at[-1]), ylim=(0, 1.09), xlabel="call", ylabel="attention, probability",

@@ -4,7 +4,9 @@ Held-out chains of one to eight steps, mixed. Every task is answered under every
 tokens and has not ended, we close it, and the model answers with what it has. Greedy, so that the thoughts under two
 budgets are the same as far as both go, and only the stop differs.
 
-Beside it the same tasks in reflex mode, where the prompt itself gives an empty thought: budget 0 must do the same.
+Behind the stop the answer is held to digits. A second arm leaves it free: a model that was never stopped in training
+may think on in its answer, and then the budget is only a word. And beside both the same tasks in reflex mode, where
+the prompt itself gives an empty thought.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from kimi_mini.results import Log, wilson
 from kimi_mini.thinking import Turn
 from kimi_mini.worlds import Task
 
-BUDGETS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 72, None)
+BUDGETS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, None)
 TASKS = 160  # a seed, spread over the lengths
 LENGTHS = range(1, 9)
 DEEP = range(6, 9)  # steps of the chains that count as deep
@@ -31,18 +33,21 @@ def main() -> None:
     args = inference.arguments(__doc__.splitlines()[0])
     model, tokenizer, log = inference.begin("thinking_budget", args)
     lengths, count = trained_levels("chain"), max(8, int(TASKS * args.scale))
-    arms = {str(budget): (True, budget) for budget in BUDGETS} | {"reflex": (False, None)}
+    digits = {tokenizer.token_id(digit) for digit in "0123456789"}
+    arms = {str(budget): (True, budget, digits) for budget in BUDGETS} | {"reflex": (False, None, None)}
+    arms |= {f"{budget} free": (True, budget, None) for budget in BUDGETS[1:-1]}
     for seed in args.seeds:
         tasks = held_out_tasks("chain", lengths, count, seed)
-        for arm, (thinking, budget) in arms.items():
+        for arm, (thinking, budget, form) in arms.items():
             prompts = [inference.prompt_ids(tokenizer, task, thinking) for task in tasks]
-            turns = inference.write_in_batches(model, tokenizer, prompts, budget=budget, max_tokens=160)
+            options = {"budget": budget, "answer_ids": form, "max_tokens": 160}
+            turns = inference.write_in_batches(model, tokenizer, prompts, **options)
             answers = [inference.number(turn, tokenizer) for turn in turns]
             for level in lengths:
                 found = [item for item in zip(tasks, turns, answers) if item[0].level == level]
                 log.row(seed=seed, arm=arm, level=level, **tally(found))
             value = sum(answer == task.data["answer"] for answer, task in zip(answers, tasks)) / count
-            print(f"seed {seed}, {arm:>6}: {value:.3f}", flush=True)
+            print(f"seed {seed}, {arm:>7}: {value:.3f}", flush=True)
     report(log)
     inference.finish(log, thinking_budget=draw)
 
@@ -77,8 +82,8 @@ def report(log: Log) -> None:
         return (more - less) / count
 
     limited = [row for row in log.rows if row["arm"].isdigit()]
-    answered = sum(row["cut_answered"] for row in limited), sum(row["cut"] for row in limited)
-    over = max(row["longest_thought"] - int(row["arm"]) for row in limited)
+    free = [row for row in log.rows if row["arm"].endswith("free")]
+    over = max(row["longest_thought"] - int(row["arm"].split()[0]) for row in limited + free)
     common = {"notebook": inference.NOTEBOOK, "figure": "figures/thinking_budget.png"}
     log.claim("thinking/deep", claim="six to eight dependent steps are solved when they are thought through",
               source="article (thinking mode)", floor=0.97, **common,
@@ -89,10 +94,17 @@ def report(log: Log) -> None:
     log.claim("thinking/budget_kept", claim="tokens by which any thought exceeded its budget", value=over, floor=0,
               source="K2 Thinking model card (budgets)", at_most=True, **common)  # fmt: skip
     log.claim("thinking/answers_when_cut", claim="a thought closed by the hard stop is still followed by an answer",
-              source="this project", floor=0.97, **common, **inference.rate(*answered))  # fmt: skip
+              source="this project", floor=0.97, **common,
+              **inference.rate(*answers_behind_the_stop(limited)))  # fmt: skip
+    log.more["free_stop"] = inference.rate(*answers_behind_the_stop(free))
     log.claim("thinking/budget_gain", claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
               source="article (test-time compute)", floor=0.15, **common,
               **inference.across([gain(seed) for seed in log.seeds]))  # fmt: skip
+
+
+def answers_behind_the_stop(rows: Iterable[dict]) -> tuple[int, int]:
+    """(followed by a number, all) of the thoughts that were cut."""
+    return sum(row["cut_answered"] for row in rows), sum(row["cut"] for row in rows)
 
 
 # -- figure --------------------------------------------------------------------------------------------
@@ -100,7 +112,7 @@ def report(log: Log) -> None:
 
 @viz.styled
 def draw(log: dict) -> Figure:
-    """Accuracy against budget for the mix and for some lengths; right: what a thought of each length takes."""
+    """Left: accuracy against budget, for the mix and for some lengths. Right: is a stop followed by a number?"""
     rows = log["rows"]
     fig, axes = viz.figure(12, 4.8, 1, 2, width_ratios=(3, 2))
     left, right = axes[0]
@@ -116,12 +128,14 @@ def draw(log: dict) -> Figure:
     left.axhline(reflex, color=viz.ORANGE, linestyle="--", label=f"reflex ({reflex:.2f})")
     left.set(xlabel="thinking budget (tokens)", ylabel="right answers", ylim=(-0.03, 1.05),
              title="More budget, more right answers")  # fmt: skip
-    fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    lengths = sorted({row["level"] for row in rows})
-    used = [total(rows, "thought", "None", (n,)) / total(rows, "n", "None", (n,)) for n in lengths]
-    right.bar(lengths, used, color=viz.BLUE)
-    right.set(xlabel="steps in the chain", ylabel="tokens", title="What a thought takes without a limit")
-    right.set_xticks(lengths)
+    for ending, colour, name in (("", viz.BLUE, "answer held to digits"), (" free", viz.RED, "answer left free")):
+        found = {b: [row for row in rows if row["arm"] == f"{b}{ending}" and row["cut"]] for b in budgets[1:]}
+        shares = {b: answers_behind_the_stop(part) for b, part in found.items() if part}
+        right.plot(shares.keys(), [a / n for a, n in shares.values()], color=colour, marker="o", label=name)
+    right.set(xlabel="thinking budget (tokens)", ylabel="share of stopped thoughts", ylim=(-0.03, 1.05),
+              title="Does a number follow the stop?")  # fmt: skip
+    handles = [ax.get_legend_handles_labels() for ax in (left, right)]
+    fig.legend(*([*a, *b] for a, b in zip(*handles)), loc="outside lower center", ncols=4)
     return fig
 
 

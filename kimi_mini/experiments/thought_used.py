@@ -29,7 +29,7 @@ from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 
 LENGTHS = (3, 4, 5, 6, 7, 8)
 TASKS, CONDITIONS = 120, 80  # a seed
-OUTCOMES = ("follows", "keeps the old answer", "something else")
+OUTCOMES = ("follows what the thought says now", "stays as it was", "something else")
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def chains(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], seed: i
     stays = [task.data["answer"] for task, _ in solved]
     rows = [
         outcome("one step changed", model, tokenizer, solved, wrong, follows, stays),
-        outcome("cut, nothing changed", model, tokenizer, solved, same, stays, [None] * len(solved)),
+        outcome("nothing changed (control)", model, tokenizer, solved, same, stays, [None] * len(solved)),
     ]
     swapped = foreign(solved)
     pairs, prefixes = [pair for pair, _ in swapped], [whole_thought(other, tokenizer) for _, (_, other) in swapped]
@@ -208,7 +208,7 @@ def report(log: Log) -> None:
     log.claim("thinking/step_followed", claim="change one decisive step of a thought, and the answer follows",
               source=source, floor=0.90, **share("one step changed", "follows"), **common)  # fmt: skip
     log.claim("thinking/cut_control", claim="the same cut without a change leaves the answer as it was",
-              source=source, floor=0.97, **share("cut, nothing changed", "follows"), **common)  # fmt: skip
+              source=source, floor=0.97, **share("nothing changed (control)", "follows"), **common)  # fmt: skip
     log.claim("thinking/decision_followed", claim="turn a decision round in a thought, and the other thing is bought",
               source=source, floor=0.90, **share("decision turned round (shop)", "follows"), **common)  # fmt: skip
 
