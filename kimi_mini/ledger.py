@@ -120,12 +120,30 @@ def _place(kind: str, path: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------- scoreboard
+GAPS = ("filter/gap", "filter/broken_verifier_gap", "rl/gap", "rl/greedy_gap", "rl/pass@8_gap")
+
+
+def is_main(name: str) -> bool:
+    """Whether a row of the scoreboard is for the first look: no single lengths, and main differences only."""
+    if name.startswith(("filter/", "rl/")):
+        return name in GAPS
+    return not name[-1].isdigit() or name.startswith("repair")
+
+
 def scoreboard(folder: Path = RESULTS) -> str:
-    """The table of held-out success from the log of `make run`."""
+    """The table of held-out success from the log of `make run`; single lengths and the like are folded away."""
     path = folder / RUN
     if not path.exists():
         return "Not measured yet: `make run` writes it."
     board = read_json(path).get("scoreboard", {})
+    main, rest = ({name: row for name, row in board.items() if is_main(name) is first} for first in (True, False))
+    if not rest:
+        return _board_table(main)
+    fold = f"<details><summary>{len(rest)} more rows: single lengths, before RL, arms of the experiments</summary>"
+    return f"{_board_table(main)}\n\n{fold}\n\n{_board_table(rest)}\n\n</details>"
+
+
+def _board_table(board: dict[str, dict[str, Any]]) -> str:
     head = ("held-out tasks", "value [95% interval]", "tasks", "seeds")
     rows = [(f"`{name}`", with_interval(row), str(row["n"]), _seeds(row["seeds"])) for name, row in board.items()]
     return table(head, rows)

@@ -105,7 +105,7 @@ def draw(log: dict, folder: Path) -> None:
     from kimi_mini import viz
 
     board = log["scoreboard"]
-    single = {name: row for name, row in board.items() if not name[-1].isdigit() or name.startswith("repair")}
+    single = {name: row for name, row in board.items() if ledger.is_main(name)}
     floors = {name: floor for name, (_, floor) in FLOORS.items()}
     lengths = {mode: chain_lengths(board, mode) for mode in ("thinking", "reflex", "reflex_control")}
     figures = {

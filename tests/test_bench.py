@@ -12,12 +12,14 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(bench, "MID", bench.NANO.replace(num_hidden_layers=2))
     threads = torch.get_num_threads()
     kernel = attention.causal_attention
-    rows = bench.run(threads=(1,), out=tmp_path / "speed.json", rounds=1, scale=0.01)
+    rows = bench.run(threads=(1,), rounds=1, scale=0.01)
+    saved = json.loads(bench.log_of(rows, tmp_path).save().read_text())
     assert torch.get_num_threads() == threads and attention.causal_attention is kernel
-    assert len(rows) == 18 and len({row["name"] for row in rows}) == 18
+    assert len(rows) == 25 and len({row["name"] for row in rows}) == 25
     assert all(row["ratio"] > 0 and row["threads"] == 1 for row in rows)
-    assert json.loads((tmp_path / "speed.json").read_text())["rows"] == json.loads(json.dumps(rows))
-    assert len(capsys.readouterr().out.splitlines()) == 19
+    assert saved["rows"] == json.loads(json.dumps(rows))
+    assert [claim["holds"] for claim in saved["claims"]] == [row["holds"] for row in rows if row["floor"]]
+    assert len(capsys.readouterr().out.splitlines()) == 26
 
 
 def test_ratio_says_how_many_times_faster_ours_is():
@@ -47,7 +49,7 @@ def test_the_fused_reference_computes_the_same():
     model = KimiMini(bench.NANO.replace(v_head_dim=24, initializer_range=0.1)).eval()
     ids = bench.batch(bench.NANO, 60, 30)
     expected = model(ids).logits
-    with bench.SdpaAttention():
+    with bench.attending(bench.sdpa):
         torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=1e-4)
 
 
