@@ -204,13 +204,15 @@ class LatentAttention(nn.Module):
         return eager_attention(q, k, v, self.scale, mask)[0]
 
     def attend_absorbed(self, q: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
-        """Fold W_UK into the query and W_UV into the result; scores and context stay in latent space."""
-        per_head = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))  # (H, d_n + d_v, r)
-        to_key, to_value = per_head.split([self.nope, self.value], 1)
+        """Fold W_UK into the query and W_UV into the result; scores and context stay in latent space.
+
+        All heads read the same latents, so the heads of a row are rows of one product: nothing is copied per head.
+        """
+        to_key, to_value = self.kv_b_proj.weight.unflatten(0, (self.heads, -1)).split([self.nope, self.value], 1)
         q_nope, q_rope = q.split([self.nope, self.rope], -1)
-        q = torch.cat([q_nope @ to_key, q_rope], -1)  # (B, H, T, r + d_r): to_key is (H, d_n, r)
-        scores = (q @ latents[:, None].transpose(-1, -2)).float() * self.scale  # (B, H, T, S)
+        q = torch.cat([torch.einsum("bhtn,hnr->bhtr", q_nope, to_key), q_rope], -1)  # (B, H, T, r + d_r)
+        scores = scaled_scores(q.flatten(1, 2), latents.transpose(1, 2), self.scale)  # (B, H * T, S)
         if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        context = scores.softmax(-1).to(latents.dtype) @ latents[:, None, :, :self.rank]  # (B, H, T, r)
-        return context @ to_value.transpose(1, 2)  # (B, H, T, d_v)
+            scores = scores.unflatten(1, q.shape[1:3]).masked_fill(~mask, float("-inf")).flatten(1, 2)
+        context = torch.bmm(scores.softmax(-1).to(latents.dtype), latents[..., :self.rank])  # (B, H * T, r)
+        return torch.einsum("bhtr,hvr->bhtv", context.unflatten(1, q.shape[1:3]), to_value)
