@@ -139,7 +139,9 @@ def max_violation(load: Tensor) -> float:
     return (load.amax(-1) / load.mean(-1).clamp_min(1e-9) - 1).max().item()
 
 
-def train_step(model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: float, history: History) -> None:
+def train_step(
+    model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: float, history: History, bias_rule: str = "sign"
+) -> None:
     """One optimizer step over ``batches``, recorded in ``history``. Raw gradients are clipped, never updates.
 
     Raises KimiError when the loss is not finite; the weights are then still those of the step before.
@@ -160,7 +162,7 @@ def train_step(model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: 
     optimizer.step()
     history.clipped_heads.append(len(getattr(optimizer, "last_clip", ())))
     optimizer.zero_grad(set_to_none=True)
-    model.update_router_bias(bias_rate)
+    model.update_router_bias(bias_rate, bias_rule)
 
 
 def train(
@@ -171,6 +173,7 @@ def train(
     schedule: Callable[[int], float],
     *,
     bias_rate: float = 0.005,
+    bias_rule: str = "sign",
     state_file: Path | None = None,
     save_seconds: float = 30.0,
     stop_when: Callable[[History], bool] | None = None,
@@ -178,6 +181,7 @@ def train(
 ) -> History:
     """Train for ``steps`` steps on ``data(step)``, with learning rates times ``schedule(step)``.
 
+    ``bias_rate`` (times the schedule, 0 for none) and ``bias_rule`` balance the routers: see Router.update_bias.
     With a ``state_file`` the run saves itself every ``save_seconds`` and, if the file is there, goes on from it.
     ``stop_when`` ends the run early on what was measured (never on the clock, which would not repeat).
     """
@@ -195,7 +199,7 @@ def train(
         factor = schedule(step)
         for group, rate in zip(optimizer.param_groups, base_rates):
             group["lr"] = rate * factor
-        train_step(model, optimizer, data(step), bias_rate * factor, history)
+        train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule)
         now = time.perf_counter()
         history.seconds = spent + now - began
         if progress is not None:
