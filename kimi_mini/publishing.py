@@ -50,10 +50,18 @@ def publish(run: Run) -> Path:
     draw(log.as_dict(), figures)
     if full:
         for name in SHIPPED:
-            target = TOP / "data" / "checkpoints" / name
-            shutil.copytree(run.folder / "checkpoints" / name, target, dirs_exist_ok=True)
+            ship(run.folder / "checkpoints" / name, TOP / "data" / "checkpoints" / name)
         ledger.update()
     return path
+
+
+def ship(source: Path, target: Path) -> None:
+    """Copy a checkpoint folder. Each file is replaced, not written over: whoever has the old weights mapped into
+    memory (a chat, a notebook) keeps them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        with replacing(target / file.name) as part:
+            shutil.copyfile(file, part)
 
 
 def run_log(run: Run, folder: Path) -> Log:

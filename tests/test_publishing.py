@@ -1,0 +1,29 @@
+"""What a run ships takes the place of what was shipped before, under the feet of nobody."""
+
+import numpy as np
+
+from kimi_mini.publishing import ship
+
+
+def shipped_over(copy, tmp_path):
+    """What a reader that has the old file mapped into memory sees once the new one is there."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, value in ((old, 1), (new, 2)):
+        folder.mkdir()
+        np.full(4096, value, np.uint8).tofile(folder / "model.safetensors")
+    mapped = np.memmap(old / "model.safetensors", np.uint8, "r")
+    copy(new, old)
+    assert (np.fromfile(old / "model.safetensors", np.uint8) == 2).all()
+    return mapped[0]
+
+
+def test_weights_that_somebody_has_mapped_stay_as_they_were(tmp_path):
+    assert shipped_over(ship, tmp_path) == 1
+    assert sorted(file.name for file in (tmp_path / "old").iterdir()) == ["model.safetensors"]
+
+
+def test_writing_over_the_file_would_be_seen(tmp_path):
+    def write_over(source, target):
+        (target / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+
+    assert shipped_over(write_over, tmp_path) == 2
