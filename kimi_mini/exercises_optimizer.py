@@ -1,0 +1,181 @@
+"""Checkers for the exercises of notebook 03 (MuonClip).
+
+Like those of `exercises`: they never raise on what the reader wrote, and what they return is true when it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kimi_mini.exercises import Checked, _try
+
+
+def _tensor(value: Any, shape: Sequence[int]) -> Tensor | None:
+    """The reader's value as numbers of that shape; None when it is nothing of the kind."""
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return numbers if numbers.shape == torch.Size(shape) else None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# -- the size of an update -----------------------------------------------------------------------------
+
+SHAPES = ((96, 96), (144, 48), (48, 144), (16, 60, 96), (16, 96, 60))
+WRONG_SCALES = (
+    (lambda s: 0.2, "an orthogonal matrix has root mean square 1/sqrt(max(out, in)), not 1"),
+    (lambda s: max(1, s[-2] / s[-1]) ** 0.5, "that is the first Muon's factor: it keeps the spectral size, and AdamW's "
+     "learning rate no longer fits"),
+    (lambda s: 0.2 * max(s) ** 0.5, "for a stack (E, out, in) the number of experts is no side of a matrix"),
+    (lambda s: 0.2 * max(torch.Size(s[:-1]).numel(), s[-1]) ** 0.5, "the experts of a stack are separate matrices: "
+     "E * out is the shape in memory"),
+    (lambda s: 0.2 * min(s[-2:]) ** 0.5, "count again how many entries share the energy: U V^T has min(out, in) "
+     "singular values of 1 and out * in entries"),
+    (lambda s: max(s[-2:]) ** 0.5, "that gives a root mean square of 1; AdamW's usual update has 0.2"),
+)  # fmt: skip
+
+
+def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
+    """function(shape) is the factor that gives an orthogonalised update of shape (..., out, in) an RMS of 0.2."""
+    given = []
+    for shape in SHAPES:
+        value, problem = _try(function, shape)
+        if problem is not None:
+            return problem
+        if _tensor(value, ()) is None:
+            return Checked(False, f"return one number, not {value!r:.60}")
+        given.append(float(value))
+    fits = lambda rule: all(abs(value - rule(shape)) < 1e-4 for value, shape in zip(given, SHAPES))
+    if fits(lambda shape: 0.2 * max(shape[-2:]) ** 0.5):
+        return Checked(True, "0.2 sqrt(max(out, in)): one learning rate now serves Muon and AdamW")
+    for rule, hint in WRONG_SCALES:
+        if fits(rule):
+            return Checked(False, hint)
+    shape, value = next((s, v) for s, v in zip(SHAPES, given) if abs(v - 0.2 * max(s[-2:]) ** 0.5) >= 1e-4)
+    rms = value / max(shape[-2:]) ** 0.5
+    return Checked(False, f"shape {shape}: {value:.4g} gives an update with a root mean square of {rms:.3g}")
+
+
+# -- who gets which optimizer --------------------------------------------------------------------------
+
+PARAMETERS = (  # (name, shape, Muon?, hint)
+    ("model.embed_tokens.weight", (1024, 96), False, "a row of the embedding belongs to one token: it is a table"),
+    ("lm_head.weight", (1024, 96), False, "the head is a table too, one row a token, although it is a matrix product"),
+    ("model.norm.weight", (96,), False, "a vector has no singular values"),
+    ("model.layers.1.self_attn.kv_a_layernorm.weight", (48,), False, "a vector has no singular values"),
+    ("model.layers.0.mlp.gate_proj.weight", (240, 96), True, "a hidden matrix: what Muon is for"),
+    ("model.layers.1.mlp.gate.weight", (16, 96), True, "the router is a hidden matrix as well (Moonlight, figure 4)"),
+    ("model.layers.1.mlp.experts.up_proj", (16, 60, 96), True, "a stack of 16 experts is 16 hidden matrices"),
+    ("model.layers.2.self_attn.kv_b_proj.weight", (144, 48), True, "a hidden matrix: what Muon is for"),
+)
+
+
+def check_split(function: Callable[[str, tuple[int, ...]], bool]) -> Checked:
+    """function(name, shape) is whether Muon gets the parameter (otherwise AdamW)."""
+    for name, shape, right, hint in PARAMETERS:
+        value, problem = _try(function, name, shape)
+        if problem is not None:
+            return problem
+        if not isinstance(value, (bool, int)):
+            return Checked(False, f"return True or False, not {value!r:.60}")
+        if bool(value) != right:
+            return Checked(False, f"{name} {shape} goes to {'Muon' if right else 'AdamW'}: {hint}")
+    return Checked(True, f"{len(PARAMETERS)} parameters sorted, stacks of experts and the router among them")
+
+
+# -- what QK-Clip looks at -----------------------------------------------------------------------------
+
+SCALE = 0.25
+
+
+def _evidence() -> tuple[list[Tensor], list[Tensor]]:
+    """Two micro-batches: raw q k^T (B, H, T, T), and which tokens are real (B, T)."""
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(size, 3, 6, 6, generator=generator) for size in (2, 1)]
+    valid = [torch.ones(2, 6, dtype=torch.bool), torch.ones(1, 6, dtype=torch.bool)]
+    raw[0][0, 0, 3, 1], raw[0][1, 1, 4, 4], raw[1][0, 2, 5, 0] = 40.0, 24.0, 16.0  # the maxima of the three heads
+    raw[0][0, 1, 1, 4], raw[1][0, 0, 2, 1] = 90.0, -200.0  # a pair from the future; a large negative logit
+    valid[0][1, 5] = False
+    raw[0][1, 2, 5, 3] = 70.0  # a query that is padding
+    return raw, valid
+
+
+def _largest(raw: list[Tensor], valid: list[Tensor], scale: float = SCALE, causal: bool = True, padding: bool = True,
+             sign: bool = True, batches: Callable = lambda maxima: maxima.amax(0)) -> Tensor:  # fmt: skip
+    maxima = []
+    for scores, real in zip(raw, valid):
+        hidden = torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool)
+        hidden = hidden | (~real[:, None, :, None] if padding else torch.zeros_like(real)[:, None, :, None])
+        scores = scores if sign else scores.abs()
+        maxima.append((scores * scale).masked_fill(hidden, -torch.inf).amax((0, 2, 3)))
+    return batches(torch.stack(maxima))
+
+
+WRONG_EVIDENCE = (
+    (dict(scale=1.0), "the logit is what enters the softmax: multiply by the scale"),
+    (dict(causal=False), "a pair from the future counts: those logits are masked and never reach the softmax"),
+    (dict(padding=False), "a query that is padding counts: it is no part of the batch"),
+    (dict(sign=False), "the report takes the signed maximum: a large negative logit does no harm"),
+    (dict(batches=lambda maxima: maxima.mean(0)), "take the maximum over micro-batches, not the mean"),
+    (dict(batches=lambda maxima: maxima[-1]), "the maximum of the last micro-batch alone: keep the earlier ones"),
+    (dict(batches=lambda maxima: maxima.amax().expand(3)), "one number for all heads: then innocent heads are cut too"),
+)
+
+
+def check_evidence(function: Callable[[list[Tensor], list[Tensor], float], Tensor]) -> Checked:
+    """function(raw, valid, scale): largest softmax input of each head, (H,), over all micro-batches.
+
+    raw: q k^T of each micro-batch (B, H, T, T); valid: which tokens are real (B, T); a query sees itself and the past.
+    """
+    raw, valid = _evidence()
+    value, problem = _try(function, [scores.clone() for scores in raw], [real.clone() for real in valid], SCALE)
+    if problem is not None:
+        return problem
+    numbers = _tensor(value, (3,))
+    if numbers is None:
+        return Checked(False, "return one number a head: a tensor of shape (H,)")
+    if _close(numbers, _largest(raw, valid)):
+        return Checked(True, f"S = {[round(x, 2) for x in numbers.tolist()]}: one number a head, nothing hidden")
+    for mistake, hint in WRONG_EVIDENCE:
+        if _close(numbers, _largest(raw, valid, **mistake)):
+            return Checked(False, hint)
+    right = _largest(raw, valid).tolist()
+    return Checked(False, f"heads give {[round(x, 2) for x in numbers.tolist()]}, want {[round(x, 2) for x in right]}")
+
+
+# -- what QK-Clip cuts ---------------------------------------------------------------------------------
+
+PARTS = ("query nope", "query rope", "key nope", "shared rope key", "value")
+
+
+def check_cut(function: Callable[[float], Sequence[float]]) -> Checked:
+    """function(gamma): factors on the rows of one head for PARTS, so that all its logits shrink by gamma."""
+    for gamma in (0.25, 0.81, 1.0):
+        value, problem = _try(function, gamma)
+        if problem is not None:
+            return problem
+        factors = _tensor(value, (5,))
+        if factors is None:
+            return Checked(False, "return five factors, for " + ", ".join(PARTS))
+        q_nope, q_rope, k_nope, k_rope, values = factors.tolist()
+        same = lambda a, b: abs(a - b) < 1e-4
+        if not same(values, 1):
+            return Checked(False, "values are not in the logits: leave their rows alone")
+        if not same(k_rope, 1):
+            return Checked(False, "the rope key is shared: shrink it and every other head pays")
+        if not same(q_rope, gamma):
+            return Checked(False, f"gamma = {gamma}: the rope part of the logit shrinks by {q_rope:.3g}; its key is "
+                                  "not ours, so the query has to carry all of gamma")  # fmt: skip
+        if not same(q_nope * k_nope, gamma):
+            return Checked(False, f"gamma = {gamma}: the nope part of the logit shrinks by {q_nope * k_nope:.3g}")
+        if not same(q_nope, k_nope):
+            return Checked(False, "right for the logits; but share the cut evenly, so that neither side shrinks alone")
+    return Checked(True, "every logit of the head times gamma, no other head touched")

@@ -1,0 +1,220 @@
+"""Whose attention logits explode, and does QK-Clip hold them? AdamW, Muon and MuonClip at two model sizes.
+
+1. A grid of learning rate and decay for each optimizer, the same number of trials for both, on a seed of its own.
+2. The best setting of each, three seeds: with and without QK-Clip, at the report's tau of 100 and at a lower one.
+3. The same at a hot setting, `HOT` times the best rate and no decay: what happens when one turns up the heat.
+
+Runs are kept under data/run/logit_growth/ and read back, so that the command may be stopped and started again;
+`--sizes dense` trains one size only (two cores: one size on each, then once without the option to write the log).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini import viz, viz_optimizer
+from kimi_mini.experiments import inference, logit_runs
+from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
+from kimi_mini.results import RESULTS, Log, over_seeds
+
+STEPS, TRIAL_STEPS, TRIAL_SEED = 400, 200, 100
+OFF, K2_TAU = float("inf"), 100.0
+LOW_TAU = {"dense": 15.0, "moe": 8.0}  # about half of what the best Muon of that size reaches without a clip
+GRID = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (2.5e-3, 5e-3, 1e-2, 2e-2)}
+DECAYS = (0.0, 0.1)
+HOT = 6.0
+NOTEBOOK = "03_muonclip.ipynb"
+ARMS = {  # name: (optimizer, hot?, tau)
+    "AdamW": ("adamw", False, "off"), "Muon": ("muon", False, "off"), "MuonClip 100": ("muon", False, "k2"),
+    "MuonClip low": ("muon", False, "low"), "AdamW + QK-Clip low": ("adamw", False, "low"),
+    "hot AdamW": ("adamw", True, "off"), "hot Muon": ("muon", True, "off"), "hot MuonClip 100": ("muon", True, "k2"),
+    "hot AdamW + QK-Clip 100": ("adamw", True, "k2"),
+}  # fmt: skip
+COLOURS = {"AdamW": viz.GREY, "Muon": viz.RED, "MuonClip 100": viz.BLUE, "MuonClip low": viz.SKY,
+           "AdamW + QK-Clip low": viz.ORANGE, "AdamW + QK-Clip 100": viz.GREEN}  # fmt: skip
+
+
+def main() -> None:
+    """Train all runs that are not there yet; write data/results/logit_growth.json and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--scale", type=float, default=1.0, help="of all step counts")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    folder = RESULTS if args.scale == 1 else RESULTS.parent / "run" / "rehearsal"
+    log = Log("logit_growth", seeds=args.seeds, folder=folder, grid=[], low_tau=LOW_TAU, hot=HOT,
+              edges=logit_runs.EDGES.round(3).tolist(), table_lr=logit_runs.TABLE_LR,
+              step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
+              spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS},
+              command="python -m kimi_mini.experiments.logit_growth")
+    for size in args.sizes or SIZES:
+        best = tune(log, size, max(4, int(TRIAL_STEPS * args.scale)))
+        for seed in args.seeds:
+            for name in ARMS:
+                record = train_one(setting(size, name, best, seed, max(30, int(STEPS * args.scale))))
+                log.row(arm=name, **record)
+                print(line(record, f"{size} seed {seed} {name}"), flush=True)
+    if args.sizes is None:
+        log.more["training_seconds"] = round(sum(row["seconds"] for row in log.rows + log.more["grid"]))
+        report(log)
+        inference.finish(log, logit_growth=draw)
+
+
+def tune(log: Log, size: str, steps: int) -> dict[str, tuple[float, float]]:
+    """optimizer -> (lr, decay) of lowest validation loss; every trial is printed and kept."""
+    best = {}
+    for optimizer, rates in GRID.items():
+        trials = [
+            train_one(Setting(size, optimizer, lr, decay, OFF, TRIAL_SEED, steps)) for lr in rates for decay in DECAYS
+        ]
+        keys = ("size", "optimizer", "lr", "decay", "validation", "peak", "spikes", "seconds")
+        log.more["grid"] += [{key: trial[key] for key in keys} for trial in trials]
+        for trial in trials:
+            print(line(trial, f"grid {size} {optimizer} lr {trial['lr']} decay {trial['decay']}"), flush=True)
+        finished = [trial for trial in trials if trial["validation"] is not None]
+        winner = min(finished, key=lambda trial: trial["validation"])
+        best[optimizer] = (winner["lr"], winner["decay"])
+    return best
+
+
+def line(record: dict, title: str) -> str:
+    """One run in one line."""
+    loss = record["stopped"] or f"{record['validation']:.3f}"
+    return f"{title}: loss {loss}, peak {record['peak']:.1f}, clips {record['clips']}, {record['seconds']:.0f} s"
+
+
+def setting(size: str, arm: str, best: dict[str, tuple[float, float]], seed: int, steps: int) -> Setting:
+    """The run of one arm."""
+    optimizer, hot, kind = ARMS[arm]
+    lr, decay = best[optimizer]
+    tau = {"off": OFF, "k2": K2_TAU, "low": LOW_TAU[size]}[kind]
+    return Setting(size, optimizer, lr * HOT if hot else lr, 0.0 if hot else decay, tau, seed, steps)
+
+
+# -- claims --------------------------------------------------------------------------------------------
+
+
+def chosen(rows: Iterable[dict], arm: str, size: str | None = None) -> list[dict]:
+    """The runs of an arm, of one size or both, by seed."""
+    return [row for row in rows if row["arm"] == arm and size in (None, row["size"])]
+
+
+def interval(values: Sequence[float]) -> dict:
+    """{value: mean, low, high}: t interval over seeds; nothing but the value below two."""
+    if len(values) < 2:
+        return {"value": float(np.mean(values)), "low": None, "high": None}
+    return dict(zip(("value", "low", "high"), over_seeds(values)))
+
+
+def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
+    """How well clipped heads stay at tau, "after_clip" (next step, new tokens) or on the "same_tokens".
+
+    {clips, within: share up to 1.05 tau, worst_by_seed: largest S / tau, 0 where nothing was clipped}
+    """
+    found = [(row["seed"], row[when]) for row in rows if row[when]["n"]]
+    count = sum(after["n"] for _, after in found)
+    inside = sum(after["n"] * after["within"] for _, after in found)
+    worst = [max((after["worst"] for own, after in found if own == seed), default=0.0) for seed in seeds]
+    return {"clips": count, "within": inside / count if count else 1.0, "worst_by_seed": worst}
+
+
+def harm(rows: list[dict], arm: str, plain: str, size: str) -> list[float]:
+    """Validation loss of `arm` minus that of `plain`, seed by seed: same weights, same data, only tau differs."""
+    pairs = zip(chosen(rows, arm, size), chosen(rows, plain, size))
+    return [a["validation"] - b["validation"] for a, b in pairs]
+
+
+def report(log: Log) -> None:
+    """The claims, each with the number asked of it."""
+    rows, seeds = log.rows, log.seeds
+    common = {"notebook": NOTEBOOK, "figure": "figures/logit_growth.png"}
+    clipping = [row for row in rows if row["arm"] in ("MuonClip 100", "MuonClip low", "hot MuonClip 100")]
+    log.more["held"] = {when: held(clipping, seeds, when) for when in ("after_clip", "same_tokens")}
+    log.claim("logits/held", claim="MuonClip: largest S/τ of any head at the step after its clip, worst seed",
+              source="K2 report 2.1", value=max(log.more["held"]["after_clip"]["worst_by_seed"]),
+              floor=1.05, at_most=True, **common)  # fmt: skip
+    log.claim("logits/held_same_tokens", claim="the same on the tokens that triggered the clip, update included",
+              source="K2 report 2.1", value=max(log.more["held"]["same_tokens"]["worst_by_seed"]),
+              floor=1.05, at_most=True, **common)  # fmt: skip
+    hot = [row["peak"] for row in chosen(rows, "hot Muon", "dense")]
+    log.claim("logits/muon_passes_100", claim="plain Muon, hot: smallest peak of any seed (dense)",
+              source="K2 report 2.1", value=min(hot), floor=100.0, **common)  # fmt: skip
+    for size in SIZES:
+        ratio = [m["peak"] / a["peak"] for m, a in zip(chosen(rows, "Muon", size), chosen(rows, "AdamW", size))]
+        log.claim(f"logits/muon_over_adamw_{size}", claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
+                  source="K2 report 2.1 (the article says AdamW's)", floor=1.0,
+                  **interval(ratio), **common)  # fmt: skip
+        quiet = [row for row in chosen(rows, "MuonClip 100", size) if not row["clips"]]
+        untouched = [abs(d) for d, row in zip(harm(rows, "MuonClip 100", "Muon", size),
+                                              chosen(rows, "MuonClip 100", size)) if not row["clips"]]  # fmt: skip
+        losses = [row["validation"] for row in chosen(rows, "Muon", size)]
+        noise = float(np.std(losses, ddof=1)) if len(seeds) > 1 else 0.0
+        if quiet:
+            log.claim(f"logits/no_harm_{size}", claim=f"τ = 100 that never triggers: change of loss ({size})",
+                      source="K2 report appendix D", value=max(untouched), floor=noise, at_most=True,
+                      seeds=[row["seed"] for row in quiet], **common)  # fmt: skip
+        log.more[f"low_tau_harm_{size}"] = {
+            "muon": interval(harm(rows, "MuonClip low", "Muon", size)), "noise": noise,
+            "adamw": interval(harm(rows, "AdamW + QK-Clip low", "AdamW", size)),
+        }  # fmt: skip
+    log.more["table"] = table(rows)
+
+
+def table(rows: list[dict]) -> list[dict]:
+    """Means over seeds for every size and arm; what README and notebook print."""
+    found = []
+    for size in SIZES:
+        for arm in ARMS:
+            runs = chosen(rows, arm, size)
+            alive = [run for run in runs if run["validation"] is not None]
+            found.append({
+                "size": size, "arm": arm, "lr": runs[0]["lr"], "decay": runs[0]["decay"], "tau": runs[0]["tau"],
+                "peak": mean(runs, "peak"), "validation": mean(alive, "validation") if alive else None,
+                "spikes": mean(runs, "spikes"), "clips": mean(runs, "clips"),
+                "heads": mean(runs, "heads_ever_clipped"), "diverged": len(runs) - len(alive),
+            })  # fmt: skip
+    return found
+
+
+def mean(runs: list[dict], key: str) -> float:
+    """Mean of a number over runs."""
+    return float(np.mean([run[key] for run in runs]))
+
+
+# -- figure --------------------------------------------------------------------------------------------
+
+
+def curves(rows: list[dict], size: str, arms: Iterable[str], key: str) -> dict:
+    """name -> (steps, runs) of a curve; a run that ended early shortens its arm."""
+    lines = {}
+    for arm in arms:
+        runs = [row[key] for row in chosen(rows, arm, size)]
+        points = min(map(len, runs))
+        group = chosen(rows, arm, size)[0]["group"]
+        lines[arm.removeprefix("hot ")] = (group * np.arange(1, points + 1), [run[:points] for run in runs])
+    return lines
+
+
+def draw(log: dict) -> Figure:
+    """A row a size: largest logit at the tuned setting, at the hot one, and the loss beside them."""
+    tuned = [arm for arm in ARMS if not arm.startswith("hot")]
+    hot = [arm for arm in ARMS if arm.startswith("hot")]
+    panels, marks = {}, []
+    for size in SIZES:
+        panels[f"{size}, tuned"] = curves(log["rows"], size, tuned, "max_logit")
+        panels[f"{size}, hot: {log['hot']:g}x the rate, no decay"] = curves(log["rows"], size, hot, "max_logit")
+        panels[f"{size}, tuned: loss"] = curves(log["rows"], size, tuned, "loss")
+        marks += [(log["low_tau"][size], K2_TAU), (K2_TAU,), ()]
+    ylabels = ["largest attention logit", "", "nats a token"] * len(SIZES)
+    return viz_optimizer.bands(panels, ylabels, [True, True, False] * len(SIZES), COLOURS, marks, columns=3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The measuring instruments of `logit_growth`: logits recomputed, spikes counted, clips followed to the next step."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kimi_mini import KimiConfig, KimiMini, viz_optimizer
+from kimi_mini.experiments import logit_growth, logit_runs
+from kimi_mini.experiments.logit_runs import Setting, spikes, summary, thin, train_one
+from kimi_mini.logits import attention_logits, head_maxima
+
+SMALL = dict(vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+             first_k_dense_replace=2, kv_lora_rank=24, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """One tiny size and a folder of its own for the records."""
+    monkeypatch.setattr(logit_runs, "SIZES", {"dense": KimiConfig(**SMALL)})
+    monkeypatch.setattr(logit_runs, "KEPT", tmp_path)
+    rows = np.random.default_rng(0).integers(0, 256, (40, 32)).astype(np.uint8)
+    monkeypatch.setattr(logit_runs, "windows", lambda size: (rows[:30], rows[30:]))
+    return Setting("dense", "muon", 0.1, 0.0, 0.5, 0, 30)
+
+
+# ---- logits ----------------------------------------------------------------------------------------------
+
+
+def test_recomputed_logits_have_the_maxima_that_training_recorded():
+    torch.manual_seed(0)
+    model = KimiMini(KimiConfig(**SMALL)).train()
+    ids = torch.randint(0, 256, (3, 24))
+    model(ids)
+    recorded = model.max_logits()
+    table = attention_logits(model, ids)
+    assert table.shape == (2, 3, 2, 24, 24) and model.training
+    torch.testing.assert_close(head_maxima(table), recorded, rtol=1e-4, atol=1e-6)
+    assert torch.isneginf(table[..., 3, 4]).all() and table[..., 4, 3].isfinite().all()
+    assert torch.equal(model.max_logits(), recorded)  # looking is no evidence
+    transposed = table.transpose(-1, -2)  # the mutant: keys and queries exchanged
+    assert not torch.allclose(head_maxima(transposed.masked_fill(table.isneginf(), -torch.inf)), recorded)
+
+
+# ---- spikes ----------------------------------------------------------------------------------------------
+
+
+def noisy(jumps, length=200):
+    loss = 3 + 0.05 * np.random.default_rng(0).standard_normal(length) - np.linspace(0, 1, length)
+    for step in jumps:
+        loss[step] += 1.0
+    return loss
+
+
+def check_spikes(count):
+    assert count(noisy([])) == 0
+    assert count(noisy([60])) == 1
+    assert count(noisy([60, 61, 62])) == 1  # one spike of three steps
+    assert count(noisy([60, 90, 150])) == 3
+    assert count([3.0] * 10) == 0  # shorter than the window
+    assert count(noisy([60]) - 2 * (np.arange(200) > 100)) == 1  # a drop is no spike
+
+
+def test_spikes_follow_their_rule():
+    check_spikes(spikes)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda loss: int((np.diff(loss) > 0.5).sum() > 0),
+        lambda loss: int(sum(abs(x - np.median(loss)) > 0.5 for x in loss)),
+        lambda loss: spikes(loss, sigmas=0.5),
+        lambda loss: spikes(loss, sigmas=60),
+    ],
+    ids=["at most one", "every step", "too eager", "blind"],
+)
+def test_wrong_spike_counts_are_caught(mutant):
+    with pytest.raises(AssertionError):
+        check_spikes(mutant)
+
+
+def test_thin_keeps_peaks_where_it_takes_the_maximum():
+    assert thin([1, 9, 2, 3, 7], 2, np.max) == [9, 3]
+    assert thin([1, 9, 2, 3, 7], 2, np.mean) == [5, 2.5]
+
+
+# ---- runs ------------------------------------------------------------------------------------------------
+
+
+class Clip:
+    def __init__(self, layer, head):
+        self.layer, self.head = layer, head
+
+
+def test_the_step_after_a_clip_is_looked_up_for_the_same_head():
+    recorder = logit_runs.Recorder(None, type("O", (), {"tau": 10.0}), None, 1)
+    recorder.maxima = [torch.tensor([[20.0, 3.0]]), torch.tensor([[9.0, 30.0]]), torch.tensor([[1.0, 11.0]])]
+    recorder.clips = [[Clip(0, 0)], [Clip(0, 1)], [Clip(0, 1)]]  # the last has no next step
+    assert recorder.after_clips() == pytest.approx([0.9, 1.1])
+
+
+def test_a_run_is_recorded_kept_and_repeatable(small):
+    first = train_one(small)
+    assert first["clips"] > 0 and first["tau"] == 0.5 and len(first["loss"]) == 30 and first["stopped"] is None
+    assert first["after_clip"]["n"] > 0 and first["same_tokens"]["n"] > 0 and first["heads_ever_clipped"] <= 4
+    assert sum(first["histogram"]["counts"][0]) == 2 * 2 * 4 * 32 * 33 // 2  # L, H, rows, allowed pairs
+    before = small.file().read_text()
+    assert json.loads(before)["peak"] == pytest.approx(train_one(small)["peak"]) and small.file().read_text() == before
+    small.file().unlink()
+    again = train_one(small)
+    assert {**again, "seconds": 0} == {**json.loads(before), "seconds": 0}
+    assert train_one(small._replace(tau=float("inf")))["clips"] == 0
+    assert small._replace(seed=1).file() != small.file()
+
+
+def test_both_optimizers_see_the_same_weights_and_data(small):
+    runs = [train_one(small._replace(optimizer=name, tau=1e9, lr=1e-9)) for name in ("muon", "adamw")]
+    assert runs[0]["loss"][0] == runs[1]["loss"][0] and runs[0]["clips"] == runs[1]["clips"] == 0
+
+
+def test_adamw_with_qk_clip_clips(small):
+    run = train_one(small._replace(optimizer="adamw", lr=0.02))
+    assert run["clips"] > 0
+
+
+def test_a_run_that_diverges_is_a_result(small, monkeypatch):
+    def broken(model, batch):
+        return torch.full((8,), float("nan"), requires_grad=True) * model.lm_head.weight.sum()
+
+    calls = []
+
+    def sometimes(model, batch, honest=logit_runs.train.__globals__["token_losses"]):
+        calls.append(0)
+        return honest(model, batch) if len(calls) <= 12 else broken(model, batch)
+
+    monkeypatch.setitem(logit_runs.train.__globals__, "token_losses", sometimes)
+    run = train_one(small)
+    assert run["validation"] is None and "step 12" in run["stopped"] and len(run["loss"]) == 12
+
+
+# ---- claims ----------------------------------------------------------------------------------------------
+
+
+def row(seed, arm, size="dense", peak=50.0, worst=None, clips=0, validation=2.0):
+    after = {"n": clips, "worst": worst, "within": None if worst is None else float(worst <= 1.05)}
+    return dict(size=size, arm=arm, seed=seed, peak=peak, after_clip=after, same_tokens=after, clips=clips, validation=validation,
+                lr=0.1, decay=0.0, tau=None, spikes=0, heads_ever_clipped=0)  # fmt: skip
+
+
+def report(**changes):
+    """Claims over a made-up set of runs; changes: arm -> changed values, in the last seed of the dense model."""
+    log = type("L", (), {"seeds": [0, 1, 2], "more": {}, "found": {}})()
+    log.claim = lambda name, **values: log.found.update({name: values})
+    log.rows = []
+    for size in logit_growth.SIZES:
+        for seed in log.seeds:
+            for arm in logit_growth.ARMS:
+                extra = changes.get(arm, {}) if (seed, size) == (2, "dense") else {}
+                base = dict(peak=200.0) if arm == "hot Muon" else {}
+                log.rows.append(row(seed, arm, size, **{**base, "validation": 2 + 0.01 * seed, **extra}))
+    logit_growth.report(log)
+    return log.found
+
+
+def test_one_seed_that_fails_is_seen():
+    assert report()["logits/held"]["value"] == 0
+    assert report(**{"MuonClip low": dict(worst=1.2, clips=3)})["logits/held"]["value"] == 1.2
+    assert report(**{"AdamW + QK-Clip low": dict(worst=9.0, clips=3)})["logits/held"]["value"] == 0  # not MuonClip
+    assert report()["logits/muon_passes_100"]["value"] == 200
+    assert report(**{"hot Muon": dict(peak=90.0)})["logits/muon_passes_100"]["value"] == 90
+    assert report()["logits/no_harm_dense"]["value"] == 0
+    harmed = report(**{"MuonClip 100": dict(validation=2.5)})["logits/no_harm_dense"]
+    assert harmed["value"] > harmed["floor"]
+    clipped = report(**{"MuonClip 100": dict(validation=2.5, clips=4, worst=1.0)})["logits/no_harm_dense"]
+    assert clipped["value"] == 0 and clipped["seeds"] == [0, 1]  # a run that clipped says nothing about harm without
+
+
+def test_arms_differ_in_what_they_say(small):
+    best = {"muon": (0.02, 0.1), "adamw": (0.004, 0.0)}
+    made = {arm: logit_growth.setting("dense", arm, best, 1, 400) for arm in logit_growth.ARMS}
+    assert len(set(made.values())) == len(made)
+    assert made["hot Muon"].lr == pytest.approx(0.02 * logit_growth.HOT) and made["hot Muon"].decay == 0
+    assert made["MuonClip 100"] == made["Muon"]._replace(tau=100.0)
+    assert made["AdamW + QK-Clip low"] == made["AdamW"]._replace(tau=logit_growth.LOW_TAU["dense"])
+
+
+# ---- figures ---------------------------------------------------------------------------------------------
+
+
+def test_figures_show_what_they_are_given():
+    fig = viz_optimizer.bands({"a": {"x": ([1, 2], [[1, 2], [3, 4]])}}, ["y"], [False], {"x": "red"}, [[2.0]], 1)
+    line = next(line for line in fig.axes[0].lines if line.get_label() == "x")
+    assert line.get_ydata().tolist() == [2, 3]
+    fig = viz_optimizer.heads([1, 2], np.ones((2, 3, 4)), 5.0)
+    assert len(fig.axes) == 3 and len(fig.axes[0].lines) == 5
+    before = np.ones((4, 3))
+    after = np.array([1, 1, 0.5, 0.5])[:, None] * before
+    fig = viz_optimizer.rows(before, after, {"a": (0, 2), "b": (2, 4)})
+    assert fig.axes[2].lines[0].get_xdata().tolist() == [1, 1, 0.5, 0.5]
+    viz_optimizer.singular_values({"a": [2, 1]})
+    viz_optimizer.histogram([-1, 0, 1], {"a": [1, 3]}, 1.0)
+
+
+def test_summary_reads_its_columns(small):
+    recorder = logit_runs.Recorder(None, type("O", (), {"tau": 10.0}), None, 1)
+    recorder.maxima = [torch.full((2, 2), value) for value in (5.0, 120.0, 40.0)]
+    recorder.clips, recorder.again = [[], [Clip(1, 0)], []], [1.0, 1.1]
+    history = logit_runs.History(loss=[3.0, 2.0, 1.0], clipped_heads=[0, 1, 0])
+    found = summary(small, history, recorder)
+    assert (found["peak"], found["last"], found["passed_100"], found["last_clip_step"]) == (120, 40, 2, 2)
+    assert found["after_clip"] == {"n": 1, "worst": 4.0, "within": 0.0}
+    assert found["same_tokens"] == {"n": 2, "worst": 1.1, "within": 0.5}
