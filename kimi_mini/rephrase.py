@@ -1,0 +1,292 @@
+"""Rephrasing: the same facts in other words, a chunk at a time, and a check that no fact was changed.
+
+K2 reads a text of knowledge once in each of several wordings instead of many times in one. A model rewrites it chunk by
+chunk, with what it has already written as context, and a second look compares every chunk with its source. Here all
+three parts are small enough to read: pages about people who do not exist, a rewriter that is a grammar, a check that
+reads both texts into (person, attribute, value).
+
+    page(people)             the raw text: every person in the same four sentences, all but the first with a pronoun
+    rewrite(text, rng)       chunk after chunk: write, check, and write again when the check finds something
+    problems(...)            the check: words from nowhere; facts that were lost, changed or made up
+    plant(text, error, rng)  a rewrite with one error in it, to measure the check
+
+Source: Kimi K2 report (arXiv 2507.20534) section 2.2, rephrasing for knowledge data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+FIRST = {
+    "she": "Alma Berta Clara Dora Edda Flora Greta Hanna Ida Jette Klara Lena Mara Nora Olga Paula Rosa Selma".split(),
+    "he": "Anton Bruno Carl David Emil Felix Georg Hugo Ivan Jakob Karl Leon Max Nils Otto Paul Ralf Simon".split(),
+}
+LAST = (
+    "Abel Adler Bach Baum Berg Blum Bohm Brandt Busch Dahl Decker Dietz Ebert Engel Falk Fink Frank Fuchs "
+    "Geiger Gruber Haas Hahn Hansen Hartmann Heller Horn Huber Jansen Kaiser Kern Klein Koch Kraus Kuhn Lang "
+    "Lindner Lorenz Marx Maurer Meyer Moser Neumann Olsen Peters Pohl Reuter Richter Roth Sander Schulz "
+    "Seidel Stein Thiel Vogel Wagner Weber Winter Wolf Zeller Zimmer"
+).split()
+VALUES = {
+    "year": [str(year) for year in range(1920, 2000)],
+    "town": ("Lima Oslo Rome Paris Cairo Delhi Seoul Tunis Quito Dublin Lisbon Madrid Vienna Warsaw "
+             "Athens Bergen Havana Nairobi Boston Kyoto").split(),
+    "trade": ("baker tailor miller potter weaver joiner teacher doctor lawyer painter plumber farmer "
+              "sailor hunter barber butcher printer mason smith cooper").split(),
+    "music": ("harp flute violin cello trumpet drum guitar piano banjo zither organ horn oboe lute "
+              "fiddle tuba clarinet bassoon whistle viola").split(),
+}  # fmt: skip
+ATTRIBUTE = {value: attribute for attribute, values in VALUES.items() for value in values}
+RAW = {"year": "{x} was born in {v}", "town": "{x} lives in {v}", "trade": "{x} works as a {v}",
+       "music": "{x} plays the {v}"}  # fmt: skip
+OTHER_WORDS = {
+    "year": ("{x} was born in {v}", "{x} came into the world in {v}", "{x} is a child of the year {v}",
+             "{x} first saw the light in {v}", "it was in {v} that {x} was born"),
+    "town": ("{x} lives in {v}", "{x} has a house in {v}", "{x} is at home in {v}", "today {x} lives in {v}",
+             "{x} settled in {v}"),
+    "trade": ("{x} works as a {v}", "{x} is a {v}", "{x} earns a living as a {v}", "by trade {x} is a {v}",
+              "{x} became a {v}"),
+    "music": ("{x} plays the {v}", "{x} practises the {v}", "in the evening {x} plays the {v}",
+              "{x} is good at the {v}", "{x} loves to play the {v}"),
+}  # fmt: skip
+QUESTIONS = {"year": "When was {x} born?", "town": "Where does {x} live?", "trade": "What does {x} work as?",
+             "music": "What does {x} play?"}  # fmt: skip
+CHUNK = 5  # sentences
+
+_WORD = re.compile(r"[A-Za-z]+|\d+")
+_NAME = re.compile(rf"\b(?:{'|'.join(FIRST['she'] + FIRST['he'])}) [A-Z][a-z]+")
+_NEUTRAL = {word.lower() for forms in OTHER_WORDS.values() for form in forms for word in _WORD.findall(form)}
+_NEUTRAL |= {"she", "he", "and"}
+
+
+class Fact(NamedTuple):
+    """One thing that a text says."""
+
+    person: str
+    attribute: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name, the pronoun that goes with it, and a value for every attribute."""
+
+    name: str
+    pronoun: str
+    values: dict[str, str]
+
+    @property
+    def facts(self) -> list[Fact]:
+        """All there is to know."""
+        return [Fact(self.name, attribute, value) for attribute, value in self.values.items()]
+
+
+def people(count: int, rng: np.random.Generator, taken: frozenset[str] = frozenset()) -> list[Person]:
+    """`count` people with names of their own, none of them in `taken`. Raises ValueError when the names run out."""
+    names = [(f"{first} {last}", who) for who, firsts in FIRST.items() for first in firsts for last in LAST]
+    names = [(name, who) for name, who in names if name not in taken]
+    if count > len(names):
+        raise ValueError(f"only {len(names)} names are left, {count} are wanted")
+    chosen = [names[i] for i in rng.permutation(len(names))[:count]]
+    return [Person(name, who, {key: str(rng.choice(values)) for key, values in VALUES.items()}) for name, who in chosen]
+
+
+# --------------------------------------------------------------------------------------------------- writing
+def sentence(form: str, subject: str, value: str) -> str:
+    """A form filled in, with a capital letter and a full stop."""
+    text = form.format(x=subject, v=value)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def page(group: Sequence[Person]) -> str:
+    """Raw text: one person after the other, always the same sentences."""
+    return " ".join(
+        sentence(RAW[fact.attribute], person.pronoun if place else person.name, fact.value)
+        for person in group
+        for place, fact in enumerate(person.facts)
+    )
+
+
+def sentences(text: str) -> list[str]:
+    """Cut behind full stops."""
+    return re.split(r"(?<=\.) ", text) if text else []
+
+
+def chunks(text: str, size: int = CHUNK) -> list[str]:
+    """`size` sentences at a time, wherever that cuts."""
+    found = sentences(text)
+    return [" ".join(found[i : i + size]) for i in range(0, len(found), size)]
+
+
+def write_chunk(chunk: str, context: str, rng: np.random.Generator) -> str:
+    """The facts of `chunk` in other words and another order, person by person.
+
+    `context` is what has been rewritten so far: it says who the first "she" of the chunk is.
+    """
+    facts, written = read(chunk, context), []
+    for person in dict.fromkeys(fact.person for fact in facts):
+        own = [fact for fact in facts if fact.person == person]
+        for place in rng.permutation(len(own)):
+            form = str(rng.choice(OTHER_WORDS[own[place].attribute]))
+            again = bool(written) and written[-1][0] == person
+            if again and form.startswith("{x} ") and rng.random() < 0.2:  # ... lives in Lima and works as a baker
+                tail = form.removeprefix("{x} ").format(v=own[place].value)
+                written[-1] = (person, f"{written[-1][1][:-1]} and {tail}.")
+                continue
+            subject = pronoun_of(person) if again and rng.random() < 0.5 else person
+            written.append((person, sentence(form, subject, own[place].value)))
+    return " ".join(text for _, text in written)
+
+
+def pronoun_of(name: str) -> str:
+    """She or he, by the first name; nobody has none."""
+    return next((pronoun for pronoun, names in FIRST.items() if name.split()[0] in names), "?")
+
+
+Writer = Callable[[str, str, np.random.Generator], str]
+
+
+def rewrite(text: str, rng: np.random.Generator, write: Writer = write_chunk, check: bool = True,
+            tries: int = 8) -> tuple[str, int]:  # fmt: skip
+    """A whole text in other words, and how many rewritten chunks the check refused.
+
+    A chunk that fails `tries` times is taken over as it stands in the source.
+    """
+    done, before, refused = "", "", 0
+    for chunk in chunks(text):
+        for _ in range(tries):
+            new = write(chunk, done, rng)
+            if not check or not problems(chunk, new, before, done):
+                break
+            refused += 1
+        else:
+            new = chunk
+        done, before = f"{done} {new}".strip(), f"{before} {chunk}".strip()
+    return done, refused
+
+
+# --------------------------------------------------------------------------------------------------- reading
+def read(text: str, context: str = "") -> list[Fact]:
+    """What a text says, in its order. "She" is the person named last, if need be in `context`, when that is a she;
+    what is said of nobody, or of the wrong pronoun, belongs to "?"."""
+    last, facts = (_NAME.findall(context) or ["?"])[-1], []
+    for part in sentences(text):
+        last = (_NAME.findall(part) or [last])[-1]
+        fits = last in part or pronoun_of(last) in part.lower().split()
+        person = last if fits else "?"
+        words = _WORD.findall(_NAME.sub("", part))
+        facts += [Fact(person, ATTRIBUTE[word], word) for word in words if word in ATTRIBUTE]
+    return facts
+
+
+def problems(source: str, rewritten: str, before: str = "", done: str = "") -> list[str]:
+    """What is wrong with a rewritten chunk; nothing, when it says what its source says.
+
+    before, done    the text in front of the chunk: of the source, and as rewritten so far
+    """
+    known = set(_WORD.findall(f"{before} {source}"))
+    strange = [word for word in _WORD.findall(rewritten) if word not in known and word.lower() not in _NEUTRAL]
+    wanted, found = read(source, before), read(rewritten, done)
+    found_problems = [f"a word from nowhere: {word}" for word in strange]
+    found_problems += [f"lost: {fact}" for fact in wanted if fact not in found]
+    found_problems += [f"made up: {fact}" for fact in found if fact not in wanted]
+    return found_problems
+
+
+def same_words(source: str, rewritten: str) -> bool:
+    """The cheap check: names, numbers and values are the same bag of words. It cannot tell whose they are."""
+
+    def bag(text: str) -> set[str]:
+        return {word for word in _WORD.findall(text) if word.lower() not in _NEUTRAL}
+
+    return bag(source) == bag(rewritten)
+
+
+# ------------------------------------------------------------------------------------------------ planted errors
+def plant(text: str, error: str, rng: np.random.Generator) -> str | None:
+    """A rewritten text with one error of the kind, or None where it has no place (no number, only one person)."""
+    wrong = ERRORS[error](text, rng)
+    return None if wrong == text else wrong
+
+
+def _pick(rng: np.random.Generator, found: Sequence):
+    return found[rng.integers(len(found))]
+
+
+def _dropped(text: str, rng: np.random.Generator, step: int = 0) -> str:
+    digits = [match.start() for match in re.finditer(r"\d", text)]
+    if not digits:
+        return text
+    place = _pick(rng, digits)
+    return text[:place] + (str((int(text[place]) + step) % 10) if step else "") + text[place + 1 :]
+
+
+def _changed(text: str, rng: np.random.Generator) -> str:
+    return _dropped(text, rng, step=int(rng.integers(1, 10)))
+
+
+def _misspelled(text: str, rng: np.random.Generator) -> str:
+    names = list(_NAME.finditer(text))
+    if not names:
+        return text
+    place = _pick(rng, names).end() - 2  # the last letter but one
+    return text[:place] + text[place + 1 :]
+
+
+def _swapped(text: str, rng: np.random.Generator) -> str:
+    names = list(_NAME.finditer(text))
+    if not names:
+        return text
+    match = _pick(rng, names)
+    others = [last for last in (*LAST, *(name.split()[1] for name in _NAME.findall(text))) if last not in match.group()]
+    new = f"{match.group().split()[0]} {_pick(rng, others)}"
+    return text[: match.start()] + new + text[match.end() :]
+
+
+def _exchanged(text: str, rng: np.random.Generator) -> str:
+    facts = read(text)
+    pairs = [(a, b) for a in facts for b in facts if a.attribute == b.attribute and a.value < b.value]
+    if not pairs:
+        return text
+    first, second = (fact.value for fact in _pick(rng, pairs))
+    swap = {first: second, second: first}
+    return re.sub(rf"\b({first}|{second})\b", lambda match: swap[match.group()], text)
+
+
+def _another(text: str, rng: np.random.Generator) -> str:
+    fact = _pick(rng, read(text))
+    return re.sub(rf"\b{fact.value}\b", str(_pick(rng, VALUES[fact.attribute])), text, count=1)
+
+
+def _lost(text: str, rng: np.random.Generator) -> str:
+    found = sentences(text)
+    found.pop(rng.integers(len(found)))
+    return " ".join(found)
+
+
+def _invented(text: str, rng: np.random.Generator) -> str:
+    facts = read(text)
+    attribute = str(_pick(rng, sorted(VALUES)))
+    values = [value for value in VALUES[attribute] if Fact(facts[-1].person, attribute, value) not in facts]
+    more = sentence(str(_pick(rng, OTHER_WORDS[attribute])), pronoun_of(facts[-1].person), str(_pick(rng, values)))
+    return text if facts[-1].person == "?" else f"{text} {more}"
+
+
+def _negated(text: str, rng: np.random.Generator) -> str:
+    verbs = list(re.finditer(r"\b(lives|works|plays|was|is|has|settled|practises|became|came|loves|earns)\b", text))
+    if not verbs:
+        return text
+    place = _pick(rng, verbs).start()
+    return f"{text[:place]}never {text[place:]}"
+
+
+ERRORS = {
+    "dropped digit": _dropped, "changed digit": _changed, "misspelled name": _misspelled, "swapped names": _swapped,
+    "exchanged values": _exchanged, "another value": _another, "lost sentence": _lost, "invented fact": _invented,
+    "negated": _negated,
+}  # fmt: skip
