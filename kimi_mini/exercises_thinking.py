@@ -99,35 +99,24 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
     return Checked(True, "and so a vote over eight must never be compared with a single attempt as if it were free")
 
 
-def _dialogue(turns: int) -> list[dict]:
-    messages = [{"role": "system", "content": "You are Kimi."}, {"role": "user", "content": "Follow next."}]
-    for index in range(turns):
-        messages.append({"role": "assistant", "content": None, "reasoning_content": "on", "tool_calls": [index]})
-        messages.append({"role": "tool", "content": f"result {index}"})
-    return messages
-
-
-def check_hide(function: Callable[[list[dict], int], list[dict]]) -> Checked:
-    """function(messages, keep) is what stays in the context: the task and the last `keep` turns with their results."""
-    for turns, keep in ((6, 2), (6, 1), (2, 2), (1, 3)):
-        messages = _dialogue(turns)
-        right = messages[:2] + messages[2:][-2 * keep :]
-        value, problem = _try(function, _dialogue(turns), keep)
+def check_reliability(function: Callable[[int, float], float]) -> Checked:
+    """function(calls, success): how reliable one call must be for `calls` in a row to succeed with chance `success`."""
+    for calls, success in ((10, 0.5), (1, 0.9), (100, 0.97), (300, 0.97)):
+        right = success ** (1 / calls)
+        value, problem = _try(function, calls, success)
         if problem:
             return problem
-        if value == right:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return Checked(False, "return a number")
+        if abs(value - right) < 1e-9:
             continue
-        if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-            return Checked(False, "return a list of messages")
-        roles = [message.get("role") for message in value]
         hints = {
-            "the task itself has gone: keep system and user": roles[:2] != ["system", "user"],
-            "a result without its call: cut before an assistant message": roles[2:3] == ["tool"],
-            "results are messages of their own: a turn is two messages": len(value) == 2 + keep,
-            "nothing was hidden": value == messages,
-            "some messages stand there twice": len({str(message) for message in value}) < len(value),
-            "keep the last turns, the first ones are the old ones": value == messages[: 2 + 2 * keep],
-        }
-        hint = next((text for text, found in hints.items() if found), None)
-        return Checked(False, hint or f"of {turns} turns, keep {keep}: you return {len(value)} messages")
-    return Checked(True, "a context of bounded length, for as many calls as one likes")
+            "the chance of the whole is a product, not a sum: no division": success / calls,
+            "that is how often a run succeeds whose single calls succeed that often; asked is the way back":
+                success**calls,
+            "close, but chances multiply: errors only add up while they are few": 1 - (1 - success) / calls,
+            "every call takes its toll: the single one must be better than the whole": success,
+        }  # fmt: skip
+        hint = next((text for text, wrong in hints.items() if abs(wrong - value) < 1e-9), None)
+        return Checked(False, hint or f"for {calls} calls and {success:.0%} you get {value:.6g}")
+    return Checked(True, "99.99% a call for 97% of 300 calls: long work is made of small reliability")

@@ -454,11 +454,12 @@ def vote(found):
     return max(answers, key=answers.count), sum(tokens for _, tokens in found)
 
 
-def hide(messages, keep):
-    return messages[:2] + messages[2:][-2 * keep :]
+def reliability(calls, success):
+    return success ** (1 / calls)
 
 
-EXERCISES = {"check_hard_stop": hard_stop, "check_follow": follow, "check_vote": vote, "check_hide": hide}
+EXERCISES = {"check_hard_stop": hard_stop, "check_follow": follow, "check_vote": vote,
+             "check_reliability": reliability}  # fmt: skip
 WRONG_ANSWERS = [
     ("check_hard_stop", lambda thought, budget: thought[:budget], "stays open"),
     ("check_hard_stop", lambda thought, budget: [*thought[: max(0, budget - 1)], "</think>"], "costs nothing"),
@@ -474,12 +475,12 @@ WRONG_ANSWERS = [
     ("check_vote", lambda found: (vote(found)[0], dict(reversed(found))[vote(found)[0]]), "paid for"),
     ("check_vote", lambda found: (found[-1][0], vote(found)[1]), "frequent"),
     ("check_vote", lambda found: vote(found)[0], "two things"),
-    ("check_hide", lambda messages, keep: messages[-2 * keep :], "task itself"),
-    ("check_hide", lambda messages, keep: messages[:2] + messages[2:][-keep:], "without its call|of their own"),
-    ("check_hide", lambda messages, keep: messages[: 2 + 2 * keep], "first ones"),
-    ("check_hide", lambda messages, keep: messages, "nothing"),
-    ("check_hide", lambda messages, keep: messages[:2] + messages[-2 * keep :], "twice"),
-    ("check_hide", lambda messages, keep: "done", "list of messages"),
+    ("check_reliability", lambda calls, success: success / calls, "product"),
+    ("check_reliability", lambda calls, success: success**calls, "way back"),
+    ("check_reliability", lambda calls, success: 1 - (1 - success) / calls, "multiply"),
+    ("check_reliability", lambda calls, success: success, "toll"),
+    ("check_reliability", lambda calls, success: round(reliability(calls, success), 3), "you get"),
+    ("check_reliability", lambda calls, success: "often", "number"),
 ]  # fmt: skip
 
 
