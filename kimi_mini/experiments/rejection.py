@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from kimi_mini import evaluate, sft, worlds
+from kimi_mini import evaluate, sft, viz_agent, worlds
 from kimi_mini.agent import Conversation
-from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, arguments, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
-from kimi_mini.results import Log
+from kimi_mini.publishing import TOP
+from kimi_mini.results import RESULTS, Log
 from kimi_mini.synthesis import Source
 from kimi_mini.train import Example
 
 START_TOKENS, OWN_TOKENS = 300_000, 200_000
 PROMPTS, ATTEMPTS = 50, 4  # new tasks a family; attempts at each
 TASKS = 24  # held-out tasks a family
+MEASURES = ("sampled", "pass@4", "greedy")
 ARMS: dict[str, Callable[[Conversation], bool]] = {
     "passed": lambda conversation: conversation.verdict().passed,
     "everything": lambda conversation: True,
@@ -49,6 +53,15 @@ def own_pools(sources: Sequence[Source], attempts: Sequence[Conversation], keep:
         found.setdefault((source, conversation.task.level), []).append(example)
     left = {s: replace(s, levels=tuple(level for level in s.levels if (s, level) in found)) for s in sources}
     return {(left[source], level): examples for (source, level), examples in found.items()}
+
+
+def counted(attempts: Sequence[Conversation]) -> dict[str, dict[str, int]]:
+    """"family/level" -> how many attempts were made, how many ended with an answer, how many passed."""
+    stages = {"made": lambda c: True, "answered": lambda c: c.finish == "stop", "passed": ARMS["passed"]}
+    counts = {name: Counter((c.task.family, c.task.level) for c in attempts if reached(c))
+              for name, reached in stages.items()}  # fmt: skip
+    return {f"{family}/{level}": {name: count[family, level] for name, count in counts.items()}
+            for family, level in sorted(counts["made"])}  # fmt: skip
 
 
 def measure(model, tokenizer, sources: Sequence[Source], tasks: int, seed: int) -> dict[str, float]:
@@ -75,13 +88,15 @@ def main() -> None:
         tune(model, everything, start, seed, f"start, seed {seed}")
         note(log, seed, "before", measure(model, tokenizer, sources, tasks, seed))
         attempts = sample_attempts(model, tokenizer, sources, prompts, seed)
+        log.more.setdefault("funnel", {})[str(seed)] = counted(attempts)
         for arm, keep in ARMS.items():
             student, kept = copy.deepcopy(model), own_pools(sources, attempts, keep)
             tune(student, kept, own, seed, f"{arm}, seed {seed}")
             count = sum(map(len, kept.values()))
             note(log, seed, arm, measure(student, tokenizer, sources, tasks, seed), attempts=len(attempts), kept=count)
     report(log, args.seeds, tasks * len(LEVELS))
-    finish(log, "One round of rejection sampling")
+    print(log.save())
+    draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
 
 
 def sample_attempts(model, tokenizer, sources: Sequence[Source], prompts: int, seed: int) -> list[Conversation]:
@@ -99,9 +114,9 @@ def note(log: Log, seed: int, arm: str, found: dict[str, float], **more: int) ->
 
 def report(log: Log, seeds: Sequence[int], count: int) -> None:
     """Scoreboard rows, and the claim that the verifier's choice beats learning from all attempts."""
-    values = {(r["arm"], name): [] for r in log.rows for name in ("sampled", "pass@4", "greedy")}
+    values = {(r["arm"], name): [] for r in log.rows for name in MEASURES}
     for entry in log.rows:
-        for name in ("sampled", "pass@4", "greedy"):
+        for name in MEASURES:
             values[entry["arm"], name].append(entry[name])
     board = {f"rejection/{name}/{arm}": row(found, seeds, count) for (arm, name), found in values.items()}
     for name, other in (("gap", "before"), ("filter_gap", "everything")):
@@ -114,6 +129,15 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
         source="K2 report 3.1.1 (large-scale rejection sampling)", value=gap["value"], low=gap["low"], high=gap["high"],
         floor=0.0, holds=gap["low"] > 0, figure="figures/rejection.png", notebook="06_the_verifier_economy.ipynb",
     )  # fmt: skip
+
+
+def draw(rows: Sequence[dict], folder: Path) -> None:
+    """rejection.png: every arm by every measure, one dot a seed."""
+    scores = {name: {arm: [entry[name] for entry in rows if entry["arm"] == arm] for arm in ("before", *ARMS)}
+              for name in MEASURES}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = viz_agent.arms(scores, "One round on the model's own attempts", "held-out success")
+    figure.savefig(folder / "rejection.png", dpi=110)
 
 
 if __name__ == "__main__":
