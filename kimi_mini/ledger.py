@@ -51,7 +51,7 @@ def render(readme: str, folder: Path = RESULTS) -> str:
 PLACES = {
     "notebooks/": "the course, in order; solutions/ beside it",
     "data/": "text/, tokenizer/, checkpoints/ (base, tuned, final), results/: the log of every measured run",
-    "tests/": "unit, parity, mutant, agent, command-line and notebook tests",
+    "tests/": "unit, parity, mutant, agent, command-line, notebook and browser tests",
     "figures/": "every figure of this page and the notebooks, written by code",
 }
 
