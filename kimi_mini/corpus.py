@@ -116,6 +116,18 @@ def split(
     return training, validation
 
 
+def refuse_leak(training: Iterable[Document], validation: Iterable[Document]) -> None:
+    """Raises KimiError when a validation document is also trained on, under its own name or another."""
+    training = list(training)
+    names = {document.name for document in training}
+    texts = {_hash(" ".join(document.text.split())): document.name for document in training}
+    for document in validation:
+        twin = document.name if document.name in names else texts.get(_hash(" ".join(document.text.split())))
+        if twin is not None:
+            raise KimiError(f"{document.name} is held out for validation and also trained on (as {twin}): "
+                            "remove copies before splitting")  # fmt: skip
+
+
 # ---------------------------------------------------------------- datasets (imported on use: it takes seconds)
 
 

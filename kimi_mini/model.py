@@ -139,6 +139,12 @@ class KimiMini(nn.Module):
         for layer in self.model.layers:
             layer.self_attn.max_logits = None
 
+    def forget_statistics(self) -> None:
+        """Forget maxima and loads, as if the passes since the last step had not been: the step is done again."""
+        self.reset_max_logits()
+        for router in self.routers():
+            router.load.zero_()
+
     def expert_load(self) -> Tensor:
         """(MoE layers, E) int64: tokens that each expert got in training since the last bias update."""
         loads = [router.load for router in self.routers()]

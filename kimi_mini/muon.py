@@ -24,6 +24,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .distributed import each_its_share
+
 # The quintic a x + b x^3 + c x^5 that each round applies to every singular value. It is steep at 0 and does
 # not converge: after five rounds the values lie scattered over 0.7 to 1.2, which trains as well as exactly 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -137,6 +139,7 @@ class Muon(torch.optim.Optimizer):
     A parameter whose grad is None is skipped: no momentum, no decay. A gradient of zeros is NOT skipped: an
     expert that saw no token still takes a full-size step along its old momentum, because an update does not
     depend on the size of the gradient. For the same reason clip raw gradients if you must, never the update.
+    Under torchrun the ranks, whose gradients are summed already, share the orthogonalising (`distributed`).
 
     Raises ValueError for vectors and for settings out of range.
     """
@@ -194,7 +197,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(momenta, mu)
         torch._foreach_add_(momenta, grads)
         ahead = torch._foreach_add(grads, momenta, alpha=mu) if group["nesterov"] else momenta
-        updates = orthogonalize(ahead, group["ns_steps"], group["ns_dtype"])
+        updates = each_its_share(ahead, lambda own: orthogonalize(own, group["ns_steps"], group["ns_dtype"]))
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for p, update in zip(params, updates, strict=True):
             p.add_(update, alpha=-lr * update_scale(p.shape))

@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from . import distributed
 from .muon import Muon, check_rates, evaluate
 
 TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
@@ -201,9 +201,7 @@ class MuonClip(Muon):
         """(L, H) maxima since the last step: over all micro-batches and, under torchrun, all ranks."""
         if not self.attention:
             return None
-        maxima = self.model.max_logits().clone()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
+        maxima = distributed.largest(self.model.max_logits())
         broken = (maxima.isnan() | maxima.isposinf()).nonzero().tolist()  # -inf is a head that saw no token
         if broken:
             layer, head = broken[0]

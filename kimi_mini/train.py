@@ -6,6 +6,7 @@ the split into micro-batches change nothing:
 
     L = - sum_(learned t) log p(token_t | tokens before t) / number of learned tokens
 
+Under torchrun every rank's `data` is its share of the step, and the mean is over all of them (see `distributed`).
 After the optimizer's step the router biases move by rule, not by gradient (facts: aux-loss-free balancing).
 Everything that the next step depends on is in the saved state; the data come from a plan that is a pure function of
 its seed. So a run that is killed and started again ends with the same numbers as one that was not.
@@ -27,9 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kimi_mini import distributed
 from kimi_mini.checkpoint import replacing
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
+from kimi_mini.placement import Placement, is_out_of_memory
 
 
 def keep_freed_memory(threshold: int = 1 << 30) -> None:
@@ -72,6 +75,10 @@ class Batch:
         """The same batch on ``device``."""
         return Batch(self.ids.to(device), self.mask.to(device), self.valid.to(device))
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows, as wide as before."""
+        return Batch(self.ids[start:stop], self.mask[start:stop], self.valid[start:stop])
+
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Pad to the longest example. Causal order keeps the padding from touching anything real."""
@@ -110,11 +117,11 @@ def token_losses(model: KimiMini, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_loss(model: KimiMini, batches: Sequence[Batch]) -> float:
+def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | None = None) -> float:
     """Mean loss in nats a token over ``batches``, without training statistics."""
-    was_training = model.training
+    place, was_training = place or Placement(), model.training
     model.eval()
-    losses = torch.cat([token_losses(model, batch) for batch in batches])
+    losses = torch.cat([place.run(token_losses, model, batch) for batch in batches])
     model.train(was_training)
     return losses.mean().item()
 
@@ -128,6 +135,7 @@ class History:
     max_logit: list[float] = field(default_factory=list)
     clipped_heads: list[int] = field(default_factory=list)
     max_violation: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -139,26 +147,48 @@ def max_violation(load: Tensor) -> float:
     return (load.amax(-1) / load.mean(-1).clamp_min(1e-9) - 1).max().item()
 
 
+def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Placement) -> float:
+    """Add up the gradients of the step's micro-batches; returns their part of the loss, a sum over ``learned``.
+
+    A device that runs out of memory gets smaller micro-batches, from the beginning: what was added up is forgotten.
+    """
+    while True:
+        try:
+            total = 0.0
+            for batch in place.cut(batches):
+                loss = place.run(token_losses, model, batch).sum() / learned
+                loss.backward()
+                total += loss.item()
+            return total
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        model.zero_grad(set_to_none=True)
+        model.forget_statistics()
+        place.shrink(batches)
+
+
 def train_step(
-    model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: float, history: History, bias_rule: str = "sign"
-) -> None:
+    model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: float, history: History,
+    bias_rule: str = "sign", place: Placement | None = None,
+) -> None:  # fmt: skip
     """One optimizer step over ``batches``, recorded in ``history``. Raw gradients are clipped, never updates.
 
-    Raises KimiError when the loss is not finite; the weights are then still those of the step before.
+    Raises KimiError when loss or gradient is not finite; the weights are then still those of the step before.
     """
-    learned = sum(batch.learned for batch in batches)
-    total = 0.0
-    for batch in batches:
-        loss = token_losses(model, batch).sum() / learned
-        loss.backward()
-        total += loss.item()
-    if not np.isfinite(total):
-        raise KimiError(f"the loss is {total} at step {len(history.loss)}: lower the learning rate")
-    history.loss.append(total)
-    history.tokens.append(sum(int(batch.valid.sum()) for batch in batches))
-    history.max_logit.append(model.max_logits().max().item())
+    learned, seen = (sum(numbers) for numbers in zip(*((b.learned, int(b.valid.sum())) for b in batches)))
+    learned, seen = map(int, distributed.total(learned, seen))
+    (loss,) = distributed.total(backward(model, batches, learned, place or Placement()))
+    distributed.join_step(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+    for what, value in (("loss", loss), ("gradient's norm", norm)):
+        if not np.isfinite(value):
+            raise KimiError(f"the {what} is {value} at step {len(history.loss)}: lower the learning rate")
+    history.loss.append(loss)
+    history.tokens.append(seen)
+    history.gradient_norm.append(norm)
+    history.max_logit.append(distributed.largest(model.max_logits()).max().item())
     history.max_violation.append(max_violation(model.expert_load()))
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     history.clipped_heads.append(len(getattr(optimizer, "last_clip", ())))
     optimizer.zero_grad(set_to_none=True)
@@ -178,42 +208,54 @@ def train(
     save_seconds: float = 30.0,
     stop_when: Callable[[History], bool] | None = None,
     progress: Callable[[int, History], None] | None = None,
+    place: Placement | None = None,
 ) -> History:
     """Train for ``steps`` steps on ``data(step)``, with learning rates times ``schedule(step)``.
 
     ``bias_rate`` (times the schedule, 0 for none) and ``bias_rule`` balance the routers: see Router.update_bias.
     With a ``state_file`` the run saves itself every ``save_seconds`` and, if the file is there, goes on from it.
     ``stop_when`` ends the run early on what was measured (never on the clock, which would not repeat).
+    A loss that is not finite ends it with a KimiError that names the last good state.
     """
-    history = History()
+    history, place = History(), place or Placement()
     base_rates = [group["lr"] for group in optimizer.param_groups]
     if state_file is not None and state_file.exists():
         history = load_state(state_file, model, optimizer)
     model.train()
     keep_freed_memory()
     began, spent = time.perf_counter(), history.seconds
-    saved = began
+    saved, saved_steps = began, len(history.loss)
     for step in range(len(history.loss), steps):
         if stop_when is not None and stop_when(history):
             break
         factor = schedule(step)
         for group, rate in zip(optimizer.param_groups, base_rates):
             group["lr"] = rate * factor
-        train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule)
+        try:
+            train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule, place)
+        except KimiError as error:
+            raise KimiError(f"{error}; {last_good(state_file, saved_steps)}") from None
         now = time.perf_counter()
         history.seconds = spent + now - began
         if progress is not None:
             progress(step, history)
         if state_file is not None and now - saved > save_seconds:
             save_state(state_file, model, optimizer, history)
-            saved = now
+            saved, saved_steps = now, len(history.loss)
     if state_file is not None:
         save_state(state_file, model, optimizer, history)
     return history
 
 
+def last_good(file: Path | None, steps: int) -> str:
+    """What is left after a step that failed."""
+    return f"the last good state is {file}, after {steps} steps" if file and steps else "nothing was saved yet"
+
+
 def save_state(file: Path, model: KimiMini, optimizer, history: History) -> None:
-    """Everything that the next step depends on, written whole or not at all."""
+    """Everything that the next step depends on, written whole or not at all; under torchrun by the first rank."""
+    if distributed.rank():
+        return
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),

@@ -9,6 +9,7 @@ import pytest
 
 from kimi_mini import corpus
 from kimi_mini.corpus import Document
+from kimi_mini.errors import KimiError
 from kimi_mini.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()
@@ -123,6 +124,17 @@ def test_a_document_keeps_its_side_whatever_else_is_there():
     assert {d.name for d in validation} < {d.name for d in of_more}
     with pytest.raises(ValueError, match="validation_share"):
         corpus.split(DOCUMENTS, 1.0)
+
+
+def test_a_held_out_document_that_is_trained_on_is_refused():
+    """Under its own name, and as a copy with other spaces under another name."""
+    training, validation = corpus.split(DOCUMENTS)
+    corpus.refuse_leak(training, validation)
+    with pytest.raises(KimiError, match=validation[0].name):
+        corpus.refuse_leak([*training, validation[0]], validation)
+    copy = Document("a fork/of it.py", validation[-1].text.replace("\n", "\r\n") + "\n")
+    with pytest.raises(KimiError, match="a fork/of it.py"):
+        corpus.refuse_leak([copy, *training], validation)
 
 
 # ---------------------------------------------------------------- datasets

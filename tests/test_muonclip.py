@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from kimi_mini import KimiConfig, KimiMini, muonclip
+from kimi_mini import KimiConfig, KimiMini, distributed, muon
 from kimi_mini.muonclip import MuonClip, clip_factors, qk_clip_, split_parameters
 
 TAU = 4.0
@@ -230,8 +230,9 @@ def test_maxima_are_joined_over_ranks(monkeypatch):
         assert op == torch.distributed.ReduceOp.MAX
         tensor.copy_(torch.maximum(tensor, other_rank))
 
-    monkeypatch.setattr(muonclip.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(muonclip.dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(distributed, "is_on", lambda: True)
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(muon, "each_its_share", lambda tensors, work: work(tensors))
     optimizer = MuonClip(model, tau=TAU)
     optimizer.step()
     assert torch.equal(optimizer.last_max_logits, other_rank.clamp(min=optimizer.last_max_logits.min()))

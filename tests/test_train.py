@@ -354,8 +354,20 @@ def test_a_loss_that_is_no_number_stops_in_one_line(tmp_path, value):
         with pytest.raises(KimiError, match=r"the loss is .* at step 3") as caught:
             run(model, optimizer, file)
     assert "\n" not in str(caught.value)
+    assert f"the last good state is {file}, after 3 steps" in str(caught.value)
     assert equal(fingerprint(model, optimizer, history), before)
     assert file.read_bytes() == saved
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path):
+    """A finite loss with a broken gradient would be saved as good, and be noticed one step too late."""
+    model, optimizer = fresh()
+    model.lm_head.weight.register_hook(lambda grad: grad * float("nan"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KimiError, match="the gradient's norm is nan at step 0: .*; nothing was saved yet"):
+        run(model, optimizer, tmp_path / "state.pt")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not (tmp_path / "state.pt").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])

@@ -1,0 +1,138 @@
+"""Training on several processes: every rank reads its share of a step, and all take the same step.
+
+`torchrun` starts the same command once per GPU (or per CPU process). What the ranks have found apart is joined so that
+the step is the one that a single process would have taken:
+
+    learned tokens, loss       SUM   the loss is a mean over all learned tokens of the step, wherever they are
+    gradients                  SUM   each rank has divided by that number already
+    tokens of each expert      SUM   then every rank moves its router biases alike
+    largest logit of a head    MAX   QK-Clip acts on the largest of all: a sum or a rank's own would be another gamma
+    orthogonal updates         each rank makes those of its share of WHOLE matrices, then everybody gets all of them
+
+A slice of a matrix must never be orthogonalised by itself: its singular vectors are not the matrix's.
+Without torchrun nothing here does anything. Sources: Moonlight (arXiv 2502.16982) section 2.3; K2 report section 2.1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def is_on() -> bool:
+    """Whether several ranks train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 when it is alone."""
+    return dist.get_rank() if is_on() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if is_on() else 1
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Context: together with the ranks that torchrun started (NCCL on GPUs, gloo on CPUs); alone without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until every rank has come here."""
+    if is_on():
+        dist.barrier()
+
+
+def share(items: Sequence) -> Sequence:
+    """This rank's part of a list that every rank has: every world_size-th item."""
+    return items[rank() :: world_size()]
+
+
+def total(*numbers: float) -> list[float]:
+    """Each number summed over all ranks, in fp64."""
+    if not is_on():
+        return list(numbers)
+    packed = torch.tensor(numbers, dtype=torch.float64, device=_device())
+    dist.all_reduce(packed, op=dist.ReduceOp.SUM)
+    return packed.tolist()
+
+
+def largest(maxima: Tensor) -> Tensor:
+    """The largest of all ranks, entry by entry; the given tensor is not changed."""
+    maxima = maxima.clone()
+    if is_on():
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
+    return maxima
+
+
+@torch.no_grad()
+def join_step(model: nn.Module) -> None:
+    """After backward: sum the gradients of all ranks, and the tokens that each expert got."""
+    if not is_on():
+        return
+    grads = [param.grad for param in model.parameters() if param.grad is not None]
+    _sum_in_one_message(grads)
+    _sum_in_one_message([router.load for router in model.routers()])
+
+
+@torch.no_grad()
+def same_weights(model: nn.Module) -> None:
+    """Give every rank the weights and buffers of rank 0."""
+    if is_on():
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.data, src=0)
+
+
+def each_its_share(tensors: list[Tensor], work: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+    """work(tensors) with the matrices dealt out to the ranks, largest first, like cards.
+
+    tensors  parameters (..., out, in): all leading dimensions are a batch of matrices
+    work     turns a list of matrices into as many of the same shapes, each by itself
+    returns  what work(tensors) returns, on every rank
+    """
+    if not is_on():
+        return work(tensors)
+    results = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+    matrices = [(tensor, result) for tensor, result in zip(_matrices(tensors), _matrices(results), strict=True)]
+    own = share(sorted(matrices, key=lambda pair: -pair[0].numel()))
+    for (_, result), update in zip(own, work([matrix for matrix, _ in own]), strict=True):
+        result.copy_(update)
+    _sum_in_one_message(results)  # everybody else's entry is zero
+    return results
+
+
+def _matrices(tensors: list[Tensor]) -> list[Tensor]:
+    """Every single matrix (out, in) as a view; a stack of experts gives one for each."""
+    return [matrix for tensor in tensors for matrix in tensor.reshape(-1, *tensor.shape[-2:])]
+
+
+def _sum_in_one_message(tensors: list[Tensor]) -> None:
+    """Replace tensors of one dtype by their sums over all ranks."""
+    if not tensors:
+        return
+    packed = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(packed, op=dist.ReduceOp.SUM)
+    for tensor, part in zip(tensors, packed.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def _device() -> torch.device:
+    """Where the engine wants its numbers."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

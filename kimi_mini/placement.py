@@ -1,0 +1,164 @@
+"""Where a model is trained: device, number format, and how many tokens go through it at once.
+
+All three are chosen by themselves unless one says otherwise. The device is a CUDA GPU if there is one. The format is
+bf16 on a GPU that multiplies it in hardware, and fp32 elsewhere. The micro-batch starts as large as it may, and a
+device that runs out of memory is answered by half of it: gradients add up to the same step however it is cut.
+
+    place = Placement.choose()                # or Placement.choose("cuda:1", "bf16", micro_tokens=8192)
+    train(model.to(place.device), ..., place=place)
+
+bf16 here means: the weights that the optimizer keeps stay fp32, every forward pass works on rounded copies of the
+matrices, and the gradients arrive in fp32. Norms, and the router that must tell close scores apart, stay fp32.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kimi_mini.config import KimiConfig
+from kimi_mini.errors import KimiError
+from kimi_mini.linear import Linear
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CPU_MICRO_TOKENS = 2048  # the fastest on a CPU: what is larger falls out of its caches
+
+
+@dataclass
+class Placement:
+    """A device, a dtype for the forward pass, and the most padded tokens of a micro-batch (None: no limit)."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    micro_tokens: int | None = None
+    say: Callable[[str], None] = print
+
+    @classmethod
+    def choose(cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None, **options) -> Placement:
+        """The best there is on this machine, or what is asked for. KimiError for what it does not have."""
+        where = choose_device(device)
+        if dtype not in ("auto", *DTYPES):
+            raise KimiError(f"unknown dtype {dtype!r}; choose one of: auto, {', '.join(DTYPES)}")
+        native = where.type == "cuda" and torch.cuda.get_device_capability(where) >= (8, 0)
+        what = DTYPES["bf16" if native else "fp32"] if dtype == "auto" else DTYPES[dtype]
+        if micro_tokens is None and where.type == "cpu":
+            micro_tokens = CPU_MICRO_TOKENS
+        return cls(where, what, micro_tokens, **options)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        size = "whole" if self.micro_tokens is None else f"{self.micro_tokens:,} tokens"
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}, micro-batches: {size}"
+
+    # ---- numbers ---------------------------------------------------------------------------------------
+
+    def run(self, work: Callable[..., Tensor], model: nn.Module, *arguments: Any) -> Tensor:
+        """work(model, *arguments) with the model's matrices in our dtype; gradients reach the fp32 weights."""
+        if self.dtype == torch.float32:
+            return work(model, *arguments)
+        copies = {f"model.{name}": rounded(name, param, self.dtype) for name, param in model.named_parameters()}
+        return torch.func.functional_call(_Work(model, work), copies, arguments)
+
+    # ---- memory ----------------------------------------------------------------------------------------
+
+    def cut(self, batches: Sequence) -> list:
+        """The same rows in micro-batches of at most `micro_tokens` padded tokens; those that fit are left as they are.
+
+        A batch is anything with `ids` (B, T) and `rows(start, stop)`.
+        """
+        if self.micro_tokens is None:
+            return list(batches)
+        parts = []
+        for batch in batches:
+            rows, length = batch.ids.shape
+            most = max(1, self.micro_tokens // length)
+            parts += [batch] if rows <= most else [batch.rows(i, i + most) for i in range(0, rows, most)]
+        return parts
+
+    def shrink(self, batches: Sequence) -> None:
+        """The device is full: from now on half as many tokens at once. KimiError when a single row is too much."""
+        largest = max(self.cut(batches), key=lambda batch: batch.ids.numel()).ids
+        if len(largest) == 1:
+            raise KimiError(f"out of memory with a single row of {largest.numel():,} tokens: take a shorter window, "
+                            "a smaller preset or a larger device")  # fmt: skip
+        self.micro_tokens = largest.shape[1] * (len(largest) // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(f"out of memory at {largest.numel():,} tokens at once: going on with micro-batches of "
+                 f"{self.micro_tokens:,} (the step stays the same)")  # fmt: skip
+
+
+class _Work(nn.Module):
+    """A function of a model as a module, as functional_call wants it."""
+
+    def __init__(self, model: nn.Module, work: Callable[..., Tensor]):
+        super().__init__()
+        self.model, self.work = model, work
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return self.work(self.model, *arguments)
+
+
+def rounded(name: str, param: Tensor, dtype: torch.dtype) -> Tensor:
+    """A matrix in `dtype`, through which gradients flow back; vectors and the router's gate as they are."""
+    return param if param.ndim < 2 or name.endswith("mlp.gate.weight") else param.to(dtype)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """A device by name; "auto" is the first GPU, or under torchrun this rank's, or the CPU. KimiError without it."""
+    if name == "auto":
+        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise KimiError(f"no device {name!r} here ({str(error).splitlines()[0][:80]}); try --device cpu") from None
+    return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or the CPU's allocator refused memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def peak_memory(device: torch.device | str = "cpu") -> int:
+    """Most bytes in use so far: of tensors on a GPU, of this whole process on a CPU (0 where that is not told)."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# ---- how well the machine is used --------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def matmul_rate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, size: int = 1024,
+                rounds: int = 7) -> float:  # fmt: skip
+    """FLOP/s of square products (size, size) x (size, size), on the engine that the model uses; best of `rounds`."""
+    x = torch.randn(size, size, device=device, dtype=dtype)
+    layer = Linear(size, size).to(x)
+    times = []
+    for _ in range(rounds + 1):  # the first is the warm-up
+        began = time.perf_counter()
+        layer(x)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / min(times[1:])
+
+
+def training_flops(config: KimiConfig, window: int) -> float:
+    """FLOPs to train on one token of a window: forward, and twice that backward; on average half the keys are seen."""
+    return 3 * config.flops_per_token((window + 1) / 2)
