@@ -1,0 +1,156 @@
+"""Checkers for the exercises of notebook 04 (pre-training). `exercises` says what a checker promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from kimi_mini.config import KimiConfig
+from kimi_mini.exercises import Checked, _try
+from kimi_mini.placement import training_flops
+from kimi_mini.schedule import wsd
+
+NUMBER = (int, float)
+
+
+def _close(value: object, right: float, tolerance: float = 1e-6) -> bool:
+    return isinstance(value, NUMBER) and math.isclose(value, right, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _equal(values: object, right: Sequence[float]) -> bool:
+    """Whether values is a list or tuple of these numbers."""
+    same = isinstance(values, (list, tuple)) and len(values) == len(right)
+    return same and all(_close(value, other) for value, other in zip(values, right))
+
+
+def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
+    """function(step, total, warmup, decay) is WSD's factor: up to 1 over `warmup` updates, 1, and in a straight line to
+    0 over the last `decay`."""
+    for step, total, warmup, decay in ((0, 100, 10, 40), (9, 100, 10, 40), (59, 100, 10, 40), (80, 100, 10, 40),
+                                       (99, 100, 10, 40), (5, 50, 0, 10)):  # fmt: skip
+        value, problem = _try(function, step, total, warmup, decay)
+        if problem is not None:
+            return problem
+        right = wsd(step, total, warmup, decay_start=total - decay)
+        if _close(value, right):
+            continue
+        started, left = step / max(warmup, 1), (total - step - 1) / decay
+        hints = {
+            "the first update would have factor 0 and teach nothing: count from 1":
+                step < warmup and _close(value, started),
+            "the stable phase is at 1, not below": right == 1.0,
+            "the factor reaches 0 at `total`, one after the last update": step >= total - decay and _close(value, left),
+            "a factor, not a learning rate: between 0 and 1": not isinstance(value, NUMBER) or not 0 <= value <= 1,
+            "the decay takes the last `decay` updates of `total`": step >= total - decay,
+        }  # fmt: skip
+        hint = next((text for text, found in hints.items() if found), None)
+        return Checked(False, hint or f"for step {step} of {total}, warmup {warmup}, decay {decay} you get {value!r}")
+    return Checked(True, "and the stable phase can be left at any step: that is what WSD is for")
+
+
+MICRO = (([120.0, 30.0], [60, 10]), ([8.0], [4]), ([5.0, 0.0, 7.0], [2, 0, 4]))
+
+
+def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float]) -> Checked:
+    """function(sums, counts) is the loss of a step from its micro-batches: summed loss and learned tokens of each."""
+    for sums, counts in MICRO:
+        value, problem = _try(function, list(sums), list(counts))
+        if problem is not None:
+            return problem
+        if _close(value, sum(sums) / sum(counts)):
+            continue
+        means = [loss / count for loss, count in zip(sums, counts) if count]
+        hints = {
+            "a mean of means: ten tokens would weigh as much as sixty": sum(means) / len(means),
+            "a mean over micro-batches, not over tokens": sum(sums) / len(sums),
+            "that is the sum; divide by the learned tokens": sum(sums),
+        }
+        hint = next((text for text, wrong in hints.items() if _close(value, wrong)), None)
+        return Checked(False, hint or f"for sums {sums} and counts {counts} you get {value!r}")
+    return Checked(True, "however the step is cut, and over however many processes, the loss stays the same")
+
+
+NAMES = [f"stdlib/part{number % 7}/module_{number}.py" for number in range(2000)]
+
+
+def check_held_out(function: Callable[[str, float], bool]) -> Checked:
+    """function(name, share) is whether the document of that name belongs to validation."""
+    sides = {}
+    for share in (0.05, 0.2):
+        answers = [_try(function, name, share) for name in NAMES]
+        problem = next((problem for _, problem in answers if problem is not None), None)
+        if problem is not None:
+            return problem
+        sides[share] = [bool(value) for value, _ in answers]
+        again = [bool(_try(function, name, share)[0]) for name in reversed(NAMES)][::-1]
+        if again != sides[share]:
+            return Checked(False, "asked twice, a document changes sides: the name alone must decide")
+        held = sum(sides[share]) / len(NAMES)
+        if abs(held - share) > 0.03:
+            return Checked(False, f"of {len(NAMES)} documents {held:.1%} are held out in place of {share:.0%}")
+        folders = {name.split("/")[1] for name, out in zip(NAMES, sides[share]) if out}
+        if len(folders) < 7:
+            return Checked(False, "whole folders are held out or kept: validation would be another kind of text")
+    if any(small and not large for small, large in zip(sides[0.05], sides[0.2])):
+        hint = "what is held out at 5% should still be held out at 20%: compare one number of the name with share"
+        return Checked(False, hint)
+    return Checked(True, "no list to keep, and new documents move nobody")
+
+
+def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]) -> Checked:
+    """function(config, window, tokens_per_second, matmul_rate) is the model FLOP utilisation, between 0 and 1."""
+    for name, window, speed, rate in (("nano", 256, 20_000.0, 1e11), ("mini", 1024, 300_000.0, 4e14)):
+        config = KimiConfig.preset(name)
+        value, problem = _try(function, config, window, speed, rate)
+        if problem is not None:
+            return problem
+        right = training_flops(config, window) * speed / rate
+        forward, whole = config.flops_per_token((window + 1) / 2), 3 * config.flops_per_token(window)
+        if _close(value, right, 1e-3) or _close(value, 3 * config.flops_per_token(window / 2) * speed / rate, 1e-3):
+            continue
+        hints = {
+            "training costs three times the forward pass": forward * speed / rate,
+            "the backward pass costs twice the forward pass, not once": 2 * forward * speed / rate,
+            "on average a token sees half of the window: causal attention": whole * speed / rate,
+            "activated parameters only: a token does not go through every expert":
+                6 * config.count_parameters().total * speed / rate,
+            "a share, not per cent": 100 * right,
+            "upside down": 1 / right,
+        }  # fmt: skip
+        hint = next((text for text, wrong in hints.items() if _close(value, wrong, 1e-2)), None)
+        return Checked(False, hint or f"for {name} you get {value!r}, about {right:.3f} is right")
+    return Checked(True, "the share of the machine that the mathematics needs; the rest waits, moves or routes")
+
+
+RANKS = [
+    {"loss": 90.0, "learned": 60, "gradient": [30.0, -6.0], "load": [40, 20], "max_logit": 31.0},
+    {"loss": 40.0, "learned": 20, "gradient": [10.0, 14.0], "load": [5, 15], "max_logit": 84.0},
+]
+JOINED = {"loss": 130.0 / 80, "gradient": [0.5, 0.1], "load": [45, 35], "max_logit": 84.0}
+
+
+def check_join(function: Callable[[list[dict]], dict]) -> Checked:
+    """function(ranks) is the step of all ranks: loss, gradient, load, max_logit. A rank gives the sum of its tokens'
+    losses, how many they were, the gradient of that sum, tokens per expert, and a head's largest logit."""
+    value, problem = _try(function, [dict(rank) for rank in RANKS])
+    if problem is not None:
+        return problem
+    if not isinstance(value, dict) or value.keys() < JOINED.keys():
+        return Checked(False, f"return a dict with {', '.join(JOINED)}")
+    hints = {
+        "max_logit": {115.0: "the sum of two maxima is nobody's logit: QK-Clip would shrink the head too far",
+                      57.5: "the mean of two maxima lets the larger one live: tau would not hold",
+                      31.0: "the largest of all ranks, not the first one's"},
+        "loss": {1.75: "a mean of means: the rank with 20 tokens would count as much as the one with 60"},
+    }  # fmt: skip
+    for name in ("max_logit", "loss"):
+        if not _close(value[name], JOINED[name]):
+            hint = next((text for wrong, text in hints[name].items() if _close(value[name], wrong)), None)
+            return Checked(False, hint or f"{name} is {value[name]!r}")
+    if not _equal(value["load"], JOINED["load"]):
+        return Checked(False, "every token counts once: add the loads, or the ranks move their biases apart")
+    if _equal(value["gradient"], [40.0, 8.0]):
+        return Checked(False, "the gradients are summed; divide by the learned tokens of all ranks")
+    if not _equal(value["gradient"], JOINED["gradient"]):
+        return Checked(False, "add the gradients first, then divide by all learned tokens")
+    return Checked(True, "the step of one process: and QK-Clip sees the largest logit that anybody saw")
