@@ -26,7 +26,7 @@ from kimi_mini import corpus, distributed, publishing
 from kimi_mini.config import KimiConfig
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.placement import Placement, peak_memory, training_flops
+from kimi_mini.placement import DTYPES, Placement, peak_memory, training_flops
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, optimizer_for
 from kimi_mini.results import write_json
 from kimi_mini.schedule import wsd
@@ -125,8 +125,11 @@ def pretrain(args: argparse.Namespace) -> History:
         print(f"{place}; {distributed.world_size()} process(es); {count.total:,} parameters, {count.activated:,} "
               f"active; {len(training) * args.window:,} tokens of text, {steps} steps of {rows * args.window:,}",
               flush=True)  # fmt: skip
+    optimizer = optimizer_for(model, args.lr, args.adamw_lr)
+    for group in optimizer.param_groups:
+        group["ns_dtype"] = DTYPES.get(args.ns_dtype)  # None: the faster one
     history = train(
-        model, optimizer_for(model, args.lr, args.adamw_lr), step_data(training, rows, args.seed), steps,
+        model, optimizer, step_data(training, rows, args.seed), steps,
         lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.3, floor=0.1),
         bias_rate=BIAS_RATE, state_file=folder / "state.pt", place=place,
         progress=Report(model, tokenizer, steps, args.window, args.every, args.samples),
@@ -169,6 +172,8 @@ def parser() -> argparse.ArgumentParser:
     add("--micro-tokens", type=int, default=None, help="tokens at once (default: as many as fit)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--dtype", default="auto", help="auto, fp32, bf16")
+    add("--ns-dtype", default="auto", choices=("auto", *DTYPES),
+        help="of the orthogonalising: bf16 turns differences of 1e-7 (another number of processes) into 1e-4")
     add("--lr", type=float, default=MUON_LR, help="of the matrices (Muon)")
     add("--adamw-lr", type=float, default=ADAMW_LR, help="of embedding, head and norms")
     add("--hub", default=None, help="a data set of the Hugging Face hub in place of the local text")

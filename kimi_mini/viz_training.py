@@ -55,5 +55,10 @@ def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float], 
         ax.plot([reached[way]] * 2, [min(map(min, (y for _, y in curves.values()))), loss], color=colour, linewidth=1.2)
         ax.plot(reached[way], loss, "D", color=colour, markersize=9)
     ax.set(xscale="log", xlabel=xlabel, ylabel="validation loss", title=f"Cost of a loss of {loss:.2f}")
+    low, high = ax.get_xlim()
+    ticks = [size * 10**power for power in range(3, 9) for size in (1, 2, 5) if low < size * 10**power < high]
+    if ticks:
+        ax.set_xticks(ticks, map(viz.human, ticks))
+        ax.minorticks_off()
     ax.legend()
     return fig

@@ -13,7 +13,8 @@ from kimi_mini import pretrain
 from kimi_mini.model import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 
-SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples", "2", "--device", "cpu"]
+SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples", "2", "--device", "cpu",
+         "--ns-dtype", "fp32"]  # fmt: skip
 
 
 def torchrun(root, *words):
@@ -31,7 +32,7 @@ def read(folder):
 
 
 def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, capsys):
-    """Two steps of the nano, orthogonalised in bf16 where that is faster: rounding makes 1e-5 of fp32 1e-4."""
+    """Two steps of the nano; two processes see the losses of one."""
     one, two = tmp_path / "one", tmp_path / "two"
     assert pretrain.main([*SMALL, "--folder", str(one)]) == 0
     said = capsys.readouterr().out
@@ -40,7 +41,7 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
     first = read(one)
     said = torchrun(root, *SMALL, "--folder", two)
     assert said.count("peak memory") == 1 and "2 process(es)" in said  # one of them speaks
-    np.testing.assert_allclose(read(two)["loss"], first["loss"], atol=1e-4)
+    np.testing.assert_allclose(read(two)["loss"], first["loss"], atol=1e-5)
     assert read(two)["tokens"] == first["tokens"] == [1024, 1024]
     assert first["validation_loss"] == pytest.approx(read(two)["validation_loss"], abs=1e-3)
     assert first["validation_loss"] < first["validation_before"] - 0.05 and first["peak_bytes"] > 2**26

@@ -7,10 +7,11 @@ Three ways to train the same nano, from the same weights, on the same windows of
     transformers    DeepseekV3ForCausalLM of transformers with fused AdamW: what one would run otherwise
 
 Every point is a whole run with its own schedule (WSD, down to zero over the last 65%), so that losses of different
-budgets can be compared; gradients are clipped at 1 everywhere. Each way's learning rate is tuned by doubling and
-halving it until both neighbours are worse, at the middle budget and with a seed of its own; weight decay 0.1, betas
-(0.9, 0.95). The validation loss of an AdamW run is looked up on the curve of the MuonClip runs of the same seed
-(straight in log tokens and log loss): the tokens at which it is reached, divided by the budget, is the ratio.
+budgets can be compared; gradients are clipped at 1 everywhere; weight decay 0.1, betas (0.9, 0.95). A learning rate is
+tuned by doubling and halving it until both neighbours are worse, with a seed of its own: AdamW's at every budget,
+MuonClip's at the middle one and for its longest run; transformers at the middle, and with AdamW's rates at the others.
+The validation loss of an AdamW run is looked up on the curve of the MuonClip runs of the same seed (straight in
+log tokens and log loss): the tokens at which it is reached, divided by the budget, is the ratio.
 
 Seconds are tokens times the median time of a step, so that a pause of the machine counts for nothing. Each way takes
 its step whole or in two halves, whichever its first steps showed to be faster.
@@ -43,8 +44,8 @@ from kimi_mini.train import Example, collate, keep_freed_memory, token_losses
 
 WINDOW, HELD_OUT = 256, 128
 BUDGETS = (200_000, 400_000, 800_000)  # tokens of the AdamW runs
-SHORTER = (0.4, 0.8, 1.6, 3.2)  # budgets of the MuonClip runs, in units of the first one
-START = {"MuonClip": 0.008, "AdamW": 0.004, "transformers": 0.004}  # learning rates where tuning begins
+SHORTER = (0.2, 0.4, 0.8, 1.6, 3.2)  # budgets of the MuonClip runs, in units of the first one
+START = {"MuonClip": 0.008, "AdamW": 0.004}  # learning rates where tuning begins
 DECAY, BETAS, TUNING_SEED = 0.1, (0.9, 0.95), 100
 MOONLIGHT = 0.519
 COLOURS = {"MuonClip": viz.BLUE, "AdamW": viz.ORANGE, "transformers": viz.GREY}
@@ -148,7 +149,8 @@ def tuned(way: str, tokens: int, runs: Runs, start: float) -> tuple[float, list[
     tried: dict[float, dict] = {}
 
     def loss(lr: float) -> float:
-        tried.setdefault(lr, runs.get(way, lr, tokens, TUNING_SEED))
+        if lr not in tried:
+            tried[lr] = runs.get(way, lr, tokens, TUNING_SEED)
         return tried[lr]["loss"]
 
     best = start
@@ -157,6 +159,25 @@ def tuned(way: str, tokens: int, runs: Runs, start: float) -> tuple[float, list[
         if better == best:
             return best, list(tried.values())
         best = better
+
+
+def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[int, float]]:
+    """way -> {budget: learning rate} for all runs to make; what was tried goes into the log."""
+    def best(way: str, budget: int, start: float) -> float:
+        rate, tried = tuned(way, scaled(budget), runs, start)
+        log.more["tuning"] += tried
+        return rate
+
+    middle = BUDGETS[1]
+    adamw = {middle: best("AdamW", middle, START["AdamW"])}
+    adamw = {budget: adamw.get(budget) or best("AdamW", budget, adamw[middle]) for budget in BUDGETS}
+    ours, longest = best("MuonClip", middle, START["MuonClip"]), round(BUDGETS[0] * SHORTER[-1])
+    ours = {round(BUDGETS[0] * share): ours for share in SHORTER} | {longest: best("MuonClip", longest, ours)}
+    rates = {"MuonClip": ours, "AdamW": adamw,
+             "transformers": adamw | {middle: best("transformers", middle, adamw[middle])}}  # fmt: skip
+    log.more["rates"] = rates
+    print("tuned:", rates, flush=True)
+    return rates
 
 
 # ---- what follows from the runs ------------------------------------------------------------------------------
@@ -217,7 +238,7 @@ def report(log: Log, seeds: Sequence[int]) -> None:
     log.claim("pretraining/transformers", source="this project", floor=2.5, **common,
               claim="times faster to the same loss, in seconds, than transformers' DeepseekV3 with tuned AdamW",
               **{key: faster[key] for key in ("value", "low", "high")})  # fmt: skip
-    laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in START}
+    laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS}
     log.more |= dict(scoreboard=board, compared=found, laws=laws, law_ratio=law_ratio(laws, max(BUDGETS)))
 
 
@@ -255,18 +276,12 @@ def main() -> None:
     keep_freed_memory()
     scaled = lambda tokens: int(tokens * args.scale)
     runs = Runs(Path(f"data/run/token_efficiency_{args.scale:g}.json"))
-    log = Log("token_efficiency", seeds=args.seeds, folder=args.folder, tuning=[], rates={},
+    log = Log("token_efficiency", seeds=args.seeds, folder=args.folder, tuning=[],
               command="python -m kimi_mini.experiments.token_efficiency")  # fmt: skip
-    start = dict(START)
-    for way in ("AdamW", "MuonClip", "transformers"):
-        log.more["rates"][way], tried = tuned(way, scaled(BUDGETS[1]), runs, start[way])
-        log.more["tuning"] += tried
-        start["transformers"] = log.more["rates"]["AdamW"]
-    print("tuned:", log.more["rates"], flush=True)
+    rates = tune(runs, scaled, log)
     for seed in args.seeds:
-        for way, lr in log.more["rates"].items():
-            budgets = [BUDGETS[0] * share for share in SHORTER] if way == "MuonClip" else BUDGETS
-            for budget in budgets:
+        for way, by_budget in rates.items():
+            for budget, lr in by_budget.items():
                 log.row(**runs.get(way, lr, scaled(budget), seed))
     report(log, args.seeds)
     path = log.save()
