@@ -36,12 +36,17 @@ def windows(
     return found
 
 
-def batches(texts: dict[str, np.ndarray], step: int, per_domain: int) -> list[Batch]:
-    """The one batch of a training step: the next `per_domain` windows of every domain, from the start when they end."""
+def batches(
+    texts: dict[str, np.ndarray], step: int, per_domain: int, learned: np.ndarray | None = None
+) -> list[Batch]:
+    """The one batch of a training step: the next `per_domain` windows of every domain, from the start when they end.
+
+    learned (length,) bool: the places of a window that carry loss; all without it.
+    """
     rows = []
     for pool in texts.values():
         rows += [pool[i % len(pool)] for i in range(step * per_domain, (step + 1) * per_domain)]
-    return [collate([Example(row, np.ones(len(row), bool)) for row in rows])]
+    return [collate([Example(row, np.ones(len(row), bool) if learned is None else learned) for row in rows])]
 
 
 def _fill(pieces: Iterator[Sequence[int]], size: int) -> np.ndarray:

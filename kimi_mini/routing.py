@@ -164,14 +164,17 @@ class silenced:
 
 
 @torch.no_grad()
-def losses(model: KimiMini, texts: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean loss in nats a token for each domain; its texts are ids (B, T)."""
+def losses(
+    model: KimiMini, texts: Mapping[str, np.ndarray], learned: np.ndarray | None = None
+) -> dict[str, float]:
+    """Mean loss in nats a token for each domain; its texts are ids (B, T). learned (T,) bool: places that count."""
     found = {}
     with evaluating(model):
         for name, ids in texts.items():
             ids = torch.as_tensor(np.asarray(ids, np.int64))
-            logits = model.lm_head(model.hidden_states(ids)[:, :-1]).float()  # (B, T - 1, V)
-            found[name] = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).item()
+            counted = slice(None) if learned is None else torch.as_tensor(learned[1:])
+            logits = model.lm_head(model.hidden_states(ids)[:, :-1][:, counted]).float()  # (B, counted, V)
+            found[name] = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:][:, counted].flatten()).item()
     return found
 
 

@@ -205,6 +205,15 @@ def test_damage_is_the_rise_of_the_loss():
     assert all(rise[name] == pytest.approx(quiet[name] - before[name], abs=1e-5) for name in texts)
 
 
+def test_losses_count_the_places_that_they_are_told_to():
+    model, places = tiny_model(), np.zeros(20, bool)
+    places[[5, 9]] = True
+    ids = torch.as_tensor(IDS)
+    logits = model(ids).logits[:, [4, 8]]  # what stands before a place predicts it
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, [5, 9]].flatten()).item()
+    assert routing.losses(model, {"a": IDS}, places)["a"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_top_expert_is_preferred_not_just_busy():
     shares = np.array([[[0.6, 0.3, 0.1], [0.7, 0.1, 0.2]], [[0.4, 0.3, 0.3], [0.3, 0.3, 0.4]]])  # (L, domains, E)
     assert routing.top_expert(shares, 0) == (0, 1)  # expert 0 is busier, and busier still with the other domain
@@ -244,6 +253,9 @@ def test_a_step_takes_the_next_windows_of_every_domain():
     texts = {"a": np.arange(12, dtype=np.uint16).reshape(4, 3), "b": 100 + np.arange(12, dtype=np.uint16).reshape(4, 3)}
     (batch,) = domains.batches(texts, 1, 2)
     assert sorted(batch.ids[:, 0].tolist()) == [6, 9, 106, 109]
+    assert batch.mask.all()
+    (batch,) = domains.batches(texts, 1, 2, np.array([False, True, False]))
+    assert batch.mask[:, 1].all() and batch.mask.sum() == 4
     (batch,) = domains.batches(texts, 2, 2)  # from the start again
     assert sorted(batch.ids[:, 0].tolist()) == [0, 3, 100, 103]
 

@@ -1,0 +1,237 @@
+"""Figures of experts and their routers, as pure functions of plain numbers like those of `viz`.
+
+    explorer          which expert gets which token of a text, one expert picked out
+    violation         MaxVio over steps
+    use_by_domain     which share of a domain's choices each expert gets, layer by layer
+    specialisation    what experts say about domain and kind of token, and what each domain loses without its expert
+    meetings          which experts are chosen together
+    gate_weights      how the weights of first, second, ... choice are spread
+    balance           MaxVio over training, load at its end, and the price in loss
+    sparsity          what more experts buy at equal activated FLOPs, and what they cost in seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kimi_mini.viz import BLACK, BLUE, FONT, GREY, ORANGE, PALETTE, RED, figure, styled
+
+Interval = Mapping[str, float | None]  # {value, low, high}
+
+
+@styled
+def explorer(tokens: Sequence[str], table: np.ndarray, expert: int, title: str = "") -> Figure:
+    """Gate weight by expert (rows) and token (columns), one expert framed and its tokens in red below.
+
+    tokens (T,) as text; table (E, T) as viz_model.dense_routing gives it. Raises ValueError when they do not fit.
+    """
+    table = np.asarray(table, float)
+    if table.ndim != 2 or table.shape[1] != len(tokens) or not 0 <= expert < len(table):
+        raise ValueError(f"{len(tokens)} tokens and expert {expert} do not fit a table of {table.shape}")
+    fig, axes = figure(12, 0.25 * len(table) + 2.6)
+    ax = axes[0, 0]
+    image = ax.imshow(np.ma.masked_equal(table, 0), aspect="auto", cmap="viridis_r", vmin=0, interpolation="nearest")
+    ax.axhspan(expert - 0.5, expert + 0.5, fill=False, edgecolor=RED, linewidth=2.5)
+    shown = [token.replace(" ", "␣").replace("\n", "⏎").replace("$", "\\$") or "∅" for token in tokens]
+    ax.set_xticks(range(len(tokens)), shown, rotation=90, family="monospace")
+    for label, weight in zip(ax.get_xticklabels(), table[expert]):
+        label.set_color(RED if weight else BLACK)
+        label.set_fontweight("bold" if weight else "normal")
+    ax.set_yticks(range(0, len(table), max(1, len(table) // 8)))
+    ax.grid(visible=False)
+    ax.set(ylabel="expert", title=title)
+    fig.colorbar(image, label="gate weight", pad=0.01).ax.tick_params(labelsize=FONT)
+    return fig
+
+
+@styled
+def violation(curves: Mapping[str, Sequence[float]], title: str = "", floor: float | None = None) -> Figure:
+    """MaxVio (fullest expert over mean, minus 1) step by step, one line a way of balancing; `floor` dashed."""
+    fig, axes = figure(9, 3.8)
+    ax = axes[0, 0]
+    for (name, values), colour in zip(curves.items(), PALETTE):
+        ax.plot(np.arange(1, len(values) + 1), values, color=colour, label=name)
+    if floor is not None:
+        ax.axhline(floor, color=BLACK, linestyle="--", linewidth=1.2, label=f"{floor:g}")
+    ax.set(xlabel="step", ylabel="MaxVio", title=title, ylim=(0, None))
+    ax.legend()
+    return fig
+
+
+@styled
+def use_by_domain(shares: np.ndarray, names: Sequence[str], title: str = "") -> Figure:
+    """A heat map a layer: share of each domain's choices that goes to each expert, over an equal share.
+
+    shares (L, domains, E), rows summing to 1; 1 in the figure is what an expert without preferences gets.
+    """
+    shares = np.asarray(shares)
+    layers, _, experts = shares.shape
+    fig, axes = figure(10, (0.42 * len(names) + 0.9) * layers + 0.7, layers, sharex=True)
+    top = max(2.0, float((shares * experts).max()))
+    for layer, ax in enumerate(axes[:, 0]):
+        image = ax.imshow(shares[layer] * experts, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        ax.set_yticks(range(len(names)), names)
+        ax.grid(visible=False)
+        ax.set_title(f"MoE layer {layer + 1}")
+    axes[-1, 0].set_xticks(range(0, experts, max(1, experts // 16)))
+    axes[-1, 0].set_xlabel("expert")
+    bar = fig.colorbar(image, ax=axes[:, 0], label="times an equal share", pad=0.01)
+    bar.ax.tick_params(labelsize=FONT)
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig
+
+
+@styled
+def specialisation(
+    measured: Mapping[str, Sequence[Interval]], control: Mapping[str, Sequence[float]],
+    rises: Mapping[str, Sequence[float]], domains: Sequence[str],
+) -> Figure:  # fmt: skip
+    """Left: bits that expert and label share, a bar a layer and label, its shuffled control as a red line. Right: how
+    much each domain's loss rises (columns) when the expert that a domain prefers falls silent (rows).
+
+    measured and control: label -> one entry a layer; measured entries are {value, low, high}. rises: row -> nats.
+    """
+    fig, axes = figure(14, 4.8, 1, 2, width_ratios=[1, 1.15])
+    _information(axes[0, 0], measured, control)
+    _silence(axes[0, 1], np.array(list(rises.values()), float), list(rises), domains)
+    return fig
+
+
+def _information(ax: Axes, measured: Mapping, control: Mapping) -> None:
+    layers, width = len(next(iter(measured.values()))), 0.8 / len(measured)
+    for index, (label, bars) in enumerate(measured.items()):
+        x = np.arange(layers) + (index - (len(measured) - 1) / 2) * width
+        values = np.array([bar["value"] for bar in bars])
+        ax.bar(x, values, width * 0.92, color=PALETTE[index], label=label)
+        _whiskers(ax, x, bars)
+        for place, bar, chance in zip(x, bars, control[label]):
+            ax.plot([place - 0.46 * width, place + 0.46 * width], [chance] * 2, color=RED, linewidth=4)
+            ax.annotate(f"{bar['value'] / max(chance, 1e-9):.0f}x", (place, bar["high"] or bar["value"]), (0, 5),
+                        textcoords="offset points", ha="center", color=BLACK)  # fmt: skip
+    ax.plot([], [], color=RED, linewidth=4, label="labels shuffled")
+    ax.set_xticks(range(layers), [f"MoE layer {layer + 1}" for layer in range(layers)])
+    ax.set(ylabel="bits", title="what an expert's number says")
+    ax.margins(y=0.12)
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=1, handlelength=1.2)
+
+
+def _silence(ax: Axes, rises: np.ndarray, names: Sequence[str], domains: Sequence[str]) -> None:
+    shown = rises / np.maximum(np.abs(rises).max(1, keepdims=True), 1e-9)
+    ax.imshow(shown, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(rises):
+        colour = "white" if shown[row, column] > 0.6 else BLACK
+        ax.text(column, row, f"{value:+.3f}", ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(domains)), domains)
+    ax.set_yticks(range(len(names)), [f"top expert of\n{name}" if name in domains else name for name in names])
+    ax.grid(visible=False)
+    ax.set(title="silenced: rise of each domain's loss (nats)")
+
+
+@styled
+def meetings(table: np.ndarray, title: str = "") -> Figure:
+    """Which experts serve the same token; 1 is as often as by chance. table (E, E) as of routing.coactivation."""
+    table = np.ma.masked_where(np.eye(len(table), dtype=bool), np.asarray(table, float))
+    fig, axes = figure(7, 5.6)
+    ax = axes[0, 0]
+    image = ax.imshow(table, cmap="PuOr_r", vmin=0, vmax=2)
+    ax.grid(visible=False)
+    ax.set(xlabel="expert", ylabel="expert", title=title)
+    fig.colorbar(image, label="meetings over chance", extend="max").ax.tick_params(labelsize=FONT)
+    return fig
+
+
+@styled
+def gate_weights(weights: np.ndarray, factor: float, title: str = "") -> Figure:
+    """How the gate weights of best, second, ... choice are spread. weights (..., k), summing to `factor` over k."""
+    ordered = -np.sort(-np.asarray(weights).reshape(-1, weights.shape[-1]), 1) / factor  # (N, k) shares
+    fig, axes = figure(9, 3.8)
+    ax = axes[0, 0]
+    for place in range(ordered.shape[1]):
+        name = ("best", "second", "third")[place] if place < 3 else f"{place + 1}th"
+        ax.hist(ordered[:, place], bins=np.linspace(0, 1, 61), color=PALETTE[place], alpha=0.75, label=f"{name} choice")
+    ax.axvline(1 / ordered.shape[1], color=BLACK, linestyle=":", label="equal shares")
+    ax.set(xlabel="share of the token's gate weight", ylabel="tokens", title=title, yticks=[])
+    ax.legend()
+    return fig
+
+
+COLOURS = {"none": GREY, "sign": BLUE, "centred": ORANGE, "loss": PALETTE[2]}
+WORDS = {"none": "nothing", "sign": "DeepSeek's bias", "centred": "Moonshot's bias", "loss": "sequence-wise loss"}
+
+
+@styled
+def balance(
+    curves: Mapping[str, Sequence[float]], load: Mapping[str, Sequence[float]], price: Mapping[str, Interval],
+    tokens: int,
+) -> Figure:  # fmt: skip
+    """MaxVio over training; load at its end, experts sorted (1 is an equal share); loss over the unbalanced one, %."""
+    fig, axes = figure(13, 4.6, 1, 3, width_ratios=[1.25, 1.1, 0.8])
+    left, middle, right = axes[0]
+    for name, values in curves.items():
+        left.plot(np.linspace(0, tokens / 1e6, len(values)), values, color=COLOURS[name], label=WORDS[name])
+        middle.plot(np.arange(1, len(load[name]) + 1), load[name], color=COLOURS[name])
+    left.axhline(0.35, color=RED, linewidth=1.5, linestyle="--")
+    left.set(xlabel="tokens seen (millions)", title="MaxVio of a step", ylim=(0, None))
+    middle.axhline(1, color=BLACK, linewidth=1, linestyle=":")
+    middle.set(xlabel="experts, busiest first", title="load at the end", ylim=(0, None))
+    for row, (name, bar) in enumerate(price.items()):
+        right.barh(row, bar["value"], color=COLOURS[name], height=0.5)
+        if bar["low"] is not None:
+            right.plot([bar["low"], bar["high"]], [row, row], color=BLACK, marker="|", markersize=9)
+    right.axvline(0, color=BLACK, linewidth=1)
+    right.axvline(1, color=RED, linewidth=1.5, linestyle="--")
+    right.set(xlabel="% of the unbalanced loss", title="price", yticks=[])
+    right.invert_yaxis()
+    fig.legend(loc="outside lower center", ncols=4)
+    return fig
+
+
+@styled
+def sparsity(
+    parts: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval]]],
+    k2: Mapping[float, float],
+) -> Figure:
+    """A row for each reading: loss by experts at equal activated FLOPs, by the clock, and the FLOPs that experts save.
+
+    parts: reading -> (model -> held-out loss {value, low, high}, model -> seconds, sparsity -> FLOPs saved over its
+    first entry). Models whose names are numbers have that many experts. k2: sparsity -> FLOPs saved, over sparsity 8.
+    """
+    fig, axes = figure(13.5, 4.2 * len(parts) + 0.6, len(parts), 3)
+    for (left, middle, right), (reading, (loss, seconds, ours)) in zip(axes, parts.items()):
+        routed = [name for name in loss if name.isdigit()]
+        x, y = [int(name) for name in routed], [loss[name]["value"] for name in routed]
+        left.plot(x, y, color=BLUE, marker="o", label="experts, equal activated FLOPs")
+        _whiskers(left, x, [loss[name] for name in routed])
+        middle.plot([seconds[name] for name in routed], y, color=BLUE, marker="o")
+        for name, value in zip(routed, y):
+            middle.annotate(name, (seconds[name], value), (6, 6), textcoords="offset points")
+        for name, colour in zip((name for name in loss if not name.isdigit()), (ORANGE, GREY)):
+            left.axhline(loss[name]["value"], color=colour, linestyle="--", label=name)
+            middle.plot(seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle="")
+        right.plot(list(ours), [bar["value"] for bar in ours.values()], color=BLUE, marker="o")
+        _whiskers(right, list(ours), list(ours.values()))
+        right.plot(list(k2), list(k2.values()), color=RED, marker="D", label="K2 report (over sparsity 8)")
+        right.axhline(1, color=BLACK, linewidth=1, linestyle=":")
+        left.set(title=f"{reading}: held-out loss", ylabel="nats")
+        middle.set(title=f"{reading}: by the clock", xlim=(0, None))
+        right.set(title=f"{reading}: FLOPs saved")
+        for ax, ticks in ((left, x), (right, list(ours))):
+            ax.set_xscale("log")
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
+    for ax, name in zip(axes[-1], ("experts", "seconds of training", "experts / chosen")):
+        ax.set_xlabel(name)
+    (lines, names), (line, name) = (ax.get_legend_handles_labels() for ax in (axes[0, 0], axes[0, 2]))
+    fig.legend(lines + line, names + name, loc="outside lower center", ncols=2)
+    return fig
+
+
+def _whiskers(ax: Axes, x: Sequence[float], bars: Sequence[Interval]) -> None:
+    for place, bar in zip(x, bars):
+        if bar["low"] is not None:
+            ax.plot([place, place], [bar["low"], bar["high"]], color=BLACK, linewidth=1.8, marker="_", markersize=8)
