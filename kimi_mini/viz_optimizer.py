@@ -20,7 +20,7 @@ from kimi_mini.viz import BLACK, FONT, GREY, PALETTE, figure, styled
 
 @styled
 def singular_values(values: Mapping[str, Sequence[float]], title: str = "") -> Figure:
-    """name -> singular values, largest first, each divided by nothing: on a logarithmic axis."""
+    """name -> singular values, largest first, on a logarithmic axis."""
     fig, axes = figure(9, 4.4)
     ax = axes[0, 0]
     for (name, line), colour in zip(values.items(), PALETTE * 2):
@@ -54,7 +54,7 @@ def bands(
             band(ax, x, runs, colours[name], name)
         for level in lines_at:
             ax.axhline(level, color=BLACK, linestyle="--", linewidth=1.2)
-            ax.annotate(f"τ = {level:g}", (1, level), (0, 3), ax.get_yaxis_transform(), "offset points", ha="right")
+            ax.annotate(f"τ = {level:g}", (0.01, level), (0, 3), ax.get_yaxis_transform(), "offset points")
         ax.set(title=title, ylabel=ylabel, xlabel="step", yscale="log" if log else "linear")
         shown |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels())}
     for ax in axes.flat[len(panels) :]:
@@ -118,6 +118,6 @@ def rows(
     ax = axes[0, 2]
     ax.plot(ratio, np.arange(len(ratio)), color=BLACK)
     ax.axvline(1, color=GREY, linewidth=1)
-    ax.set(title="row norm\nafter / before", ylim=(len(ratio) - 0.5, -0.5), xlim=(0, 1.1), yticks=[])
+    ax.set(title="row norm", xlabel="after / before", ylim=(len(ratio) - 0.5, -0.5), xlim=(0, 1.1), yticks=[])
     axes[0, 1].set_yticks([])
     return fig

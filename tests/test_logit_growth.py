@@ -145,7 +145,7 @@ def test_a_run_that_diverges_is_a_result(small, monkeypatch):
 
 def row(seed, arm, size="dense", peak=50.0, worst=None, clips=0, validation=2.0):
     after = {"n": clips, "worst": worst, "within": None if worst is None else float(worst <= 1.05)}
-    return dict(size=size, arm=arm, seed=seed, peak=peak, after_clip=after, same_tokens=after, clips=clips, validation=validation,
+    return dict(size=size, arm=arm, seed=seed, peak=peak, after_clip=after, same_tokens=after, late=after, clips=clips, validation=validation,
                 lr=0.1, decay=0.0, tau=None, spikes=0, heads_ever_clipped=0)  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def report(**changes):
 
 def test_one_seed_that_fails_is_seen():
     assert report()["logits/held"]["value"] == 0
-    assert report(**{"MuonClip low": dict(worst=1.2, clips=3)})["logits/held"]["value"] == 1.2
-    assert report(**{"AdamW + QK-Clip low": dict(worst=9.0, clips=3)})["logits/held"]["value"] == 0  # not MuonClip
+    assert report(**{"hot MuonClip 30": dict(worst=1.2, clips=3)})["logits/held"]["value"] == 1.2
+    assert report(**{"hot AdamW + QK-Clip 30": dict(worst=9.0, clips=3)})["logits/held"]["value"] == 0  # not MuonClip
     assert report()["logits/muon_passes_100"]["value"] == 200
     assert report(**{"hot Muon": dict(peak=90.0)})["logits/muon_passes_100"]["value"] == 90
     assert report()["logits/no_harm_dense"]["value"] == 0
@@ -181,9 +181,9 @@ def test_arms_differ_in_what_they_say(small):
     best = {"muon": (0.02, 0.1), "adamw": (0.004, 0.0)}
     made = {arm: logit_growth.setting("dense", arm, best, 1, 400) for arm in logit_growth.ARMS}
     assert len(set(made.values())) == len(made)
-    assert made["hot Muon"].lr == pytest.approx(0.02 * logit_growth.HOT) and made["hot Muon"].decay == 0
+    assert made["hot Muon"].lr > made["Muon"].lr and made["hot Muon"].decay == 0
     assert made["MuonClip 100"] == made["Muon"]._replace(tau=100.0)
-    assert made["AdamW + QK-Clip low"] == made["AdamW"]._replace(tau=logit_growth.LOW_TAU["dense"])
+    assert made["hot AdamW + QK-Clip 30"] == made["hot AdamW"]._replace(tau=30.0)
 
 
 # ---- figures ---------------------------------------------------------------------------------------------

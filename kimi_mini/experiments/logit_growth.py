@@ -1,8 +1,8 @@
 """Whose attention logits explode, and does QK-Clip hold them? AdamW, Muon and MuonClip at two model sizes.
 
 1. A grid of learning rate and decay for each optimizer, the same number of trials for both, on a seed of its own.
-2. The best setting of each, three seeds: with and without QK-Clip, at the report's tau of 100 and at a lower one.
-3. The same at a hot setting, `HOT` times the best rate and no decay: what happens when one turns up the heat.
+2. The best setting of each, three seeds; MuonClip at the report's tau of 100 and at a lower one beside it.
+3. The same at a hot setting, high rates and no decay: where logits explode, and QK-Clip has something to do.
 
 Runs are kept under data/run/logit_growth/ and read back, so that the command may be stopped and started again;
 `--sizes dense` trains one size only (two cores: one size on each, then once without the option to write the log).
@@ -22,21 +22,20 @@ from kimi_mini.experiments import inference, logit_runs
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
 from kimi_mini.results import RESULTS, Log, over_seeds
 
-STEPS, TRIAL_STEPS, TRIAL_SEED = 400, 200, 100
-OFF, K2_TAU = float("inf"), 100.0
-LOW_TAU = {"dense": 15.0, "moe": 8.0}  # about half of what the best Muon of that size reaches without a clip
-GRID = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (2.5e-3, 5e-3, 1e-2, 2e-2)}
+STEPS, TRIAL_STEPS, TRIAL_SEED = 300, 200, 100
+OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
+GRID = {"adamw": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "muon": (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)}
 DECAYS = (0.0, 0.1)
-HOT = 6.0
+HOT = {"adamw": 1.2e-2, "muon": 3e-2}  # far above the best of the grid, and no decay
 NOTEBOOK = "03_muonclip.ipynb"
 ARMS = {  # name: (optimizer, hot?, tau)
-    "AdamW": ("adamw", False, "off"), "Muon": ("muon", False, "off"), "MuonClip 100": ("muon", False, "k2"),
-    "MuonClip low": ("muon", False, "low"), "AdamW + QK-Clip low": ("adamw", False, "low"),
-    "hot AdamW": ("adamw", True, "off"), "hot Muon": ("muon", True, "off"), "hot MuonClip 100": ("muon", True, "k2"),
-    "hot AdamW + QK-Clip 100": ("adamw", True, "k2"),
+    "AdamW": ("adamw", False, OFF), "Muon": ("muon", False, OFF), "MuonClip 100": ("muon", False, K2_TAU),
+    "MuonClip 30": ("muon", False, LOW_TAU),
+    "hot AdamW": ("adamw", True, OFF), "hot Muon": ("muon", True, OFF), "hot MuonClip 100": ("muon", True, K2_TAU),
+    "hot MuonClip 30": ("muon", True, LOW_TAU), "hot AdamW + QK-Clip 30": ("adamw", True, LOW_TAU),
 }  # fmt: skip
-COLOURS = {"AdamW": viz.GREY, "Muon": viz.RED, "MuonClip 100": viz.BLUE, "MuonClip low": viz.SKY,
-           "AdamW + QK-Clip low": viz.ORANGE, "AdamW + QK-Clip 100": viz.GREEN}  # fmt: skip
+COLOURS = {"AdamW": viz.GREY, "Muon": viz.RED, "MuonClip 100": viz.BLUE, "MuonClip 30": viz.SKY,
+           "AdamW + QK-Clip 30": viz.ORANGE}  # fmt: skip
 
 
 def main() -> None:
@@ -92,10 +91,9 @@ def line(record: dict, title: str) -> str:
 
 def setting(size: str, arm: str, best: dict[str, tuple[float, float]], seed: int, steps: int) -> Setting:
     """The run of one arm."""
-    optimizer, hot, kind = ARMS[arm]
-    lr, decay = best[optimizer]
-    tau = {"off": OFF, "k2": K2_TAU, "low": LOW_TAU[size]}[kind]
-    return Setting(size, optimizer, lr * HOT if hot else lr, 0.0 if hot else decay, tau, seed, steps)
+    optimizer, hot, tau = ARMS[arm]
+    lr, decay = (HOT[optimizer], 0.0) if hot else best[optimizer]
+    return Setting(size, optimizer, lr, decay, tau, seed, steps)
 
 
 # -- claims --------------------------------------------------------------------------------------------
@@ -114,7 +112,7 @@ def interval(values: Sequence[float]) -> dict:
 
 
 def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
-    """How well clipped heads stay at tau, "after_clip" (next step, new tokens) or on the "same_tokens".
+    """How well clipped heads stay at tau: "after_clip" (next step, new tokens), "late", or on the "same_tokens".
 
     {clips, within: share up to 1.05 tau, worst_by_seed: largest S / tau, 0 where nothing was clipped}
     """
@@ -128,15 +126,15 @@ def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
 def harm(rows: list[dict], arm: str, plain: str, size: str) -> list[float]:
     """Validation loss of `arm` minus that of `plain`, seed by seed: same weights, same data, only tau differs."""
     pairs = zip(chosen(rows, arm, size), chosen(rows, plain, size))
-    return [a["validation"] - b["validation"] for a, b in pairs]
+    return [a["validation"] - b["validation"] for a, b in pairs if None not in (a["validation"], b["validation"])]
 
 
 def report(log: Log) -> None:
     """The claims, each with the number asked of it."""
     rows, seeds = log.rows, log.seeds
     common = {"notebook": NOTEBOOK, "figure": "figures/logit_growth.png"}
-    clipping = [row for row in rows if row["arm"] in ("MuonClip 100", "MuonClip low", "hot MuonClip 100")]
-    log.more["held"] = {when: held(clipping, seeds, when) for when in ("after_clip", "same_tokens")}
+    clipping = [row for row in rows if "MuonClip" in row["arm"]]
+    log.more["held"] = {when: held(clipping, seeds, when) for when in ("after_clip", "late", "same_tokens")}
     log.claim("logits/held", claim="MuonClip: largest S/τ of any head at the step after its clip, worst seed",
               source="K2 report 2.1", value=max(log.more["held"]["after_clip"]["worst_by_seed"]),
               floor=1.05, at_most=True, **common)  # fmt: skip
@@ -160,10 +158,10 @@ def report(log: Log) -> None:
             log.claim(f"logits/no_harm_{size}", claim=f"τ = 100 that never triggers: change of loss ({size})",
                       source="K2 report appendix D", value=max(untouched), floor=noise, at_most=True,
                       seeds=[row["seed"] for row in quiet], **common)  # fmt: skip
-        log.more[f"low_tau_harm_{size}"] = {
-            "muon": interval(harm(rows, "MuonClip low", "Muon", size)), "noise": noise,
-            "adamw": interval(harm(rows, "AdamW + QK-Clip low", "AdamW", size)),
-        }  # fmt: skip
+        log.more[f"change_of_loss_{size}"] = {"noise": noise} | {
+            arm: interval(harm(rows, arm, "hot AdamW" if "AdamW" in arm else "hot Muon", size))
+            for arm in ARMS if "hot" in arm and "Clip" in arm
+        } | {"MuonClip 30": interval(harm(rows, "MuonClip 30", "Muon", size))}  # fmt: skip
     log.more["table"] = table(rows)
 
 
@@ -196,24 +194,34 @@ def curves(rows: list[dict], size: str, arms: Iterable[str], key: str) -> dict:
     lines = {}
     for arm in arms:
         runs = [row[key] for row in chosen(rows, arm, size)]
-        points = min(map(len, runs))
-        group = chosen(rows, arm, size)[0]["group"]
-        lines[arm.removeprefix("hot ")] = (group * np.arange(1, points + 1), [run[:points] for run in runs])
+        points, group = min(map(len, runs)), chosen(rows, arm, size)[0]["group"]
+        shown = [run[:points] if key != "loss" else running_mean(run[:points]) for run in runs]
+        lines[arm.removeprefix("hot ")] = (group * np.arange(1, points + 1), shown)
     return lines
 
 
+def running_mean(values: Sequence[float], width: int = 7) -> np.ndarray:
+    """The mean of each value and its neighbours; fewer at both ends."""
+    window = np.ones(min(width, len(values)))
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+
+
 def draw(log: dict) -> Figure:
-    """A row a size: largest logit at the tuned setting, at the hot one, and the loss beside them."""
+    """A row a size: largest logit at the tuned setting and at the hot one, and the loss of the latter."""
     tuned = [arm for arm in ARMS if not arm.startswith("hot")]
     hot = [arm for arm in ARMS if arm.startswith("hot")]
     panels, marks = {}, []
     for size in SIZES:
-        panels[f"{size}, tuned"] = curves(log["rows"], size, tuned, "max_logit")
-        panels[f"{size}, hot: {log['hot']:g}x the rate, no decay"] = curves(log["rows"], size, hot, "max_logit")
-        panels[f"{size}, tuned: loss"] = curves(log["rows"], size, tuned, "loss")
-        marks += [(log["low_tau"][size], K2_TAU), (K2_TAU,), ()]
+        panels[f"{size}, tuned: logits"] = curves(log["rows"], size, tuned, "max_logit")
+        panels[f"{size}, hot: logits"] = curves(log["rows"], size, hot, "max_logit")
+        panels[f"{size}, hot: loss"] = curves(log["rows"], size, hot, "loss")
+        marks += [(LOW_TAU,), (LOW_TAU, K2_TAU), ()]
     ylabels = ["largest attention logit", "", "nats a token"] * len(SIZES)
-    return viz_optimizer.bands(panels, ylabels, [True, True, False] * len(SIZES), COLOURS, marks, columns=3)
+    fig = viz_optimizer.bands(panels, ylabels, [True, True, False] * len(SIZES), COLOURS, marks, columns=3)
+    for ax in fig.axes[2::3]:  # the first steps fall so far that nothing else would show
+        ends = [line.get_ydata()[-10:].mean() for line in ax.lines]
+        ax.set_ylim(min(ends) - 0.15, max(ends) + 0.6)
+    return fig
 
 
 if __name__ == "__main__":

@@ -123,12 +123,12 @@ class Recorder:
             self.at.append(step + 1)
             self.histograms.append(histogram(self.model, self.probe))
 
-    def after_clips(self) -> list[float]:
-        """S of the next step over tau, for every clip of a head that has a next step."""
+    def after_clips(self, start: int = 0) -> list[float]:
+        """S of the next step over tau, for every clip from step `start` on of a head that has a next step."""
         tau = self.optimizer.tau
         return [
             self.maxima[step + 1][clip.layer, clip.head].item() / tau
-            for step, clips in enumerate(self.clips[:-1]) for clip in clips
+            for step, clips in enumerate(self.clips[:-1]) for clip in clips if step >= start
         ]  # fmt: skip
 
 
@@ -190,6 +190,7 @@ def summary(setting: Setting, history: History, recorder: Recorder) -> dict:
         "clips": int(clipped.sum()), "last_clip_step": int(firing[-1]) + 1 if len(firing) else None,
         "heads_ever_clipped": len({(c.layer, c.head) for clips in recorder.clips for c in clips}),
         "after_clip": ratios(recorder.after_clips()), "same_tokens": ratios(recorder.again),
+        "late": ratios(recorder.after_clips(5 * len(maxima) // 6)),  # the rate has fallen below half
         "group": group, "loss": thin(history.loss, group, np.mean), "max_logit": thin(top, group, np.max),
         "clipped_heads": thin(clipped, group, np.mean),
     }  # fmt: skip
