@@ -29,7 +29,8 @@ def piece_costs(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
 
     What the model wrote is counted as it stands, tags and markers included (those of an empty thought go to the next
     piece), so that its pieces add up to `conversation.written`; forced tokens cost nothing. The rest, results and
-    questions, is counted as the template renders it.
+    questions, is counted as the template renders it. A turn that was cut off inside its only call shows nothing, so
+    what it cost is in `written` alone.
     Raises ValueError when context management has dropped the tokens of early turns.
     """
     costs, turns = [], _own_turns(conversation, tokenizer)
