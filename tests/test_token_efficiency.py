@@ -55,8 +55,9 @@ def test_shares_and_laws_of_known_curves(tmp_path):
     assert claims["pretraining/tokens"] == pytest.approx(np.mean(shares))
     assert claims["pretraining/seconds"] == pytest.approx(np.mean(shares) * 0.25 / 0.2)
     assert claims["pretraining/transformers"] == pytest.approx(1 / (np.mean(shares) * 0.25 / 0.4))
+    assert claims["pretraining/tokens_at_the_largest_budget"] == pytest.approx(shares[1])
     assert log.more["laws"]["AdamW"] == pytest.approx(ADAMW) and log.more["laws"]["MuonClip"] == pytest.approx(OURS)
-    assert log.more["scoreboard"]["pretraining/tokens_to_adamw_400k"]["value"] == pytest.approx(shares[1])
+    assert log.more["by_budget"]["tokens 400000"]["value"] == pytest.approx(shares[1])
     assert te.law_ratio(log.more["laws"], 400_000) == pytest.approx(shares[1])
     assert te.draw(log.as_dict()).axes[0].get_legend() is not None
 

@@ -206,8 +206,7 @@ def compared(rows: Sequence[dict], seeds: Sequence[int]) -> list[dict]:
         ours = [entry for entry in rows if entry["seed"] == seed and entry["way"] == "MuonClip"]
         step = float(np.median([entry["step_seconds"] for entry in ours]))
         for other in (entry for entry in rows if entry["seed"] == seed and entry["way"] != "MuonClip"):
-            needed = tokens_to(other["loss"], ours)
-            share = needed / other["tokens"]
+            share = tokens_to(other["loss"], ours) / other["tokens"]
             found.append(dict(seed=seed, reference=other["way"], budget=other["asked"], tokens=share,
                               seconds=share * step / other["step_seconds"]))  # fmt: skip
     return found
@@ -224,22 +223,27 @@ def over(found: Sequence[dict], reference: str, name: str, seeds: Sequence[int],
 
 
 def report(log: Log, seeds: Sequence[int]) -> None:
-    """Claims, scoreboard rows and the two power laws."""
+    """Claims, shares at each budget, and the power laws."""
     found = compared(log.rows, seeds)
     common = dict(figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
-    board = {f"pretraining/{name}_to_adamw_{budget // 1000}k": over(found, "AdamW", name, seeds, budget=budget)
-             for budget in sorted({entry["budget"] for entry in found}) for name in ("tokens", "seconds")}  # fmt: skip
+    budgets = sorted({entry["budget"] for entry in found})
+    by_budget = {f"{name} {budget}": over(found, "AdamW", name, seeds, budget=budget)
+                 for budget in budgets for name in ("tokens", "seconds")}  # fmt: skip
     for name, floor, source in (("tokens", 0.65, "Moonlight 3.2 (0.519)"), ("seconds", 0.75, "this project")):
         entry = over(found, "AdamW", name, seeds)
         log.claim(f"pretraining/{name}", claim=f"{name} that MuonClip needs to reach tuned AdamW's loss, as a share",
                   source=source, floor=floor, at_most=True, **common,
                   **{key: entry[key] for key in ("value", "low", "high")})  # fmt: skip
+    last = by_budget[f"tokens {budgets[-1]}"]
+    log.claim("pretraining/tokens_at_the_largest_budget", floor=0.65, at_most=True, source="Moonlight 3.2 (0.519)",
+              claim="the same tokens at the largest of the three budgets alone", **common,
+              **{key: last[key] for key in ("value", "low", "high")})  # fmt: skip
     faster = over(found, "transformers", "seconds", seeds, mean=lambda shares: 1 / np.mean(shares))
     log.claim("pretraining/transformers", source="this project", floor=2.5, **common,
               claim="times faster to the same loss, in seconds, than transformers' DeepseekV3 with tuned AdamW",
               **{key: faster[key] for key in ("value", "low", "high")})  # fmt: skip
     laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS}
-    log.more |= dict(scoreboard=board, compared=found, laws=laws, law_ratio=law_ratio(laws, max(BUDGETS)))
+    log.more |= dict(by_budget=by_budget, compared=found, laws=laws, law_ratio=law_ratio(laws, budgets[-1]))
 
 
 def law_ratio(laws: dict[str, tuple[float, float]], budget: float) -> float:
@@ -288,8 +292,7 @@ def main() -> None:
     folder = RESULTS.parent.parent / "figures" if args.scale == 1 else path.parent
     draw(log.as_dict()).savefig(folder / "token_efficiency.png", dpi=110)
     for claim in log.claims:
-        print(f"{claim['name']}: {claim['value']:.3f} [{claim['low']:.3f}, {claim['high']:.3f}] floor {claim['floor']} "
-              f"{'holds' if claim['holds'] else 'does not hold'}")  # fmt: skip
+        print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}, holds: {holds}".format(**claim))
     print(f"power laws: {log.more['laws']}, ratio {log.more['law_ratio']:.3f} (Moonlight {MOONLIGHT})")
 
 
