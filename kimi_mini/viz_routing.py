@@ -179,6 +179,7 @@ def balance(
     left.set(xlabel="tokens seen (millions)", title="MaxVio of a step", ylim=(0, None))
     middle.axhline(1, color=BLACK, linewidth=1, linestyle=":")
     middle.set(xlabel="experts, busiest first", title="load at the end", ylim=(0, None))
+    middle.xaxis.get_major_locator().set_params(integer=True)
     for row, (name, bar) in enumerate(price.items()):
         right.barh(row, bar["value"], color=COLOURS[name], height=0.5)
         if bar["low"] is not None:
