@@ -28,8 +28,8 @@ from kimi_mini.results import RESULTS, Log
 from kimi_mini.synthesis import Source
 from kimi_mini.train import Example
 
-START_TOKENS, OWN_TOKENS = 300_000, 200_000
-PROMPTS, ATTEMPTS = 50, 4  # new tasks a family; attempts at each
+START_TOKENS, OWN_TOKENS = 200_000, 120_000
+PROMPTS, ATTEMPTS = 40, 4  # new tasks a family; attempts at each
 TASKS = 24  # held-out tasks a family
 MEASURES = ("sampled", "pass@4", "greedy")
 ARMS: dict[str, Callable[[Conversation], bool]] = {
