@@ -41,20 +41,25 @@ def span(rng: np.random.Generator, text: np.ndarray, length: int) -> np.ndarray:
 
 
 def haystack(
-    rng: np.random.Generator, text: np.ndarray, length: int, symbols: np.ndarray
+    rng: np.random.Generator, text: np.ndarray, length: int, symbols: np.ndarray, few: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """A training example: ids (length,) int64 and mask (length,) bool, True on the values to be learned.
 
     Two needles at least, at most as many as fit: then there is no text left, and it is a pure recall drill. Behind the
-    hay every key is asked twice, in random order. text (N,): where the hay is cut from.
+    hay every key is asked twice, in random order. text (N,): where the hay is cut from. With probability `few` only one
+    to three keys are asked, among them one from the first or the last place of the hay, which then fills the window.
     """
     pairs = int(rng.integers(2, min(length // 6, len(symbols) // 2) + 1))
     needles = rng.permutation(symbols)[: 2 * pairs].reshape(pairs, 2)
-    asked = needles[np.concatenate([rng.permutation(pairs), rng.permutation(pairs)])]  # (2 pairs, 2)
-    hay = scatter(rng, span(rng, text, length - 6 * pairs), needles)
+    order = np.concatenate([rng.permutation(pairs), rng.permutation(pairs)])
+    at_an_end = rng.random() < few
+    if at_an_end:
+        order = rng.permutation(np.append(0, rng.integers(1, pairs, rng.integers(0, 3))))
+    hay = span(rng, text, length - 2 * pairs - 2 * len(order))
+    ids = scatter(rng, hay, needles, first=rng.choice([0, len(hay)]) if at_an_end else None)
     mask = np.zeros(length, bool)
-    mask[len(hay) + 1 :: 2] = True
-    return np.concatenate([hay, asked.ravel()]), mask
+    mask[len(ids) + 1 :: 2] = True
+    return np.concatenate([ids, needles[order].ravel()]), mask
 
 
 def question(

@@ -83,6 +83,19 @@ def test_all_that_is_learned_follows_from_the_haystack():
     check_haystacks(haystack)
 
 
+def test_few_questions_leave_the_window_to_the_hay_and_ask_for_an_end():
+    rng, starts, ends = np.random.default_rng(2), 0, 0
+    for _ in range(100):
+        ids, mask = haystack(rng, TEXT, 512, SYMBOLS, few=1.0)
+        asked = np.flatnonzero(mask)
+        assert len(ids) == 512 and 1 <= len(asked) <= 3 and asked[-1] == 511
+        assert all(looked_up(ids[:position]) == ids[position] for position in asked)
+        places = [np.flatnonzero(ids == ids[position])[0] for position in asked]
+        starts, ends = starts + (min(places) < 16), ends + (max(places) > 490)
+        assert min(places) < 16 or max(places) > 490
+    assert starts > 30 and ends > 30
+
+
 def mask_on_keys(rng, text, length, symbols):
     ids, mask = haystack(rng, text, length, symbols)
     return ids, np.roll(mask, -1)
