@@ -229,9 +229,10 @@ def moe_layers(bench: Bench) -> None:
             nn.init.normal_(weight, 0.0, 0.02)
         x = torch.randn(1, bench.size(STEP_TOKENS), config.hidden_size, requires_grad=True)
         upstream = torch.randn_like(x)
-        bench.compare(f"MoE layer, {experts} experts / dense layer",
-                      lambda m=routed, x=x, u=upstream: m(x).backward(u),
-                      lambda m=dense, x=x, u=upstream: m(x).backward(u), 1 / most)
+        both = [lambda m=m, x=x, u=upstream: m(x).backward(u) for m in (routed, dense)]
+        bench.compare(f"MoE layer, {experts} experts / dense layer", *both, 1 / most)
+        with plain_linear():
+            bench.compare(f"MoE layer, {experts} experts / dense, no oneDNN", *both, 1 / most)
 
 
 def expert_counts(bench: Bench) -> None:

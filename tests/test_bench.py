@@ -15,11 +15,11 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     rows = bench.run(threads=(1,), rounds=1, scale=0.01)
     saved = json.loads(bench.log_of(rows, tmp_path).save().read_text())
     assert torch.get_num_threads() == threads and attention.causal_attention is kernel
-    assert len(rows) == 25 and len({row["name"] for row in rows}) == 25
+    assert len(rows) == 27 and len({row["name"] for row in rows}) == 27
     assert all(row["ratio"] > 0 and row["threads"] == 1 for row in rows)
     assert saved["rows"] == json.loads(json.dumps(rows))
     assert [claim["holds"] for claim in saved["claims"]] == [row["holds"] for row in rows if row["floor"]]
-    assert len(capsys.readouterr().out.splitlines()) == 26
+    assert len(capsys.readouterr().out.splitlines()) == 28
 
 
 def test_ratio_says_how_many_times_faster_ours_is():
