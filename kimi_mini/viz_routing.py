@@ -209,8 +209,8 @@ def sparsity(
         left.plot(x, y, color=BLUE, marker="o", label="experts, equal activated FLOPs")
         _whiskers(left, x, [loss[name] for name in routed])
         middle.plot([seconds[name] for name in routed], y, color=BLUE, marker="o")
-        for name, value in zip(routed, y):
-            middle.annotate(name, (seconds[name], value), (6, 6), textcoords="offset points")
+        for name in (routed[0], routed[len(routed) // 2], routed[-1]):
+            middle.annotate(name, (seconds[name], loss[name]["value"]), (9, -4), textcoords="offset points")
         for name, colour in zip((name for name in loss if not name.isdigit()), (ORANGE, GREY)):
             left.axhline(loss[name]["value"], color=colour, linestyle="--", label=name)
             middle.plot(seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle="")
