@@ -17,7 +17,7 @@ def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
     for budget in (5, 0, len(THOUGHT) - 1, len(THOUGHT), 100):
         right = [*THOUGHT[:budget], CLOSE]
         value, problem = _try(function, list(THOUGHT), budget)
-        if problem:
+        if problem is not None:
             return problem
         if not isinstance(value, (list, tuple)):
             return Checked(False, "return a list of tokens")
@@ -46,7 +46,7 @@ def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
     """function(operations, step, value) is where a chain ends when the result of step (from 0) is put to value."""
     for step, value in ((4, 10), (0, 52), (2, 99), (1, 3)):
         given, problem = _try(function, OPERATIONS_ASKED, step, value)
-        if problem:
+        if problem is not None:
             return problem
         right = _run(OPERATIONS_ASKED[step + 1 :], value)
         if given == right:
@@ -82,7 +82,7 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
     for answers, why in VOTES:
         attempts = [(answer, 40 + 7 * index) for index, answer in enumerate(answers)]
         value, problem = _try(function, list(attempts))
-        if problem:
+        if problem is not None:
             return problem
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             return Checked(False, "return two things: the answer and the tokens")
@@ -104,7 +104,7 @@ def check_reliability(function: Callable[[int, float], float]) -> Checked:
     for calls, success in ((10, 0.5), (1, 0.9), (100, 0.97), (300, 0.97)):
         right = success ** (1 / calls)
         value, problem = _try(function, calls, success)
-        if problem:
+        if problem is not None:
             return problem
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return Checked(False, "return a number")

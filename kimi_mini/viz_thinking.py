@@ -27,9 +27,9 @@ def name_weights(weights: Sequence[float], most: int, title: str = "", note: str
     fig, axes = figure(11, 4.0)
     ax = axes[0, 0]
     places = np.arange(1, len(values) + 1)
-    ax.bar(places[:-1], values[:-1], color=ORANGE, label="names that were copied before")
-    ax.bar(places[-1:], values[-1:], color=GREEN, label="the newest name: the one to copy")
-    ax.bar([0], [max(0.0, 1 - values.sum())], color=GREY, label="everything else in the context")
+    ax.bar(places[:-1], values[:-1], color=ORANGE, label="names copied before")
+    ax.bar(places[-1:], values[-1:], color=GREEN, label="the newest name, to be copied")
+    ax.bar([0], [max(0.0, 1 - values.sum())], color=GREY, label="everything else")
     ax.set_xticks([0, *range(1, most + 1, 2)], ["else", *map(str, range(1, most + 1, 2))])
     ax.set(xlim=(-0.7, most + 0.7), ylim=(0, 1.03), xlabel="name brought by the result of call", ylabel="attention",
            title=title)  # fmt: skip

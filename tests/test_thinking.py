@@ -490,6 +490,7 @@ def test_right_answers_pass_and_unsolved_ones_get_a_hint(name):
     assert isinstance(check(EXERCISES[name]), Checked) and check(EXERCISES[name])
     for unsolved in (lambda *arguments: ..., lambda *arguments: None, None, 42, lambda: 1 / 0):
         assert not check(unsolved) and check(unsolved).text
+    assert "three dots" in check(lambda *arguments: ...).text and "Error" in check(lambda *arguments: 1 / 0).text
 
 
 @pytest.mark.parametrize(("name", "answer", "hint"), WRONG_ANSWERS)
