@@ -94,6 +94,12 @@ def thinned(values: Sequence[float], points: int = 60) -> list[float]:
     return [round(float(part.mean()), 4) for part in parts]
 
 
+def above_zero(values: Sequence[float]) -> dict:
+    """A difference that holds when its whole interval lies above zero."""
+    measured = inference.across(values)
+    return measured | {"floor": 0.0, "holds": (measured["low"] or 0.0) > 0}
+
+
 def arguments(description: str) -> argparse.Namespace:
     """Seeds, scale of the token budgets, threads and the folder of the log."""
     parser = argparse.ArgumentParser(description=description)

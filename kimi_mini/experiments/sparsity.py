@@ -149,12 +149,6 @@ def gain(rows: Sequence[Mapping], reading: str, name: str, base: str) -> list[fl
     return [b["loss"] - a["loss"] for a, b in zip(find(rows, reading, name), find(rows, reading, base))]
 
 
-def above_zero(values: Sequence[float]) -> dict:
-    """A difference that holds when its whole interval lies above zero."""
-    measured = inference.across(values)
-    return measured | {"floor": 0.0, "holds": (measured["low"] or 0.0) > 0}
-
-
 def report(log: Log) -> None:
     """Three doublings of facts one by one, text over the same three, the dense model, the clock."""
     common = {"figure": "sparsity.png", "notebook": routed.NOTEBOOK, "source": "K2 report 2.3 (sparsity scaling law)"}
@@ -162,11 +156,11 @@ def report(log: Log) -> None:
     for reading, low, high in [*steps, ("facts", 8, 64), ("text", 8, 64)]:
         won = gain(log.rows, reading, str(high), str(low))
         said = f"{reading}: loss (nats) that {high} experts save over {low} at equal activated FLOPs"
-        log.claim(f"sparsity/{reading}_{low}_to_{high}", claim=said, **above_zero(won), **common)
+        log.claim(f"sparsity/{reading}_{low}_to_{high}", claim=said, **routed.above_zero(won), **common)
     for reading in ("facts", "text"):
         won = gain(log.rows, reading, "64", "dense, same activated")
         said = f"{reading}: loss (nats) that 64 experts save over a dense model of the same activated size"
-        log.claim(f"sparsity/{reading}_dense", claim=said, **above_zero(won), **common)
+        log.claim(f"sparsity/{reading}_dense", claim=said, **routed.above_zero(won), **common)
     pairs = zip(find(log.rows, "text", "256"), find(log.rows, "text", "8"))
     slower = inference.across([row["seconds"] / base["seconds"] for row, base in pairs])
     log.claim("sparsity/wall_clock", floor=1.3, at_most=True, **slower, **common,
