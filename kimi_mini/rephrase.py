@@ -26,12 +26,12 @@ FIRST = {
     "she": "Alma Berta Clara Dora Edda Flora Greta Hanna Ida Jette Klara Lena Mara Nora Olga Paula Rosa Selma".split(),
     "he": "Anton Bruno Carl David Emil Felix Georg Hugo Ivan Jakob Karl Leon Max Nils Otto Paul Ralf Simon".split(),
 }
-LAST = (
-    "Abel Adler Bach Baum Berg Blum Bohm Brandt Busch Dahl Decker Dietz Ebert Engel Falk Fink Frank Fuchs "
-    "Geiger Gruber Haas Hahn Hansen Hartmann Heller Horn Huber Jansen Kaiser Kern Klein Koch Kraus Kuhn Lang "
-    "Lindner Lorenz Marx Maurer Meyer Moser Neumann Olsen Peters Pohl Reuter Richter Roth Sander Schulz "
-    "Seidel Stein Thiel Vogel Wagner Weber Winter Wolf Zeller Zimmer"
-).split()
+_STARTS = "Bal Bor Cas Dam Del Fal Fen Gar Gol Hal Hem Jar Kal Kel Lam Lor Mal Mor Nal Nor Pal Por Ral Ros Sal Tor"
+_ENDS = (
+    "ander bach berg burg dahl dorf ein eke eler er feld gard haus heim hof ik ing kamp lin mann mark mer nau ner "
+    "onek quist rup sen stad stein stett strom ter thal vik wald ward win zik"
+)
+LAST = [start + end for start in _STARTS.split() for end in _ENDS.split()]  # one each: no two people share it
 VALUES = {
     "year": [str(year) for year in range(1920, 2000)],
     "town": ("Lima Oslo Rome Paris Cairo Delhi Seoul Tunis Quito Dublin Lisbon Madrid Vienna Warsaw "
@@ -42,7 +42,7 @@ VALUES = {
               "fiddle tuba clarinet bassoon whistle viola").split(),
 }  # fmt: skip
 ATTRIBUTE = {value: attribute for attribute, values in VALUES.items() for value in values}
-RAW = {"year": "{x} was born in {v}", "town": "{x} lives in {v}", "trade": "{x} works as a {v}",
+RAW = {"year": "{x} was born in the year {v}", "town": "{x} lives in the town of {v}", "trade": "{x} works as a {v}",
        "music": "{x} plays the {v}"}  # fmt: skip
 OTHER_WORDS = {
     "year": ("{x} was born in {v}", "{x} came into the world in {v}", "{x} is a child of the year {v}",
@@ -60,7 +60,8 @@ CHUNK = 5  # sentences
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _NAME = re.compile(rf"\b(?:{'|'.join(FIRST['she'] + FIRST['he'])}) [A-Z][a-z]+")
-_NEUTRAL = {word.lower() for forms in OTHER_WORDS.values() for form in forms for word in _WORD.findall(form)}
+_FORMS = [*RAW.values(), *(form for forms in OTHER_WORDS.values() for form in forms)]
+_NEUTRAL = {word.lower() for form in _FORMS for word in _WORD.findall(form)}
 _NEUTRAL |= {"she", "he", "and"}
 
 
@@ -87,13 +88,17 @@ class Person:
 
 
 def people(count: int, rng: np.random.Generator, taken: frozenset[str] = frozenset()) -> list[Person]:
-    """`count` people with names of their own, none of them in `taken`. Raises ValueError when the names run out."""
-    names = [(f"{first} {last}", who) for who, firsts in FIRST.items() for first in firsts for last in LAST]
-    names = [(name, who) for name, who in names if name not in taken]
+    """`count` people, each with a last name that nobody else has, nor anybody in `taken`. Raises ValueError when the
+    names run out."""
+    names = [last for last in LAST if last not in {name.split()[1] for name in taken}]
     if count > len(names):
         raise ValueError(f"only {len(names)} names are left, {count} are wanted")
-    chosen = [names[i] for i in rng.permutation(len(names))[:count]]
-    return [Person(name, who, {key: str(rng.choice(values)) for key, values in VALUES.items()}) for name, who in chosen]
+    group = []
+    for place in rng.permutation(len(names))[:count]:
+        pronoun = str(rng.choice(sorted(FIRST)))
+        values = {key: str(rng.choice(values)) for key, values in VALUES.items()}
+        group.append(Person(f"{rng.choice(FIRST[pronoun])} {names[place]}", pronoun, values))
+    return group
 
 
 # --------------------------------------------------------------------------------------------------- writing

@@ -1,10 +1,17 @@
 """Rewriting keeps every fact; the check finds what a rewriter got wrong, and cheaper checks do not."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
+from tiny import tiny_model
 
 from kimi_mini import rephrase
+from kimi_mini.experiments import rephrasing
 from kimi_mini.rephrase import Fact, page, people, plant, problems, read, rewrite, same_words, write_chunk
+from kimi_mini.results import Log
+from kimi_mini.train import Example
 
 
 def some_pages(count: int, seed: int = 0) -> list[str]:
@@ -16,7 +23,7 @@ def test_people_have_names_of_their_own():
     rng = np.random.default_rng(0)
     first = people(200, rng)
     second = people(200, rng, frozenset(person.name for person in first))
-    assert len({person.name for person in first + second}) == 400
+    assert len({person.name.split()[1] for person in first + second}) == 400
     with pytest.raises(ValueError, match="names are left"):
         people(10_000, rng)
 
@@ -100,3 +107,72 @@ def test_a_rewriter_that_errs_loses_nothing_behind_the_check():
     assert sum(refused for *_, refused in kept) > 20
     loose = [(text, rewrite(text, rng, careless, check=False)[0]) for text in some_pages(40)]
     assert sum(set(read(new)) != set(read(text)) for text, new in loose) > 20
+
+
+# ------------------------------------------------------------------------------------------ the experiment
+@pytest.fixture(scope="module")
+def tokenizer():
+    return rephrasing.vocabulary()
+
+
+def read_in(arm: str, tokenizer, epochs: int) -> list[list[str]]:
+    """What an arm reads, epoch by epoch: pages only, in their order."""
+    texts = rephrasing.wordings(arm, some_pages(4), np.random.default_rng(0), Counter())
+    return [texts() for _ in range(epochs)]
+
+
+def test_the_arms_read_the_same_facts_in_one_wording_or_many(tokenizer):
+    raw, one, ten = (read_in(arm, tokenizer, 10) for arm in rephrasing.ARMS)
+    facts = [set(read(text)) for text in raw[0]]
+    for epochs in (raw, one, ten):
+        assert all([set(read(text)) for text in texts] == facts for texts in epochs)
+    assert [len({tuple(texts) for texts in epochs}) for epochs in (raw, one, ten)] == [1, 1, 10]
+    assert raw[0] == some_pages(4) and set(one[0]).isdisjoint(raw[0])
+    sizes = [sum(len(tokenizer.encode(text)) for texts in epochs for text in texts) for epochs in (raw, one, ten)]
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+def test_every_word_is_a_token_and_only_answers_are_learned_of_questions(tokenizer):
+    person = people(1, np.random.default_rng(0))[0]
+    example = rephrasing.question(tokenizer, person, "town")
+    learned = tokenizer.decode(example.ids[example.mask])
+    assert learned == f" {person.values['town']}[EOS]" and example.mask.sum() == 2
+    by_heart = rephrasing.recital(tokenizer, person, "music")
+    assert tokenizer.decode(by_heart.ids[by_heart.mask]) == " " + person.values["music"]
+    assert tokenizer.decode(by_heart.ids) in page([person])
+
+
+def test_steps_hold_the_same_tokens_whatever_the_examples(tokenizer):
+    examples = [rephrasing.text_example(tokenizer, text) for text in some_pages(30)]
+    steps = rephrasing.steps_of(iter([examples] * 10), 5000, 512)
+    sizes = [sum(len(example.ids) for example in step) for step in steps]
+    assert 5000 <= sum(sizes) < 5000 + 700 and min(sizes) >= 512
+
+
+def test_right_counts_whole_answers(tokenizer):
+    """A model without a head says token 0 every time: right about an answer of zeros, wrong when its end differs."""
+    model = tiny_model(vocab_size=tokenizer.vocab_size)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    mask = np.array([False, False, True, True])
+    answers = [Example(np.array(ids, np.uint16), mask) for ids in ([5, 7, 0, 0], [0, 0, 0, 1], [9, 9, 9, 0], [3, 3, 3, 3])]
+    assert rephrasing.right(model, answers) == 0.25
+
+
+def fake_log(raw, one, ten, refused=100) -> Log:
+    log = Log("rephrasing", seeds=[0, 1, 2])
+    for arm, values in {"raw": raw, "one": one, "ten": ten}.items():
+        for seed, value in enumerate(values):
+            log.row(seed=seed, arm=arm, never_asked=value)
+    for kind in ("none", *rephrase.ERRORS):
+        log.row(seed=0, error=kind, planted=100, refused=0 if kind == "none" else refused, refused_by_words=0)
+    rephrasing.report(log)
+    return log
+
+
+def test_claims_hold_only_when_they_are_reached():
+    good = fake_log([0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.5, 0.6, 0.7])
+    assert [claim["holds"] for claim in good.claims] == [True] * 5
+    assert good.claims[0]["value"] == pytest.approx(0.3) and good.claims[0]["floor"] == 0.10
+    bad = fake_log([0.5, 0.5, 0.5], [0.4, 0.4, 0.4], [0.55, 0.55, 0.55], refused=90)
+    assert [claim["holds"] for claim in bad.claims] == [False, True, False, False, True]

@@ -1,0 +1,299 @@
+"""Ten wordings read once, or one wording read ten times? Questions about facts that were read but never asked.
+
+An early checkpoint, as in the K2 report: a small model that has read about other people in many wordings and answered
+questions about them. It goes on with pages about new people, in three arms with the same number of tokens:
+
+    raw 10 epochs            the pages as they stand, ten times
+    1 rephrasing, 10 epochs  each page rewritten once, read ten times
+    10 rephrasings, 1 epoch  each page rewritten ten times, each read once
+
+In every arm the same questions about one half of the new people are trained beside the text. Measured are questions
+about the other half: their facts stood in the text, nobody ever asked. The rewriter errs on purpose in a tenth of its
+chunks; the fidelity check decides what is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini import KimiConfig, rephrase, viz
+from kimi_mini.experiments import inference
+from kimi_mini.experiments.common import arguments
+from kimi_mini.model import KimiMini
+from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
+from kimi_mini.rephrase import Person
+from kimi_mini.results import Log
+from kimi_mini.schedule import wsd
+from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.train import Example, collate, micro_batches, train
+
+REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
+ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}
+EPOCHS, GROUP = 10, 3  # people on a page
+KNOWN, NEW = 600, 240  # people of the checkpoint, people of the arms
+BASE_TOKENS = 1_000_000
+STEP_TOKENS = {"base": 2048, "arm": 1024}
+ARM_RATE = 0.5  # of the recipe's learning rates
+SLIP = 0.1  # of the chunks that the rewriter gets wrong
+
+
+def vocabulary() -> Tokenizer:
+    """A tokenizer in which every word of the pages is one token, a year four."""
+    rng = np.random.default_rng(0)
+    some = rephrase.people(1000, rng)
+    texts = [rephrase.rewrite(rephrase.page([person]), rng)[0] for person in some]
+    texts += [rephrase.page([person]) for person in some]
+    texts += [form.format(x=person.name) for person in some for form in rephrase.QUESTIONS.values()]
+    return Tokenizer.train(texts, 2048)
+
+
+def text_example(tokenizer: Tokenizer, text: str) -> Example:
+    """A page; every token is learned."""
+    ids = [*tokenizer.encode(text), tokenizer.special["[EOS]"]]
+    return Example(np.array(ids, np.uint16), np.ones(len(ids), bool))
+
+
+def question(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
+    """A question; its answer is learned, up to the end mark."""
+    asked = tokenizer.encode(rephrase.QUESTIONS[attribute].format(x=person.name))
+    answer = [*tokenizer.encode(" " + person.values[attribute]), tokenizer.special["[EOS]"]]
+    return Example(np.array(asked + answer, np.uint16), np.arange(len(asked + answer)) >= len(asked))
+
+
+def recital(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
+    """The raw sentences about a person, up to a value; that value counts. Knowing it by heart is enough here."""
+    text = rephrase.page([person])
+    value = tokenizer.encode(" " + person.values[attribute])
+    ids = tokenizer.encode(text[: text.index(person.values[attribute]) - 1]) + value
+    return Example(np.array(ids, np.uint16), np.arange(len(ids)) >= len(ids) - len(value))
+
+
+def questions(tokenizer: Tokenizer, group: Sequence[Person]) -> list[Example]:
+    """Everything one can ask about a group."""
+    return [question(tokenizer, person, attribute) for person in group for attribute in rephrase.QUESTIONS]
+
+
+def pages(group: Sequence[Person]) -> list[str]:
+    """Raw pages, GROUP people each."""
+    return [rephrase.page(group[i : i + GROUP]) for i in range(0, len(group), GROUP)]
+
+
+def slipping(share: float) -> rephrase.Writer:
+    """The rewriter, with one planted error in a share of its chunks."""
+
+    def write(chunk: str, context: str, rng: np.random.Generator) -> str:
+        text = rephrase.write_chunk(chunk, context, rng)
+        if rng.random() < share:
+            return rephrase.plant(text, str(rng.choice(sorted(rephrase.ERRORS))), rng) or text
+        return text
+
+    return write
+
+
+def steps_of(epochs: Iterator[Sequence[Example]], total: int, size: int) -> list[list[Example]]:
+    """Steps of about `size` tokens, `total` tokens together, from epoch after epoch of examples."""
+    steps, now, done, count = [], [], 0, 0
+    for epoch in epochs:
+        for example in epoch:
+            now.append(example)
+            count += len(example.ids)
+            if count >= size:
+                steps.append(now)
+                done, now, count = done + count, [], 0
+            if done >= total:
+                return steps
+    return steps
+
+
+def learn(model: KimiMini, steps: list[list[Example]], rate: float, warmup: int = 10) -> float:
+    """Train on the steps; seconds."""
+    count, optimizer = len(steps), optimizer_for(model, rate * MUON_LR, rate * ADAMW_LR)
+    history = train(
+        model, optimizer, lambda step: micro_batches(steps[step], MICRO_TOKENS), count,
+        lambda step: wsd(step, count, min(warmup, count // 4), decay_start=count // 2), bias_rate=BIAS_RATE,
+    )  # fmt: skip
+    loss, tokens = np.mean(history.loss[-10:]), sum(history.tokens)
+    print(f"   {len(steps)} steps, {tokens:,} tokens, {history.seconds:.0f} s, loss {loss:.3f}", flush=True)
+    return history.seconds
+
+
+@torch.no_grad()
+def right(model: KimiMini, examples: Sequence[Example]) -> float:
+    """Share of examples whose learned tokens are all what the model would have said."""
+    model.eval()
+    found = []
+    for start in range(0, len(examples), 256):
+        batch = collate(examples[start : start + 256])
+        best = model(batch.ids, valid=batch.valid).logits[:, :-1].argmax(-1)  # (B, T - 1)
+        found += ((best == batch.ids[:, 1:]) | ~batch.mask[:, 1:]).all(1).tolist()
+    model.train()
+    return sum(found) / len(found)
+
+
+# -- one seed ------------------------------------------------------------------------------------------
+
+
+def epochs_of(texts: Callable[[], Sequence[str]], asked: list[Example], tokenizer: Tokenizer,
+              rng: np.random.Generator) -> Iterator[list[Example]]:  # fmt: skip
+    """Epoch after epoch: what `texts` gives now, with the questions among it, in random order."""
+    while True:
+        examples = [text_example(tokenizer, text) for text in texts()] + asked
+        yield [examples[i] for i in rng.permutation(len(examples))]
+
+
+def checkpoint(tokenizer: Tokenizer, known: Sequence[Person], tokens: int, rng: np.random.Generator) -> KimiMini:
+    """The nano after reading about `known` people, every page in new words each time, and all questions about them."""
+    model = KimiMini(KimiConfig.preset("nano", vocab_size=tokenizer.vocab_size))
+
+    def texts() -> list[str]:
+        order = [known[i] for i in rng.permutation(len(known))]
+        return [rephrase.rewrite(page, rng)[0] for page in pages(order)]
+
+    epochs = epochs_of(texts, questions(tokenizer, known), tokenizer, rng)
+    learn(model, steps_of(epochs, tokens, STEP_TOKENS["base"]), 1.0)
+    return model
+
+
+def wordings(arm: str, raw: list[str], rng: np.random.Generator, count: Counter) -> Callable[[], list[str]]:
+    """What an arm reads in each epoch. `count` keeps how many chunks were kept and how many refused."""
+
+    def again() -> list[str]:
+        done = [rephrase.rewrite(page, rng, slipping(SLIP)) for page in raw]
+        count["kept"] += sum(len(rephrase.chunks(page)) for page in raw)
+        count["refused"] += sum(refused for _, refused in done)
+        return [text for text, _ in done]
+
+    once = again() if arm == "one" else raw
+    return again if arm == "ten" else lambda: once
+
+
+def run_seed(log: Log, seed: int, scale: float) -> None:
+    """One checkpoint, then all arms from it; a row of the log each."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    tokenizer = vocabulary()
+    known = rephrase.people(max(30, int(KNOWN * scale)), rng)
+    new = rephrase.people(max(12, int(NEW * scale)), rng, frozenset(person.name for person in known))
+    asked, held = new[::2], new[1::2]
+    start = checkpoint(tokenizer, known, int(BASE_TOKENS * scale), rng)
+    raw, trained = pages(new), questions(tokenizer, asked)
+    total = EPOCHS * sum(len(example.ids) for example in [*(text_example(tokenizer, t) for t in raw), *trained])
+    for arm in ("before", *ARMS):
+        model, count = copy.deepcopy(start), Counter()
+        if arm != "before":
+            own = np.random.default_rng([seed, 1])
+            epochs = epochs_of(wordings(arm, raw, own, count), trained, tokenizer, own)
+            steps = steps_of(epochs, total, STEP_TOKENS["arm"])
+            count["tokens"] = sum(len(example.ids) for step in steps for example in step)
+            count["seconds"] = round(learn(model, steps, ARM_RATE))
+        by_attribute = {key: right(model, [question(tokenizer, p, key) for p in held]) for key in rephrase.QUESTIONS}
+        by_heart = [recital(tokenizer, person, key) for person in held for key in rephrase.QUESTIONS]
+        found = {"never_asked": float(np.mean(list(by_attribute.values()))), "asked": right(model, trained),
+                 "recited": right(model, by_heart)}  # fmt: skip
+        log.row(seed=seed, arm=arm, **found, by_attribute=by_attribute, **count)
+        print(f"seed {seed}, {arm:>6}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
+
+
+def catch_rates(log: Log, seed: int, count: int) -> None:
+    """Errors of every kind planted in `count` rewritten pages: how many the check sees, and the cheap one beside it."""
+    rng = np.random.default_rng(seed)
+    texts = pages(rephrase.people(GROUP * count, rng))
+    versions = [(text, rephrase.rewrite(text, rng, check=False)[0]) for text in texts]
+    for kind in ("none", *rephrase.ERRORS):
+        planted = [(text, new if kind == "none" else rephrase.plant(new, kind, rng)) for text, new in versions]
+        planted = [(text, new) for text, new in planted if new is not None]
+        log.row(seed=seed, error=kind, planted=len(planted),
+                refused=sum(bool(rephrase.problems(text, new)) for text, new in planted),
+                refused_by_words=sum(not rephrase.same_words(text, new) for text, new in planted))  # fmt: skip
+
+
+# -- the log -------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """All seeds; write data/results/rephrasing.json and its figure."""
+    args = arguments(__doc__.splitlines()[0])
+    log = Log("rephrasing", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rephrasing",
+              report=REPORT)  # fmt: skip
+    for seed in args.seeds:
+        catch_rates(log, seed, max(30, int(400 * args.scale)))
+        run_seed(log, seed, args.scale)
+    report(log)
+    inference.finish(log, rephrasing=draw)
+
+
+def scores(rows: Sequence[dict], arm: str, key: str = "never_asked") -> list[float]:
+    """One number a seed."""
+    return [row[key] for row in rows if row.get("arm") == arm]
+
+
+def caught(rows: Sequence[dict], kind: str, key: str = "refused") -> tuple[int, int]:
+    """(refused, planted) of a kind of error over all seeds."""
+    found = [row for row in rows if row.get("error") == kind]
+    return sum(row[key] for row in found), sum(row["planted"] for row in found)
+
+
+def report(log: Log) -> None:
+    """The claims."""
+    common = {"notebook": "04_pretraining.ipynb", "figure": "figures/rephrasing.png"}
+    ten, one, raw = (scores(log.rows, arm) for arm in ("ten", "one", "raw"))
+    log.claim("rephrasing/ten_over_raw", source="K2 report 2.2, table 1 (28.94 against 23.76)", floor=0.10, **common,
+              claim="facts read in ten wordings answer more questions than facts read ten times in one, equal tokens",
+              **inference.across([a - b for a, b in zip(ten, raw)]))  # fmt: skip
+    log.claim("rephrasing/ten_over_one", source="K2 report 2.2, table 1 (28.94 against 27.39)", floor=0.0, **common,
+              claim="ten rephrasings read once beat one rephrasing read ten times",
+              **inference.across([a - b for a, b in zip(ten, one)]))  # fmt: skip
+    log.claim("rephrasing/one_over_raw", source="K2 report 2.2, table 1 (27.39 against 23.76)", floor=0.0, **common,
+              claim="one rephrasing read ten times beats the raw text read ten times",
+              **inference.across([a - b for a, b in zip(one, raw)]))  # fmt: skip
+    check = {**common, "source": "K2 report 2.2 (fidelity check)"}
+    worst = min(rephrase.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
+    log.claim("rephrasing/check_catches", claim=f"rewrites with a planted error refused (worst kind: {worst})",
+              floor=0.99, **check, **inference.rate(*caught(log.rows, worst)))  # fmt: skip
+    log.claim("rephrasing/check_refuses", claim="faithful rewrites refused", floor=0.01, at_most=True,
+              **check, **inference.rate(*caught(log.rows, "none")))  # fmt: skip
+
+
+@viz.styled
+def draw(log: dict) -> Figure:
+    """Left: questions never asked, ours beside the report's. Right: what the checks catch."""
+    rows = log["rows"]
+    fig, axes = viz.figure(13, 5.2, 1, 3, width_ratios=(3, 2.2, 3))
+    ours, theirs, check = axes[0]
+    for place, (arm, colour) in enumerate(zip(("before", *ARMS), (viz.GREY, viz.ORANGE, viz.SKY, viz.BLUE))):
+        values = [100 * value for value in scores(rows, arm)]
+        ours.bar(place, np.mean(values), color=colour, width=0.7)
+        ours.plot([place] * len(values), values, "o", color=viz.BLACK, markersize=5)
+        ours.annotate(f"{np.mean(values):.0f}", (place, max(values)), (0, 6), textcoords="offset points", ha="center")
+        if arm != "before":
+            theirs.bar(place, REPORT[arm], color=colour, width=0.7)
+            theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center")
+    labels = ["before", "raw\nx 10", "1 new\nx 10", "10 new\nx 1"]
+    ours.set_xticks(range(4), labels)
+    theirs.set_xticks(range(1, 4), labels[1:])
+    ours.set(ylabel="right answers (%)", title="Ours: facts read, never asked", ylim=(0, 105))
+    theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(0.4, 3.6), ylim=(0, 36))
+    kinds = list(rephrase.ERRORS)
+    for shift, key, colour, name in ((-0.2, "refused", viz.GREEN, "facts compared"),
+                                     (0.2, "refused_by_words", viz.GREY, "only words compared")):  # fmt: skip
+        shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]
+        check.barh(np.arange(len(kinds)) + shift, shares, height=0.38, color=colour, label=name)
+    check.set_yticks(range(len(kinds)), kinds)
+    check.invert_yaxis()
+    check.set(xlabel="planted errors caught (%)", xlim=(0, 102), title="Fidelity check")
+    fig.legend(loc="outside lower right", ncols=2)
+    for ax in (ours, theirs):
+        ax.set_xlabel("wordings x epochs")
+        ax.grid(axis="x", visible=False)
+    check.grid(axis="y", visible=False)
+    return fig
+
+
+if __name__ == "__main__":
+    main()
