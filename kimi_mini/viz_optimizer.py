@@ -96,7 +96,7 @@ def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[float]], tau
     ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
     ax.set(yscale="log", ylim=(1e-6, 1), xlim=(-limit, limit), xlabel="attention logit",
            ylabel="share of all pairs", title=title)  # fmt: skip
-    ax.legend(loc="upper left")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 
 
