@@ -36,10 +36,10 @@ from kimi_mini.train import Example, collate, micro_batches, train
 REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
 ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}
 EPOCHS, GROUP = 10, 3  # people on a page
-KNOWN, NEW = 600, 240  # people of the checkpoint, people of the arms
-BASE_TOKENS = 1_000_000
-STEP_TOKENS = {"base": 2048, "arm": 1024}
-ARM_RATE = 0.5  # of the recipe's learning rates
+KNOWN, NEW = 500, 120  # people of the checkpoint, people of the arms
+BASE_TOKENS = 600_000
+STEP_TOKENS = {"base": 2048, "arm": 512}
+ARM_RATE = 1.0  # of the recipe's learning rates
 SLIP = 0.1  # of the chunks that the rewriter gets wrong
 
 
