@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "kimi_mini").rglob("*.py"))
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-SHOWS_FIGURES = {"viz", "viz_model", "viz_optimizer", "viz_training", "viz_attention", "viz_agent", "viz_routing", "widgets", "trace_view"}
+SHOWS_FIGURES = {"viz", "viz_model", "viz_optimizer", "viz_training", "viz_attention", "viz_agent", "viz_routing", "viz_thinking", "widgets", "trace_view"}
 MAY_SHOW_FIGURES = SHOWS_FIGURES | {"pipeline", "stages", "publishing", "chat_cli", "experiments", "exercises"}
 
 
