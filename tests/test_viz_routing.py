@@ -1,8 +1,10 @@
 """Figures of routing show the numbers that they were given; an explorer that breaks is a failed cell."""
 
 import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -100,6 +102,7 @@ def test_an_explorer_whose_callback_raises_is_a_failed_cell(tmp_path):
     nbformat.write(notebook, tmp_path / "broken.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-rA",
                str(tmp_path / "broken.ipynb")]  # fmt: skip
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    found = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    told = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 1 and "2 failed, 2 passed" in told.stdout, told.stdout[-2000:]
     assert told.stdout.count("IndexError") >= 2

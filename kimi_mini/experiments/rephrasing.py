@@ -222,7 +222,7 @@ def main() -> None:
     log = Log("rephrasing", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rephrasing",
               report=REPORT)  # fmt: skip
     for seed in args.seeds:
-        catch_rates(log, seed, max(30, int(400 * args.scale)))
+        catch_rates(log, seed, max(30, int(330 * args.scale)))
         run_seed(log, seed, args.scale)
     report(log)
     inference.finish(log, rephrasing=draw)
