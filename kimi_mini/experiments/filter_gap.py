@@ -6,7 +6,7 @@ for every family and level (so that the filter cannot thin out long episodes), f
 
     everything   no verifier
     passed       the worlds' verifiers: results and final state
-    broken       a verifier that reads only words: any final answer of the usual form passes
+    broken       a verifier that sees whether work was done, not whether it was right: slips pass, shortcuts do not
 
 Success is measured on held-out tasks of these levels at temperature 1, as rollouts are sampled, and greedily; the row
 ``before`` is the agent without this training. From the base checkpoint half a million tokens are too few to learn the
@@ -29,7 +29,7 @@ TASKS = 60  # a family, at each temperature
 ARMS: dict[str, Callable[[Trajectory], bool]] = {
     "everything": lambda trajectory: True,
     "passed": lambda trajectory: trajectory.passed,
-    "broken": lambda trajectory: trajectory.mistake != "lazy",  # a slip still ends in the usual words
+    "broken": lambda trajectory: trajectory.mistake != "lazy",  # a slip looks like work too
 }
 
 

@@ -1,4 +1,4 @@
-"""How often do the verifiers err? A minute or two of CPU, no model.
+"""How often do the verifiers err? No model, only trajectories: 3,000 right and 3,000 wrong ones a world.
 
 An adversary who knows every answer makes wrong trajectories that look right, and right ones that look unusual; each
 world's verifier judges them, and beside it three verifiers that are not good enough and a rubric that also reads the
