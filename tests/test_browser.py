@@ -118,12 +118,22 @@ class Page:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def run_all(self):
-        """Run > Run All Cells, until every cell has its number or one has failed: what the failed ones said."""
+        """Run > Run All Cells, until every cell has its number or one has failed: what the failed ones said.
+
+        A page that is still settling may swallow the click; where nothing has run after a while, it is made again.
+        """
+        self.click_run_all()
+        try:
+            wait("the first cell", 60, lambda: self.errors() or any(self.numbers()))
+        except AssertionError:
+            self.click_run_all()
+        wait("the last cell", self.run_limit, lambda: self.errors() or None not in self.numbers())
+        return self.errors()
+
+    def click_run_all(self):
         for kind, text in (("MenuBar", "Run"), ("Menu", "Run All Cells")):
             entry = f"//div[contains(@class, 'lm-{kind}-itemLabel') and text()='{text}']"
             wait(text, 30, lambda entry=entry: self.browser.find_elements(By.XPATH, entry))[0].click()
-        wait("the last cell", self.run_limit, lambda: self.errors() or None not in self.numbers())
-        return self.errors()
 
     def numbers(self):
         """The number that each cell got when it had run, else None."""
