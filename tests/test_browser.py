@@ -112,7 +112,13 @@ class Page:
         browser.set_page_load_timeout(120)
         browser.get(address)
         wait("the notebook", 120, lambda: self.find(".jp-Notebook .jp-Cell"))
-        wait("a kernel", 120, lambda: self.find(".jp-Notebook-ExecutionIndicator[data-status=idle]"))
+        wait("a kernel", 120, lambda: self.accept_dialogs() or self.find(".jp-Notebook-ExecutionIndicator[data-status=idle]"))
+
+    def accept_dialogs(self):
+        """A lab that is still starting asks for a kernel: ours is the one that it proposes."""
+        for button in self.find(".jp-Dialog .jp-Dialog-button.jp-mod-accept"):
+            self.browser.execute_script("arguments[0].click()", button)
+            wait("the dialog to go", 30, lambda: not self.find(".jp-Dialog"))
 
     def find(self, selector):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
@@ -124,8 +130,9 @@ class Page:
         """
         self.click_run_all()
         try:
-            wait("the first cell", 60, lambda: self.errors() or any(self.numbers()))
+            wait("the first cell", 20, lambda: self.errors() or any(self.numbers()))
         except AssertionError:
+            self.accept_dialogs()
             self.click_run_all()
         wait("the last cell", self.run_limit, lambda: self.errors() or None not in self.numbers())
         return self.errors()
