@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -284,6 +285,35 @@ def test_a_time_out_while_the_namespaces_are_made_leaves_nothing_behind():
         bubblewrap._run("while True: pass", 0.0005 * (step + 1), mark)
     time.sleep(0.2)
     assert running_with(str(mark)) == []
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(("option", "in_one_group"), [([], True), (["--new-session"], False)])
+def test_what_bwrap_starts_can_be_found_by_its_group(monkeypatch, option, in_one_group):
+    """A child in a session of its own is missed by the kill of the group, until it has asked to die with bwrap."""
+    mark = 98765 + os.getpid()
+    command = bubblewrap._command
+    monkeypatch.setattr(bubblewrap, "_command", lambda *a: ["bwrap", *option, *command(*a)[1:]])
+    running = threading.Thread(target=bubblewrap._run, args=("while True: pass", 3.0, mark))
+    running.start()
+    groups = {}
+    while running.is_alive() and len(groups) < 3:  # bwrap, its child, and the program
+        groups = groups_with(str(mark))
+    running.join()
+    assert len(groups) >= 3
+    assert (len(set(groups.values())) == 1) == in_one_group
+
+
+def groups_with(mark: str) -> dict[int, int]:
+    """Process -> process group, of all that carry this word and of which the program has begun."""
+    found, begun = {}, False
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            if mark in words:
+                found[int(path.name)] = os.getpgid(int(path.name))
+                begun |= words[0] != "bwrap"
+    return found if begun else {}
 
 
 # ------------------------------------------------------------------------------------------------ processes
