@@ -11,7 +11,6 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +22,9 @@ from .errors import KimiError
 from .model import KimiMini
 from .moe import MLP, MoE
 from .muonclip import MuonClip, split_parameters
-from .results import RESULTS, Log
+from .results import Log
 from .stopwatch import Action, Bench, Row
+from .train import keep_freed_memory
 
 NANO = KimiConfig.preset("nano")
 MID = KimiConfig.preset(
@@ -259,6 +259,7 @@ def run(threads: Sequence[int] = (1, 2), rounds: int = 7, scale: float = 1.0, cl
     (quartiles), rounds, floor, holds. The number of threads is put back afterwards.
     """
     before, results = torch.get_num_threads(), []
+    keep_freed_memory()  # as in training; without it page faults take half of the time of one MoE layer
     print(f"{'ours / compared with':<46}       {'ours':>12} {'reference':>12}  ratio [quartiles]")
     try:
         for count in threads:
@@ -272,9 +273,8 @@ def run(threads: Sequence[int] = (1, 2), rounds: int = 7, scale: float = 1.0, cl
     return results
 
 
-def log_of(rows: Sequence[Row], folder: Path = RESULTS) -> Log:
-    """The rows as a log, each floor a claim: the ratio, with its quartiles over rounds, at one and two threads."""
-    log = Log("bench", folder=folder)
+def log_of(rows: Sequence[Row], log: Log) -> Log:
+    """The rows in `log`, each floor a claim: the ratio, with its quartiles over rounds, at one and two threads."""
     for row in rows:
         log.row(**row)
         if row["floor"] is not None:
@@ -287,10 +287,11 @@ def log_of(rows: Sequence[Row], folder: Path = RESULTS) -> Log:
 
 def main(args: argparse.Namespace) -> int:
     """`python -m kimi_mini bench`: the table, and data/results/bench.json. With --threads N only those rows, no log."""
+    log = Log("bench")
     results = run((args.threads,) if args.threads else (1, 2))
     missed = [row for row in results if row["holds"] is False]
     print(f"{len(missed)} of {sum(row['holds'] is not None for row in results)} floors missed")
     if not args.threads:
-        log_of(results).save()
+        log_of(results, log).save()
         print("data/results/bench.json is written")
     return 0

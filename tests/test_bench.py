@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiMini, attention, bench
+from kimi_mini.results import Log
 
 
 def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch):
@@ -13,7 +14,7 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     threads = torch.get_num_threads()
     kernel = attention.causal_attention
     rows = bench.run(threads=(1,), rounds=1, scale=0.01)
-    saved = json.loads(bench.log_of(rows, tmp_path).save().read_text())
+    saved = json.loads(bench.log_of(rows, Log("bench", folder=tmp_path)).save().read_text())
     assert torch.get_num_threads() == threads and attention.causal_attention is kernel
     assert len(rows) == 27 and len({row["name"] for row in rows}) == 27
     assert all(row["ratio"] > 0 and row["threads"] == 1 for row in rows)

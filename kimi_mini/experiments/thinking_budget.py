@@ -93,10 +93,12 @@ def report(log: Log) -> None:
               **inference.rate(*accuracy("reflex", DEEP)))  # fmt: skip
     log.claim("thinking/budget_kept", claim="tokens by which any thought exceeded its budget", value=over, floor=0,
               source="K2 Thinking model card (budgets)", at_most=True, **common)  # fmt: skip
-    log.claim("thinking/answers_when_cut", claim="a thought closed by the hard stop is still followed by an answer",
-              source="this project", floor=0.97, **common,
+    log.claim("thinking/answers_when_cut", source="this project", floor=0.97, **common,
+              claim="a thought closed by the hard stop is followed by an answer, when only digits may follow",
               **inference.rate(*answers_behind_the_stop(limited)))  # fmt: skip
-    log.more["free_stop"] = inference.rate(*answers_behind_the_stop(free))
+    log.claim("thinking/answers_unasked", source="this project", floor=0.97, **common,
+              claim="the same when anything may follow: the model is left to answer of its own accord",
+              **inference.rate(*answers_behind_the_stop(free)))  # fmt: skip
     log.claim("thinking/budget_gain", claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
               source="article (test-time compute)", floor=0.15, **common,
               **inference.across([gain(seed) for seed in log.seeds]))  # fmt: skip
