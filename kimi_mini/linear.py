@@ -1,7 +1,7 @@
 """Matrix products on the CPU, through oneDNN where that is faster.
 
-PyTorch sends fp32 products on a CPU to MKL, which runs at half speed or less on processors that are not Intel's: on an
-AMD EPYC with AVX-512, 80 GFLOP/s a core against 200 by oneDNN, which PyTorch carries as well. Both compute in fp32.
+PyTorch sends fp32 products on a CPU to MKL, which is slow on processors that are not Intel's; oneDNN, which PyTorch
+carries as well, is not (`python -m kimi_mini bench` has rows with and without it). Both compute in fp32.
 oneDNN compiles a kernel for each new shape (about a millisecond), so row counts are cut to a few sizes: `grain`.
 On a GPU, in other dtypes, on other processors and for few rows, everything here is `torch.nn.functional.linear`.
 """

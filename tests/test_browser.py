@@ -126,7 +126,7 @@ class Page:
     def run_all(self):
         """Run > Run All Cells, until every cell has its number or one has failed: what the failed ones said.
 
-        A page that is still settling may swallow the click; where nothing has run after a while, it is made again.
+        A dialog that asks for a kernel may come up late and hold the cells back: it is answered, and the click made again.
         """
         self.click_run_all()
         try:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from answers import failing, unsolved
 
 from kimi_mini import exercises_attention as ex
 
@@ -51,14 +52,6 @@ RIGHT = [(ex.check_absorb, absorb), (ex.check_turn, turn), (ex.check_break_even,
 @pytest.mark.parametrize(("check", "right"), RIGHT, ids=lambda f: f.__name__)
 def test_the_solution_passes(check, right):
     assert check(right), check(right).text
-
-
-def unsolved(*arguments):
-    ...
-
-
-def failing(*arguments):
-    raise KeyError("x")
 
 
 @pytest.mark.parametrize(("check", "right"), RIGHT, ids=lambda f: f.__name__)

@@ -2,16 +2,9 @@
 
 import pytest
 import torch
+from answers import failing, unsolved
 
 from kimi_mini import exercises_optimizer as ex
-
-
-def unsolved(*arguments):
-    ...
-
-
-def failing(*arguments):
-    raise KeyError("x")
 
 
 def scale(shape):
