@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini, viz_optimizer
-from kimi_mini.experiments import logit_growth, logit_runs
+from kimi_mini.experiments import clip_overshoot, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Setting, spikes, summary, thin, train_one
 from kimi_mini.logits import attention_logits, head_maxima
+from kimi_mini.results import Log
 
 SMALL = dict(vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
              first_k_dense_replace=2, kv_lora_rank=24, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)  # fmt: skip
@@ -212,3 +213,49 @@ def test_summary_reads_its_columns(small):
     assert (found["peak"], found["last"], found["passed_100"], found["last_clip_step"]) == (120, 40, 2, 2)
     assert found["after_clip"] == {"n": 1, "worst": 4.0, "within": 0.0}
     assert found["same_tokens"] == {"n": 2, "worst": 1.1, "within": 0.5}
+
+
+# ---- one step after a clip -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hot(small, monkeypatch):
+    """The hot run of the tiny size: tau so low that every head is clipped at every step."""
+    monkeypatch.setattr(clip_overshoot, "TAU", 0.05)
+    monkeypatch.setattr(clip_overshoot, "HOT", 0.1)
+    return clip_overshoot.hot_run(0, 20)
+
+
+def test_arms_go_on_from_one_state_and_leave_it_as_it_was(hot):
+    before = [value.clone() for value in hot[0].values()]
+    rows = [clip_overshoot.go_on(hot, 0, rate, 4, 8) for rate in (1.0, 0.01, 1.0)]
+    assert all(torch.equal(a, b) for a, b in zip(before, hot[0].values()))
+    assert rows[0] | {"seconds": 0} == rows[2] | {"seconds": 0} and rows[0] != rows[1]
+    assert rows[0]["clips"] > 8 and rows[0]["same_tokens"] > 0
+
+
+def test_a_gentle_rate_overshoots_less_on_the_same_text(hot):
+    worst = [clip_overshoot.go_on(hot, 0, rate, 4, 16)["same_tokens"] for rate in (1.0, 0.01)]
+    assert worst[1] < worst[0]
+    assert worst[1] < 1.05  # the clip itself is exact: what a tiny update leaves is tau
+
+
+def overshoots(at_small, at_large):
+    rows = [{"seed": seed, "rate": rate, "tokens": 256 * windows, "worst": 1.3, "clips": 9, "within": 0.9}
+            for seed in range(3) for rate in clip_overshoot.RATES for windows in clip_overshoot.WINDOWS]  # fmt: skip
+    for row in rows:
+        if row["rate"] == clip_overshoot.RATES[-1]:
+            row["worst"] = (at_small if row["tokens"] == 1024 else at_large)[row["seed"]]
+    return rows
+
+
+@pytest.mark.parametrize(("large", "holds"), [
+    ((1.02, 1.03, 1.01), True), ((1.02, 1.06, 1.01), False), ((1.02, 0.0, 1.01), False),
+])  # fmt: skip
+def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, holds):
+    log = Log("clip_overshoot", seeds=[0, 1, 2], folder=tmp_path, tau=30, hot_rate=0.03, bound=1.05)
+    log.rows = overshoots((1.2, 1.15, 1.18), large)
+    clip_overshoot.report(log)
+    claims = {claim["name"]: claim["holds"] for claim in log.claims}
+    assert claims["overshoot/held"] is holds and claims["overshoot/hot"] is False and claims["overshoot/rate"] is True
+    assert clip_overshoot.draw(log.as_dict()).axes[0].lines

@@ -24,7 +24,7 @@ from kimi_mini.results import RESULTS, Log, over_seeds
 
 STEPS, TRIAL_STEPS, TRIAL_SEED = {"dense": 300, "moe": 200}, 200, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
-GRID = {"adamw": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "muon": (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)}
+GRID = {"adamw": (5e-4, 1e-3, 2e-3, 2.8e-3, 4e-3, 8e-3), "muon": (6.25e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)}
 DECAYS = (0.0, 0.1)
 HOT = {"adamw": 1.2e-2, "muon": 3e-2}  # far above the best of the grid, and no decay
 NOTEBOOK = "03_muonclip.ipynb"
