@@ -169,8 +169,8 @@ def test_one_seed_that_fails_is_seen():
     assert report()["logits/held"]["value"] == 0
     assert report(**{"hot MuonClip 30": dict(worst=1.2, clips=3)})["logits/held"]["value"] == 1.2
     assert report(**{"hot AdamW + QK-Clip 30": dict(worst=9.0, clips=3)})["logits/held"]["value"] == 0  # not MuonClip
-    assert report()["logits/muon_passes_100"]["value"] == 200
-    assert report(**{"hot Muon": dict(peak=90.0)})["logits/muon_passes_100"]["value"] == 90
+    assert report()["logits/muon_passes_100_dense"]["value"] == 200
+    assert report(**{"hot Muon": dict(peak=90.0)})["logits/muon_passes_100_dense"]["value"] == 90
     assert report()["logits/no_harm_dense"]["value"] == 0
     harmed = report(**{"MuonClip 100": dict(validation=2.5)})["logits/no_harm_dense"]
     assert harmed["value"] > harmed["floor"]
@@ -241,11 +241,12 @@ def test_a_gentle_rate_overshoots_less_on_the_same_text(hot):
 
 
 def overshoots(at_small, at_large):
-    rows = [{"seed": seed, "rate": rate, "tokens": 256 * windows, "worst": 1.3, "clips": 9, "within": 0.9}
-            for seed in range(3) for rate in clip_overshoot.RATES for windows in clip_overshoot.WINDOWS]  # fmt: skip
+    rows = [{"seed": seed, "rate": rate, "tokens": 256 * windows, "worst": 1.3, "clips": 9, "within": 0.9,
+             "same_tokens": 1.01}
+            for seed in range(3) for rate in clip_overshoot.RATES for windows in clip_overshoot.STEPS]  # fmt: skip
     for row in rows:
         if row["rate"] == clip_overshoot.RATES[-1]:
-            row["worst"] = (at_small if row["tokens"] == 1024 else at_large)[row["seed"]]
+            row["worst"] = (at_large if row["tokens"] == 256 * clip_overshoot.LARGEST else at_small)[row["seed"]]
     return rows
 
 
@@ -257,5 +258,5 @@ def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, hold
     log.rows = overshoots((1.2, 1.15, 1.18), large)
     clip_overshoot.report(log)
     claims = {claim["name"]: claim["holds"] for claim in log.claims}
-    assert claims["overshoot/held"] is holds and claims["overshoot/hot"] is False and claims["overshoot/rate"] is True
+    assert claims["overshoot/same_text"] and claims["overshoot/held"] is holds and claims["overshoot/hot"] is False and claims["overshoot/rate"] is True
     assert clip_overshoot.draw(log.as_dict()).axes[0].lines
