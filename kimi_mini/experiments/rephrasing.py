@@ -9,8 +9,7 @@ questions about them. It goes on with pages about new people, in three arms with
 
 In every arm the same questions about one half of the new people are trained beside the text. Measured are questions
 about the other half: their facts stood in the text, nobody ever asked. The rewriter errs on purpose in a tenth of its
-chunks; the fidelity check decides what is kept. The size of a step (512 tokens in the arms) was chosen in a trial of
-one of the seeds that are measured here. A gain over zero holds when its interval is above zero.
+chunks; the fidelity check decides what is kept. The arms' steps of 512 tokens were chosen in a trial of one of the seeds.
 """
 
 from __future__ import annotations
@@ -243,17 +242,17 @@ def caught(rows: Sequence[dict], kind: str, key: str = "refused") -> tuple[int, 
 def report(log: Log) -> None:
     """The claims."""
     common = {"notebook": "04_pretraining.ipynb", "figure": "figures/rephrasing.png"}
-    ten, one, raw = (scores(log.rows, arm) for arm in ("ten", "one", "raw"))
-    log.claim("rephrasing/ten_over_raw", source="K2 report 2.2, table 1 (28.94 against 23.76)", floor=0.10, **common,
-              claim="facts read in ten wordings answer more questions than facts read ten times in one, equal tokens",
-              **inference.across([a - b for a, b in zip(ten, raw)]))  # fmt: skip
-    small = (("ten_over_one", "ten rephrasings read once beat one rephrasing read ten times", ten, one),
-             ("one_over_raw", "one rephrasing read ten times beats the raw text read ten times", one, raw))  # fmt: skip
-    for name, claim, better, worse in small:
-        first, second = (REPORT[arm] for arm in name.split("_over_"))
-        gain = inference.across([a - b for a, b in zip(better, worse)])
-        log.claim(f"rephrasing/{name}", claim=claim, source=f"K2 report 2.2, table 1 ({first} against {second})",
-                  floor=0.0, holds=gain["low"] > 0, **common, **gain)  # fmt: skip
+    answered = {arm: scores(log.rows, arm) for arm in ARMS}
+    gains = {
+        ("ten", "raw", 0.10): "facts read in ten wordings answer more questions than read ten times in one, equal tokens",
+        ("ten", "one", 0.0): "ten rephrasings read once beat one rephrasing read ten times",
+        ("one", "raw", 0.0): "one rephrasing read ten times beats the raw text read ten times",
+    }
+    for (better, worse, floor), claim in gains.items():
+        gain = inference.across([a - b for a, b in zip(answered[better], answered[worse])])
+        log.claim(f"rephrasing/{better}_over_{worse}", claim=claim, floor=floor, **common, **gain,
+                  source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
+                  holds=gain["value"] >= floor and gain["low"] > 0)  # fmt: skip
     check = {**common, "source": "K2 report 2.2 (fidelity check)"}
     worst = min(rephrase.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
     log.claim("rephrasing/check_catches", claim=f"rewrites with a planted error refused (worst kind: {worst})",
