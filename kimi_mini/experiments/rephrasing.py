@@ -9,7 +9,7 @@ questions about them. It goes on with pages about new people, in three arms with
 
 In every arm the same questions about one half of the new people are trained beside the text. Measured are questions
 about the other half: their facts stood in the text, nobody ever asked. The rewriter errs on purpose in a tenth of its
-chunks; the fidelity check decides what is kept. The arms' steps of 512 tokens were chosen in a trial of one of the seeds.
+chunks; the fidelity check decides what is kept. The step of 512 tokens was chosen in a trial of one of the seeds.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def report(log: Log) -> None:
     common = {"notebook": "04_pretraining.ipynb", "figure": "figures/rephrasing.png"}
     answered = {arm: scores(log.rows, arm) for arm in ARMS}
     gains = {
-        ("ten", "raw", 0.10): "facts read in ten wordings answer more questions than read ten times in one, equal tokens",
+        ("ten", "raw", 0.10): "facts read in ten wordings answer more questions than ten times in one, equal tokens",
         ("ten", "one", 0.0): "ten rephrasings read once beat one rephrasing read ten times",
         ("one", "raw", 0.0): "one rephrasing read ten times beats the raw text read ten times",
     }
