@@ -1,46 +1,27 @@
 """Command line: python -m kimi_mini run | chat | eval | bench | ledger.
 
-Each command imports its own modules, so that --help answers at once. Whatever the user can put right ends in
-one line on standard error: exit status 2; 130 after Ctrl-C. KIMI_MINI_DEBUG=1 shows the traceback instead.
+Each command imports its own modules, so that --help answers at once.
 """
 
 import argparse
-import errno
-import os
 import sys
 
-from kimi_mini.errors import KimiError, explain_os_error
+from kimi_mini.command import above_zero, in_one_line, natural, positive
+from kimi_mini.errors import KimiError
 
 CHECKPOINT = "data/checkpoints/final"
-USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = build_parser().parse_args(words)
-    try:
+
+    def command() -> int | None:
         if args.threads:
             _set_threads(args.threads)
-        return args.function(args) or 0
-    except KeyboardInterrupt:
-        return _stop("stopped; what was saved is safe: run the same command to go on", 130)
-    except BrokenPipeError:  # the reader of our output has left, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KimiError as error:
-        return _stop(str(error), 2)
-    except OSError as error:
-        if error.errno not in USER_ERRNOS:
-            raise
-        return _stop(explain_os_error(error), 2)
+        return args.function(args)
 
-
-def _stop(line: str, status: int) -> int:
-    """Say one line and give back the exit status; with KIMI_MINI_DEBUG=1 let the exception through."""
-    if os.environ.get("KIMI_MINI_DEBUG") == "1":
-        raise  # the exception that the calling except clause holds
-    print(f"kimi_mini: {line}", file=sys.stderr)
-    return status
+    return in_one_line(command)
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -95,8 +76,8 @@ def _set_threads(threads: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options; needs nothing but the standard library."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=_positive, default=None, help="processor threads (default: torch's own)")
-    common.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default 0)")
+    common.add_argument("--threads", type=positive, default=None, help="processor threads (default: torch's own)")
+    common.add_argument("--seed", type=natural, default=0, help="seed of everything that is drawn (default 0)")
     shipped = argparse.ArgumentParser(add_help=False)
     shipped.add_argument("--checkpoint", default=CHECKPOINT, help=f"checkpoint folder (default {CHECKPOINT})")
 
@@ -107,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", default="nano", help="size of the model (default nano)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
     train.add_argument("--folder", default="data/run", help="where the run is kept (default data/run)")
-    train.add_argument("--scale", type=float, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute")
+    train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute")
     train.set_defaults(function=run)
 
     talk = commands.add_parser("chat", parents=[common, shipped], help="talk to the agent, with its tools")
@@ -115,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     talk.set_defaults(function=chat)
 
     test = commands.add_parser("eval", parents=[common, shipped], help="measure the scoreboard again")
-    test.add_argument("--tasks", type=_positive, default=200, help="held-out tasks per row (default 200)")
+    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
     test.set_defaults(function=evaluate)
 
     speed = commands.add_parser("bench", parents=[common], help="measure the speed against transformers")
@@ -125,13 +106,6 @@ def build_parser() -> argparse.ArgumentParser:
     book.add_argument("--check", action="store_true", help="only say whether README is up to date")
     book.set_defaults(function=ledger)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 if __name__ == "__main__":

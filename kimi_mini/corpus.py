@@ -141,11 +141,13 @@ def as_dataset(documents: Iterable[Document]):
 
 
 def load_hub(
-    name: str, split: str = "train", text_column: str = "text", max_documents: int | None = None, **options
+    name: str, split: str = "train", text_column: str = "text", max_documents: int | None = None,
+    max_characters: int | None = None, **options
 ) -> list[Document]:
     """Documents of a data set on the Hugging Face hub, streamed: only what is taken is downloaded.
 
     Args:
+        max_characters: take no further document once so much text is there
         options: go to `datasets.load_dataset`, such as a configuration's name=... or data_files=...
 
     Raises:
@@ -166,7 +168,13 @@ def load_hub(
     if first is not None and text_column not in first:
         raise HubError(f"{name!r} has no column {text_column!r}, only {', '.join(first)}")
     rows = itertools.islice(itertools.chain([first] if first else [], rows), max_documents)
-    return [Document(f"{name}/{split}/{index}", row[text_column]) for index, row in enumerate(rows)]
+    documents, characters = [], 0
+    for index, row in enumerate(rows):
+        documents.append(Document(f"{name}/{split}/{index}", row[text_column]))
+        characters += len(row[text_column])
+        if max_characters is not None and characters >= max_characters:
+            break
+    return documents
 
 
 def _answers(address: str, timeout: float = 5.0) -> bool:

@@ -40,14 +40,18 @@ def world_size() -> int:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Context: together with the ranks that torchrun started (NCCL on GPUs, gloo on CPUs); alone without torchrun."""
+def joined(device: str = "auto") -> Iterator[None]:
+    """Context: together with the ranks that torchrun started; alone without torchrun.
+
+    device   as for Placement.choose: "cpu" joins by gloo; everything else by NCCL, a GPU each, where there are GPUs
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    if torch.cuda.is_available():
+    on_gpus = device != "cpu" and torch.cuda.is_available()
+    if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
         yield
     finally:

@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kimi_mini.errors import KimiError
-from kimi_mini.results import read_json, write_json
+from kimi_mini.results import check_plan, read_json, write_json
 
 STAGES = ("drill", "pretrain", "synthesise", "filter", "finetune", "reinforce", "evaluate", "publish")
 DEFAULT_FOLDER = Path("data/run")
@@ -68,18 +67,7 @@ class Run:
 
     def check_plan(self) -> None:
         """Write the plan of a new folder, or refuse a folder that was begun with another one."""
-        file = self.folder / "plan.json"
-        if not file.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, asdict(self.plan))
-            return
-        before, now = read_json(file), asdict(self.plan)
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            raise KimiError(
-                f"{self.folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
-                f"or delete {self.folder}"
-            )
+        check_plan(self.folder, asdict(self.plan))
 
 
 def main(args: argparse.Namespace) -> None:

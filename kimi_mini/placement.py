@@ -81,6 +81,18 @@ class Placement:
             parts += [batch] if rows <= most else [batch.rows(i, i + most) for i in range(0, rows, most)]
         return parts
 
+    def in_parts(self, work: Callable[[list], Any], batches: Sequence, forget: Callable[[], Any] | None = None) -> Any:
+        """work(micro-batches); when the device is full, `forget()` what was begun and again with smaller ones."""
+        while True:
+            try:
+                return work(self.cut(batches))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            if forget is not None:
+                forget()
+            self.shrink(batches)
+
     def shrink(self, batches: Sequence) -> None:
         """The device is full: from now on half as many tokens at once. KimiError when a single row is too much."""
         largest = max(self.cut(batches), key=lambda batch: batch.ids.numel()).ids

@@ -1,12 +1,12 @@
 """Pre-training as a command of its own: on one CPU, one GPU, or several processes under torchrun.
 
-    python -m kimi_mini.pretrain --tokens 500000                                   this machine, as it is
-    python -m kimi_mini.pretrain --preset mini --tokens 100000000 --hub NAME       a GPU, text from the hub
-    torchrun --nproc-per-node 8 -m kimi_mini.pretrain --preset mini ...            eight GPUs, the same numbers
+    python -m kimi_mini.pretrain --tokens 500000                                  this machine, as it is
+    python -m kimi_mini.pretrain --preset mini --tokens 100000000 --hub NAME      a GPU, text from the hub
+    torchrun --nproc-per-node 8 -m kimi_mini.pretrain --preset mini --tokens 100000000 --hub NAME     eight GPUs
 
 Device, number format and micro-batch choose themselves. The run saves itself and goes on when it is started again, with
-any number of processes: a step is the same step however it is shared out. What it leaves in its folder: state.pt,
-pretrain.json (every step), and checkpoint/, which transformers loads too.
+any number of processes: a step is the same step however it is shared out. A folder keeps to the plan it was begun with
+(plan.json). What it leaves there: state.pt, pretrain.json (every step), and checkpoint/, which transformers loads too.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ import torch
 from torch import Tensor
 
 from kimi_mini import corpus, distributed, publishing
+from kimi_mini.command import above_zero, in_one_line, natural, positive
 from kimi_mini.config import KimiConfig
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.placement import DTYPES, Placement, peak_memory, training_flops
+from kimi_mini.placement import DTYPES, Placement, is_out_of_memory, matmul_rate, peak_memory, training_flops
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, optimizer_for
-from kimi_mini.results import write_json
+from kimi_mini.results import check_plan, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
 
 HELD_OUT = 64  # validation windows that are measured
+CHARACTERS = 4  # of a token, at most, in long text (2.4 in Python's standard library)
+PLAN = ("preset", "tokens", "window", "step_tokens", "lr", "adamw_lr", "hub", "documents", "bytes", "seed")
 PROMPT = "def read("
 
 
@@ -47,11 +50,12 @@ def text_windows(file: Path, tokenizer: Tokenizer, documents: Callable[[], list[
         publishing.save_arrays(file, training=packed[0], validation=packed[1])
     distributed.wait()
     with np.load(file) as arrays:
-        windows = arrays["training"], arrays["validation"]
-    if windows[0].shape[1] != window or not len(windows[1]):
-        raise KimiError(f"{file} holds {len(windows[1])} validation windows of {windows[0].shape[1]} tokens: take more "
-                        "text, or another --folder for another --window")  # fmt: skip
-    return windows
+        training, validation = arrays["training"], arrays["validation"]
+    if not len(training) or not len(validation):
+        file.unlink(missing_ok=True)  # what is asked for next decides anew
+        raise KimiError(f"{len(training)} windows of {window} tokens to train on and {len(validation)} to measure: "
+                        "take more text or a shorter window")  # fmt: skip
+    return training, validation
 
 
 def as_batch(windows: np.ndarray) -> Batch:
@@ -86,11 +90,14 @@ def sample(model: KimiMini, tokenizer: Tokenizer, prompt: str = PROMPT, tokens: 
 
 
 class Report:
-    """Says how it goes every few seconds: loss, speed, share of the matmul rate, and now and then a sample."""
+    """Says how it goes every few seconds: loss, speed, share of the matmul rate (MFU), the largest logit, the fullest
+    expert, and now and then a sample."""
 
-    def __init__(self, model: KimiMini, tokenizer: Tokenizer, steps: int, window: int, every: float, samples: int):
+    def __init__(self, model: KimiMini, tokenizer: Tokenizer, place: Placement, steps: int, window: int, every: float,
+                 samples: int):  # fmt: skip
         self.model, self.tokenizer, self.steps, self.every = model, tokenizer, steps, every
         self.flops = training_flops(model.config, window)
+        self.most = matmul_rate(place.device, place.dtype) * distributed.world_size()  # FLOP/s
         self.sample_steps = {steps * k // samples for k in range(1, samples)} if samples else set()
         self.said = 0.0
 
@@ -101,24 +108,28 @@ class Report:
             self.said = time.perf_counter()
             rate = sum(history.tokens) / max(history.seconds, 1e-9)
             print(f"step {step + 1:>5}/{self.steps}  loss {np.mean(history.loss[-10:]):.3f}  {rate:>9,.0f} tokens/s "
-                  f"({rate * self.flops / 1e9:,.0f} GFLOP/s)  largest logit {history.max_logit[-1]:.1f}", flush=True)
+                  f"({rate * self.flops / 1e9:,.0f} GFLOP/s, MFU {rate * self.flops / self.most:.0%})  largest logit "
+                  f"{history.max_logit[-1]:.1f}  MaxVio {history.max_violation[-1]:.2f}", flush=True)
         if step in self.sample_steps:
             print("    " + repr(sample(self.model, self.tokenizer)), flush=True)
 
 
 def pretrain(args: argparse.Namespace) -> History:
     """Train, measure, save. Every rank returns the same history."""
+    if args.window < 2:
+        raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
     place = Placement.choose(args.device, args.dtype, args.micro_tokens)
     tokenizer, folder = Tokenizer.load(), Path(args.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     first = distributed.rank() == 0
+    if first:
+        check_plan(folder, {name: getattr(args, name) for name in PLAN})
     torch.manual_seed(args.seed)
-    model = KimiMini(preset(args.preset)).to(place.device)
+    model = new_model(args.preset, place.device)
     distributed.same_weights(model)
     training, validation = text_windows(folder / "text.npz", tokenizer, lambda: documents(args), args.window)
     rows = max(1, args.step_tokens // args.window)
     steps = max(1, args.tokens // (rows * args.window))
-    held_out = place.cut([as_batch(validation[:: max(1, len(validation) // HELD_OUT)])])
+    held_out = [as_batch(validation[:: max(1, len(validation) // HELD_OUT)])]
     before = evaluate_loss(model, held_out, place)
     if first:
         count = model.config.count_parameters()
@@ -132,11 +143,12 @@ def pretrain(args: argparse.Namespace) -> History:
         model, optimizer, step_data(training, rows, args.seed), steps,
         lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.3, floor=0.1),
         bias_rate=BIAS_RATE, state_file=folder / "state.pt", place=place,
-        progress=Report(model, tokenizer, steps, args.window, args.every, args.samples),
+        progress=Report(model, tokenizer, place, steps, args.window, args.every, args.samples),
     )  # fmt: skip
-    after = evaluate_loss(model, held_out, place)
     if first:
         publishing.save_agent(model, folder / "checkpoint")
+    after = evaluate_loss(model, held_out, place)
+    if first:
         measured = {"validation_before": before, "validation_loss": after, "processes": distributed.world_size(),
                     "peak_bytes": peak_memory(place.device), "placement": str(place)}  # fmt: skip
         write_json(folder / "pretrain.json", measured | asdict(history))
@@ -153,10 +165,25 @@ def preset(name: str) -> KimiConfig:
         raise KimiError(str(error)) from None
 
 
+def new_model(name: str, device: torch.device) -> KimiMini:
+    """A preset with random weights. KimiError for one that this machine cannot hold."""
+    config = preset(name)
+    try:
+        return KimiMini(config).to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        total = config.count_parameters().total
+        raise KimiError(f"{name} has {total:,} parameters, more than fit here: take a smaller --preset") from None
+
+
 def documents(args: argparse.Namespace) -> list[corpus.Document]:
-    """The local text, or the data set that was asked for."""
+    """The local text, or as much of the data set as the run can read."""
     if args.hub:
-        return corpus.without_copies(corpus.load_hub(args.hub, max_documents=args.documents))
+        most = max(args.bytes, CHARACTERS * args.tokens)
+        return corpus.without_copies(
+            corpus.load_hub(args.hub, max_documents=args.documents, max_characters=most)
+        )
     return corpus.default_documents(args.bytes)
 
 
@@ -165,22 +192,23 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="python -m kimi_mini.pretrain", description=__doc__.splitlines()[0])
     add = words.add_argument
     add("--preset", default="nano", help="size of the model: nano (CPU), mini (GPU)")
-    add("--tokens", type=int, default=1_300_000, help="how many to train on")
+    add("--tokens", type=positive, default=1_300_000, help="how many to train on")
     add("--folder", default="data/run/pretrain-alone", help="where the run is kept")
-    add("--window", type=int, default=256, help="tokens of a window")
-    add("--step-tokens", type=int, default=STEP_TOKENS, help="tokens of one optimizer step, over all processes")
-    add("--micro-tokens", type=int, default=None, help="tokens at once (default: as many as fit)")
+    add("--window", type=positive, default=256, help="tokens of a window")
+    add("--step-tokens", type=positive, default=STEP_TOKENS, help="tokens of one optimizer step, over all processes")
+    add("--micro-tokens", type=positive, default=None, help="tokens at once (default: as many as fit)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--dtype", default="auto", help="auto, fp32, bf16")
     add("--ns-dtype", default="auto", choices=("auto", *DTYPES),
         help="of the orthogonalising: bf16 turns differences of 1e-7 (another number of processes) into 1e-4")
-    add("--lr", type=float, default=MUON_LR, help="of the matrices (Muon)")
-    add("--adamw-lr", type=float, default=ADAMW_LR, help="of embedding, head and norms")
+    add("--lr", type=above_zero, default=MUON_LR, help="of the matrices (Muon)")
+    add("--adamw-lr", type=above_zero, default=ADAMW_LR, help="of embedding, head and norms")
     add("--hub", default=None, help="a data set of the Hugging Face hub in place of the local text")
-    add("--documents", type=int, default=None, help="at most so many documents of it")
-    add("--bytes", type=int, default=5_000_000, help="of Python's standard library, beside Moby-Dick")
-    add("--seed", type=int, default=0)
-    add("--samples", type=int, default=4, help="how often to show what it writes")
+    add("--documents", type=positive, default=None, help="at most so many documents of it")
+    add("--bytes", type=positive, default=5_000_000,
+        help="of Python's standard library, beside Moby-Dick; of the hub at least so many")
+    add("--seed", type=natural, default=0)
+    add("--samples", type=natural, default=4, help="how often to show what it writes")
     add("--every", type=float, default=5.0, help="seconds between lines")
     return words
 
@@ -188,13 +216,12 @@ def parser() -> argparse.ArgumentParser:
 def main(words: list[str] | None = None) -> int:
     """Run; what the user can put right ends in one line and exit status 2."""
     args = parser().parse_args(words)
-    try:
-        with distributed.joined():
+
+    def command() -> None:
+        with distributed.joined(args.device):
             pretrain(args)
-    except KimiError as error:
-        print(f"kimi_mini: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return in_one_line(command)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,19 @@ def read_json(path: str | Path) -> Any:
         raise KimiError(f"{path} is not valid JSON ({error}); run the command that makes it again") from error
 
 
+def check_plan(folder: Path, plan: dict[str, Any]) -> None:
+    """Write plan.json, what decides the numbers of a run, into a new folder. KimiError for a folder of another plan."""
+    file = folder / "plan.json"
+    if not file.is_file():
+        write_json(file, plan)
+        return
+    before = read_json(file)
+    changed = [name for name in plan if before.get(name) != plan[name]]
+    if changed:
+        raise KimiError(f"{folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
+                        f"or delete {folder}")  # fmt: skip
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     if os.name != "posix":

@@ -32,7 +32,7 @@ from kimi_mini import distributed
 from kimi_mini.checkpoint import replacing
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.placement import Placement, is_out_of_memory
+from kimi_mini.placement import Placement
 
 
 def keep_freed_memory(threshold: int = 1 << 30) -> None:
@@ -121,9 +121,9 @@ def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | 
     """Mean loss in nats a token over ``batches``, without training statistics."""
     place, was_training = place or Placement(), model.training
     model.eval()
-    losses = torch.cat([place.run(token_losses, model, batch) for batch in batches])
+    losses = place.in_parts(lambda parts: [place.run(token_losses, model, part) for part in parts], batches)
     model.train(was_training)
-    return losses.mean().item()
+    return torch.cat(losses).mean().item()
 
 
 @dataclass
@@ -152,20 +152,20 @@ def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Pla
 
     A device that runs out of memory gets smaller micro-batches, from the beginning: what was added up is forgotten.
     """
-    while True:
-        try:
-            total = 0.0
-            for batch in place.cut(batches):
-                loss = place.run(token_losses, model, batch).sum() / learned
-                loss.backward()
-                total += loss.item()
-            return total
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+
+    def add_up(parts: Sequence[Batch]) -> float:
+        total = 0.0
+        for part in parts:
+            loss = place.run(token_losses, model, part).sum() / learned
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def forget() -> None:
         model.zero_grad(set_to_none=True)
         model.forget_statistics()
-        place.shrink(batches)
+
+    return place.in_parts(add_up, batches, forget)
 
 
 def train_step(

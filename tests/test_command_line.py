@@ -124,6 +124,14 @@ def test_with_debug_the_traceback_is_shown():
     assert (plain.returncode, debug.returncode) == (2, 1)
 
 
+@pytest.mark.parametrize(("name", "option"), [("filter_gap", "--base"), ("modes", "--checkpoint")])
+def test_an_experiment_without_its_checkpoint_is_one_line(root, tmp_path, name, option):
+    command = [sys.executable, "-m", f"kimi_mini.experiments.{name}", option, str(tmp_path / "nowhere"), "--scale", "0.01"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("kimi_mini: ") and result.stderr.count("\n") == 1
+
+
 # ---------------------------------------------------------------------------------------------- every error
 @pytest.mark.parametrize(
     ("error", "status", "says"),

@@ -171,6 +171,7 @@ def test_hub_loader_on_local_files(tmp_path):
     files = {"data_files": str(tmp_path / "a.jsonl")}
     documents = corpus.load_hub("json", max_documents=2, **files)
     assert documents == [Document("json/train/0", "one"), Document("json/train/1", "two")]
+    assert corpus.load_hub("json", max_characters=6, **files) == documents  # enough text: nothing more is taken
     with pytest.raises(corpus.HubError, match="no column 'body', only text"):
         corpus.load_hub("json", text_column="body", **files)
     with pytest.raises(ConnectionError, match="cannot load 'json'"):

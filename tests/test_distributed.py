@@ -81,6 +81,20 @@ def test_the_first_rank_saves_a_state_that_a_single_process_goes_on_from(alone, 
     np.testing.assert_allclose(history.loss, alone["loss"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("device", "gpus", "engine"), [("cpu", True, "gloo"), ("auto", False, "gloo"), ("auto", True, "nccl")])
+def test_ranks_on_processors_leave_the_gpus_alone(monkeypatch, device, gpus, engine):
+    """Two ranks on one GPU's machine, told --device cpu: neither may ask for a second GPU."""
+    chosen, joined_by = [], []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(distributed.dist, "init_process_group", joined_by.append)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.joined(device):
+        assert joined_by == [engine] and chosen == ([1] if engine == "nccl" else [])
+
+
 def test_alone_nothing_is_joined():
     assert not distributed.is_on() and distributed.rank() == 0 and distributed.world_size() == 1
     assert distributed.total(3, 0.1) == [3, 0.1]

@@ -49,11 +49,58 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
     assert read(one)["loss"] == first["loss"]
     model = KimiMini.from_pretrained(one / "checkpoint")
     assert pretrain.sample(model, Tokenizer.load(), "def ", tokens=5).startswith("def ")
-    assert pretrain.main([*SMALL, "--window", "128", "--folder", str(one)]) == 2
-    assert "another --folder for another --window" in capsys.readouterr().err
+    for words, changed in ((["--window", "128"], "window"), (["--hub", "some/text", "--seed", "7"], "hub, seed"),
+                           (["--step-tokens", "512"], "step_tokens"), (["--lr", "0.1"], "lr")):  # fmt: skip
+        assert pretrain.main([*SMALL, *words, "--folder", str(one)]) == 2
+        assert f"a run with another {changed}: use --folder" in capsys.readouterr().err
+    assert read(one)["loss"] == first["loss"]  # what was there is as it was
 
 
-@pytest.mark.parametrize(("words", "hint"), [(["--preset", "huge"], "choose one of"), (["--device", "cuda:9"], "--device cpu")])
+@pytest.mark.parametrize("moment", ["before the first step", "after the last"])
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, capsys, monkeypatch, moment):
+    """A device that holds 1,100 tokens without gradients, from the start or only once training is over."""
+    forward = KimiMini.hidden_states
+
+    def full(self, ids, **options):
+        trained = (tmp_path / "checkpoint").is_dir()
+        if ids.numel() > 1100 and not torch.is_grad_enabled() and (trained or moment == "before the first step"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, ids, **options)
+
+    monkeypatch.setattr(KimiMini, "hidden_states", full)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("out of memory at 2,048 tokens at once") == 1 and "peak memory" in said
+
+
+def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(config):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(pretrain, "KimiMini", refuse)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    assert "951,600 parameters, more than fit here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--window", "0"], ["--tokens", "-5"], ["--step-tokens", "0"], ["--micro-tokens", "-1"],
+                                   ["--lr", "nan"], ["--lr", "-1"], ["--adamw-lr", "0"], ["--seed", "-1"]])  # fmt: skip
+def test_numbers_that_make_no_sense_are_explained_by_usage(tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        pretrain.main([*words, "--folder", str(tmp_path)])
+    assert stop.value.code == 2 and words[0] in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_hub_is_read_as_far_as_the_run_goes(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(pretrain.corpus, "load_hub", lambda name, **options: asked.update(options) or [])
+    args = pretrain.parser().parse_args(["--hub", "some/text", "--tokens", "10000000"])
+    assert pretrain.documents(args) == [] and asked == {"max_documents": None, "max_characters": 40_000_000}
+
+
+@pytest.mark.parametrize(("words", "hint"), [
+    (["--preset", "huge"], "choose one of"), (["--device", "cuda:9"], "--device cpu"),
+    (["--window", "1"], "--window 2 or more"), (["--window", "900000", "--bytes", "1"], "a shorter window"),
+])  # fmt: skip
 def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint):
     assert pretrain.main([*words, "--folder", str(tmp_path)]) == 2
     said = capsys.readouterr().err

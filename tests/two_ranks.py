@@ -103,7 +103,7 @@ def drift(weights) -> float:
 
 if __name__ == "__main__":
     found = {}
-    with distributed.joined():
+    with distributed.joined("cpu"):
         for name, mistake in VARIANTS.items():
             with mistake:
                 history, weights = run(Path(sys.argv[1] + ".pt") if name == "right" else None)

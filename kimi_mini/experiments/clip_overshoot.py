@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
+from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.common import arguments
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
@@ -152,4 +153,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

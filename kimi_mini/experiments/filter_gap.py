@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success, tune
 from kimi_mini.results import Log
@@ -79,4 +80,4 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import corpus, viz, viz_attention
+from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
 from kimi_mini.experiments import common
 from kimi_mini.experiments.inference import across, finish
@@ -108,4 +109,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

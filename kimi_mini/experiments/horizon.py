@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from kimi_mini import agent, chat, viz
 from kimi_mini.agent import Conversation, Limits
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
 from kimi_mini.experiments import inference
 from kimi_mini.model import KimiMini
@@ -237,4 +238,4 @@ def mean_at(rows: Sequence[dict], call: int, key: str, layer: int, head: int) ->
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_optimizer
+from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference, logit_runs
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
 from kimi_mini.results import RESULTS, Log, over_seeds
@@ -233,4 +234,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -20,6 +20,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.model import KimiMini
@@ -128,4 +129,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

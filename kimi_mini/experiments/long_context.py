@@ -25,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import corpus, drills, needles, viz_attention
+from kimi_mini.command import in_one_line
 from kimi_mini.config import YARN, KimiConfig
 from kimi_mini.experiments import common
 from kimi_mini.experiments.inference import across, finish
@@ -254,4 +255,4 @@ def draw_loss(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.results import Log
@@ -79,4 +80,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

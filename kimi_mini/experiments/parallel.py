@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from kimi_mini import viz
 from kimi_mini.agent import Conversation
 from kimi_mini.attempts import Attempt, Chooser, best_of, compare, lucky, majority, score, stop_at_first
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.results import Log, bootstrap
@@ -134,4 +135,4 @@ def mean_point(rows: Sequence[dict], choice: str, size: int) -> tuple[float, flo
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kimi_mini import sft, synthesis, viz_agent
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, arguments, mean, row, success, tune
 from kimi_mini.publishing import TOP
@@ -125,4 +126,4 @@ def means(rows: Sequence[Mapping]) -> dict[str, dict[int, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -11,6 +11,7 @@ eighty, and at length 1 (one fact to recall, nothing to chain) it should come fa
 
 from __future__ import annotations
 
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent, trained_levels
 from kimi_mini.experiments.common import arguments, finish, mean, pools, row, success, tune
 from kimi_mini.pipeline import Plan
@@ -56,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -21,6 +21,7 @@ import numpy as np
 
 from kimi_mini import evaluate, sft, viz_agent, worlds
 from kimi_mini.agent import Conversation
+from kimi_mini.command import in_one_line
 from kimi_mini.experiments.common import TUNED, arguments, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.publishing import TOP
@@ -141,4 +142,4 @@ def draw(rows: Sequence[dict], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -23,6 +23,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import KimiConfig, rephrase, viz
+from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.common import arguments
 from kimi_mini.model import KimiMini
@@ -213,9 +214,6 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
                 refused_by_words=sum(not rephrase.same_words(text, new) for text, new in planted))  # fmt: skip
 
 
-# -- the log -------------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """All seeds; write data/results/rephrasing.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
@@ -297,4 +295,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

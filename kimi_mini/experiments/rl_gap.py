@@ -19,6 +19,7 @@ import random
 from tqdm import tqdm
 
 from kimi_mini import rl, sft
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent, trained_levels
 from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success
 from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
@@ -125,4 +126,4 @@ def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: i
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

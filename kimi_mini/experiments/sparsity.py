@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_routing
+from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
 from kimi_mini.experiments import inference, routed
 from kimi_mini.results import Log
@@ -180,4 +181,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import held_out_tasks, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.results import Log, wilson
@@ -148,4 +149,4 @@ def success(rows: list[dict], arm: str, levels: Iterable[int]) -> tuple[float, f
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import agent, traces, viz
+from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.model import KimiMini
@@ -238,4 +239,4 @@ def draw(log: dict) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -14,8 +14,7 @@ The validation loss of an AdamW run is looked up on the curve of the MuonClip ru
 log tokens and log loss): the tokens at which it is reached, divided by the budget, is the ratio.
 
 Seconds are tokens times the median time of a step, so that a pause of the machine counts for nothing. Each way takes
-its step whole or in two halves, whichever its first steps showed to be faster.
-A run is kept in data/run/ and not made again when the command is started once more.
+its step whole or in two halves, whichever its first steps showed to be faster. data/run/ keeps every finished run.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 
 from kimi_mini import corpus, viz
 from kimi_mini.bench import same_in_transformers
+from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
 from kimi_mini.experiments.common import arguments, row
 from kimi_mini.model import KimiMini
@@ -297,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kimi_mini import verify, viz_agent
+from kimi_mini.command import in_one_line
 from kimi_mini.experiments.common import arguments
 from kimi_mini.publishing import TOP
 from kimi_mini.results import RESULTS, Log
@@ -67,4 +68,4 @@ def draw(rows: list[dict], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(in_one_line(main))
