@@ -51,8 +51,10 @@ def bench(args: argparse.Namespace) -> int | None:
 
 
 def ledger(args: argparse.Namespace) -> int | None:
-    from kimi_mini import ledger
+    from kimi_mini import ledger, publishing
 
+    if not args.check:
+        publishing.refresh()
     return ledger.main(args)
 
 

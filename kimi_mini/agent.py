@@ -223,7 +223,7 @@ def take_turn(conversation: Conversation, reply: Reply, tokenizer: Tokenizer, li
     conversation.mask += [True] * len(reply.ids)
     conversation.logprobs += reply.logprobs
     conversation.written += len(reply.ids)
-    message = chat.parse(tokenizer.decode(reply.ids), None if conversation.thinking else False)
+    message = chat.parse_ids(tokenizer, reply.ids, None if conversation.thinking else False)
     if not conversation.thinking:
         message["thinking"] = False
     if reply.finish == "length":

@@ -21,12 +21,12 @@ Sources: K2 report, appendix B; chat_template.jinja of moonshotai/Kimi-K2-Thinki
 import json
 from collections.abc import Iterator
 
-from kimi_mini.chat_parser import parse
+from kimi_mini.chat_parser import parse, parse_ids
 from kimi_mini.tokenizer import Tokenizer
 
 __all__ = [
-    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "normalise_ids",
-    "parse", "render",
+    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "parse", "parse_ids",
+    "render",
 ]  # fmt: skip
 
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
@@ -71,7 +71,7 @@ CHAT_TEMPLATE = """\
   {%- if message.role == 'assistant' -%}
     <think>
     {%- if loop.index0 > history.end and not (message.thinking is defined and message.thinking is false) -%}
-      {{- message.reasoning_content or '' -}}
+      {{- message.reasoning_content if message.reasoning_content is string -}}
     {%- endif -%}
     </think>
   {%- elif message.role == 'tool' -%}
@@ -244,31 +244,6 @@ def content_text(message: dict) -> str:
     if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
         return "".join(part["text"] for part in content)
     raise ValueError(f"content must be text, text parts or None, not {content!r:.80}")
-
-
-def normalise_ids(messages: list[dict]) -> list[dict]:
-    """A copy whose call ids are K2's: functions.NAME:INDEX, counted over the whole dialogue from 0.
-
-    A model copies the id style that it sees, so foreign ids ("call_a1b2") in the history cost it calls later on;
-    Moonshot's own API renames them as well. Results follow their calls; calls without an id get one.
-    """
-    renamed: dict[str, str] = {}
-    count = 0
-    result = []
-    for message in messages:
-        message = dict(message)
-        if message.get("tool_calls"):
-            calls = []
-            for call in message["tool_calls"]:
-                new = f"functions.{call['function']['name']}:{count}"
-                renamed[call.get("id", new)] = new
-                calls.append({**call, "id": new})
-                count += 1
-            message["tool_calls"] = calls
-        if message.get("tool_call_id") in renamed:
-            message["tool_call_id"] = renamed[message["tool_call_id"]]
-        result.append(message)
-    return result
 
 
 def _field(mapping: dict, key: str):

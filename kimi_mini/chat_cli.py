@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import sys
 import time
 
@@ -93,7 +94,7 @@ class Talk:
             self.draw_tasks()
         elif line.startswith("/"):
             self.say("note", f"no command {line.split()[0]}; /help lists them")
-        elif line.isdigit():
+        elif re.fullmatch("[0-9]{1,9}", line):
             self.take(int(line))
         elif line:
             self.work(own_task(line))
@@ -174,7 +175,8 @@ class Talk:
 
     def summary(self, conversation: agent.Conversation, seconds: float) -> None:
         """What it cost, how it ended, and what the verifier says."""
-        why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns"}
+        why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns",
+               "context": "stopped: the context is full"}  # fmt: skip
         if conversation.finish in why:
             self.say("error", why[conversation.finish])
         calls = {0: "", 1: "1 call, "}.get(conversation.calls, f"{conversation.calls} calls, ")

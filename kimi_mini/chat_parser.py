@@ -15,6 +15,10 @@ MoonshotAI/Kimi-K2.
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from kimi_mini.tokenizer import Tokenizer
 
 _HEADER = re.compile(r"\s*<\|im_assistant\|>[^<]*<\|im_middle\|>")
 _END = re.compile(r"<\|im_end\|>|\[EOS\]|<\|im_(?:user|assistant|system|middle)\|>")
@@ -22,6 +26,18 @@ _SECTION_BEGIN = re.compile(r"<\|tool_calls?_section_begin\|>")  # the report pr
 _SECTION_END = re.compile(r"<\|tool_calls?_section_end\|>")
 _CALL = re.compile(r"<\|tool_call_begin\|>((?:(?!<\|tool_call_begin\|>).)*?)<\|tool_call_end\|>", re.DOTALL)
 _CALL_ID = re.compile(r"[^\s<]+:\d+")
+
+
+def parse_ids(tokenizer: Tokenizer, ids: Sequence[int], thinking: bool | None = None) -> dict:
+    """`parse` for tokens. A marker is one only where the special token was written: whoever quotes the letters of a
+    call, from a tool's result for instance, has not called anything."""
+    special = set(tokenizer.special.values())
+    runs = [(marker, tokenizer.decode(run)) for marker, run in groupby(ids, key=special.__contains__)]
+    unused = (letter for letter in map(chr, range(0xE000, 0xF900)) if not any(letter in part for _, part in runs))
+    hidden = {ord(first): next(unused) for first in "<["}  # how markers begin
+    message = parse("".join(part if marker else part.translate(hidden) for marker, part in runs), thinking)
+    shown = {ord(letter): chr(first) for first, letter in hidden.items()}
+    return json.loads(json.dumps(message, ensure_ascii=False).translate(shown))
 
 
 def parse(text: str, thinking: bool | None = None) -> dict:

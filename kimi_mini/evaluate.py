@@ -47,8 +47,14 @@ def trained_levels(family: str) -> tuple[int, ...]:
     return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
 
 
+def measured_levels(family: str) -> tuple[int, ...]:
+    """The trained levels on which held-out tasks are new to the model. A chain of one record is not: what it shows is
+    one of 1,024 names, and training has seen a third of them."""
+    return tuple(level for level in trained_levels(family) if (family, level) != ("follow", 1))
+
+
 def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:
-    return Row(name, family, tuple(levels or trained_levels(family)), **options)
+    return Row(name, family, tuple(levels or measured_levels(family)), **options)
 
 
 FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
@@ -88,7 +94,7 @@ def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) ->
         tasks.setdefault(task.key, task)
         tries += 1
         if tries > 100 * count:
-            raise ValueError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks")
+            raise KimiError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer")
     return list(tasks.values())
 
 

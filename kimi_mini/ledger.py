@@ -120,12 +120,13 @@ def _place(kind: str, path: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------- scoreboard
-GAPS = ("filter/gap", "filter/broken_verifier_gap", "rl/gap", "rl/greedy_gap", "rl/pass@8_gap")
+GAPS = ("filter/gap", "filter/broken_verifier_gap", "quota/gap", "rejection/gap", "rejection/filter_gap", "rl/gap",
+        "rl/greedy_gap", "rl/pass@8_gap")  # fmt: skip
 
 
 def is_main(name: str) -> bool:
     """Whether a row of the scoreboard is for the first look: no single lengths, and main differences only."""
-    if name.startswith(("filter/", "rl/")):
+    if name.startswith(("filter/", "quota/", "rejection/", "rl/")):
         return name in GAPS
     return not name[-1].isdigit() or name.startswith("repair")
 

@@ -11,7 +11,7 @@ import numpy as np
 from kimi_mini import chat, ledger
 from kimi_mini.checkpoint import replacing
 from kimi_mini.model import KimiMini
-from kimi_mini.results import RESULTS, Log, read_json
+from kimi_mini.results import RESULTS, Log, read_json, write_json
 from kimi_mini.tokenizer import DEFAULT_FOLDER as TOKENIZER_FOLDER
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def run_log(run: Run, folder: Path) -> Log:
         validation={k: notes["pretrain"][k] for k in ("validation_before", "validation_loss")},
         curves={stage: n["curve"] for stage, n in notes.items() if "curve" in n},
     )  # fmt: skip
+    log.more["seconds"] = log.more["total_seconds"]  # of the run, not of writing this log
     for name, (text, floor) in FLOORS.items():
         entry = board[name]
         log.claim(
@@ -85,6 +86,18 @@ def run_log(run: Run, folder: Path) -> Log:
             floor=floor, figure="figures/scoreboard.png", notebook="00_kimi_k2_on_one_page.ipynb",
         )  # fmt: skip
     return log
+
+
+def refresh() -> None:
+    """Bring run.json's rows that come from experiments, and the figures that show them, up to their logs."""
+    file = RESULTS / ledger.RUN
+    if not file.is_file():
+        return
+    log = read_json(file)
+    board = {**log["scoreboard"], **from_experiments()}
+    if board != log["scoreboard"]:
+        write_json(file, log | {"scoreboard": board})
+        draw(log | {"scoreboard": board}, TOP / "figures")
 
 
 def from_experiments() -> dict[str, dict]:
@@ -102,7 +115,7 @@ FLOORS = {
     "shop/condition": ("tool calls: act on a condition", 0.97),
     "shop/cheapest": ("tool calls: find the cheapest of up to five", 0.97),
     "shop/buy": ("tool calls: buy up to four items", 0.97),
-    "shop/follow_100_managed": ("100 calls in a row with old tool results hidden", 0.97),
+    "shop/follow_100_managed": ("100 calls in a row with old calls and results hidden", 0.97),
     "repair/pass@1": ("repair a function of 2 to 4 lines at the first attempt", 0.70),
     "repair/best_of_4": ("repair, best of 4 chosen by running the public tests", 0.90),
 }

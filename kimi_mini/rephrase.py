@@ -8,7 +8,8 @@ reads both texts into (person, attribute, value).
     page(people)             the raw text: every person in the same four sentences, all but the first with a pronoun
     rewrite(text, rng)       chunk after chunk: write, check, and write again when the check finds something
     problems(...)            the check: words from nowhere; facts that were lost, changed or made up
-    plant(text, error, rng)  a rewrite with one error in it, to measure the check
+
+`planting` puts errors into a rewrite to measure the check.
 
 Source: Kimi K2 report (arXiv 2507.20534) section 2.2, rephrasing for knowledge data.
 """
@@ -41,7 +42,7 @@ VALUES = {
     "music": ("harp flute violin cello trumpet drum guitar piano banjo zither organ horn oboe lute "
               "fiddle tuba clarinet bassoon whistle viola").split(),
 }  # fmt: skip
-ATTRIBUTE = {value: attribute for attribute, values in VALUES.items() for value in values}
+_KNOWN_VALUES = {value for values in VALUES.values() for value in values}
 RAW = {"year": "{x} was born in the year {v}", "town": "{x} lives in the town of {v}", "trade": "{x} works as a {v}",
        "music": "{x} plays the {v}"}  # fmt: skip
 OTHER_WORDS = {
@@ -59,10 +60,14 @@ QUESTIONS = {"year": "When was {x} born?", "town": "Where does {x} live?", "trad
 CHUNK = 5  # sentences
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
-_NAME = re.compile(rf"\b(?:{'|'.join(FIRST['she'] + FIRST['he'])}) [A-Z][a-z]+")
-_FORMS = [*RAW.values(), *(form for forms in OTHER_WORDS.values() for form in forms)]
-_NEUTRAL = {word.lower() for form in _FORMS for word in _WORD.findall(form)}
+NAME = re.compile(rf"\b(?:{'|'.join(FIRST['she'] + FIRST['he'])}) [A-Z][a-z]+")
+_FORMS = [(attribute, form) for attribute in VALUES for form in (RAW[attribute], *OTHER_WORDS[attribute])]
+_NEUTRAL = {word.lower() for _, form in _FORMS for word in _WORD.findall(form)}
 _NEUTRAL |= {"she", "he", "and"}
+_PATTERNS = [
+    (attribute, re.compile(form.format(x=rf"(?P<who>{NAME.pattern}|she|he|~)", v=r"(?P<value>\w+)"), re.IGNORECASE))
+    for attribute, form in _FORMS
+]
 
 
 class Fact(NamedTuple):
@@ -178,15 +183,30 @@ def rewrite(text: str, rng: np.random.Generator, write: Writer = write_chunk, ch
 # --------------------------------------------------------------------------------------------------- reading
 def read(text: str, context: str = "") -> list[Fact]:
     """What a text says, in its order. "She" is the person named last, if need be in `context`, when that is a she;
-    what is said of nobody, or of the wrong pronoun, belongs to "?"."""
-    last, facts = (_NAME.findall(context) or ["?"])[-1], []
+    what is said of nobody, or of the wrong pronoun, belongs to "?". A value in a sentence that has none of the forms is
+    a fact with the attribute "?"."""
+    last, facts = (NAME.findall(context) or ["?"])[-1], []
     for part in sentences(text):
-        last = (_NAME.findall(part) or [last])[-1]
+        last = (NAME.findall(part) or [last])[-1]
         fits = last in part or pronoun_of(last) in part.lower().split()
         person = last if fits else "?"
-        words = _WORD.findall(_NAME.sub("", part))
-        facts += [Fact(person, ATTRIBUTE[word], word) for word in words if word in ATTRIBUTE]
+        facts += [Fact(person, attribute, value) for attribute, value in said(part)]
     return facts
+
+
+def said(part: str) -> list[tuple[str, str]]:
+    """(attribute, value) of each clause of a sentence: "She lives in Lima and works as a baker." has two."""
+    first, *more = part.removesuffix(".").split(" and ")
+    found = [_clause(clause) for clause in (first, *(f"~ {tail}" for tail in more))]  # ~: the subject of the first
+    if None in found:
+        return [("?", word) for word in _WORD.findall(part) if word in _KNOWN_VALUES]
+    return found
+
+
+def _clause(clause: str) -> tuple[str, str] | None:
+    """The attribute whose form a clause has, and the value in it."""
+    matches = ((attribute, pattern.fullmatch(clause)) for attribute, pattern in _PATTERNS)
+    return next(((attribute, match["value"]) for attribute, match in matches if match), None)
 
 
 def problems(source: str, rewritten: str, before: str = "", done: str = "") -> list[str]:
@@ -210,88 +230,3 @@ def same_words(source: str, rewritten: str) -> bool:
         return {word for word in _WORD.findall(text) if word.lower() not in _NEUTRAL}
 
     return bag(source) == bag(rewritten)
-
-
-# ------------------------------------------------------------------------------------------------ planted errors
-def plant(text: str, error: str, rng: np.random.Generator) -> str | None:
-    """A rewritten text with one error of the kind, or None where it has no place (no number, only one person)."""
-    wrong = ERRORS[error](text, rng)
-    return None if wrong == text else wrong
-
-
-def _pick(rng: np.random.Generator, found: Sequence):
-    return found[rng.integers(len(found))]
-
-
-def _dropped(text: str, rng: np.random.Generator, step: int = 0) -> str:
-    digits = [match.start() for match in re.finditer(r"\d", text)]
-    if not digits:
-        return text
-    place = _pick(rng, digits)
-    return text[:place] + (str((int(text[place]) + step) % 10) if step else "") + text[place + 1 :]
-
-
-def _changed(text: str, rng: np.random.Generator) -> str:
-    return _dropped(text, rng, step=int(rng.integers(1, 10)))
-
-
-def _misspelled(text: str, rng: np.random.Generator) -> str:
-    names = list(_NAME.finditer(text))
-    if not names:
-        return text
-    place = _pick(rng, names).end() - 2  # the last letter but one
-    return text[:place] + text[place + 1 :]
-
-
-def _swapped(text: str, rng: np.random.Generator) -> str:
-    names = list(_NAME.finditer(text))
-    if not names:
-        return text
-    match = _pick(rng, names)
-    others = [last for last in (*LAST, *(name.split()[1] for name in _NAME.findall(text))) if last not in match.group()]
-    new = f"{match.group().split()[0]} {_pick(rng, others)}"
-    return text[: match.start()] + new + text[match.end() :]
-
-
-def _exchanged(text: str, rng: np.random.Generator) -> str:
-    facts = read(text)
-    pairs = [(a, b) for a in facts for b in facts if a.attribute == b.attribute and a.value < b.value]
-    if not pairs:
-        return text
-    first, second = (fact.value for fact in _pick(rng, pairs))
-    swap = {first: second, second: first}
-    return re.sub(rf"\b({first}|{second})\b", lambda match: swap[match.group()], text)
-
-
-def _another(text: str, rng: np.random.Generator) -> str:
-    fact = _pick(rng, read(text))
-    return re.sub(rf"\b{fact.value}\b", str(_pick(rng, VALUES[fact.attribute])), text, count=1)
-
-
-def _lost(text: str, rng: np.random.Generator) -> str:
-    found = sentences(text)
-    found.pop(rng.integers(len(found)))
-    return " ".join(found)
-
-
-def _invented(text: str, rng: np.random.Generator) -> str:
-    facts = read(text)
-    attribute = str(_pick(rng, sorted(VALUES)))
-    values = [value for value in VALUES[attribute] if Fact(facts[-1].person, attribute, value) not in facts]
-    more = sentence(str(_pick(rng, OTHER_WORDS[attribute])), pronoun_of(facts[-1].person), str(_pick(rng, values)))
-    return text if facts[-1].person == "?" else f"{text} {more}"
-
-
-def _negated(text: str, rng: np.random.Generator) -> str:
-    verbs = list(re.finditer(r"\b(lives|works|plays|was|is|has|settled|practises|became|came|loves|earns)\b", text))
-    if not verbs:
-        return text
-    place = _pick(rng, verbs).start()
-    return f"{text[:place]}never {text[place:]}"
-
-
-ERRORS = {
-    "dropped digit": _dropped, "changed digit": _changed, "misspelled name": _misspelled, "swapped names": _swapped,
-    "exchanged values": _exchanged, "another value": _another, "lost sentence": _lost, "invented fact": _invented,
-    "negated": _negated,
-}  # fmt: skip

@@ -82,13 +82,15 @@ class SandboxResult:
 def run_python(code: str, timeout: float = 2.0, engine: str = "monty") -> SandboxResult:
     """Run a program in isolation. Whatever the program does, a SandboxResult comes back.
 
-    Raises SandboxUnavailable when the engine cannot run here and ValueError when it is not known or when
-    timeout is not positive.
+    Raises SandboxUnavailable when the engine cannot run here, ValueError when it is not known or when timeout is not a
+    number of seconds above 0 and up to a day, and TypeError when code is not text.
     """
+    if not isinstance(code, str):
+        raise TypeError(f"code must be text, not {type(code).__name__}")
     if engine not in _ENGINES:
         raise ValueError(f"unknown engine {engine!r}; known: {', '.join(_ENGINES)}")
-    if not timeout > 0:
-        raise ValueError(f"timeout must be positive, not {timeout}")
+    if not (isinstance(timeout, (int, float)) and 0 < timeout <= 86_400):
+        raise ValueError(f"timeout must be seconds above 0 and up to a day, not {timeout!r}")
     start = perf_counter()
     if len(code) > MAX_CODE:
         outcome = (False, "", f"MemoryError: the program is longer than {MAX_CODE} characters", None)

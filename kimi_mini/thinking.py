@@ -217,7 +217,7 @@ def respond_all(model: KimiMini, tokenizer: Tokenizer, conversations: Sequence[l
 
 def response(turn: Turn, tokenizer: Tokenizer, thinking: bool = True) -> dict:
     """A turn as `respond` returns it."""
-    parsed = chat.parse(tokenizer.decode(turn.ids), None if thinking else False)
+    parsed = chat.parse_ids(tokenizer, turn.ids, None if thinking else False)
     message = {key: parsed[key] for key in ("role", "content", "reasoning_content", "tool_calls") if key in parsed}
     finish = "length" if turn.finish == "length" else "tool_calls" if parsed.get("tool_calls") else "stop"
     details = {

@@ -70,7 +70,7 @@ class Tool:
     function: Callable[..., Any]
     timeout: float | None = None
     _hanging: list[threading.Thread] = field(default_factory=list, init=False, repr=False, compare=False)
-    _validator: Any = field(default=None, init=False, repr=False, compare=False)
+    _validators: tuple = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -80,10 +80,13 @@ class Tool:
         if self.parameters.get("type") != "object":
             raise ValueError(f"tool {self.name!r}: parameters must be a JSON schema of type 'object'")
         try:
-            validator = _compile(json.dumps(self.parameters, sort_keys=True))
+            closed = self.parameters
+            if "properties" in closed:  # what is not named there is not allowed, unless the schema says so
+                closed = {"additionalProperties": False, **closed}
+            validators = tuple(_compile(json.dumps(schema, sort_keys=True)) for schema in (self.parameters, closed))
         except jsonschema.SchemaError as error:
             raise ValueError(f"tool {self.name!r}: not a JSON schema: {error.message}") from None
-        object.__setattr__(self, "_validator", validator)
+        object.__setattr__(self, "_validators", validators)
 
     def declaration(self) -> dict[str, Any]:
         """The OpenAI declaration of this tool, as it is put before the model."""
@@ -149,10 +152,11 @@ def _arguments(tool: Tool, text: str) -> dict[str, Any]:
     value = _parse(text)
     if isinstance(value, str) and _holds_object(value):
         raise _CallError("double_encoded", "arguments are a JSON string; send the JSON object itself")
-    if not tool._validator.is_valid(value):
-        problem = jsonschema.exceptions.best_match(tool._validator.iter_errors(value))
-        place = ".".join(["arguments", *map(str, problem.absolute_path)])
-        raise _CallError("schema", f"{place}: {problem.message}")
+    for validator in tool._validators:
+        if not validator.is_valid(value):
+            problem = jsonschema.exceptions.best_match(validator.iter_errors(value))
+            place = ".".join(["arguments", *map(str, problem.absolute_path)])
+            raise _CallError("schema", f"{place}: {problem.message}")
     return value
 
 

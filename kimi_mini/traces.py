@@ -96,7 +96,7 @@ def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequ
         if message["role"] != "assistant":
             continue
         ids, own = next(turns, ([], []))
-        parsed = chat.parse(tokenizer.decode(ids), None if conversation.thinking else False)
+        parsed = chat.parse_ids(tokenizer, ids, None if conversation.thinking else False)
         runs = _own_runs(ids, own, tokenizer)
         for said, written in zip(_said(message), _said(parsed), strict=False):
             if said != written or not any(said in run for run in runs):

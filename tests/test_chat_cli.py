@@ -1,6 +1,7 @@
 """python -m kimi_mini chat with a tiny random model: what it shows is what happened, and it ends politely."""
 
 import argparse
+import dataclasses
 import os
 import pty
 import select
@@ -59,6 +60,19 @@ CALL = (
     '<think>f 2 "red fig" end</think><|tool_calls_section_begin|><|tool_call_begin|>functions.buy:0'
     '<|tool_call_argument_begin|>{"item":"red fig","count":2}<|tool_call_end|><|tool_calls_section_end|>'
 )
+
+
+@pytest.mark.parametrize("line", ["\u00b2", "9" * 5000, "\u0663"])
+def test_numbers_that_are_not_on_the_list_do_not_end_the_chat(scripted, capsys, line):
+    """Digits to str.isdigit that int cannot read, or will not."""
+    assert scripted([line]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("bye")
+
+
+def test_a_full_context_is_said(scripted, capsys, monkeypatch):
+    monkeypatch.setattr(chat_cli, "LIMITS", dataclasses.replace(chat_cli.LIMITS, context=chat_cli.LIMITS.turn_tokens + 100))
+    assert scripted(['Buy f 2 "red fig", end.'], [CALL]) == 0
+    assert "stopped: the context is full" in capsys.readouterr().out
 
 
 def test_own_words_about_the_shop_really_buy(scripted, capsys):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from kimi_mini.publishing import ship
+from kimi_mini.publishing import from_experiments, ship
+from kimi_mini.results import RESULTS, read_json
 
 
 def shipped_over(copy, tmp_path):
@@ -27,3 +28,15 @@ def test_writing_over_the_file_would_be_seen(tmp_path):
         (target / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
 
     assert shipped_over(write_over, tmp_path) == 2
+
+
+def test_the_runs_log_agrees_with_the_experiments_logs():
+    """Rows over several seeds live in an experiment's log; run.json shows them as they are now."""
+    board = read_json(RESULTS / "run.json")["scoreboard"]
+    stale = {name for name, row in from_experiments().items() if board.get(name) != row}
+    assert not stale, "run: python -m kimi_mini ledger"
+
+
+def test_rates_stay_between_zero_and_one():
+    for name, row in read_json(RESULTS / "run.json")["scoreboard"].items():
+        assert "gap" in name or 0 <= row["low"] <= row["value"] <= row["high"] <= 1, name

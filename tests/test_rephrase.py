@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini import rephrase
-from kimi_mini.experiments import rephrasing
-from kimi_mini.rephrase import Fact, page, people, plant, problems, read, rewrite, same_words, write_chunk
+from kimi_mini import planting, rephrase
+from kimi_mini.experiments import fact_pages, rephrasing
+from kimi_mini.planting import plant
+from kimi_mini.rephrase import Fact, page, people, problems, read, rewrite, same_words, write_chunk
 from kimi_mini.results import Log
 from kimi_mini.train import Example
 
@@ -62,7 +63,7 @@ def test_chunks_cut_through_people_and_only_the_context_tells_who():
     assert second in kept  # a chunk that never comes out right is taken over from the source
 
 
-@pytest.mark.parametrize("error", rephrase.ERRORS)
+@pytest.mark.parametrize("error", planting.ERRORS)
 def test_every_planted_error_is_caught(error):
     rng, planted = np.random.default_rng(0), 0
     for text in some_pages(60):
@@ -71,6 +72,22 @@ def test_every_planted_error_is_caught(error):
             planted += 1
             assert problems(text, wrong), wrong
     assert planted >= 40
+
+
+SOURCE = "Dora Kalstein was born in the year 1951. She lives in the town of Cairo. She works as a painter. She plays the cello."
+
+
+@pytest.mark.parametrize("wrong", [
+    "Dora Kalstein was born in Cairo. She lives in 1951. She works as a painter. She plays the cello.",
+    "Dora Kalstein was born in 1951. She lives in Cairo. She works as a cello. She plays the painter.",
+    "Dora Kalstein was born in 1951. She lives in Cairo. She is a child of a painter. She plays the cello.",
+    "1951 Cairo painter cello Dora Kalstein.",
+])  # fmt: skip
+def test_the_right_values_behind_the_wrong_words_are_caught(wrong):
+    """All names and values stand there; only the sentences around them say something else."""
+    assert same_words(SOURCE, wrong) and problems(SOURCE, wrong)
+    assert not problems(SOURCE, "By trade Dora Kalstein is a painter and lives in Cairo and plays the cello. "
+                                "It was in 1951 that she was born.")  # fmt: skip
 
 
 def test_a_dropped_digit_is_caught_whichever_it_is():
@@ -100,7 +117,7 @@ def test_a_rewriter_that_errs_loses_nothing_behind_the_check():
 
     def careless(chunk, context, rng):
         text = write_chunk(chunk, context, rng)
-        return plant(text, str(rng.choice(sorted(rephrase.ERRORS))), rng) or text if rng.random() < 0.5 else text
+        return plant(text, str(rng.choice(sorted(planting.ERRORS))), rng) or text if rng.random() < 0.5 else text
 
     kept = [(text, *rewrite(text, rng, careless)) for text in some_pages(40)]
     assert all(set(read(new)) == set(read(text)) for text, new, _ in kept)
@@ -112,7 +129,7 @@ def test_a_rewriter_that_errs_loses_nothing_behind_the_check():
 # ------------------------------------------------------------------------------------------ the experiment
 @pytest.fixture(scope="module")
 def tokenizer():
-    return rephrasing.vocabulary()
+    return fact_pages.vocabulary()
 
 
 def read_in(arm: str, tokenizer, epochs: int) -> list[list[str]]:
@@ -134,16 +151,16 @@ def test_the_arms_read_the_same_facts_in_one_wording_or_many(tokenizer):
 
 def test_every_word_is_a_token_and_only_answers_are_learned_of_questions(tokenizer):
     person = people(1, np.random.default_rng(0))[0]
-    example = rephrasing.question(tokenizer, person, "town")
+    example = fact_pages.question(tokenizer, person, "town")
     learned = tokenizer.decode(example.ids[example.mask])
     assert learned == f" {person.values['town']}[EOS]" and example.mask.sum() == 2
-    by_heart = rephrasing.recital(tokenizer, person, "music")
+    by_heart = fact_pages.recital(tokenizer, person, "music")
     assert tokenizer.decode(by_heart.ids[by_heart.mask]) == " " + person.values["music"]
     assert tokenizer.decode(by_heart.ids) in page([person])
 
 
 def test_steps_hold_the_same_tokens_whatever_the_examples(tokenizer):
-    examples = [rephrasing.text_example(tokenizer, text) for text in some_pages(30)]
+    examples = [fact_pages.text_example(tokenizer, text) for text in some_pages(30)]
     steps = rephrasing.steps_of(iter([examples] * 10), 5000, 512)
     sizes = [sum(len(example.ids) for example in step) for step in steps]
     assert 5000 <= sum(sizes) < 5000 + 700 and min(sizes) >= 512
@@ -163,8 +180,9 @@ def fake_log(raw, one, ten, refused=100) -> Log:
     log = Log("rephrasing", seeds=[0, 1, 2])
     for arm, values in {"raw": raw, "one": one, "ten": ten}.items():
         for seed, value in enumerate(values):
-            log.row(seed=seed, arm=arm, never_asked=value)
-    for kind in ("none", *rephrase.ERRORS):
+            for share in rephrasing.RAW_EVERY:
+                log.row(seed=seed, arm=arm, raw_pages=share, never_asked=value)
+    for kind in ("none", *planting.ERRORS):
         log.row(seed=0, error=kind, planted=100, refused=0 if kind == "none" else refused, refused_by_words=0)
     rephrasing.report(log)
     return log
@@ -172,7 +190,7 @@ def fake_log(raw, one, ten, refused=100) -> Log:
 
 def test_claims_hold_only_when_they_are_reached():
     good = fake_log([0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.5, 0.6, 0.7])
-    assert [claim["holds"] for claim in good.claims] == [True] * 5
+    assert [claim["holds"] for claim in good.claims] == [True] * 7
     assert good.claims[0]["value"] == pytest.approx(0.3) and good.claims[0]["floor"] == 0.10
     bad = fake_log([0.5, 0.5, 0.5], [0.4, 0.4, 0.4], [0.55, 0.55, 0.55], refused=90)
-    assert [claim["holds"] for claim in bad.claims] == [False, True, False, False, True]
+    assert [claim["holds"] for claim in bad.claims] == [False, False, False, True, False, False, True]

@@ -209,9 +209,12 @@ def test_exec_without_builtins_is_caught_by_the_same_attack(canary):
 def test_an_unknown_engine_and_a_bad_timeout_are_the_callers_mistakes():
     with pytest.raises(ValueError, match="monty, bubblewrap"):
         run_python("1", engine="docker")
-    for timeout in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="positive"):
+    for timeout in (0, -1, float("nan"), float("inf"), 1e300, None, "2"):
+        with pytest.raises(ValueError, match="above 0 and up to a day"):
             run_python("1", timeout=timeout)
+    for code in (None, b"print(1)"):
+        with pytest.raises(TypeError, match="code must be text"):
+            run_python(code)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kimi_mini import chat, evaluate, sft, synthesis, worlds
+from kimi_mini import agent, chat, evaluate, sft, synthesis, worlds
+from kimi_mini.pipeline import Plan
 from kimi_mini.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import FAMILIES, WORLDS
@@ -244,6 +245,36 @@ def test_pools_hold_training_tasks_and_the_exam_does_not(tokenizer, family):
         assert inner in tokenizer.decode(item.example.ids)
     exam = evaluate.held_out_tasks(family, [2, 3] if family != "condition" else [1, 2], 16, seed=0)
     assert all(task.held_out for task in exam) and len({task.key for task in exam}) == 16
+
+
+def dialogue(task) -> tuple[str, ...]:
+    """All that a model gets to read of a task: what is asked, and what the tools answer on the right way."""
+    played = agent.play(task, random.Random(0), None, True, 0)
+    played.environment.close()
+    return tuple(message["content"] for message in played.messages if message["role"] in ("user", "tool"))
+
+
+def seen_in_training(family, levels) -> int:
+    """How many of the scoreboard's tasks show the model a dialogue that the training stream of `make run` has shown."""
+    stream = set()
+    for source in SOURCES:
+        if source.family == family and source.mode != "sheet":
+            for index in range(synthesis.wanted(source, Plan().finetune_tokens)):
+                if (level := source.levels[index % len(source.levels)]) in levels:
+                    name = f"{Plan().seed}/{family}/{source.mode}/{index}"
+                    stream.add(dialogue(worlds.generate(random.Random(name), family, level)))
+    return sum(dialogue(task) in stream for task in evaluate.held_out_tasks(family, levels, 200, seed=0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_scoreboard_shows_the_model_nothing_that_training_has_shown(family):
+    """Stronger than the split by key, which also counts what stays hidden in the database."""
+    assert seen_in_training(family, evaluate.measured_levels(family)) == 0
+
+
+def test_a_level_with_too_few_dialogues_is_found_out():
+    """Chains of a single record: the split by key calls them new, the model has seen a third of them."""
+    assert seen_in_training("follow", (1,)) > 20
 
 
 def test_the_exam_is_the_same_for_everyone():

@@ -5,6 +5,7 @@ wrong ones (no schema check, silent repair, exceptions let through, undeclared n
 """
 
 import json
+import random
 import threading
 import time
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini import tools
+from kimi_mini import tools, worlds
 from kimi_mini.tools import Tool, Toolbox, ToolError, ToolResult
 
 ADD = {
@@ -169,6 +170,23 @@ def test_a_lone_surrogate_cannot_reach_the_tokenizer():
     echo = Tool("echo", "Say it again.", {"type": "object"}, lambda text: text)
     content = Toolbox([echo]).call("echo", '{"text": "a\\ud800b"}').content
     assert content.encode("utf-8") == b"a?b"
+
+
+@pytest.mark.parametrize("family", ["follow", "condition", "cheapest", "buy", "repair"])
+def test_an_argument_that_was_not_declared_never_reaches_a_tool(family):
+    """The tools of the worlds; the schemas that the model sees do not say additionalProperties."""
+    place = worlds.WORLDS[worlds.FAMILIES[family]].open_environment(worlds.generate(random.Random(0), family, 2))
+    for tool in place.toolbox.tools.values():
+        kinds = {"string": "a", "integer": 1}
+        right = {name: kinds[entry["type"]] for name, entry in tool.parameters["properties"].items()}
+        result = place.toolbox.call(tool.name, json.dumps({**right, "colour": "red"}))
+        assert result.error == "schema" and "'colour' was unexpected" in result.content
+    place.close()
+
+
+def test_a_schema_may_leave_itself_open():
+    free = {"type": "object", "properties": {}, "additionalProperties": True}
+    assert Toolbox([Tool("echo", "", free, lambda **given: given)]).call("echo", '{"a": 1}').content == '{"a": 1}'
 
 
 def test_error_text_of_a_tool_is_one_short_line():

@@ -6,7 +6,7 @@ import pytest
 
 from kimi_mini import agent, verify, worlds
 from kimi_mini.adversary import KINDS, perform
-from kimi_mini.adversary.right import respelt
+from kimi_mini.adversary.right import LOOKS_TWICE, respelt
 from kimi_mini.results import wilson
 from kimi_mini.verify import OUTCOME, RUBRIC, VERIFIERS, Rate, error_rates, false_accepts, false_rejects
 from kimi_mini.worlds import WORLDS, repair, shop
@@ -21,6 +21,12 @@ def one(name: str, family: str, level: int, seed: int = 0) -> agent.Conversation
 
 
 # ---------------------------------------------------------------------------------- the worlds' own verifiers
+def test_a_record_read_twice_is_refused_and_said_to_be():
+    """The strictness that the ledger shows: right answer, right path, one look too many."""
+    (rate,) = error_rates("shop", 20, kinds=[LOOKS_TWICE]).values()
+    assert rate.errors == rate.n == 20
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_worlds_verifiers_hardly_err(world):
     rates = error_rates(world, COUNT)

@@ -454,7 +454,7 @@ def test_a_seed_makes_the_same_task_and_the_same_dialogue(family):
 
 
 def test_the_key_is_the_content():
-    """Order of entries, object identity and world state are not content; every word and number is."""
+    """The order of entries in a dict and object identity are not content; every word and number is."""
     task = Task("shop", "buy", 1, "Buy a fig.", {"a": 1, "b": [2]})
     assert task.key == Task("shop", "buy", 1, "Buy a fig.", {"b": [2], "a": 1}).key
     assert task.key[:8] == "6e7d42b9", "the split must not depend on Python's hash seed"

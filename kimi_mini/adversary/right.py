@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.adversary.base import CHAIN, SHOP, answer_of, buys_of, expert, reads_of, right, several
+from kimi_mini.adversary.base import CHAIN, SHOP, Kind, answer_of, buys_of, expert, reads_of, right, several
 from kimi_mini.worlds import Task, repair
 from kimi_mini.worlds.base import Expert, turn
 
@@ -83,6 +83,11 @@ def _twice(task: Task, rng: random.Random) -> Expert:
     for call in [calls[0], *calls, *buys_of(task)]:
         yield turn("", call=call)
     yield turn("end", content=_last_words(task, rng))
+
+
+# Played apart from the others: the shop's verifier refuses it, and says so. A chain of records counts only when each
+# record is read once and in order, because a second look cannot be told from a slip that came right.
+LOOKS_TWICE = Kind("looks at a record twice", True, ("follow",), _twice)
 
 
 @right("looks at one more stock than it must", "condition")

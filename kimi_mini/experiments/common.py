@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from kimi_mini import evaluate, sft, synthesis, viz
+from kimi_mini.command import above_zero, natural, positive
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.results import RESULTS, Log, over_seeds
@@ -20,14 +21,14 @@ from kimi_mini.train import History, train
 BASE, TUNED = Path("data/checkpoints/base"), Path("data/checkpoints/tuned")
 
 
-def arguments(description: str, start: Path = BASE) -> argparse.Namespace:
+def arguments(description: str, start: Path = BASE, seeds: Sequence[int] = (0, 1, 2)) -> argparse.Namespace:
     """Seeds, scale, start and folder of the log."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="of all token budgets and task counts")
+    parser.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
+    parser.add_argument("--scale", type=above_zero, default=1.0, help="of all token budgets and task counts")
     parser.add_argument("--base", type=Path, default=start, help="checkpoint folder to start from")
     parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=positive, default=None)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -82,8 +83,14 @@ def mean(outcomes: Sequence[Sequence[bool]]) -> float:
     return sum(map(sum, outcomes)) / sum(map(len, outcomes))
 
 
-def row(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
-    """A scoreboard entry over seeds: mean, 95% interval (t), tasks a seed."""
+def row(rates: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1), tasks a seed."""
+    entry = gap(rates, seeds, count)
+    return entry | {"low": max(0.0, entry["low"]), "high": min(1.0, entry["high"])}
+
+
+def gap(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+    """A scoreboard entry of differences, one a seed: mean, 95% interval (t), tasks a seed."""
     value, low, high = over_seeds(values)
     return {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
 

@@ -6,7 +6,7 @@ for every family and level (so that the filter cannot thin out long episodes), f
 
     everything   no verifier
     passed       the worlds' verifiers: results and final state
-    broken       a verifier that sees whether work was done, not whether it was right: slips pass, shortcuts do not
+    broken       a verifier that counts calls: what did as many as the work takes passes, right or wrong
 
 Success is measured on held-out tasks of these levels at temperature 1, as rollouts are sampled, and greedily; the row
 ``before`` is the agent without this training. From the base checkpoint half a million tokens are too few to learn the
@@ -19,18 +19,28 @@ from collections.abc import Callable
 
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
-from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, arguments, finish, gap, mean, pools, row, success, tune
 from kimi_mini.results import Log
 from kimi_mini.synthesis import Source, Trajectory
+from kimi_mini.tokenizer import Tokenizer
 
 LEVELS = {"follow": (6, 7, 8), "condition": (1, 2), "cheapest": (6, 7, 8), "buy": (5, 6, 7)}
 TOKENS = 400_000
 MISTAKES = 0.6
 TASKS = 60  # a family, at each temperature
+CALL = Tokenizer.load().special["<|tool_call_begin|>"]
+
+
+def counts_work(trajectory: Trajectory) -> bool:
+    """The broken verifier. It reads the conversation, and sees whether work was done, not whether it was right."""
+    needed = 2 if trajectory.family == "condition" else trajectory.level
+    return int((trajectory.example.ids == CALL).sum()) >= needed
+
+
 ARMS: dict[str, Callable[[Trajectory], bool]] = {
     "everything": lambda trajectory: True,
     "passed": lambda trajectory: trajectory.passed,
-    "broken": lambda trajectory: trajectory.mistake != "lazy",  # a slip looks like work too
+    "broken": counts_work,
 }
 
 
@@ -66,15 +76,15 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
         board[f"filter/{arm}_at_{temperature:g}"] = row(values, seeds, count)
     for name, temperature in (("filter/gap", 1.0), ("filter/gap_greedy", 0.0)):
         good, bad = scores["passed", temperature], scores["everything", temperature]
-        board[name] = row([a - b for a, b in zip(good, bad)], seeds, count)
+        board[name] = gap([a - b for a, b in zip(good, bad)], seeds, count)
     damage = [a - b for a, b in zip(scores["passed", 1.0], scores["broken", 1.0])]
-    board["filter/broken_verifier_gap"] = row(damage, seeds, count)
+    board["filter/broken_verifier_gap"] = gap(damage, seeds, count)
     log.more["scoreboard"] = board
-    gap = board["filter/gap"]
+    won = board["filter/gap"]
     log.claim(
         "filter/gap", claim="training only on what verifiers passed beats training on everything, at equal tokens",
-        source="article (verifier economy); K2 report 3.1.1", value=gap["value"], low=gap["low"], high=gap["high"],
-        floor=0.15, holds=gap["value"] >= 0.15 and gap["low"] > 0, figure="figures/filter_gap.png",
+        source="article (verifier economy); K2 report 3.1.1", value=won["value"], low=won["low"], high=won["high"],
+        floor=0.15, holds=won["value"] >= 0.15 and won["low"] > 0, figure="figures/filter_gap.png",
         notebook="00_kimi_k2_on_one_page.ipynb",
     )  # fmt: skip
 

@@ -85,7 +85,7 @@ def write_in_batches(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[li
 
 def number(turn: Turn, tokenizer: Tokenizer) -> int | None:
     """The answer as a number; None when there is none."""
-    text = (chat.parse(tokenizer.decode(turn.ids))["content"] or "").strip()
+    text = (chat.parse_ids(tokenizer, turn.ids)["content"] or "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kimi_mini import viz
 from kimi_mini.command import in_one_line
-from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
+from kimi_mini.evaluate import LIMITS, held_out_tasks, measured_levels, solve
 from kimi_mini.experiments import inference
 from kimi_mini.results import Log
 
@@ -28,7 +28,7 @@ def main() -> None:
     count = max(2, int(TASKS * args.scale))
     for seed in args.seeds:
         for family in FAMILIES:
-            for level in trained_levels(family):
+            for level in measured_levels(family):
                 tasks = held_out_tasks(family, [level], count, seed)
                 for mode in ("thinking", "reflex"):
                     done = solve(model, tokenizer, tasks, LIMITS, thinking=mode == "thinking")

@@ -19,7 +19,7 @@ from pathlib import Path
 from kimi_mini import sft, synthesis, viz_agent
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
-from kimi_mini.experiments.common import TUNED, arguments, mean, row, success, tune
+from kimi_mini.experiments.common import TUNED, arguments, gap, mean, row, success, tune
 from kimi_mini.publishing import TOP
 from kimi_mini.recipe import STEP_TOKENS
 from kimi_mini.results import RESULTS, Log
@@ -99,11 +99,11 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
 
     count = tasks * len(LONG)
     log.more["scoreboard"] = {f"quota/long/{arm}": row(longest(arm), seeds, count) for arm in ("before", *ARMS)}
-    gap = row([a - b for a, b in zip(longest("quota"), longest("as they come"))], seeds, count)
-    log.more["scoreboard"]["quota/gap"] = gap
+    won = gap([a - b for a, b in zip(longest("quota"), longest("as they come"))], seeds, count)
+    log.more["scoreboard"]["quota/gap"] = won
     log.claim(
         "quota/gap", claim="a quota for each level teaches the long episodes that filtering thins out",
-        source="this project", value=gap["value"], low=gap["low"], high=gap["high"], floor=0.0, holds=gap["low"] > 0,
+        source="this project", value=won["value"], low=won["low"], high=won["high"], floor=0.0, holds=won["low"] > 0,
         figure="figures/quota.png", notebook="06_the_verifier_economy.ipynb",
     )  # fmt: skip
 

@@ -46,9 +46,10 @@ def main() -> None:
     deep = [sum(values) / len(values) for values in zip(*(v for n, v in by_length.items() if n >= 6))]
     board["chain/reflex_control_6_to_8"] = row(deep, args.seeds, tasks * 3)
     log.more["scoreboard"] = board
-    entry = board["chain/reflex_control_6_to_8"]
+    entry, single = board["chain/reflex_control_6_to_8"], board["chain/reflex_control/1"]["value"]
+    said = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
     log.claim(
-        "chain/reflex_control", claim="six or more dependent steps are not learned without a thought, at equal tokens",
+        "chain/reflex_control", claim=said,
         source="article (thinking mode beside a reflex mode)", value=entry["value"], low=entry["low"],
         high=entry["high"], floor=0.30, at_most=True, figure="figures/chain_by_length.png",
         notebook="00_kimi_k2_on_one_page.ipynb",

@@ -22,7 +22,7 @@ import numpy as np
 from kimi_mini import evaluate, sft, viz_agent, worlds
 from kimi_mini.agent import Conversation
 from kimi_mini.command import in_one_line
-from kimi_mini.experiments.common import TUNED, arguments, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, arguments, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.publishing import TOP
 from kimi_mini.results import RESULTS, Log
@@ -122,13 +122,13 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
     board = {f"rejection/{name}/{arm}": row(found, seeds, count) for (arm, name), found in values.items()}
     for name, other in (("gap", "before"), ("filter_gap", "everything")):
         pairs = zip(values["passed", "sampled"], values[other, "sampled"])
-        board[f"rejection/{name}"] = row([a - b for a, b in pairs], seeds, count)
+        board[f"rejection/{name}"] = gap([a - b for a, b in pairs], seeds, count)
     log.more["scoreboard"] = board
-    gap = board["rejection/gap"]
+    won = board["rejection/gap"]
     log.claim(
         "rejection/gap", claim="one round of tuning on own attempts that passed raises sampled success",
-        source="K2 report 3.1.1 (large-scale rejection sampling)", value=gap["value"], low=gap["low"], high=gap["high"],
-        floor=0.0, holds=gap["low"] > 0, figure="figures/rejection.png", notebook="06_the_verifier_economy.ipynb",
+        source="K2 report 3.1.1 (large-scale rejection sampling)", value=won["value"], low=won["low"], high=won["high"],
+        floor=0.0, holds=won["low"] > 0, figure="figures/rejection.png", notebook="06_the_verifier_economy.ipynb",
     )  # fmt: skip
 
 

@@ -10,6 +10,11 @@ questions about them. It goes on with pages about new people, in three arms with
 In every arm the same questions about one half of the new people are trained beside the text. Measured are questions
 about the other half: their facts stood in the text, nobody ever asked. The rewriter errs on purpose in a tenth of its
 chunks; the fidelity check decides what is kept. The step of 512 tokens was chosen in a trial of one of the seeds.
+
+It matters what the checkpoint has read before. If no page of its reading was raw, the raw arm meets a manner that is
+new to it, and loses for that reason too. So there are three checkpoints a seed, with a raw page in 0, 1 of 6 (each
+wording as often as any other: the one that counts) and 1 of 2. One difference stays: a rewriter repeats names where a
+raw page says "she".
 """
 
 from __future__ import annotations
@@ -22,10 +27,19 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import KimiConfig, rephrase, viz
+from kimi_mini import KimiConfig, planting, rephrase, viz
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.common import arguments
+from kimi_mini.experiments.fact_pages import (
+    GROUP,
+    pages,
+    question,
+    questions,
+    recital,
+    text_example,
+    vocabulary,
+)
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 from kimi_mini.rephrase import Person
@@ -36,53 +50,15 @@ from kimi_mini.train import Example, collate, micro_batches, train
 
 REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
 ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}
-EPOCHS, GROUP = 10, 3  # people on a page
+EPOCHS = 10
 KNOWN, NEW = 500, 120  # people of the checkpoint, people of the arms
 BASE_TOKENS = 600_000
 STEP_TOKENS = {"base": 2048, "arm": 512}
 ARM_RATE = 1.0  # of the recipe's learning rates
 SLIP = 0.1  # of the chunks that the rewriter gets wrong
-
-
-def vocabulary() -> Tokenizer:
-    """A tokenizer in which every word of the pages is one token, a year four."""
-    rng = np.random.default_rng(0)
-    some = rephrase.people(1000, rng)
-    texts = [rephrase.rewrite(rephrase.page([person]), rng)[0] for person in some]
-    texts += [rephrase.page([person]) for person in some]
-    texts += [form.format(x=person.name) for person in some for form in rephrase.QUESTIONS.values()]
-    return Tokenizer.train(texts, 2048)
-
-
-def text_example(tokenizer: Tokenizer, text: str) -> Example:
-    """A page; every token is learned."""
-    ids = [*tokenizer.encode(text), tokenizer.special["[EOS]"]]
-    return Example(np.array(ids, np.uint16), np.ones(len(ids), bool))
-
-
-def question(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
-    """A question; its answer is learned, up to the end mark."""
-    asked = tokenizer.encode(rephrase.QUESTIONS[attribute].format(x=person.name))
-    answer = [*tokenizer.encode(" " + person.values[attribute]), tokenizer.special["[EOS]"]]
-    return Example(np.array(asked + answer, np.uint16), np.arange(len(asked + answer)) >= len(asked))
-
-
-def recital(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
-    """The raw sentences about a person, up to a value; that value counts. Knowing it by heart is enough here."""
-    text = rephrase.page([person])
-    value = tokenizer.encode(" " + person.values[attribute])
-    ids = tokenizer.encode(text[: text.index(person.values[attribute]) - 1]) + value
-    return Example(np.array(ids, np.uint16), np.arange(len(ids)) >= len(ids) - len(value))
-
-
-def questions(tokenizer: Tokenizer, group: Sequence[Person]) -> list[Example]:
-    """Everything one can ask about a group."""
-    return [question(tokenizer, person, attribute) for person in group for attribute in rephrase.QUESTIONS]
-
-
-def pages(group: Sequence[Person]) -> list[str]:
-    """Raw pages, GROUP people each."""
-    return [rephrase.page(group[i : i + GROUP]) for i in range(0, len(group), GROUP)]
+SEEDS = range(6)  # checkpoints differ much in how well they answer what was never asked
+RAW_EVERY = {"none": 0, "one in six": 6, "half": 2}  # of the pages that the checkpoint reads
+COUNTS = "one in six"
 
 
 def slipping(share: float) -> rephrase.Writer:
@@ -91,7 +67,7 @@ def slipping(share: float) -> rephrase.Writer:
     def write(chunk: str, context: str, rng: np.random.Generator) -> str:
         text = rephrase.write_chunk(chunk, context, rng)
         if rng.random() < share:
-            return rephrase.plant(text, str(rng.choice(sorted(rephrase.ERRORS))), rng) or text
+            return planting.plant(text, str(rng.choice(sorted(planting.ERRORS))), rng) or text
         return text
 
     return write
@@ -148,13 +124,16 @@ def epochs_of(texts: Callable[[], Sequence[str]], asked: list[Example], tokenize
         yield [examples[i] for i in rng.permutation(len(examples))]
 
 
-def checkpoint(tokenizer: Tokenizer, known: Sequence[Person], tokens: int, rng: np.random.Generator) -> KimiMini:
-    """The nano after reading about `known` people, every page in new words each time, and all questions about them."""
+def checkpoint(tokenizer: Tokenizer, known: Sequence[Person], tokens: int, raw_every: int,
+               rng: np.random.Generator) -> KimiMini:  # fmt: skip
+    """The nano after reading about `known` people and all questions about them: every `raw_every`-th page as it stands
+    (0: none), the others in new words each time."""
     model = KimiMini(KimiConfig.preset("nano", vocab_size=tokenizer.vocab_size))
 
     def texts() -> list[str]:
         order = [known[i] for i in rng.permutation(len(known))]
-        return [rephrase.rewrite(page, rng)[0] for page in pages(order)]
+        is_raw = [raw_every and place % raw_every == 0 for place in range(len(order))]
+        return [page if raw else rephrase.rewrite(page, rng)[0] for page, raw in zip(pages(order), is_raw)]
 
     epochs = epochs_of(texts, questions(tokenizer, known), tokenizer, rng)
     learn(model, steps_of(epochs, tokens, STEP_TOKENS["base"]), 1.0)
@@ -174,7 +153,7 @@ def wordings(arm: str, raw: list[str], rng: np.random.Generator, count: Counter)
     return again if arm == "ten" else lambda: once
 
 
-def run_seed(log: Log, seed: int, scale: float) -> None:
+def run_seed(log: Log, seed: int, raw: str, scale: float) -> None:
     """One checkpoint, then all arms from it; a row of the log each."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -182,14 +161,14 @@ def run_seed(log: Log, seed: int, scale: float) -> None:
     known = rephrase.people(max(30, int(KNOWN * scale)), rng)
     new = rephrase.people(max(12, int(NEW * scale)), rng, frozenset(person.name for person in known))
     asked, held = new[::2], new[1::2]
-    start = checkpoint(tokenizer, known, int(BASE_TOKENS * scale), rng)
-    raw, trained = pages(new), questions(tokenizer, asked)
-    total = EPOCHS * sum(len(example.ids) for example in [*(text_example(tokenizer, t) for t in raw), *trained])
+    start = checkpoint(tokenizer, known, int(BASE_TOKENS * scale), RAW_EVERY[raw], rng)
+    texts, trained = pages(new), questions(tokenizer, asked)
+    total = EPOCHS * sum(len(example.ids) for example in [*(text_example(tokenizer, t) for t in texts), *trained])
     for arm in ("before", *ARMS):
         model, count = copy.deepcopy(start), Counter()
         if arm != "before":
             own = np.random.default_rng([seed, 1])
-            epochs = epochs_of(wordings(arm, raw, own, count), trained, tokenizer, own)
+            epochs = epochs_of(wordings(arm, texts, own, count), trained, tokenizer, own)
             steps = steps_of(epochs, total, STEP_TOKENS["arm"])
             count["tokens"] = sum(len(example.ids) for step in steps for example in step)
             count["seconds"] = round(learn(model, steps, ARM_RATE))
@@ -197,8 +176,9 @@ def run_seed(log: Log, seed: int, scale: float) -> None:
         by_heart = [recital(tokenizer, person, key) for person in held for key in rephrase.QUESTIONS]
         found = {"never_asked": float(np.mean(list(by_attribute.values()))), "asked": right(model, trained),
                  "recited": right(model, by_heart)}  # fmt: skip
-        log.row(seed=seed, arm=arm, **found, by_attribute=by_attribute, **count)
-        print(f"seed {seed}, {arm:>6}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
+        log.row(seed=seed, raw_pages=raw, arm=arm, **found, by_attribute=by_attribute, **count)
+        shown = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
+        print(f"seed {seed}, raw pages {raw}, {arm:>6}: {shown}", flush=True)
 
 
 def catch_rates(log: Log, seed: int, count: int) -> None:
@@ -206,8 +186,8 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     texts = pages(rephrase.people(GROUP * count, rng))
     versions = [(text, rephrase.rewrite(text, rng, check=False)[0]) for text in texts]
-    for kind in ("none", *rephrase.ERRORS):
-        planted = [(text, new if kind == "none" else rephrase.plant(new, kind, rng)) for text, new in versions]
+    for kind in ("none", *planting.ERRORS):
+        planted = [(text, new if kind == "none" else planting.plant(new, kind, rng)) for text, new in versions]
         planted = [(text, new) for text, new in planted if new is not None]
         log.row(seed=seed, error=kind, planted=len(planted),
                 refused=sum(bool(rephrase.problems(text, new)) for text, new in planted),
@@ -216,19 +196,20 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
 
 def main() -> None:
     """All seeds; write data/results/rephrasing.json and its figure."""
-    args = arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], seeds=SEEDS)
     log = Log("rephrasing", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rephrasing",
               report=REPORT)  # fmt: skip
     for seed in args.seeds:
         catch_rates(log, seed, max(30, int(330 * args.scale)))
-        run_seed(log, seed, args.scale)
+        for raw in RAW_EVERY:
+            run_seed(log, seed, raw, args.scale)
     report(log)
     inference.finish(log, rephrasing=draw)
 
 
-def scores(rows: Sequence[dict], arm: str, key: str = "never_asked") -> list[float]:
+def scores(rows: Sequence[dict], arm: str, key: str = "never_asked", raw: str = COUNTS) -> list[float]:
     """One number a seed."""
-    return [row[key] for row in rows if row.get("arm") == arm]
+    return [row[key] for row in rows if row.get("arm") == arm and row["raw_pages"] == raw]
 
 
 def caught(rows: Sequence[dict], kind: str, key: str = "refused") -> tuple[int, int]:
@@ -240,19 +221,22 @@ def caught(rows: Sequence[dict], kind: str, key: str = "refused") -> tuple[int, 
 def report(log: Log) -> None:
     """The claims."""
     common = {"notebook": "04_pretraining.ipynb", "figure": "figures/rephrasing.png"}
-    answered = {arm: scores(log.rows, arm) for arm in ARMS}
+    wordings = "facts read in ten wordings answer more questions than ten times in one, equal tokens"
     gains = {
-        ("ten", "raw", 0.10): "facts read in ten wordings answer more questions than ten times in one, equal tokens",
-        ("ten", "one", 0.0): "ten rephrasings read once beat one rephrasing read ten times",
-        ("one", "raw", 0.0): "one rephrasing read ten times beats the raw text read ten times",
+        ("ten", "raw", COUNTS, 0.10): wordings,
+        ("ten", "raw", "half", 0.10): f"{wordings}, when half of what was read before was raw",
+        ("ten", "raw", "none", 0.10): f"{wordings}, when nothing that was read before was raw",
+        ("ten", "one", COUNTS, 0.0): "ten rephrasings read once beat one rephrasing read ten times",
+        ("one", "raw", COUNTS, 0.0): "one rephrasing read ten times beats the raw text read ten times",
     }
-    for (better, worse, floor), claim in gains.items():
-        gain = inference.across([a - b for a, b in zip(answered[better], answered[worse])])
-        log.claim(f"rephrasing/{better}_over_{worse}", claim=claim, floor=floor, **common, **gain,
+    for (better, worse, raw, floor), claim in gains.items():
+        pairs = zip(scores(log.rows, better, raw=raw), scores(log.rows, worse, raw=raw))
+        gain, name = inference.across([a - b for a, b in pairs]), "" if raw == COUNTS else f"_{raw}_raw"
+        log.claim(f"rephrasing/{better}_over_{worse}{name}", claim=claim, floor=floor, **common, **gain,
                   source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
                   holds=gain["value"] >= floor and gain["low"] > 0)  # fmt: skip
     check = {**common, "source": "K2 report 2.2 (fidelity check)"}
-    worst = min(rephrase.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
+    worst = min(planting.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
     log.claim("rephrasing/check_catches", claim=f"rewrites with a planted error refused (worst kind: {worst})",
               floor=0.99, **check, **inference.rate(*caught(log.rows, worst)))  # fmt: skip
     log.claim("rephrasing/check_refuses", claim="faithful rewrites refused", floor=0.01, at_most=True,
@@ -265,20 +249,20 @@ def draw(log: dict) -> Figure:
     rows = log["rows"]
     fig, axes = viz.figure(13, 5.2, 1, 3, width_ratios=(3, 2.2, 3))
     ours, theirs, check = axes[0]
-    for place, (arm, colour) in enumerate(zip(("before", *ARMS), (viz.GREY, viz.ORANGE, viz.SKY, viz.BLUE))):
-        values = [100 * value for value in scores(rows, arm)]
-        ours.bar(place, np.mean(values), color=colour, width=0.7)
-        ours.plot([place] * len(values), values, "o", color=viz.BLACK, markersize=5)
-        ours.annotate(f"{np.mean(values):.0f}", (place, max(values)), (0, 6), textcoords="offset points", ha="center")
-        if arm != "before":
-            theirs.bar(place, REPORT[arm], color=colour, width=0.7)
-            theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center")
-    labels = ["before", "raw\nx 10", "1 new\nx 10", "10 new\nx 1"]
-    ours.set_xticks(range(4), labels)
-    theirs.set_xticks(range(1, 4), labels[1:])
-    ours.set(ylabel="right answers (%)", title="Ours: facts read, never asked", ylim=(0, 105))
-    theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(0.4, 3.6), ylim=(0, 36))
-    kinds = list(rephrase.ERRORS)
+    for place, (arm, colour) in enumerate(zip(ARMS, (viz.ORANGE, viz.SKY, viz.BLUE))):
+        for group, raw in enumerate(RAW_EVERY):
+            values, x = [100 * value for value in scores(rows, arm, raw=raw)], group + 0.28 * (place - 1)
+            ours.bar(x, np.mean(values), color=colour, width=0.26)
+            ours.plot([x] * len(values), values, "o", color=viz.BLACK, markersize=4)
+            ours.annotate(f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center")
+        theirs.bar(place, REPORT[arm], color=colour, width=0.7)
+        theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center")
+    ours.set_xticks(range(len(RAW_EVERY)), RAW_EVERY)
+    theirs.set_xticks(range(3), ["raw\nx 10", "1 new\nx 10", "10 new\nx 1"])
+    ours.set(ylabel="right answers (%)", title="Ours: facts read, never asked", ylim=(0, 105),
+             xlabel="raw among the pages read before")  # fmt: skip
+    theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs")
+    kinds = list(planting.ERRORS)
     for shift, key, colour, name in ((-0.2, "refused", viz.GREEN, "facts compared"),
                                      (0.2, "refused_by_words", viz.GREY, "only words compared")):  # fmt: skip
         shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]
@@ -288,7 +272,6 @@ def draw(log: dict) -> Figure:
     check.set(xlabel="planted errors caught (%)", xlim=(0, 102), title="Fidelity check")
     fig.legend(loc="outside lower right", ncols=2)
     for ax in (ours, theirs):
-        ax.set_xlabel("wordings x epochs")
         ax.grid(axis="x", visible=False)
     check.grid(axis="y", visible=False)
     return fig

@@ -20,19 +20,18 @@ from tqdm import tqdm
 
 from kimi_mini import rl, sft
 from kimi_mini.command import in_one_line
-from kimi_mini.evaluate import load_agent, trained_levels
-from kimi_mini.experiments.common import TUNED, arguments, finish, mean, pools, row, success
+from kimi_mini.evaluate import load_agent, measured_levels
+from kimi_mini.experiments.common import TUNED, arguments, finish, gap, mean, pools, row, success
 from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
-from kimi_mini.results import Log
+from kimi_mini.results import Log, difference, wilson
 from kimi_mini.synthesis import SOURCES
 
 FAMILY, LONGER = "follow", range(6, 13)
-OTHERS = ("chain", "condition", "cheapest", "buy", "repair")
+OTHERS = ("chain", "add", "times", "follow", "condition", "cheapest", "buy", "repair")  # at the trained levels
 ROUNDS = 12
 TEMPERATURE = 0.8
 PTX_POOL = 400_000  # tokens
 TASKS, ATTEMPTS = 200, 8
-OTHER_TASKS = 100  # of each of the other families
 
 
 def moderate(model, tokenizer, tasks: int) -> tuple[tuple[int, int], dict[int, float]]:
@@ -43,12 +42,12 @@ def moderate(model, tokenizer, tasks: int) -> tuple[tuple[int, int], dict[int, f
 
 
 def measure(model, tokenizer, levels: tuple[int, ...], tasks: int) -> dict[str, float]:
-    """Success of one model: the RL family in three ways, the others greedily."""
-    sampled = success(model, tokenizer, FAMILY, levels, tasks // 2, TEMPERATURE, ATTEMPTS)
+    """Success of one model: the RL family in three ways, the others greedily; `tasks` of each."""
+    sampled = success(model, tokenizer, FAMILY, levels, tasks, TEMPERATURE, ATTEMPTS)
     found = {"sampled": mean(sampled), "pass@8": sum(map(any, sampled)) / len(sampled)}
     found["greedy"] = mean(success(model, tokenizer, FAMILY, levels, tasks))
     for family in OTHERS:
-        found[family] = mean(success(model, tokenizer, family, trained_levels(family), min(tasks, OTHER_TASKS)))
+        found[family] = mean(success(model, tokenizer, family, measured_levels(family), tasks))
     return found
 
 
@@ -95,34 +94,32 @@ def main() -> None:
 
 
 def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: int) -> None:
-    """Differences after minus before, over seeds."""
-    board = {f"rl/{name}_before": row([value] * len(seeds), seeds, tasks) for name, value in before.items()}
-    for name in before:
-        board[f"rl/{name}_after"] = row([found[name] for found in after], seeds, tasks)
-        board[f"rl/{name}_gap"] = row([found[name] - before[name] for found in after], seeds, tasks)
-    board["rl/gap"] = board["rl/sampled_gap"]
-    log.more["scoreboard"] = {name: board[name] for name in (
-        "rl/gap", "rl/greedy_gap", "rl/pass@8_gap", "rl/sampled_before", "rl/sampled_after",
-        *(f"rl/{family}_gap" for family in OTHERS))}  # fmt: skip
-    gap = board["rl/gap"]
-    log.claim(
-        "rl/gap", claim="RL with verifiable rewards raises success on tasks of moderate difficulty, as sampled",
-        source="article (joint RL); K2 report 3.2", value=gap["value"], low=gap["low"], high=gap["high"], floor=0.10,
-        figure="figures/rl_gap.png", notebook="00_kimi_k2_on_one_page.ipynb",
-    )  # fmt: skip
+    """Success before and after, and the differences over seeds. Before RL there is one model: Wilson's interval."""
+    board, three = {}, ("sampled", "greedy", "pass@8")
+    for name in (*three, *OTHERS):
+        found = [measured[name] for measured in after]
+        board[f"rl/{name}_gap"] = gap([value - before[name] for value in found], seeds, tasks)
+        if name in three:
+            low, high = wilson(round(before[name] * tasks), tasks)
+            board[f"rl/{name}_before"] = {"value": before[name], "low": low, "high": high, "n": tasks, "seeds": [0]}
+            board[f"rl/{name}_after"] = row(found, seeds, tasks)
+    board["rl/gap"] = board.pop("rl/sampled_gap")
+    log.more["scoreboard"] = dict(sorted(board.items(), key=lambda entry: not entry[0].endswith("gap")))
     worst = min(OTHERS, key=lambda family: board[f"rl/{family}_gap"]["value"])
-    lost = board[f"rl/{worst}_gap"]
-    log.claim(
-        "rl/forgetting", claim=f"RL with PTX forgets nothing elsewhere (worst family: {worst})",
-        source="K2 report 3.2.3 (PTX)", value=lost["value"], low=lost["low"], high=lost["high"], floor=-0.02,
-        figure="figures/rl_gap.png", notebook="00_kimi_k2_on_one_page.ipynb",
-    )  # fmt: skip
-    sharpened = board["rl/pass@8_gap"]
-    log.claim(
-        "rl/pass@8", claim="RL does not only sharpen: pass@8 does not fall", source="this project",
-        value=sharpened["value"], low=sharpened["low"], high=sharpened["high"], floor=0.0,
-        figure="figures/rl_gap.png", notebook="00_kimi_k2_on_one_page.ipynb",
-    )  # fmt: skip
+    mean_after = sum(found[worst] for found in after) / len(after)
+    lost = difference((round(mean_after * tasks), tasks), (round(before[worst] * tasks), tasks))  # by tasks, not seeds
+    place = {"figure": "figures/rl_gap.png", "notebook": "00_kimi_k2_on_one_page.ipynb"}
+    log.claim("rl/gap", claim="RL with verifiable rewards raises success on tasks of moderate difficulty, as sampled",
+              source="article (joint RL); K2 report 3.2", floor=0.10, **interval(board["rl/gap"]), **place)
+    log.claim("rl/forgetting", claim=f"RL with PTX forgets nothing elsewhere (worst of eight families: {worst})",
+              source="K2 report 3.2.3 (PTX)", floor=-0.02, **dict(zip(("value", "low", "high"), lost)), **place)
+    log.claim("rl/pass@8", claim="RL does not only sharpen: pass@8 does not fall", source="this project", floor=0.0,
+              **interval(board["rl/pass@8_gap"]), **place)  # fmt: skip
+
+
+def interval(entry: dict) -> dict:
+    """A scoreboard entry's {value, low, high}."""
+    return {key: entry[key] for key in ("value", "low", "high")}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ An adversary who knows every answer makes wrong trajectories that look right, an
 world's verifier judges them, and beside it three verifiers that are not good enough and a rubric that also reads the
 thoughts. An error is a wrong trajectory accepted or a right one refused.
 
+One right kind is tried apart, because the shop's verifier is meant to refuse it: a chain of records with one of them
+read twice. Its row and its claim show what that strictness costs.
+
 What the numbers mean: rates over these kinds in equal parts, not over what a model does. A slip that happens to come
 out right is counted as a false accept, because the work was wrong; no verifier that looks only at results can see it.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kimi_mini import verify, viz_agent
+from kimi_mini.adversary.right import LOOKS_TWICE
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments.common import arguments
 from kimi_mini.publishing import TOP
@@ -39,6 +43,8 @@ def main() -> None:
                 "false_accepts": accepted.as_dict(), "false_rejects": refused.as_dict()
             }  # fmt: skip
             print(f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}")
+    strict = verify.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[LOOKS_TWICE]
+    log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
     report(log)
     print(log.save())
     draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
@@ -55,6 +61,12 @@ def report(log: Log) -> None:
                 value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
                 figure="figures/verifiers.png", notebook=NOTEBOOK,
             )  # fmt: skip
+    rate = log.more["summary"]["shop/looks at a record twice"]["false_rejects"]
+    log.claim(
+        "verify/shop/looks_twice", claim="the verifier of shop refuses at most 1% of chains with one record read twice",
+        source="this project", value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
+        figure="figures/verifiers.png", notebook=NOTEBOOK,
+    )  # fmt: skip
 
 
 def draw(rows: list[dict], folder: Path) -> None:

@@ -51,7 +51,9 @@ class Task:
 
     @cached_property
     def key(self) -> str:
-        """A name for the content: equal for two tasks that ask the same thing about the same world."""
+        """A name for the content: equal for two tasks that ask the same thing about the same world. The world includes
+        rows that the model may never read; `evaluate.measured_levels` leaves out where what it reads is too little to
+        tell tasks apart."""
         content = json.dumps([self.family, self.prompt, self.data], sort_keys=True)
         return hashlib.sha1(content.encode()).hexdigest()
 

@@ -220,8 +220,9 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     """Right answer and right final state, reached by looking, in reasonable time.
 
     Buying counts by the orders in the database, whatever was said; an answer or a decision counts only if the reads in
-    the database establish it: every price read, the chain followed link by link, the stock read before anything is
-    bought (a lucky guess is not a skill). Nor is trying everything a skill."""
+    the database establish it: every price read, the chain followed link by link and each link once (a second look
+    cannot be told from a slip that came right), the stock read before anything is bought (a lucky guess is not a
+    skill). Nor is trying everything a skill."""
     answer, db = final_answer(messages), environment.state
     if answer is None:
         return Verdict(False, "no answer")
