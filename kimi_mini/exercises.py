@@ -6,6 +6,7 @@ sentence to go on with. What it returns is true when the answer is right, so tha
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable, Sequence
@@ -36,6 +37,19 @@ class Checked:
         return f"<div style='{style}'><b style='color:{colour}'>{word}</b>: {html.escape(self.text)}</div>"
 
 
+def checker(check: Callable[..., Checked]) -> Callable[..., Checked]:
+    """Decorator: an answer of a kind that the checker cannot even look at is a wrong answer, not an error."""
+
+    @functools.wraps(check)
+    def checked(*arguments: Any, **options: Any) -> Checked:
+        try:
+            return check(*arguments, **options)
+        except Exception as error:  # noqa: BLE001  an array where a number was asked for, a set in place of a list, ...
+            return Checked(False, f"that is not the kind of thing that was asked for ({type(error).__name__}: {error})")
+
+    return checked
+
+
 def _try(function: Callable, *arguments: Any) -> tuple[Any, Checked | None]:
     """Value of the reader's function; or what to say when there is none."""
     if not callable(function):
@@ -49,6 +63,18 @@ def _try(function: Callable, *arguments: Any) -> tuple[Any, Checked | None]:
     return value, None
 
 
+def _number(value: Any) -> tuple[Any, Checked | None]:
+    """One number as Python's own, also from numpy or torch; or what to say when it is none."""
+    if hasattr(value, "item") and getattr(value, "size", None) != 0:
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError):  # several numbers
+            pass
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None, Checked(False, f"return one number, not {value!r:.60}")
+    return value, None
+
+
 def _first_match(value: Any, wrong: dict[str, Any]) -> str | None:
     """The hint of the first known wrong answer that equals ``value``."""
     return next((hint for hint, known in wrong.items() if value == known), None)
@@ -57,11 +83,14 @@ def _first_match(value: Any, wrong: dict[str, Any]) -> str | None:
 # -- 00 Kimi K2 on one page ----------------------------------------------------------------------------
 
 
+@checker
 def check_expert_parameters(function: Callable[[KimiConfig], int]) -> Checked:
     """function(config) is the number of parameters of one routed expert."""
     for name in ("k2", "moonlight_16b", "nano"):
         config = KimiConfig.preset(name)
         value, problem = _try(function, config)
+        if problem is None:
+            value, problem = _number(value)
         if problem is not None:
             return problem
         h, width, count = config.hidden_size, config.moe_intermediate_size, config.n_routed_experts
@@ -79,11 +108,14 @@ def check_expert_parameters(function: Callable[[KimiConfig], int]) -> Checked:
     return Checked(True, f"44,040,192 for K2; its 60 x 384 experts hold {routed / 1e9:.0f} billion parameters")
 
 
+@checker
 def check_cache_bytes(function: Callable[[KimiConfig, int], int]) -> Checked:
     """function(config, tokens) is the size of the latent cache in bytes, at two bytes a number."""
     for name, tokens in (("k2", 1), ("k2", 131072), ("nano", 1000)):
         config = KimiConfig.preset(name)
         value, problem = _try(function, config, tokens)
+        if problem is None:
+            value, problem = _number(value)
         if problem is not None:
             return problem
         latent, rope, layers = config.kv_lora_rank, config.qk_rope_head_dim, config.num_hidden_layers
@@ -114,6 +146,7 @@ ORDER_CASES = (  # (orders in the database, wanted, what the agent said, is it r
 )
 
 
+@checker
 def check_order_verifier(function: Callable[[list, list, str], bool]) -> Checked:
     """function(orders, wanted, said) is whether the shop ended as it was asked to."""
     for orders, wanted, said, right, hint in ORDER_CASES:
@@ -129,6 +162,7 @@ CHAIN = re.compile(r"Start with (\d\d), ((?:[a-z] [-+*]\d, )+)end\. Two digits, 
 CHAIN_FORM = "Start with 05, c +9, d *3, end. Two digits, modulo 100?"
 
 
+@checker
 def check_chain_prompt(prompt: str, ask: Callable[[str], str], target: int = 42, steps: int = 3) -> Checked:
     """``prompt`` is a chain task of at least ``steps`` operations whose right answer is ``target``, and
     ``ask(prompt)``, the agent's answer, says so too."""

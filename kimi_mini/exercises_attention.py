@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kimi_mini.config import YARN, KimiConfig
-from kimi_mini.exercises import Checked, _first_match, _try
+from kimi_mini.exercises import Checked, _first_match, _try, checker
 from kimi_mini.rope import apply_rope, frequencies, rotations
 
 
@@ -36,6 +36,7 @@ def _hint(value: Tensor, wrong: dict[str, Tensor]) -> str | None:
     return next((hint for hint, known in wrong.items() if known.shape == value.shape and _same(value, known)), None)
 
 
+@checker
 def check_absorb(function: Callable[[Tensor, Tensor], Tensor]) -> Checked:
     """function(q_nope (B, H, T, d_n), w_uk (H, d_n, r)) is the query in latent space, (B, H, T, r)."""
     random = torch.Generator().manual_seed(0)
@@ -65,6 +66,7 @@ def _halves(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat([turned[..., 0], turned[..., 1]], -1)
 
 
+@checker
 def check_turn(function: Callable[[Tensor, float], Tensor]) -> Checked:
     """function(x (T, d), theta) is x with neighbouring pairs turned by their angle at positions 0 .. T-1."""
     for width, theta in ((2, 50000.0), (16, 50000.0), (8, 100.0)):
@@ -94,6 +96,7 @@ def check_turn(function: Callable[[Tensor, float], Tensor]) -> Checked:
     return Checked(True, "and a score now depends on the distance alone")
 
 
+@checker
 def check_break_even(function: Callable[[KimiConfig], int]) -> Checked:
     """function(config): the most new tokens for which absorbed attention takes fewer multiply-adds than naive."""
     for name in ("k2", "nano", "mini"):
@@ -123,6 +126,7 @@ def check_break_even(function: Callable[[KimiConfig], int]) -> Checked:
     return Checked(True, "K2 absorbs chunks of up to 170 tokens; longer prompts are read in the naive form")
 
 
+@checker
 def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) -> Checked:
     """function(d, theta, length, factor): K2's angles per position, d / 2 of them.
 
@@ -169,6 +173,7 @@ def _repeated() -> tuple[list[int], Tensor]:
     return ids, weights / weights.sum(-1, keepdim=True)
 
 
+@checker
 def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
     """function(ids (T,), weights (L, H, T, T)): (layer, head) that looks most at what came behind the same token."""
     ids, weights = _repeated()

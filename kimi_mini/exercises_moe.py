@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini.exercises import Checked, _try
+from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.moe import Router
 from kimi_mini.routing import mutual_information
 
@@ -52,6 +52,7 @@ def _routes(scores: Tensor, bias: Tensor, k: int, factor: float) -> dict[str, np
     }  # fmt: skip
 
 
+@checker
 def check_route(function: Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]) -> Checked:
     """function(scores (N, E), bias (E,), k, factor) is (indices (N, k), weights (N, k)) as K2's router gives them."""
     generator = torch.Generator().manual_seed(0)
@@ -75,6 +76,7 @@ def check_route(function: Callable[[Tensor, Tensor, int, float], tuple[Tensor, T
     return Checked(True, "the bias chooses, the score weighs, the factor keeps the size")
 
 
+@checker
 def check_centred_update(function: Callable[[Tensor, Tensor, float], Tensor]) -> Checked:
     """function(bias (E,), load (E,), rate) is the new bias by Moonshot's rule."""
     for load in ([4.0, 9.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 90.0]):
@@ -104,6 +106,7 @@ def check_centred_update(function: Callable[[Tensor, Tensor, float], Tensor]) ->
     return Checked(True, "busy experts down, idle ones up, and the sum of all biases stays where it is")
 
 
+@checker
 def check_router_in_place(router: Router) -> Checked:
     """A Router whose fields the reader has set so that expert 0 is never chosen, and no score is touched."""
     if not isinstance(router, Router):
@@ -122,6 +125,7 @@ def check_router_in_place(router: Router) -> Checked:
     return Checked(True, "a bias of -1 is enough, for scores lie between 0 and 1")
 
 
+@checker
 def check_information(function: Callable[[np.ndarray], float]) -> Checked:
     """function(counts (labels, experts)) is the mutual information of label and expert in bits."""
     cases = (np.eye(4) * 25, np.full((3, 5), 8.0), np.array([[30.0, 10.0, 0.0], [10.0, 30.0, 20.0]]))

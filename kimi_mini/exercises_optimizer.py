@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.exercises import Checked, _try
+from kimi_mini.exercises import Checked, _try, checker
 
 
 def _tensor(value: Any, shape: Sequence[int]) -> Tensor | None:
@@ -43,6 +43,7 @@ WRONG_SCALES = (
 )  # fmt: skip
 
 
+@checker
 def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
     """function(shape) is the factor that gives an orthogonalised update of shape (..., out, in) an RMS of 0.2."""
     given = []
@@ -78,6 +79,7 @@ PARAMETERS = (  # (name, shape, Muon?, hint)
 )
 
 
+@checker
 def check_split(function: Callable[[str, tuple[int, ...]], bool]) -> Checked:
     """function(name, shape) is whether Muon gets the parameter (otherwise AdamW)."""
     for name, shape, right, hint in PARAMETERS:
@@ -130,6 +132,7 @@ WRONG_EVIDENCE = (
 )
 
 
+@checker
 def check_evidence(function: Callable[[list[Tensor], list[Tensor], float], Tensor]) -> Checked:
     """function(raw, valid, scale): largest softmax input of each head, (H,), over all micro-batches.
 
@@ -156,6 +159,7 @@ def check_evidence(function: Callable[[list[Tensor], list[Tensor], float], Tenso
 PARTS = ("query nope", "query rope", "key nope", "shared rope key", "value")
 
 
+@checker
 def check_cut(function: Callable[[float], Sequence[float]]) -> Checked:
     """function(gamma): factors on the rows of one head for PARTS, so that all its logits shrink by gamma."""
     for gamma in (0.25, 0.81, 1.0):

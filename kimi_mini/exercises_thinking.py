@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kimi_mini.attempts import Attempt, majority
-from kimi_mini.exercises import Checked, _try
+from kimi_mini.exercises import Checked, _number, _try, checker
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 
 CLOSE = "</think>"
 THOUGHT = "k 1 8 - 1 = 1 7 l 1 7 * 2 = 3 4 end".split()
 
 
+@checker
 def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
     """function(thought, budget) is what the answer gets to read: the thought, cut if need be, and </think>."""
     for budget in (5, 0, len(THOUGHT) - 1, len(THOUGHT), 100):
@@ -42,10 +43,13 @@ def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
 OPERATIONS_ASKED = ("+9", "*3", "-7", "*2", "+5")
 
 
+@checker
 def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
     """function(operations, step, value) is where a chain ends when the result of step (from 0) is put to value."""
     for step, value in ((4, 10), (0, 52), (2, 99), (1, 3)):
         given, problem = _try(function, OPERATIONS_ASKED, step, value)
+        if problem is None:
+            given, problem = _number(given)
         if problem is not None:
             return problem
         right = _run(OPERATIONS_ASKED[step + 1 :], value)
@@ -72,11 +76,14 @@ def _run(operations: Sequence[str], value: int, modulus: int = MODULUS) -> int:
 VOTES = (  # answers of the attempts at one task
     (["7", "3", "7", "9"], "the most frequent answer is 7"),
     (["3", "7"], "a tie goes to the answer that came first"),
+    (["7", "3"], "a tie goes to the answer that came first, not to the smallest"),
+    (["5", "8", "2", "8", "5", "2"], "a tie of three goes to the answer that came first"),
     (["10", "9", "9", "10", "10"], "count answers as they are, do not take the largest or the shortest"),
     (["4"], "one attempt is a vote too"),
 )
 
 
+@checker
 def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> Checked:
     """function(attempts) is (the winning answer, the tokens spent), for attempts given as (answer, tokens)."""
     for answers, why in VOTES:
@@ -86,7 +93,9 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
             return problem
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             return Checked(False, "return two things: the answer and the tokens")
-        answer, tokens = value
+        answer, (tokens, problem) = value[0], _number(value[1])
+        if problem is not None:
+            return problem
         group = [Attempt(given, cost, False, False) for given, cost in attempts]
         spent = majority(group).tokens
         winner = max(dict.fromkeys(answers), key=answers.count)
@@ -99,6 +108,7 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
     return Checked(True, "and so a vote over eight must never be compared with a single attempt as if it were free")
 
 
+@checker
 def check_reliability(function: Callable[[int, float], float]) -> Checked:
     """function(calls, success): how reliable one call must be for `calls` in a row to succeed with chance `success`."""
     for calls, success in ((10, 0.5), (1, 0.9), (100, 0.97), (300, 0.97)):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from kimi_mini.config import KimiConfig
-from kimi_mini.exercises import Checked, _try
+from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.placement import training_flops
 from kimi_mini.schedule import wsd
 
@@ -23,6 +23,7 @@ def _equal(values: object, right: Sequence[float]) -> bool:
     return same and all(_close(value, other) for value, other in zip(values, right))
 
 
+@checker
 def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
     """function(step, total, warmup, decay) is WSD's factor: up to 1 over `warmup` updates, 1, and in a straight line to
     0 over the last `decay`."""
@@ -51,6 +52,7 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
 MICRO = (([120.0, 30.0], [60, 10]), ([8.0], [4]), ([5.0, 0.0, 7.0], [2, 0, 4]))
 
 
+@checker
 def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float]) -> Checked:
     """function(sums, counts) is the loss of a step from its micro-batches: summed loss and learned tokens of each."""
     for sums, counts in MICRO:
@@ -73,6 +75,7 @@ def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float])
 NAMES = [f"stdlib/part{number % 7}/module_{number}.py" for number in range(2000)]
 
 
+@checker
 def check_held_out(function: Callable[[str, float], bool]) -> Checked:
     """function(name, share) is whether the document of that name belongs to validation."""
     sides = {}
@@ -97,6 +100,7 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
     return Checked(True, "no list to keep, and new documents move nobody")
 
 
+@checker
 def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]) -> Checked:
     """function(config, window, tokens_per_second, matmul_rate) is the model FLOP utilisation, between 0 and 1."""
     for name, window, speed, rate in (("nano", 256, 20_000.0, 1e11), ("mini", 1024, 300_000.0, 4e14)):
@@ -129,6 +133,7 @@ RANKS = [
 JOINED = {"loss": 130.0 / 80, "gradient": [0.5, 0.1], "load": [45, 35], "max_logit": 84.0}
 
 
+@checker
 def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     """function(ranks) is the step of all ranks: loss, gradient, load, max_logit. A rank gives the sum of its tokens'
     losses, how many they were, the gradient of that sum, tokens per expert, and a head's largest logit."""

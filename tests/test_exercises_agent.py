@@ -56,6 +56,13 @@ def test_right_answers_pass_and_unsolved_or_broken_ones_get_a_hint(check, right)
     assert_hints(check)
 
 
+def drawn_with_repeats(pool, n):
+    """As many of each level as asked for, drawn with replacement."""
+    rng = random.Random(3)
+    passed = {level: [i for i, (own, ok) in enumerate(pool) if own == level and ok] for level in range(1, 6)}
+    return [i for good in passed.values() for i in rng.choices(good, k=n)]
+
+
 WRONG = [
     (ex.check_learned, lambda piece, thinking: True, "environment"),
     (ex.check_learned, lambda piece, thinking: piece in ("thought", "call", "answer", "think tags"), "stop"),
@@ -83,6 +90,10 @@ WRONG = [
     (ex.check_quota, lambda pool, n: [i for level in range(1, 6) for i in
                                       [k for k, (own, _) in enumerate(pool) if own == level][:n] * n][: 5 * n], ""),
     (ex.check_quota, lambda pool, n: [pool[0]] * n, "indices"),
+    (ex.check_quota, drawn_with_repeats, "repeat only when"),
+    (ex.check_quota, lambda pool, n: [i for level in range(1, 6) for i in
+                                      [k for k, (own, ok) in enumerate(pool) if own == level and ok][:1] * n],
+     "repeat only when"),
     (ex.check_cheat, lambda lines, tests: ("A", lines[0]), "the tool says"),
     (ex.check_cheat, lambda lines, tests: "A", "mark of a line"),
     (ex.check_cheat, lambda lines, tests: ("Z", "x = 1"), "no line Z"),
