@@ -6,7 +6,7 @@ Each command imports its own modules, so that --help answers at once.
 import argparse
 import sys
 
-from kimi_mini.command import above_zero, in_one_line, natural, positive
+from kimi_mini.command import SAVED, above_zero, in_one_line, natural, positive
 from kimi_mini.errors import KimiError
 
 CHECKPOINT = "data/checkpoints/final"
@@ -21,7 +21,7 @@ def main(words: list[str] | None = None) -> int:
             _set_threads(args.threads)
         return args.function(args)
 
-    return in_one_line(command)
+    return in_one_line(command, SAVED if args.command == "run" else "stopped; nothing was changed")
 
 
 # ------------------------------------------------------------------------------------------------ commands

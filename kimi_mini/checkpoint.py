@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import KimiConfig
-from .errors import BadFile, MissingFile
+from .errors import BadFile, KimiError, MissingFile
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
@@ -73,6 +73,8 @@ def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor]
         state.pop("lm_head.weight", None)
     with replacing(folder / "model.safetensors") as temporary:
         save_file(to_disk_keys(state), temporary, metadata={"format": "pt"})
+    for stale in _shards(folder):  # of what lay there before: transformers would be content, `weight_files` too
+        stale.unlink(missing_ok=True)
     with replacing(folder / "config.json") as temporary:
         dtype = str(state["model.embed_tokens.weight"].dtype).removeprefix("torch.")
         text = json.dumps({**config.to_dict(), "torch_dtype": dtype}, indent=2)
@@ -91,11 +93,16 @@ class replacing:
     def __enter__(self) -> Path:
         return self.temporary
 
-    def __exit__(self, error, *_):
+    def __exit__(self, kind, error, _):
         if error is None:
+            with open(self.temporary, "rb") as file:
+                os.fsync(file.fileno())  # a power cut must not leave a whole name on half a file
             os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+            return
+        self.temporary.unlink(missing_ok=True)
+        if isinstance(error, SafetensorError) or (isinstance(error, RuntimeError) and "inline_container" in str(error)):
+            raise KimiError(f"{self.path} could not be written, probably because the disk is full: free some space and "
+                            "run the same command again") from error  # fmt: skip
 
 
 def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[KimiConfig, dict[str, Tensor]]:
@@ -125,16 +132,25 @@ def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[K
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that model.safetensors.index.json names."""
+    """model.safetensors, or else the shards that model.safetensors.index.json names."""
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.exists() else _shards(folder)[:-1] or [whole]
+    for file in files:
+        if not file.exists():
+            raise MissingFile(f"checkpoint folder {folder} lacks {file.name}")
+    return files
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that model.safetensors.index.json names, and behind them that file itself; nothing without it."""
     index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
-    for name in names:
-        if not (folder / name).exists():
-            raise MissingFile(f"checkpoint folder {folder} lacks {name}")
-    return [folder / name for name in names]
+    if not index.exists():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadFile(f"{index} cannot be read ({error}); is it truncated?") from None
+    return [*(folder / name for name in sorted(names)), index]
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

@@ -13,15 +13,18 @@ from collections.abc import Callable
 
 from kimi_mini.errors import KimiError, explain_os_error
 
-USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 
 
-def in_one_line(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit status."""
+SAVED = "stopped; what was saved is safe: run the same command to go on"
+
+
+def in_one_line(command: Callable[[], int | None], stopped: str = SAVED) -> int:
+    """Run a command and return its exit status. `stopped` is what Ctrl-C is answered."""
     try:
         return command() or 0
     except KeyboardInterrupt:
-        return _stop("stopped; what was saved is safe: run the same command to go on", 130)
+        return _stop(stopped, 130)
     except BrokenPipeError:  # the reader of our output has left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

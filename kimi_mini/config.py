@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .errors import BadFile, MissingFile
-
-YARN = {"type": "yarn", "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 1.0}
+from .presets import HF_DEFAULTS, PRESETS
 
 
 @dataclass
@@ -78,6 +77,15 @@ class KimiConfig:
 
     def _check(self):
         """Refuse what this architecture cannot express, with one line that says what to change."""
+        counts = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank", "v_head_dim",
+                  "qk_nope_head_dim", "qk_rope_head_dim", "intermediate_size", "moe_intermediate_size", "n_group",
+                  "n_routed_experts", "num_experts_per_tok", "max_position_embeddings")  # fmt: skip
+        for name in counts:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"KimiConfig: {name} must be a whole number from 1, not {getattr(self, name)!r}")
+        for name in ("first_k_dense_replace", "n_shared_experts"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f"KimiConfig: {name} must be a whole number from 0, not {getattr(self, name)!r}")
         unsupported = {
             "num_key_value_heads must equal num_attention_heads (MLA keeps no separate key heads)":
                 self.num_key_value_heads != self.num_attention_heads,
@@ -98,6 +106,9 @@ class KimiConfig:
                 self.topk_group * (self.n_routed_experts // max(self.n_group, 1)) < self.num_experts_per_tok,
             "rope_scaling must be None or of type 'yarn'":
                 self.rope_scaling is not None and _rope_type(self.rope_scaling) != "yarn",
+            "rope_scaling of type 'yarn' needs a factor": self.rope_scaling is not None
+                and "factor" not in self.rope_scaling,
+            "rope_theta and rms_norm_eps must be above 0": not (self.rope_theta > 0 and self.rms_norm_eps > 0),
         }
         for rule, broken in unsupported.items():
             if broken:
@@ -105,7 +116,10 @@ class KimiConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides) -> KimiConfig:
-        """One of `PRESETS`, with fields replaced. ValueError lists the names for any other."""
+        """One of `PRESETS`, with fields replaced. ValueError lists the names for any other.
+
+        Another number of experts wants another routed_scaling_factor: `moe.gate_factor(experts, chosen)`.
+        """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of: {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **overrides})
@@ -173,8 +187,8 @@ class KimiConfig:
         return self.num_hidden_layers * elements[kind] * bytes_per_element
 
     def to_dict(self) -> dict:
-        """The config.json of a Hugging Face DeepSeek-V3 folder."""
-        values = asdict(self)
+        """The config.json of a Hugging Face DeepSeek-V3 folder. Kimi K2 is one: transformers knows no "kimi_k2"."""
+        values = {**asdict(self), "model_type": "deepseek_v3"}
         return {"architectures": ["DeepseekV3ForCausalLM"], **values, "rope_interleave": True,
                 "use_cache": True}
 
@@ -210,7 +224,12 @@ class KimiConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BadFile(f"{path} is not valid JSON ({error}); is it truncated?") from None
-        return cls.from_dict(values)
+        if not isinstance(values, dict):
+            raise BadFile(f"{path} holds no settings")
+        try:
+            return cls.from_dict(values)
+        except (TypeError, ValueError) as error:
+            raise BadFile(f"{path}: {error}") from None
 
 
 def _rope_type(rope: dict) -> str:
@@ -264,37 +283,3 @@ class ParameterCount:
     @property
     def activated(self) -> int:
         return self.activated_without_embeddings + self.embeddings + self.head
-
-
-HF_DEFAULTS = dict(  # DeepSeek-V3 as transformers' config class has it
-    vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048,
-    num_hidden_layers=61, first_k_dense_replace=3, num_attention_heads=128, q_lora_rank=1536,
-    kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, n_routed_experts=256,
-    num_experts_per_tok=8, n_group=8, topk_group=4, routed_scaling_factor=2.5, rope_theta=10000.0,
-    max_position_embeddings=4096, bos_token_id=0, eos_token_id=1,
-)
-KIMI = dict(vocab_size=163840, bos_token_id=163584, eos_token_id=163585, pad_token_id=163839,
-            first_k_dense_replace=1, n_group=1, topk_group=1, rope_theta=50000.0)  # what Kimi's models share
-
-PRESETS = {
-    # Two CPU cores: rows of whole 16 bytes everywhere (60 * 4), which grouped_mm needs.
-    "nano": dict(),
-    # One GPU. The dense layer is as wide as the experts that a token sees: (6 + 1) * 256.
-    "mini": dict(
-        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1792,
-        moe_intermediate_size=256, n_routed_experts=64, num_experts_per_tok=6, routed_scaling_factor=2.446,
-        q_lora_rank=192, kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64,
-    ),
-    "moonlight_16b": HF_DEFAULTS | KIMI | dict(
-        hidden_size=2048, intermediate_size=11264, moe_intermediate_size=1408, num_hidden_layers=27,
-        num_attention_heads=16, n_shared_experts=2, n_routed_experts=64, num_experts_per_tok=6,
-        routed_scaling_factor=2.446, q_lora_rank=None, rms_norm_eps=1e-5, max_position_embeddings=8192,
-    ),
-    "k2": HF_DEFAULTS | KIMI | dict(
-        num_attention_heads=64, n_routed_experts=384, routed_scaling_factor=2.827, model_type="kimi_k2",
-        max_position_embeddings=131072, rope_scaling=YARN | dict(factor=32.0, beta_fast=1.0, beta_slow=1.0),
-    ),
-    "deepseek_v3": HF_DEFAULTS | dict(
-        max_position_embeddings=163840, rope_scaling=YARN | dict(factor=40.0, beta_fast=32.0, beta_slow=1.0),
-    ),
-}

@@ -31,7 +31,7 @@ class SandboxUnavailable(KimiError):
 def explain_os_error(error: OSError, path: str | Path | None = None) -> str:
     """One line for the errors of files and disks that a user can do something about."""
     place = path or error.filename or "a file"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full: {place} was not written; free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {place}; choose another folder or change its permissions"

@@ -176,6 +176,9 @@ class Decoder:
         self.cache.select(rows.tolist() if isinstance(rows, Tensor) else list(rows))
 
 
+COLDEST = 1e-6  # a lower temperature is 0: the division would overflow
+
+
 def sample(logits: Tensor, temperature: float = 1.0,
            generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """logits (rows, V) -> ids (rows,) long and their log-probabilities (rows,) fp32 under softmax(logits /
@@ -183,8 +186,10 @@ def sample(logits: Tensor, temperature: float = 1.0,
 
     temperature 0 takes the best token; its log-probability is then that of temperature 1.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature must not be negative, got {temperature}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be a number from 0, got {temperature}")
+    if temperature < COLDEST:
+        temperature = 0.0
     logprobs = (logits.float() / temperature if temperature > 0 else logits.float()).log_softmax(-1)
     if temperature == 0:
         ids = logits.argmax(-1)
@@ -202,8 +207,12 @@ def generate(model, input_ids: Tensor, max_new_tokens: int, temperature: float =
     """Continue every row of input_ids (B, T) by up to max_new_tokens: (B, T + new).
 
     eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and
-    generation ends when all rows have.
+    generation ends when all rows have. ValueError for an empty batch or prompt, and for numbers out of range.
     """
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise ValueError(f"input_ids must be (B, T) with at least one token a row, got {tuple(input_ids.shape)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
     config = model.config
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
     stops = torch.tensor([] if eos is None else eos, dtype=torch.long, device=input_ids.device).flatten()

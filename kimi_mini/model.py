@@ -184,7 +184,10 @@ class KimiMini(nn.Module):
         config, state = checkpoint.load_folder(folder, dtype)
         with torch.device("meta"):
             model = cls(config)
-        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        try:
+            missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        except RuntimeError as error:  # sizes
+            raise BadFile(f"{folder} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
         if missing or unexpected:
             raise BadFile(f"{folder} does not fit its config.json: {len(missing)} tensors missing "
                           f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}")

@@ -145,7 +145,8 @@ class MuonClip(Muon):
     def _check_group(self, group: dict) -> None:
         for param in group["params"]:
             if param.dtype not in (torch.float32, torch.float64):
-                raise ValueError(f"MuonClip updates fp32 weights (use autocast for bf16), got {param.dtype}")
+                hint = "to compute in bf16, train with Placement(dtype=torch.bfloat16)"
+                raise ValueError(f"MuonClip updates fp32 weights, got {param.dtype}; {hint}")
         if group["algorithm"] == "muon":
             super()._check_group(group)
             return

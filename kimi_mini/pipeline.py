@@ -74,6 +74,10 @@ def main(args: argparse.Namespace) -> None:
     """`python -m kimi_mini run`: do what is not done yet."""
     plan = Plan(preset=args.preset, seed=args.seed, device=args.device, scale=args.scale)
     run = Run(Path(args.folder), plan)
+    if not run.done(STAGES[0]):
+        from kimi_mini import stages
+
+        stages.new_model(run)  # a device or preset that this machine cannot hold must not begin a folder
     run.check_plan()
     if all(run.done(stage) for stage in STAGES):
         print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")

@@ -24,12 +24,11 @@ from torch import Tensor
 
 from kimi_mini import corpus, distributed, publishing
 from kimi_mini.command import above_zero, in_one_line, natural, positive
-from kimi_mini.config import KimiConfig
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.placement import DTYPES, Placement, is_out_of_memory, matmul_rate, peak_memory, training_flops
-from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, optimizer_for
-from kimi_mini.results import check_plan, write_json
+from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
+from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, new_model, optimizer_for
+from kimi_mini.results import check_plan, read_arrays, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
@@ -49,8 +48,8 @@ def text_windows(file: Path, tokenizer: Tokenizer, documents: Callable[[], list[
         packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in (training, validation)]
         publishing.save_arrays(file, training=packed[0], validation=packed[1])
     distributed.wait()
-    with np.load(file) as arrays:
-        training, validation = arrays["training"], arrays["validation"]
+    arrays = read_arrays(file)
+    training, validation = arrays["training"], arrays["validation"]
     if not len(training) or not len(validation):
         file.unlink(missing_ok=True)  # what is asked for next decides anew
         raise KimiError(f"{len(training)} windows of {window} tokens to train on and {len(validation)} to measure: "
@@ -123,8 +122,7 @@ def pretrain(args: argparse.Namespace) -> History:
     first = distributed.rank() == 0
     if first:
         check_plan(folder, {name: getattr(args, name) for name in PLAN})
-    torch.manual_seed(args.seed)
-    model = new_model(args.preset, place.device)
+    model = new_model(args.preset, place.device, args.seed)
     distributed.same_weights(model)
     training, validation = text_windows(folder / "text.npz", tokenizer, lambda: documents(args), args.window)
     rows = max(1, args.step_tokens // args.window)
@@ -155,26 +153,6 @@ def pretrain(args: argparse.Namespace) -> History:
         print(f"validation loss {before:.3f} -> {after:.3f} nats a token; peak memory "
               f"{measured['peak_bytes'] / 2**20:,.0f} MiB; {folder / 'checkpoint'}")  # fmt: skip
     return history
-
-
-def preset(name: str) -> KimiConfig:
-    """A preset by name; KimiError lists them for any other."""
-    try:
-        return KimiConfig.preset(name)
-    except ValueError as error:
-        raise KimiError(str(error)) from None
-
-
-def new_model(name: str, device: torch.device) -> KimiMini:
-    """A preset with random weights. KimiError for one that this machine cannot hold."""
-    config = preset(name)
-    try:
-        return KimiMini(config).to(device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        total = config.count_parameters().total
-        raise KimiError(f"{name} has {total:,} parameters, more than fit here: take a smaller --preset") from None
 
 
 def documents(args: argparse.Namespace) -> list[corpus.Document]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kimi_mini import chat, ledger
-from kimi_mini.checkpoint import replacing
+from kimi_mini.checkpoint import replacing, save_folder
 from kimi_mini.model import KimiMini
 from kimi_mini.results import RESULTS, Log, read_json, write_json
 from kimi_mini.tokenizer import DEFAULT_FOLDER as TOKENIZER_FOLDER
+from kimi_mini.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from kimi_mini.pipeline import Run
@@ -24,7 +25,10 @@ TOP = RESULTS.parent.parent
 def save_agent(model: KimiMini, folder: Path) -> None:
     """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
     files = [TOKENIZER_FOLDER / name for name in ("tokenizer.json", "tokenizer_config.json")]
-    model.save_pretrained(folder, files)
+    special = Tokenizer.load().special
+    ids = {"bos_token_id": special["[BOS]"], "pad_token_id": special["[PAD]"],
+           "eos_token_id": [special["<|im_end|>"], special["[EOS]"]]}  # fmt: skip
+    save_folder(folder, model.config.replace(**ids), model.state_dict(), files)
     with replacing(folder / "chat_template.jinja") as part:
         part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
 

@@ -7,15 +7,35 @@ update), 40 times K2's because the model is a million times smaller; embedding, 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from kimi_mini.config import KimiConfig
+from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip
+from kimi_mini.placement import is_out_of_memory
 from kimi_mini.train import History
 
 STEP_TOKENS, MICRO_TOKENS = 4096, 2048
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, TAU, BIAS_RATE = 0.008, 0.01, 0.05, 100.0, 0.005
 RL_LR, RL_ADAMW_LR = 3e-4, 1e-4
+
+
+def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
+    """A preset with random weights. KimiError for one that is not known, or that this machine cannot hold."""
+    torch.manual_seed(seed)
+    try:
+        config = KimiConfig.preset(preset)
+    except ValueError as error:
+        raise KimiError(str(error)) from None
+    try:
+        return KimiMini(config).to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        total = config.count_parameters().total
+        raise KimiError(f"{preset} has {total:,} parameters, more than fit here: take a smaller --preset") from None
 
 
 def optimizer_for(model: KimiMini, lr: float = MUON_LR, adamw_lr: float = ADAMW_LR) -> MuonClip:

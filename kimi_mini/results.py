@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -128,7 +129,16 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise KimiError(explain_os_error(error, path)) from error
     except ValueError as error:
-        raise KimiError(f"{path} is not valid JSON ({error}); run the command that makes it again") from error
+        raise KimiError(f"{path} is not valid JSON ({error}); delete it and run the command that makes it") from error
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file. Raises KimiError when it is missing or damaged."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise KimiError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
 
 
 def check_plan(folder: Path, plan: dict[str, Any]) -> None:

@@ -11,14 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from kimi_mini import corpus, drills, evaluate, publishing, rl, sft, synthesis
-from kimi_mini.config import KimiConfig
+from kimi_mini import corpus, drills, evaluate, publishing, recipe, rl, sft, synthesis
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
 from kimi_mini.pipeline import Run
+from kimi_mini.placement import choose_device
 from kimi_mini.recipe import (
     BIAS_RATE,
     MICRO_TOKENS,
@@ -29,7 +28,7 @@ from kimi_mini.recipe import (
     curve,
     optimizer_for,
 )
-from kimi_mini.results import read_json, write_json
+from kimi_mini.results import read_arrays, read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import SOURCES
 from kimi_mini.tokenizer import Tokenizer
@@ -55,8 +54,7 @@ def tokenizer_of(run: Run) -> Tokenizer:
 
 def new_model(run: Run) -> KimiMini:
     """The preset with random weights from the run's seed."""
-    torch.manual_seed(run.plan.seed)
-    return KimiMini(KimiConfig.preset(run.plan.preset)).to(run.plan.device)
+    return recipe.new_model(run.plan.preset, choose_device(run.plan.device), run.plan.seed)
 
 
 def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
@@ -68,6 +66,8 @@ def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
 
 def load_checkpoint(run: Run, name: str) -> KimiMini:
     """The model that an earlier stage saved."""
+    if not (run.folder / "checkpoints" / name / "config.json").is_file():
+        raise KimiError(f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again")
     return evaluate.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
 
 
@@ -118,8 +118,8 @@ def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray
         training, validation = corpus.split(corpus.default_documents(5_000_000))
         windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in (training, validation)]
         publishing.save_arrays(file, training=windows[0], validation=windows[1])
-    with np.load(file) as arrays:
-        return arrays["training"], arrays["validation"]
+    arrays = read_arrays(file)
+    return arrays["training"], arrays["validation"]
 
 
 def text_batch(windows: np.ndarray) -> list[Batch]:

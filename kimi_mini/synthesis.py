@@ -25,6 +25,7 @@ import numpy as np
 
 from kimi_mini import agent, chat, worlds
 from kimi_mini.checkpoint import replacing
+from kimi_mini.results import read_arrays
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example
 from kimi_mini.worlds import shop
@@ -178,10 +179,10 @@ def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
 
 def load(file: Path) -> dict[Source, list[Trajectory]]:
     """What ``save`` wrote."""
-    with np.load(file) as arrays:
-        ends = arrays["lengths"].cumsum()[:-1]
-        ids, mask = np.split(arrays["ids"], ends), np.split(arrays["mask"], ends)
-        numbers, about = arrays["sources"], json.loads(str(arrays["about"]))
+    arrays = read_arrays(file)
+    ends = arrays["lengths"].cumsum()[:-1]
+    ids, mask = np.split(arrays["ids"], ends), np.split(arrays["mask"], ends)
+    numbers, about = arrays["sources"], json.loads(str(arrays["about"]))
     sources = [Source(**{**entry, "levels": tuple(entry["levels"])}) for entry in about["sources"]]
     made: dict[Source, list[Trajectory]] = {source: [] for source in sources}
     for row_ids, row_mask, number, (level, mistake, passed, key) in zip(ids, mask, numbers, about["rest"]):

@@ -150,16 +150,19 @@ def _draw_state(ax: Axes, rows: Sequence[Sequence[str]], changed: set[int]) -> N
 
 
 @styled
-def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, title: str = "") -> Figure:
+def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, title: str = "",
+           kept: str | None = None) -> Figure:  # fmt: skip
     """What is left after each stage: name -> count, from the top, and its share of the stage before; `notes` stand
-    under a stage."""
+    under a stage. Green is the stage that is `kept` (the last, unless it is named); what stands below only looks on."""
     fig, axes = figure(10, 0.9 * len(stages) + 0.8)
     ax = axes[0, 0]
     ax.axis("off")
     top, previous, end = max(stages.values()), None, 0.52
+    last = list(stages).index(kept) if kept else len(stages) - 1
     for row, (name, count) in enumerate(stages.items()):
         width = max(count / top, 0.004)
-        ax.barh(row, width, left=-width / 2, height=0.78, color=PALETTE[0] if row < len(stages) - 1 else GREEN)
+        colour = PALETTE[0] if row < last else GREEN if row == last else GREY
+        ax.barh(row, width, left=-width / 2, height=0.78, color=colour)
         text = f"{name}: {count:,}" + (f"  ({count / previous:.0%})" if previous else "")
         inside = width > 0.0125 * len(text)  # a wide bar holds its text, a narrow one has it beside
         ax.text(0 if inside else width / 2 + 0.015, row, text, va="center", ha="center" if inside else "left",

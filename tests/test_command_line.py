@@ -116,6 +116,45 @@ def main(args):
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs rlimits")
+@pytest.mark.parametrize("save", ["save_state", "save_pretrained", "save_arrays"])
+def test_a_disk_that_fills_up_under_the_weights_is_one_line(tmp_path, save):
+    """torch and safetensors raise errors of their own there, not OSError."""
+    (tmp_path / "model.safetensors").write_text("old")
+    body = f"""
+def main(args):
+    import pathlib, resource, signal, sys
+    import numpy as np, torch
+    sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+    from tiny import tiny_model
+    from kimi_mini import MuonClip, publishing, train
+    model, folder = tiny_model(), pathlib.Path({str(tmp_path)!r})
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    if {save!r} == "save_state":
+        train.save_state(folder / "model.safetensors", model, MuonClip(model), train.History())
+    elif {save!r} == "save_pretrained":
+        model.save_pretrained(folder)
+    else:
+        publishing.save_arrays(folder / "model.safetensors", noise=np.random.default_rng(0).random(100_000))
+"""
+    process = child(body)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2 and said.startswith("kimi_mini: ") and said.count("\n") == 1, said
+    assert (tmp_path / "model.safetensors").read_text() == "old" and os.listdir(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda"], ["--device", "foo"], ["--preset", "k2"]])
+def test_what_this_machine_cannot_hold_begins_no_folder(tmp_path, words):
+    """A plan on disk would refuse every other plan from then on."""
+    code = ("import resource, sys\nfrom kimi_mini.__main__ import main\nimport torch\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))\nsys.exit(main(sys.argv[1:]))")  # fmt: skip
+    command = [sys.executable, "-c", code, "run", "--folder", str(tmp_path / "run"), *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and result.stderr.startswith("kimi_mini: ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_with_debug_the_traceback_is_shown():
     body = "def main(args):\n    from kimi_mini.errors import KimiError\n    raise KimiError('no such thing')"
     plain, debug = child(body), child(body, KIMI_MINI_DEBUG="1")

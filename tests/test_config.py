@@ -96,7 +96,9 @@ def test_overrides_reach_the_config():
 @pytest.mark.parametrize(("field", "value"), [
     ("hidden_act", "gelu"), ("scoring_func", "softmax"), ("topk_method", "greedy"), ("attention_bias", True),
     ("num_experts_per_tok", 17), ("n_group", 5), ("topk_group", 2), ("qk_rope_head_dim", 7),
-    ("num_key_value_heads", 1), ("rope_scaling", {"type": "linear", "factor": 2.0}),
+    ("num_key_value_heads", 1), ("rope_scaling", {"type": "linear", "factor": 2.0}), ("rope_scaling", {"type": "yarn"}),
+    ("first_k_dense_replace", -1), ("rope_theta", 0.0), ("num_experts_per_tok", 0), ("kv_lora_rank", 0), ("n_group", None),
+    ("n_shared_experts", -1), ("n_shared_experts", None), ("hidden_size", "96"), ("vocab_size", 0), ("rms_norm_eps", 0.0),
 ])
 def test_what_the_model_cannot_be_is_refused(field, value):
     with pytest.raises(ValueError, match="KimiConfig"):

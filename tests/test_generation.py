@@ -35,6 +35,7 @@ def close(a, b):
                       "mscale_all_dim": 1.0}},
     {"n_shared_experts": 0}, {"n_shared_experts": 2}, {"n_group": 4, "topk_group": 2},
     {"norm_topk_prob": False}, {"tie_word_embeddings": True}, {"hidden_size": 256, "kv_lora_rank": 16},
+    {"rms_norm_eps": 1e-2}, {"rms_norm_eps": 1e-2, "q_lora_rank": 24},
 ])
 def test_token_by_token_equals_uncached(changes):
     model = make(CONFIG.replace(num_key_value_heads=None, **changes))
@@ -174,6 +175,32 @@ def test_generation_stops_and_pads_after_eos():
     assert torch.equal(model.generate(ids[:1], 12, eos_token_id=eos), free[:1, :first + 7])
 
 
+def test_generation_takes_end_and_padding_from_the_config():
+    """As transformers does; a list of ends, as the shipped agents have one. Mutants: either is ignored."""
+    ids = torch.tensor(random_rows([6, 6, 6]))
+    free = greedy_without_cache(make(), ids, 12)
+    end, pad = free[0, 8].item(), 3
+    model = make(CONFIG.replace(eos_token_id=[end, CONFIG.vocab_size - 1], pad_token_id=pad))
+    out = model.generate(ids, 12)
+    stop = out[0].tolist().index(end, 6)
+    assert (out[0, stop + 1 :] == pad).all() and out.shape[1] > stop + 1 and not torch.equal(out, free)
+
+
+@pytest.mark.parametrize(("ids", "new", "temperature"), [
+    (torch.zeros(1, 0, dtype=torch.long), 3, 0.0), (torch.zeros(0, 3, dtype=torch.long), 3, 0.0),
+    (torch.tensor([1, 2]), 3, 0.0), (torch.tensor([[1, 2]]), -1, 0.0), (torch.tensor([[1, 2]]), 3, float("nan")),
+    (torch.tensor([[1, 2]]), 3, float("inf")),
+])  # fmt: skip
+def test_what_cannot_be_continued_is_refused(ids, new, temperature):
+    with pytest.raises(ValueError, match="must"):
+        make().generate(ids, new, temperature)
+
+
+def test_a_temperature_next_to_zero_is_greedy():
+    model, ids = make(), torch.tensor(random_rows([6]))
+    assert torch.equal(model.generate(ids, 8, 1e-40), model.generate(ids, 8))
+
+
 def test_zero_new_tokens():
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(make().generate(ids, 0), ids)
@@ -199,7 +226,7 @@ def test_sample_greedy_and_refusal():
     ids, logprobs = sample(logits, 0.0)
     assert ids.tolist() == [1]
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, 1])
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="a number from 0"):
         sample(logits, -1.0)
 
 

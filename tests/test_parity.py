@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DeepseekV3ForCausalLM
 
 from kimi_mini import KimiConfig, KimiMini
+from kimi_mini.errors import BadFile
 
 YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 1.0,
         "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
@@ -232,6 +233,39 @@ def test_quantised_weights_are_refused(tmp_path):
     save_file(whole, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="quantised"):
         KimiMini.from_pretrained(tmp_path)
+
+
+def test_a_folder_that_came_in_shards_holds_what_was_saved_last(tmp_path):
+    """Mutant: the old index stays, and with it the old weights."""
+    theirs = DeepseekV3ForCausalLM(DeepseekV3ForCausalLM.config_class(**BASE.to_dict()))
+    theirs.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    KimiMini.from_pretrained(tmp_path)
+    new = ours(BASE, seed=3)
+    new.save_pretrained(tmp_path)
+    assert sorted(file.name for file in tmp_path.glob("model*")) == ["model.safetensors"]
+    assert difference(KimiMini.from_pretrained(tmp_path).eval(), new) < 1e-6
+
+
+def test_a_folder_that_does_not_fit_its_config_is_one_line(tmp_path):
+    ours(BASE).save_pretrained(tmp_path)
+    right = json.loads((tmp_path / "config.json").read_text())
+    for wrong in ({**right, "hidden_size": 64}, {**right, "vocab_size": 256}, {**right, "hidden_size": "96"}, []):
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises(BadFile) as caught:
+            KimiMini.from_pretrained(tmp_path)
+        assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_kimis_presets_are_read_by_transformers(tmp_path):
+    """transformers knows no model_type kimi_k2: with it on disk every routed expert would be random."""
+    small = {name: getattr(BASE, name) for name in (
+        "vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "n_routed_experts", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
+        "initializer_range", "max_position_embeddings")}  # fmt: skip
+    model = ours(KimiConfig.preset("k2", **small, q_lora_rank=32, pad_token_id=0, model_type="kimi_k2"))
+    model.save_pretrained(tmp_path)
+    assert difference(DeepseekV3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval(), model) < 1e-4
 
 
 def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import pretrain
+from kimi_mini import pretrain, recipe
 from kimi_mini.model import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
     def refuse(config):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(pretrain, "KimiMini", refuse)
+    monkeypatch.setattr(recipe, "KimiMini", refuse)
     assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
     assert "951,600 parameters, more than fit here" in capsys.readouterr().err
 

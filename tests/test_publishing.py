@@ -1,9 +1,13 @@
 """What a run ships takes the place of what was shipped before, under the feet of nobody."""
 
 import numpy as np
+import pytest
+import torch
 
-from kimi_mini.publishing import from_experiments, ship
+from kimi_mini import KimiMini, agent, chat
+from kimi_mini.publishing import SHIPPED, from_experiments, ship
 from kimi_mini.results import RESULTS, read_json
+from kimi_mini.tokenizer import Tokenizer
 
 
 def shipped_over(copy, tmp_path):
@@ -35,6 +39,21 @@ def test_the_runs_log_agrees_with_the_experiments_logs():
     board = read_json(RESULTS / "run.json")["scoreboard"]
     stale = {name for name, row in from_experiments().items() if board.get(name) != row}
     assert not stale, "run: python -m kimi_mini ledger"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_agent_ends_its_turn(name):
+    """By the public interface alone: the ends stand in config.json."""
+    folder = RESULTS.parent / "checkpoints" / name
+    model, tokenizer = KimiMini.from_pretrained(folder).eval(), Tokenizer.load(folder)
+    ends = [tokenizer.special["<|im_end|>"], tokenizer.special["[EOS]"]]
+    assert model.config.eos_token_id == ends and model.config.pad_token_id == tokenizer.special["[PAD]"]
+    if name == "final":
+        prompt = chat.encode(tokenizer, [{"role": "system", "content": agent.SYSTEM}, {
+            "role": "user", "content": "Start with 82, h *2, i -4, end. Two digits, modulo 100?"}],
+            add_generation_prompt=True)[0]  # fmt: skip
+        written = model.generate(torch.tensor([prompt]), 80)[0, len(prompt) :].tolist()
+        assert written[-1] == ends[0] and chat.parse_ids(tokenizer, written)["content"] == "60"
 
 
 def test_rates_stay_between_zero_and_one():

@@ -1,5 +1,7 @@
 """The training loop: what is learned and what is not, and that an interruption leaves no trace."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -320,6 +322,25 @@ def test_the_rates_of_all_groups_follow_the_schedule():
     rates = lambda *_: seen.append([group["lr"] for group in optimizer.param_groups])
     train(model, optimizer, data, 3, schedule, progress=rates)
     assert seen == [[pytest.approx(0.02 * schedule(step))] * 2 for step in range(3)]
+
+
+def test_the_bias_follows_the_schedule_too():
+    """Mutant: the router biases go on moving at full rate while the learning rates decay."""
+    model, optimizer = fresh()
+    seen = []
+    update = type(model).update_router_bias
+    with mock.patch.object(type(model), "update_router_bias", lambda self, rate, rule: seen.append(rate) or update(self, rate, rule)):
+        train(model, optimizer, data, 4, schedule, bias_rate=0.03)
+    assert seen == [pytest.approx(0.03 * schedule(step)) for step in range(4)] and len(set(seen)) > 1
+
+
+def test_raw_gradients_are_clipped_to_one():
+    """What the optimizer gets has norm 1 at most; what is recorded is the norm before."""
+    model, got = tiny_model(std=0.5, **SMALL), []
+    optimizer = MuonClip(model)
+    optimizer.register_step_pre_hook(lambda *_: got.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()))
+    history = train(model, optimizer, data, 3, lambda step: 1.0)
+    assert max(history.gradient_norm) > 1.5 and got == [pytest.approx(min(1.0, n), rel=1e-3) for n in history.gradient_norm]
 
 
 def test_training_learns():
