@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from kimi_mini.errors import KimiError, explain_os_error
 
-USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
+               errno.ENOTDIR}  # fmt: skip
 
 
 SAVED = "stopped; what was saved is safe: run the same command to go on"

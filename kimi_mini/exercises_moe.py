@@ -79,7 +79,7 @@ def check_route(function: Callable[[Tensor, Tensor, int, float], tuple[Tensor, T
 @checker
 def check_centred_update(function: Callable[[Tensor, Tensor, float], Tensor]) -> Checked:
     """function(bias (E,), load (E,), rate) is the new bias by Moonshot's rule."""
-    for load in ([4.0, 9.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 90.0]):
+    for load in ([4.0, 9.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 90.0]):
         load = torch.tensor(load)
         bias, rate = torch.linspace(-0.1, 0.2, len(load)), 0.01
         value, problem = _try(function, bias.clone(), load.clone(), rate)

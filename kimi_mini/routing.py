@@ -118,13 +118,15 @@ def usage(labels: np.ndarray, experts: np.ndarray, count: int) -> np.ndarray:
 
 
 def coactivation(experts: np.ndarray, count: int) -> np.ndarray:
-    """How often two experts serve the same token, over what two independent choices would give. experts (..., k) ->
-    (count, count), 1 where they meet by chance, the diagonal 0."""
+    """How often two experts serve the same token, over what a router would give that draws k different experts as often
+    as this one uses them. experts (..., k) -> (count, count), 1 where they meet by chance, the diagonal 0."""
     flat = experts.reshape(-1, experts.shape[-1])
     chosen = np.zeros((len(flat), count))
     np.put_along_axis(chosen, flat, 1.0, axis=1)
     together, alone = chosen.T @ chosen / len(flat), chosen.mean(0)
-    table = together / np.maximum(np.outer(alone, alone), 1e-12)
+    k = flat.shape[1]
+    chance = np.outer(alone, alone) * ((k - 1) / k) / ((count - 1) / count)  # a token never chooses one expert twice
+    table = together / np.maximum(chance, 1e-12)
     np.fill_diagonal(table, 0.0)
     return table
 

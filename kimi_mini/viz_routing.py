@@ -17,10 +17,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from kimi_mini.viz import BLACK, BLUE, FONT, GREY, ORANGE, PALETTE, RED, figure, styled
 
 Interval = Mapping[str, float | None]  # {value, low, high}
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
 
 @styled
@@ -121,7 +123,7 @@ def _information(ax: Axes, measured: Mapping, control: Mapping) -> None:
 
 
 def _silence(ax: Axes, rises: np.ndarray, names: Sequence[str], domains: Sequence[str]) -> None:
-    shown = rises / np.maximum(np.abs(rises).max(1, keepdims=True), 1e-9)
+    shown = rises / max(np.abs(rises).max(), 1e-9)  # one scale for all rows
     ax.imshow(shown, cmap="Reds", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(rises):
         colour = "white" if shown[row, column] > 0.6 else BLACK
@@ -194,16 +196,18 @@ def balance(
 
 @styled
 def sparsity(
-    parts: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval]]],
+    parts: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval] | None, Curves]],
     k2: Mapping[float, float],
 ) -> Figure:
-    """A row for each reading: loss by experts at equal activated FLOPs, by the clock, and the FLOPs that experts save.
+    """A row for each reading: loss by experts at equal activated FLOPs, by the clock, and the FLOPs that experts save
+    or, where they cannot be read off, the loss over the tokens.
 
-    parts: reading -> (model -> held-out loss {value, low, high}, model -> seconds, sparsity -> FLOPs saved over its
-    first entry). Models whose names are numbers have that many experts. k2: sparsity -> FLOPs saved, over sparsity 8.
+    parts: reading -> (model -> loss {value, low, high}, model -> seconds, sparsity -> FLOPs saved over its first entry
+    or None, model -> (tokens, loss)). Models whose names are numbers have that many experts. k2: sparsity -> FLOPs
+    saved, over sparsity 8.
     """
     fig, axes = figure(13.5, 4.2 * len(parts) + 0.6, len(parts), 3)
-    for (left, middle, right), (reading, (loss, seconds, ours)) in zip(axes, parts.items()):
+    for (left, middle, right), (reading, (loss, seconds, ours, curves)) in zip(axes, parts.items()):
         routed = [name for name in loss if name.isdigit()]
         x, y = [int(name) for name in routed], [loss[name]["value"] for name in routed]
         left.plot(x, y, color=BLUE, marker="o", label="experts, equal activated FLOPs")
@@ -214,22 +218,42 @@ def sparsity(
         for name, colour in zip((name for name in loss if not name.isdigit()), (ORANGE, GREY)):
             left.axhline(loss[name]["value"], color=colour, linestyle="--", label=name)
             middle.plot(seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle="")
-        right.plot(list(ours), [bar["value"] for bar in ours.values()], color=BLUE, marker="o")
-        _whiskers(right, list(ours), list(ours.values()))
-        right.plot(list(k2), list(k2.values()), color=RED, marker="D", label="K2 report (over sparsity 8)")
-        right.axhline(1, color=BLACK, linewidth=1, linestyle=":")
-        left.set(title=f"{reading}: held-out loss", ylabel="nats")
-        middle.set(title=f"{reading}: by the clock", xlim=(0, None))
-        right.set(title=f"{reading}: FLOPs saved")
-        for ax, ticks in ((left, x), (right, list(ours))):
-            ax.set_xscale("log")
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
-    for ax, name in zip(axes[-1], ("experts", "seconds of training", "experts / chosen")):
-        ax.set_xlabel(name)
-    (lines, names), (line, name) = (ax.get_legend_handles_labels() for ax in (axes[0, 0], axes[0, 2]))
-    fig.legend(lines + line, names + name, loc="outside lower center", ncols=2)
+        left.set(title=f"{reading}: loss", ylabel="nats", xlabel="experts")
+        middle.set(title=f"{reading}: by the clock", xlim=(0, None), xlabel="seconds of training")
+        if max(y) > 5 * min(y):
+            left.set_yscale("log")
+            middle.set_yscale("log")
+        _log_ticks(left, x)
+        if ours is None:
+            _over_tokens(right, curves, f"{reading}: over the tokens")
+        else:
+            _flops_saved(right, ours, k2, f"{reading}: FLOPs saved")
+    lines, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(lines, names, loc="outside lower center", ncols=3)
     return fig
+
+
+def _log_ticks(ax: Axes, ticks: Sequence[float]) -> None:
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _flops_saved(ax: Axes, ours: Mapping[float, Interval], k2: Mapping[float, float], title: str) -> None:
+    ax.plot(list(ours), [bar["value"] for bar in ours.values()], color=BLUE, marker="o", label="ours, over sparsity 2")
+    _whiskers(ax, list(ours), list(ours.values()))
+    ax.plot(list(k2), list(k2.values()), color=RED, marker="D", label="K2 report, over sparsity 8")
+    ax.axhline(1, color=BLACK, linewidth=1, linestyle=":")
+    ax.set(title=title, xlabel="sparsity: experts / chosen")
+    _log_ticks(ax, list(ours))
+    ax.legend()
+
+
+def _over_tokens(ax: Axes, curves: Curves, title: str) -> None:
+    for (name, (tokens, loss)), colour in zip(curves.items(), PALETTE):
+        ax.plot(np.asarray(tokens) / 1e3, loss, color=colour, label=f"{name} experts" if name.isdigit() else name)
+    ax.set(title=title, xlabel="thousand tokens", ylabel="training loss (nats)")
+    ax.legend()
 
 
 def _whiskers(ax: Axes, x: Sequence[float], bars: Sequence[Interval]) -> None:

@@ -128,7 +128,16 @@ def test_usage_and_coactivation_of_a_known_router():
     experts = np.array([[[0, 1], [0, 1], [2, 3], [2, 3]]])  # (1, 4, 2)
     assert routing.usage(np.array([[0, 0, 1, 1]]), experts, 4).tolist() == [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
     table = routing.coactivation(experts, 4)
-    assert table[0, 1] == table[2, 3] == 2.0 and table[0, 2] == 0.0 and not np.diag(table).any()
+    assert table[0, 1] == table[2, 3] == pytest.approx(3.0) and table[0, 2] == 0.0 and not np.diag(table).any()
+
+
+@pytest.mark.parametrize(("k", "count"), [(2, 4), (3, 16), (8, 64)])
+def test_a_router_that_draws_at_random_meets_by_chance(k, count):
+    """Mutant: chance as if a token could choose the same expert twice (0.67, 0.71, 0.89)."""
+    rng = np.random.default_rng(0)
+    experts = rng.random((40_000, count)).argsort(1)[:, :k]
+    table = routing.coactivation(experts, count)
+    assert table[~np.eye(count, dtype=bool)].mean() == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize(("piece", "name"), [

@@ -77,7 +77,9 @@ def test_balance_and_sparsity_show_every_way_and_every_model():
     shown = texts(viz_routing.balance(curves, curves, {"sign": BAR, "loss": BAR | {"low": None, "high": None}}, 1_000_000))
     assert all(name in shown for name in viz_routing.WORDS.values())
     loss, seconds = {"8": BAR, "16": BAR, "dense": BAR}, {"8": 10.0, "16": 12.0, "dense": 9.0}
-    shown = texts(viz_routing.sparsity({"text": (loss, seconds, {2.0: BAR, 4.0: BAR})}, {8: 1.0, 48: 1.69}))
+    shown = texts(viz_routing.sparsity({
+        "text": (loss, seconds, {2.0: BAR, 4.0: BAR}, {}), "facts": (loss, seconds, None, {"8": ([0, 1000], [3.0, 1.0])}),
+    }, {8: 1.0, 48: 1.69}))  # fmt: skip
     assert all(name in shown for name in ("8", "16", "dense", "K2 report"))
 
 

@@ -170,14 +170,24 @@ def report(log: Log) -> None:
 
 @viz.styled
 def draw(log: dict) -> Figure:
-    """Loss by number of experts, facts and text; FLOPs saved beside K2's; loss against seconds."""
+    """Loss by number of experts (mean and range of the seeds), facts and text; loss against seconds; for text the FLOPs
+    saved beside K2's. Facts are learned in the decay, behind the point where a saving could be read off: there the loss
+    over the tokens stands in its place."""
     rows, parts = log["rows"], {}
     for reading in ("facts", "text"):
-        points = {name: inference.across([row["loss"] for row in find(rows, reading, name)]) for name in ARMS}
+        losses = {name: [row["loss"] for row in find(rows, reading, name)] for name in ARMS}
+        points = {name: dict(value=float(np.mean(a)), low=min(a), high=max(a)) for name, a in losses.items()}
         seconds = {name: float(np.mean([row["seconds"] for row in find(rows, reading, name)])) for name in ARMS}
         ours = {experts / CHOSEN: inference.across(savings(log, reading)[str(experts)]) for experts in EXPERTS}
-        parts[reading] = (points, seconds, ours)
+        curves = {name: over_tokens(find(rows, reading, name)) for name in ("8", "64", "256", "dense, same activated")}
+        parts[reading] = (points, seconds, None if reading == "facts" else ours, curves)
     return viz_routing.sparsity(parts, K2_SAVED)
+
+
+def over_tokens(rows: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens read and the training loss, mean over seeds, smoothed."""
+    loss = np.mean([smooth(row["train_loss"]) for row in rows], 0)
+    return np.linspace(0, rows[0]["tokens"], len(loss) + 1)[1:], loss
 
 
 if __name__ == "__main__":

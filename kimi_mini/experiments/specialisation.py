@@ -91,9 +91,9 @@ def silence(model, first: Mapping, second: Mapping, seed: int) -> list[dict]:
 
 
 def ratio(row: Mapping) -> float:
-    """Rise of the expert's own domain over the mean rise of the others (at least a thousandth of a nat)."""
-    others = [rise for name, rise in row["rise"].items() if name != row["of"]]
-    return row["rise"][row["of"]] / max(float(np.mean(others)), 1e-3)
+    """Rise of the loss of the expert's own domain over the largest change, up or down, of any other."""
+    others = [abs(rise) for name, rise in row["rise"].items() if name != row["of"]]
+    return row["rise"][row["of"]] / max(*others, 1e-6)
 
 
 def over_control(rows: Sequence[Mapping], label: str, layer: int) -> list[float]:
@@ -116,8 +116,10 @@ def report(log: Log) -> None:
         log.claim(f"moe/information_{label.split()[0]}", floor=5.0, **inference.across(best), **common,
                   claim=f"bits that expert and {label} share over those of shuffled labels, best layer")  # fmt: skip
     for name in DOMAINS:
-        worst = min(ratio(row) for row in of(log.rows, "silence", of=name))  # a ratio to almost nothing has no mean
-        said = f"silencing the top expert of {name}: rise of its loss over that of the others, worst seed"
+        found = of(log.rows, "silence", of=name)
+        worst = min(ratio(row) for row in found)  # a ratio to almost nothing has no mean
+        least = min(row["rise"][name] for row in found)
+        said = f"silencing the top expert of {name} (+{least:.3f} nats and more): its rise over any other's, worst seed"
         log.claim(f"moe/silence_{name.split()[0].lower()}", claim=said, floor=2.0, value=worst, **common)
 
 
