@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.config import YARN, KimiConfig
+from kimi_mini.config import KimiConfig
 from kimi_mini.exercises import Checked, _first_match, _try, checker
+from kimi_mini.presets import YARN
 from kimi_mini.rope import apply_rope, frequencies, rotations
 
 
