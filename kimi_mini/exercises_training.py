@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
 
 from kimi_mini.config import KimiConfig
 from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.placement import training_flops
 from kimi_mini.schedule import wsd
 
-NUMBER = (int, float)
+
+def _plain(value: Any) -> Any:
+    """numpy's and torch's numbers and arrays as Python's; everything else as it is."""
+    try:
+        return value.tolist()
+    except Exception:  # noqa: BLE001  no array
+        return value
 
 
-def _close(value: object, right: float, tolerance: float = 1e-6) -> bool:
-    return isinstance(value, NUMBER) and math.isclose(value, right, rel_tol=tolerance, abs_tol=tolerance)
+def _number(value: Any) -> float | None:
+    """The value as a float; None when it is no number."""
+    value = _plain(value)
+    try:
+        return None if isinstance(value, (str, bytes, bytearray)) else float(value)
+    except Exception:  # noqa: BLE001  whatever the reader returned
+        return None
 
 
-def _equal(values: object, right: Sequence[float]) -> bool:
-    """Whether values is a list or tuple of these numbers."""
+def _close(value: Any, right: float, tolerance: float = 1e-6) -> bool:
+    number = _number(value)
+    return number is not None and math.isclose(number, right, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _equal(values: Any, right: Sequence[float]) -> bool:
+    """Whether values is a list, tuple or array of these numbers."""
+    values = _plain(values)
     same = isinstance(values, (list, tuple)) and len(values) == len(right)
     return same and all(_close(value, other) for value, other in zip(values, right))
 
@@ -35,17 +55,18 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
         right = wsd(step, total, warmup, decay_start=total - decay)
         if _close(value, right):
             continue
-        started, left = step / max(warmup, 1), (total - step - 1) / decay
+        started, left, number = step / max(warmup, 1), (total - step - 1) / decay, _number(value)
         hints = {
             "the first update would have factor 0 and teach nothing: count from 1":
                 step < warmup and _close(value, started),
             "the stable phase is at 1, not below": right == 1.0,
             "the factor reaches 0 at `total`, one after the last update": step >= total - decay and _close(value, left),
-            "a factor, not a learning rate: between 0 and 1": not isinstance(value, NUMBER) or not 0 <= value <= 1,
+            "a factor, not a learning rate: between 0 and 1": number is None or not 0 <= number <= 1,
             "the decay takes the last `decay` updates of `total`": step >= total - decay,
         }  # fmt: skip
         hint = next((text for text, found in hints.items() if found), None)
-        return Checked(False, hint or f"for step {step} of {total}, warmup {warmup}, decay {decay} you get {value!r}")
+        given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
+        return Checked(False, hint or f"{given} you get {value!r:.60}")
     return Checked(True, "and the stable phase can be left at any step: that is what WSD is for")
 
 
@@ -68,11 +89,31 @@ def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float])
             "that is the sum; divide by the learned tokens": sum(sums),
         }
         hint = next((text for text, wrong in hints.items() if _close(value, wrong)), None)
-        return Checked(False, hint or f"for sums {sums} and counts {counts} you get {value!r}")
+        return Checked(False, hint or f"for sums {sums} and counts {counts} you get {value!r:.60}")
     return Checked(True, "however the step is cut, and over however many processes, the loss stays the same")
 
 
 NAMES = [f"stdlib/part{number % 7}/module_{number}.py" for number in range(2000)]
+
+
+def _sides(function: Callable, share: float, names: Sequence[str]) -> tuple[list[bool], Checked | None]:
+    """On which side each document is; or what to say when an answer is neither yes nor no."""
+    sides = []
+    for name in names:
+        value, problem = _try(function, name, share)
+        if problem is None and _number(value) is None:
+            problem = Checked(False, f"return True or False, not {value!r:.60}")
+        if problem is not None:
+            return [], problem
+        sides.append(_number(value) != 0)
+    return sides, None
+
+
+def _hash_of_another_process(value: Any) -> int:
+    """What Python's `hash` gives in another process: another number for text, the same one for numbers."""
+    if isinstance(value, tuple):
+        return tuple.__hash__(tuple(map(_hash_of_another_process, value)))
+    return value.__hash__() if not isinstance(value, (str, bytes)) else ("another process", value).__hash__()
 
 
 @checker
@@ -80,13 +121,10 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
     """function(name, share) is whether the document of that name belongs to validation."""
     sides = {}
     for share in (0.05, 0.2):
-        answers = [_try(function, name, share) for name in NAMES]
-        problem = next((problem for _, problem in answers if problem is not None), None)
+        sides[share], problem = _sides(function, share, NAMES)
         if problem is not None:
             return problem
-        sides[share] = [bool(value) for value, _ in answers]
-        again = [bool(_try(function, name, share)[0]) for name in reversed(NAMES)][::-1]
-        if again != sides[share]:
+        if _sides(function, share, NAMES[::-1])[0][::-1] != sides[share]:
             return Checked(False, "asked twice, a document changes sides: the name alone must decide")
         held = sum(sides[share]) / len(NAMES)
         if abs(held - share) > 0.03:
@@ -94,6 +132,11 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
         folders = {name.split("/")[1] for name, out in zip(NAMES, sides[share]) if out}
         if len(folders) < 7:
             return Checked(False, "whole folders are held out or kept: validation would be another kind of text")
+        with mock.patch("builtins.hash", _hash_of_another_process):
+            elsewhere = _sides(function, share, NAMES)[0]
+        if elsewhere != sides[share]:
+            return Checked(False, "Python's `hash` of a string is another number in the next run, and documents would "
+                                  "change sides: take hashlib")  # fmt: skip
     if any(small and not large for small, large in zip(sides[0.05], sides[0.2])):
         hint = "what is held out at 5% should still be held out at 20%: compare one number of the name with share"
         return Checked(False, hint)
@@ -122,7 +165,7 @@ def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]
             "upside down": 1 / right,
         }  # fmt: skip
         hint = next((text for text, wrong in hints.items() if _close(value, wrong, 1e-2)), None)
-        return Checked(False, hint or f"for {name} you get {value!r}, about {right:.3f} is right")
+        return Checked(False, hint or f"for {name} you get {value!r:.60}, about {right:.3f} is right")
     return Checked(True, "the share of the machine that the mathematics needs; the rest waits, moves or routes")
 
 
@@ -137,10 +180,10 @@ JOINED = {"loss": 130.0 / 80, "gradient": [0.5, 0.1], "load": [45, 35], "max_log
 def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     """function(ranks) is the step of all ranks: loss, gradient, load, max_logit. A rank gives the sum of its tokens'
     losses, how many they were, the gradient of that sum, tokens per expert, and a head's largest logit."""
-    value, problem = _try(function, [dict(rank) for rank in RANKS])
+    value, problem = _try(function, copy.deepcopy(RANKS))
     if problem is not None:
         return problem
-    if not isinstance(value, dict) or value.keys() < JOINED.keys():
+    if not isinstance(value, dict) or not JOINED.keys() <= value.keys():
         return Checked(False, f"return a dict with {', '.join(JOINED)}")
     hints = {
         "max_logit": {115.0: "the sum of two maxima is nobody's logit: QK-Clip would shrink the head too far",
@@ -151,7 +194,7 @@ def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     for name in ("max_logit", "loss"):
         if not _close(value[name], JOINED[name]):
             hint = next((text for wrong, text in hints[name].items() if _close(value[name], wrong)), None)
-            return Checked(False, hint or f"{name} is {value[name]!r}")
+            return Checked(False, hint or f"{name} is {value[name]!r:.60}")
     if not _equal(value["load"], JOINED["load"]):
         return Checked(False, "every token counts once: add the loads, or the ranks move their biases apart")
     if _equal(value["gradient"], [40.0, 8.0]):

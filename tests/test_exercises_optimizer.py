@@ -1,5 +1,6 @@
 """Checkers of notebook 03: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
 
+import numpy as np
 import pytest
 import torch
 from answers import failing, unsolved
@@ -31,6 +32,10 @@ def cut(gamma):
 RIGHT = [(ex.check_scale, scale), (ex.check_split, split), (ex.check_evidence, evidence), (ex.check_cut, cut)]
 
 
+RIGHT += [(ex.check_scale, lambda shape: np.float32(scale(shape))), (ex.check_cut, lambda g: np.array(cut(g))),
+          (ex.check_split, lambda name, shape: np.bool_(split(name, shape)))]  # fmt: skip
+
+
 @pytest.mark.parametrize(("check", "right"), RIGHT)
 def test_the_solution_passes(check, right):
     assert check(right), check(right).text
@@ -43,7 +48,16 @@ def test_no_answer_gets_a_hint_and_nothing_raises(check, right, wrong):
     assert not checked and len(checked.text) > 10
 
 
+def multiplied(raw, valid, factor):
+    """Hidden pairs times 0, not -inf."""
+    kept = [torch.ones(6, 6).tril() * real[:, None, :, None] for real in valid]
+    return torch.stack([(r * k * factor).amax((0, 2, 3)) for r, k in zip(raw, kept)]).amax(0)
+
+
 WRONG = [
+    (ex.check_scale, lambda s: float("nan"), "root mean square"),
+    (ex.check_split, lambda name, shape: len(shape) >= 2 and max(shape) < 1000, "o_proj"),
+    (ex.check_split, lambda name, shape: float("nan"), "True or False"),
     (ex.check_scale, lambda s: 0.2, "root mean square"),
     (ex.check_scale, lambda s: max(1, s[-2] / s[-1]) ** 0.5, "first Muon"),
     (ex.check_scale, lambda s: 0.2 * max(s[-2] * (s[0] if len(s) > 2 else 1), s[-1]) ** 0.5, "separate matrices"),
@@ -57,7 +71,9 @@ WRONG = [
     (ex.check_evidence, lambda raw, valid, f: evidence(raw[-1:], valid[-1:], f), "last micro-batch"),
     (ex.check_evidence, lambda raw, valid, f: evidence(raw, [torch.ones_like(v) for v in valid], f), "padding"),
     (ex.check_evidence, lambda raw, valid, f: evidence([r.abs() for r in raw], valid, f), "signed"),
-    (ex.check_evidence, lambda raw, valid, f: evidence(raw, valid, f).max().expand(3), "innocent"),
+    (ex.check_evidence, lambda raw, valid, f: evidence(raw, valid, f).max().expand(4), "innocent"),
+    (ex.check_evidence, lambda raw, valid, f: evidence(raw, valid, f).clamp(min=0), "-inf"),
+    (ex.check_evidence, multiplied, "-inf"),
     (ex.check_evidence, lambda raw, valid, f: torch.stack([(r * f).amax((0, 2, 3)) for r in raw]).amax(0), "want"),
     (ex.check_cut, lambda g: (g**0.5, g**0.5, g**0.5, g**0.5, 1), "shared"),
     (ex.check_cut, lambda g: (g**0.5, g**0.5, g**0.5, 1, 1), "carry all of gamma"),

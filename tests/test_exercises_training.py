@@ -1,9 +1,12 @@
 """Checkers of notebook 04: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
 
+import functools
 import hashlib
 import random
 
+import numpy as np
 import pytest
+import torch
 from answers import assert_hints
 
 from kimi_mini import exercises_training as ex
@@ -41,13 +44,42 @@ def join(ranks):
     }
 
 
+def as_arrays(make):
+    """The right answer of `join` in numpy's or torch's numbers."""
+    return lambda ranks: {name: make(value) for name, value in join(ranks).items()}
+
+
+def in_place(ranks):
+    """Right, and the first rank's own lists hold the sums afterwards."""
+    first, *others = ranks
+    for rank in others:
+        for name in ("gradient", "load"):
+            for index, value in enumerate(rank[name]):
+                first[name][index] += value
+        first["loss"], first["learned"] = first["loss"] + rank["loss"], first["learned"] + rank["learned"]
+    return {"loss": first["loss"] / first["learned"], "gradient": [g / first["learned"] for g in first["gradient"]],
+            "load": first["load"], "max_logit": max(rank["max_logit"] for rank in ranks)}  # fmt: skip
+
+
+class Digits:
+    """A number of the name, as an object that can be called."""
+
+    def __call__(self, name, share):
+        return hash(sum(ord(letter) * 31**place for place, letter in enumerate(name))) % 9973 / 9973 < share
+
+
 RIGHT = [(ex.check_schedule, schedule), (ex.check_step_loss, step_loss), (ex.check_held_out, held_out),
-         (ex.check_utilisation, utilisation), (ex.check_join, join)]  # fmt: skip
+         (ex.check_utilisation, utilisation), (ex.check_join, join),
+         (ex.check_join, as_arrays(np.array)), (ex.check_join, as_arrays(torch.tensor)), (ex.check_join, in_place),
+         (ex.check_schedule, lambda *given: np.float32(schedule(*given))), (ex.check_held_out, Digits()),
+         (ex.check_held_out, lambda name, share: np.bool_(held_out(name, share))),
+         (ex.check_step_loss, lambda sums, counts: torch.tensor(sums).sum() / sum(counts))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("check", "right"), RIGHT)
 def test_right_answers_pass_and_unsolved_or_broken_ones_get_a_hint(check, right):
     assert check(right), check(right)
+    assert check(right), "a second time: what an answer did to its arguments must not stay"
     assert_hints(check)
 
 
@@ -67,7 +99,18 @@ def other_side(name, share):
     return number(f"{name} {share}") < share
 
 
+def pythons_hash(name, share):
+    return hash(name) % 10000 < share * 10000
+
+
 WRONG = [
+    (ex.check_held_out, pythons_hash, "hashlib"),
+    (ex.check_held_out, lambda name, share: hash(("seed", name)) % 10000 < share * 10000, "hashlib"),
+    (ex.check_held_out, lambda name, share: pythons_hash(name, share), "hashlib"),
+    (ex.check_held_out, functools.partial(lambda size, name, share: hash(name) % size < share * size, 997), "hashlib"),
+    (ex.check_held_out, lambda name, share: "yes", "True or False"),
+    (ex.check_join, lambda ranks: {name.replace("load", "laod"): v for name, v in join(ranks).items()}, "return a dict"),
+    (ex.check_join, lambda ranks: {"loss": 1, "gradient": [1], "load": [1], "logit": 1, "more": 1}, "return a dict"),
     (ex.check_schedule, lambda s, t, w, d: s / w if s < w else min(1, (t - s) / d), "factor 0"),
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else min(1, (t - s - 1) / d), "one after"),
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else (t - s) / t, "stable"),
