@@ -41,9 +41,10 @@ def band(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], colour: 
 def bands(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]]],
     ylabels: Sequence[str], logarithmic: Sequence[bool], colours: Mapping[str, str],
-    marks: Sequence[Sequence[float]] | None = None, columns: int = 2,
+    marks: Sequence[Sequence[float]] | None = None, columns: int = 2, styles: Mapping[str, str] | None = None,
 ) -> Figure:  # fmt: skip
-    """Panels of bands: title -> name -> (x, runs). marks: horizontal lines of each panel (tau)."""
+    """Panels of bands: title -> name -> (x, runs). marks: horizontal lines of each panel (tau); styles: name -> dashes,
+    for lines that lie on others."""
     rows = -(-len(panels) // columns)
     fig, axes = figure(6.4 * columns, 4.0 * rows + 0.6, rows, columns)
     shown: dict = {}
@@ -51,7 +52,7 @@ def bands(
         axes.flat, panels.items(), ylabels, logarithmic, marks or [()] * len(panels)
     ):
         for name, (x, runs) in lines.items():
-            band(ax, x, runs, colours[name], name)
+            band(ax, x, runs, colours[name], name, linestyle=(styles or {}).get(name, "-"))
         for level in lines_at:
             ax.axhline(level, color=BLACK, linestyle="--", linewidth=1.2)
             ax.annotate(f"τ = {level:g}", (0.01, level), (0, 3), ax.get_yaxis_transform(), "offset points")
@@ -83,19 +84,23 @@ def heads(steps: Sequence[int], maxima: np.ndarray, tau: float | None = None, ti
 @styled
 def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[float]], tau: float | None = None,
               title: str = "", limit: float = 1000.0) -> Figure:  # fmt: skip
-    """name -> counts between `edges`, as shares of all logits, both axes stretched so that the tail shows."""
+    """name -> counts between `edges`, as shares of all logits for each unit of logit (so that the width of a bin does
+    not matter), both axes stretched so that the tail shows."""
     fig, axes = figure(9.5, 4.6)
     ax = axes[0, 0]
+    drawn: list[list[float]] = []
     for (name, found), colour in zip(counts.items(), PALETTE):
-        share = np.asarray(found, float) / max(1, np.sum(found))
-        ax.stairs(np.maximum(share, 1e-7), edges, color=colour, label=name, linewidth=2.2)
+        density = np.asarray(found, float) / max(1, np.sum(found)) / np.diff(edges)
+        style = "--" if list(found) in drawn else "-"  # on an equal one
+        ax.stairs(np.maximum(density, 1e-10), edges, color=colour, label=name, linewidth=2.2, linestyle=style)
+        drawn.append(list(found))
     if tau is not None:
         ax.axvline(tau, color=BLACK, linestyle="--", linewidth=1.5, label=f"τ = {tau:g}")
     ax.set_xscale("asinh", linear_width=1.0)
     marks = [mark for mark in (-1000, -100, -10, -1, 0, 1, 10, 100, 1000) if abs(mark) <= limit]
     ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    ax.set(yscale="log", ylim=(1e-6, 1), xlim=(-limit, limit), xlabel="attention logit",
-           ylabel="share of all pairs", title=title)  # fmt: skip
+    ax.set(yscale="log", ylim=(1e-8, 10), xlim=(-limit, limit), xlabel="attention logit",
+           ylabel="share of all pairs, per unit of logit", title=title)  # fmt: skip
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 

@@ -201,7 +201,25 @@ def test_figures_show_what_they_are_given():
     fig = viz_optimizer.rows(before, after, {"a": (0, 2), "b": (2, 4)})
     assert fig.axes[2].lines[0].get_xdata().tolist() == [1, 1, 0.5, 0.5]
     viz_optimizer.singular_values({"a": [2, 1]})
-    viz_optimizer.histogram([-1, 0, 1], {"a": [1, 3]}, 1.0)
+
+
+def test_a_histogram_shows_density_and_an_equal_one_dashed():
+    fig = viz_optimizer.histogram([-1, 0, 4], {"a": [1, 4], "b": [1, 4]}, 1.0)  # as many in each unit of logit
+    first, second = fig.axes[0].patches
+    assert first.get_data().values.tolist() == pytest.approx([0.2, 0.2]) and "per unit" in fig.axes[0].get_ylabel()
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+
+
+def test_every_setting_shows_its_loss_and_lines_that_coincide_differ_in_their_dashes():
+    rows = [row(seed, arm, size) | dict(group=4, loss=[3.0, 2.0, 1.5], max_logit=[1.0, 2.0, 3.0])
+            for seed in (0, 1) for arm in logit_growth.ARMS for size in logit_growth.SIZES]  # fmt: skip
+    fig = logit_growth.draw({"rows": rows})
+    titles = [ax.get_title(loc="left") for ax in fig.axes]
+    assert titles == [f"{size}, {heat}: {what}" for size in logit_growth.SIZES for heat in ("tuned", "hot")
+                      for what in ("logits", "loss")]  # fmt: skip
+    for ax in fig.axes:
+        styles = {line.get_label(): line.get_linestyle() for line in ax.lines if not line.get_label().startswith("_")}
+        assert len({styles[arm] for arm in ("Muon", "MuonClip 100", "MuonClip 30")}) == 3
 
 
 def test_summary_reads_its_columns(small):
@@ -258,5 +276,17 @@ def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, hold
     log.rows = overshoots((1.2, 1.15, 1.18), large)
     clip_overshoot.report(log)
     claims = {claim["name"]: claim["holds"] for claim in log.claims}
-    assert claims["overshoot/same_text"] and claims["overshoot/held"] is holds and claims["overshoot/hot"] is False and claims["overshoot/rate"] is True
+    assert claims["overshoot/same_text"] and claims["overshoot/held"] is holds and claims["overshoot/hot"] is False
+    assert claims["overshoot/rate"] is True
     assert clip_overshoot.draw(log.as_dict()).axes[0].lines
+
+
+@pytest.mark.parametrize(("windows", "value"), [(4, 1.06), (32, 1.06), (256, 1.0501), (256, 0.0)])
+def test_the_same_text_is_judged_at_every_size_of_a_step(tmp_path, windows, value):
+    log = Log("clip_overshoot", seeds=[0, 1, 2], folder=tmp_path, tau=30, hot_rate=0.03, bound=1.05)
+    log.rows = overshoots((1.2, 1.15, 1.18), (1.02, 1.03, 1.01))
+    wanted = {"seed": 2, "rate": clip_overshoot.RATES[-1], "tokens": 256 * windows}
+    next(row for row in log.rows if row.items() >= wanted.items())["same_tokens"] = value
+    clip_overshoot.report(log)
+    claim = next(claim for claim in log.claims if claim["name"] == "overshoot/same_text")
+    assert claim["holds"] is False and claim["value"] == max(value, 1.01)

@@ -4,8 +4,9 @@ Between the clip and the next look lie the next update and the next text: S at t
 through either. A hot run (Muon at a high rate, no decay, tau 30) goes on from one and the same state at several rates,
 with small steps and with larger ones; each time a head was clipped, its S of the next step over tau is kept.
 
-Found: at the gentlest rate the same text stays within half a per cent of tau, so QK-Clip does what it says. What is
-left over is new text that a head answers more strongly than any before, and larger steps do not take it away.
+Found: at the gentlest rate the same text stays within 1.3 per cent of tau, but for one seed with the largest steps,
+where a head came to 1.0501, just over the bar. What is left over is new text that a head answers more strongly than any
+before; whether larger steps take it away, three seeds cannot say.
 
 K2 trained at 2e-4 with 67 million tokens a step; the hot run's rate is 150 times as high and its step 65,000 times
 smaller.
@@ -119,10 +120,11 @@ def report(log: Log) -> None:
                     f"{large} tokens a step")  # fmt: skip
     log.claim("overshoot/hot", floor=BOUND, at_most=True, value=max(worst(log.rows, 1.0, small)), **common,
               claim=f"the same from the same state at the hot rate and {small} tokens a step")  # fmt: skip
-    log.claim("overshoot/same_text", floor=BOUND, at_most=True,
-              value=max(worst(log.rows, RATES[-1], small, "same_tokens")), **common,
-              claim=f"the same on the text that triggered the clip, at a {1 / RATES[-1]:.0f}th of the hot rate and "
-                    f"{small} tokens a step")  # fmt: skip
+    same = [row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]]  # all seeds, all sizes of a step
+    log.claim("overshoot/same_text", floor=BOUND, at_most=True, value=max(same), **common,
+              holds=all(0 < value <= BOUND for value in same),
+              claim=f"largest S/τ after a clip on the very text that triggered it, at a {1 / RATES[-1]:.0f}th of the "
+                    "hot rate, worst seed and size of a step")  # fmt: skip
     gain = [a - b for a, b in zip(worst(log.rows, 1.0, small), worst(log.rows, RATES[-1], small))]
     text_gain = [a - b for a, b in zip(worst(log.rows, RATES[-1], small), gentle)]
     small_claims = (("rate", gain, "overshoot (in τ) that the gentlest rate saves at small steps"),

@@ -37,6 +37,7 @@ ARMS = {  # name: (optimizer, hot?, tau)
 }  # fmt: skip
 COLOURS = {"AdamW": viz.GREY, "Muon": viz.RED, "MuonClip 100": viz.BLUE, "MuonClip 30": viz.SKY,
            "AdamW + QK-Clip 30": viz.ORANGE}  # fmt: skip
+DASHES = {"MuonClip 100": "--", "MuonClip 30": ":"}  # where they do not clip they lie on Muon
 
 
 def main() -> None:
@@ -216,18 +217,19 @@ def running_mean(values: Sequence[float], width: int = 7) -> np.ndarray:
 
 
 def draw(log: dict) -> Figure:
-    """A row a size: largest logit at the tuned setting and at the hot one, and the loss of the latter."""
-    tuned = [arm for arm in ARMS if not arm.startswith("hot")]
-    hot = [arm for arm in ARMS if arm.startswith("hot")]
+    """A row a size and setting (tuned, hot): the largest logit, and the loss beside it."""
+    heats = {"tuned": [arm for arm in ARMS if not arm.startswith("hot")],
+             "hot": [arm for arm in ARMS if arm.startswith("hot")]}  # fmt: skip
     panels, marks = {}, []
     for size in sizes_in(log["rows"]):
-        panels[f"{size}, tuned: logits"] = curves(log["rows"], size, tuned, "max_logit")
-        panels[f"{size}, hot: logits"] = curves(log["rows"], size, hot, "max_logit")
-        panels[f"{size}, hot: loss"] = curves(log["rows"], size, hot, "loss")
-        marks += [(LOW_TAU,), (LOW_TAU, K2_TAU), ()]
-    ylabels = ["largest attention logit", "", "nats a token"] * len(SIZES)
-    fig = viz_optimizer.bands(panels, ylabels, [True, True, False] * len(SIZES), COLOURS, marks, columns=3)
-    for ax in fig.axes[2::3]:  # the first steps fall so far that nothing else would show
+        for heat, arms in heats.items():
+            panels[f"{size}, {heat}: logits"] = curves(log["rows"], size, arms, "max_logit")
+            panels[f"{size}, {heat}: loss"] = curves(log["rows"], size, arms, "loss")
+            marks += [(LOW_TAU,) if heat == "tuned" else (LOW_TAU, K2_TAU), ()]
+    rows = len(panels) // 2
+    fig = viz_optimizer.bands(panels, ["largest attention logit", "nats a token"] * rows, [True, False] * rows, COLOURS,
+                              marks, columns=2, styles=DASHES)  # fmt: skip
+    for ax in fig.axes[1::2]:  # the first steps fall so far that nothing else would show
         ends = [line.get_ydata()[-10:].mean() for line in ax.lines]
         ax.set_ylim(min(ends) - 0.15, max(ends) + 0.6)
     return fig
