@@ -106,13 +106,16 @@ def without_copies(documents: Iterable[Document]) -> list[Document]:
 def split(
     documents: Iterable[Document], validation_share: float = 0.05
 ) -> tuple[list[Document], list[Document]]:
-    """(training, validation), document by document; a name always falls on the same side for the same share."""
+    """(training, validation), document by document; a name always falls on the same side for the same share.
+
+    Raises KimiError when a text would stand on both sides."""
     if not 0 <= validation_share < 1:
         raise ValueError(f"validation_share must be in [0, 1), not {validation_share}")
     training, validation = [], []
     for document in documents:
         held_out = _hash(f"split {document.name}") < validation_share * 2**64
         (validation if held_out else training).append(document)
+    refuse_leak(training, validation)
     return training, validation
 
 

@@ -74,11 +74,13 @@ ROWS = (
     _row("shop/follow_100_full", "follow", [100], limits=FULL),
     _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.1),
     *(_row(f"chain/beyond/{level}", "chain", [level]) for level in (9, 10, 12)),
-    _row("shop/follow_beyond/8", "follow", [8]),
+    _row("shop/follow_practised/8", "follow", [8]),  # shown one to five in fine-tuning, tried six to eight in RL
+    _row("shop/follow_beyond/12", "follow", [12]),
     _row("shop/cheapest_beyond/6", "cheapest", [6]),
     _row("shop/buy_beyond/5", "buy", [5]),
 )
-BEFORE_RL = ("shop/follow_beyond/8", "repair/pass@1", "repair/best_of_4")  # measured before RL as well
+# measured before RL as well
+BEFORE_RL = ("shop/follow_practised/8", "shop/follow_beyond/12", "repair/pass@1", "repair/best_of_4")
 
 
 def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:

@@ -9,8 +9,8 @@
     evaluate     the scoreboard on held-out tasks
     publish      data/results/run.json, data/checkpoints/, figures/
 
-A stage saves as it goes and leaves a note of what it did, data/run/STAGE.json. `kill -9` loses at most half a minute:
-the same command goes on from the last save and ends with the numbers of an uninterrupted run.
+A stage saves as it goes and leaves a note of what it did, data/run/STAGE.json. `kill -9` loses at most a minute: the
+same command goes on from the last save and ends with the numbers of an uninterrupted run.
 This module only keeps the order; the work is in kimi_mini.stages.
 """
 
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     if all(run.done(stage) for stage in STAGES):
         print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")
         return
-    from kimi_mini import stages  # torch and its friends load only when there is work
+    from kimi_mini import placement, stages  # torch and its friends load only when there is work
 
     for number, stage in enumerate(STAGES, 1):
         title = f"[{number}/{len(STAGES)}] {stage}"
@@ -93,5 +93,6 @@ def main(args: argparse.Namespace) -> None:
         print(title, flush=True)
         note = stages.STAGE_FUNCTIONS[stage](run)
         note.setdefault("seconds", round(time.perf_counter() - began, 2))
+        note["peak_bytes"] = placement.peak_memory(placement.choose_device(plan.device))
         write_json(run.note(stage), note)
         print(f"      {note.pop('summary', 'done')} ({note['seconds']:.0f} s)", flush=True)

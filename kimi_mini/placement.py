@@ -128,7 +128,7 @@ def choose_device(name: str = "auto") -> torch.device:
         name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # "meta" has shapes and no numbers
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise KimiError(f"no device {name!r} here ({str(error).splitlines()[0][:80]}); try --device cpu") from None
     return device

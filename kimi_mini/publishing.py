@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,21 +43,31 @@ def save_arrays(file: Path, **arrays: np.ndarray) -> None:
 def publish(run: Run) -> Path:
     """Write run.json, the figures and the tables of README, and copy the checkpoints to data/checkpoints/.
 
-    A rehearsal (scale below 1) and a run in a folder of its own keep everything there: what is shipped is never
-    replaced by less.
+    A rehearsal, another seed or size, and a run in a folder of its own keep everything there: what is shipped is only
+    replaced by the same again.
     """
-    from kimi_mini.pipeline import DEFAULT_FOLDER
+    from kimi_mini.pipeline import DEFAULT_FOLDER, Plan
 
-    full = run.plan.scale == 1 and run.folder == DEFAULT_FOLDER
+    began = time.perf_counter()
+    full = run.plan == Plan() and run.folder == DEFAULT_FOLDER
     results, figures = (RESULTS, TOP / "figures") if full else (run.folder, run.folder / "figures")
     log = run_log(run, results)
-    path = log.save()
     draw(log.as_dict(), figures)
     if full:
         for name in SHIPPED:
             ship(run.folder / "checkpoints" / name, TOP / "data" / "checkpoints" / name)
+    add_stage(log, "publish", time.perf_counter() - began)
+    path = log.save()
+    if full:
         ledger.update()
     return path
+
+
+def add_stage(log: Log, name: str, seconds: float, tokens: int = 0) -> None:
+    """One stage more, and the time of the run with it (of the run, not of writing this log)."""
+    log.more["stages"].append({"name": name, "seconds": round(seconds, 2), "tokens": tokens})
+    total = round(sum(stage["seconds"] for stage in log.more["stages"]), 1)
+    log.more |= dict(total_seconds=total, seconds=total)
 
 
 def ship(source: Path, target: Path) -> None:
@@ -72,17 +83,17 @@ def run_log(run: Run, folder: Path) -> Log:
     """The run as one log: stages, curves, scoreboard, claims."""
     from kimi_mini.pipeline import STAGES
 
-    notes = {stage: run.read(stage) for stage in STAGES if run.done(stage)}
-    stages = [{"name": s, "seconds": n["seconds"], "tokens": n["tokens"]} for s, n in notes.items()]
+    notes = {stage: run.read(stage) for stage in STAGES[:-1]}  # all but this one
     board = {**notes["evaluate"]["scoreboard"], **from_experiments()}
     log = Log(
         "run", seeds=[run.plan.seed], device=run.plan.device, folder=folder, command="make run", seed=run.plan.seed,
-        stages=stages, total_seconds=round(sum(stage["seconds"] for stage in stages), 1), scoreboard=board,
+        stages=[], scoreboard=board, peak_bytes=max(note["peak_bytes"] for note in notes.values()),
         funnel=notes["filter"]["funnel"], rounds=notes["reinforce"]["rounds"],
         validation={k: notes["pretrain"][k] for k in ("validation_before", "validation_loss")},
         curves={stage: n["curve"] for stage, n in notes.items() if "curve" in n},
     )  # fmt: skip
-    log.more["seconds"] = log.more["total_seconds"]  # of the run, not of writing this log
+    for stage, note in notes.items():
+        add_stage(log, stage, note["seconds"], note["tokens"])
     for name, (text, floor) in FLOORS.items():
         entry = board[name]
         log.claim(

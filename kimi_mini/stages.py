@@ -115,8 +115,8 @@ def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray
     """Training and validation windows (N, 256) of real text, split by document; cached in the run's folder."""
     file = run.folder / "text.npz"
     if not file.is_file():
-        training, validation = corpus.split(corpus.default_documents(5_000_000))
-        windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in (training, validation)]
+        parts = corpus.split(corpus.default_documents(5_000_000))
+        windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
         publishing.save_arrays(file, training=windows[0], validation=windows[1])
     arrays = read_arrays(file)
     return arrays["training"], arrays["validation"]

