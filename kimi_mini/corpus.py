@@ -144,7 +144,7 @@ def as_dataset(documents: Iterable[Document]):
 
 
 def load_hub(
-    name: str, split: str = "train", text_column: str = "text", max_documents: int | None = None,
+    name: str, /, split: str = "train", text_column: str = "text", max_documents: int | None = None,
     max_characters: int | None = None, **options
 ) -> list[Document]:
     """Documents of a data set on the Hugging Face hub, streamed: only what is taken is downloaded.
@@ -173,6 +173,8 @@ def load_hub(
     rows = itertools.islice(itertools.chain([first] if first else [], rows), max_documents)
     documents, characters = [], 0
     for index, row in enumerate(rows):
+        if not isinstance(row[text_column], str):
+            raise HubError(f"row {index} of {name!r} has no text in {text_column!r}; columns: {', '.join(row)}")
         documents.append(Document(f"{name}/{split}/{index}", row[text_column]))
         characters += len(row[text_column])
         if max_characters is not None and characters >= max_characters:

@@ -23,6 +23,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .errors import KimiError
+
 
 def is_on() -> bool:
     """Whether several ranks train together."""
@@ -58,10 +60,18 @@ def joined(device: str = "auto") -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def wait() -> None:
-    """Until every rank has come here."""
+def first_rank(work: Callable[[], object]) -> None:
+    """The first rank works while the others wait. What it refuses with a KimiError, all refuse in the same words."""
+    refused: list[str | None] = [None]
+    if rank() == 0:
+        try:
+            work()
+        except KimiError as error:
+            refused = [str(error)]
     if is_on():
-        dist.barrier()
+        dist.broadcast_object_list(refused, src=0)
+    if refused[0] is not None:
+        raise KimiError(refused[0])
 
 
 def share(items: Sequence) -> Sequence:

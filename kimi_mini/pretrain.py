@@ -35,24 +35,32 @@ from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, tra
 
 HELD_OUT = 64  # validation windows that are measured
 CHARACTERS = 4  # of a token, at most, in long text (2.4 in Python's standard library)
-PLAN = ("preset", "tokens", "window", "step_tokens", "lr", "adamw_lr", "hub", "documents", "bytes", "seed")
+PLAN = ("preset", "tokens", "window", "step_tokens", "lr", "adamw_lr", "hub", "hub_config", "text_column", "documents",
+        "bytes", "seed")  # fmt: skip
 PROMPT = "def read("
 
 
-def text_windows(file: Path, tokenizer: Tokenizer, documents: Callable[[], list[corpus.Document]],
-                 window: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Training and validation windows (N, window) uint16, split by document; made once, then read from `file`."""
-    if not file.is_file() and distributed.rank() == 0:
-        packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in corpus.split(documents())]
-        publishing.save_arrays(file, training=packed[0], validation=packed[1])
-    distributed.wait()
-    arrays = read_arrays(file)
-    training, validation = arrays["training"], arrays["validation"]
-    if not len(training) or not len(validation):
-        file.unlink(missing_ok=True)  # what is asked for next decides anew
-        raise KimiError(f"{len(training)} windows of {window} tokens to train on and {len(validation)} to measure: "
+def make_windows(file: Path, documents: list[corpus.Document], window: int) -> None:
+    """Training and validation windows (N, window) uint16 in `file`, split by document."""
+    tokenizer = Tokenizer.load()
+    packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in corpus.split(documents)]
+    if not all(map(len, packed)):
+        raise KimiError(f"{len(packed[0])} windows of {window} tokens to train on and {len(packed[1])} to measure: "
                         "take more text or a shorter window")  # fmt: skip
-    return training, validation
+    publishing.save_arrays(file, training=packed[0], validation=packed[1])
+
+
+def begin(folder: Path, args: argparse.Namespace) -> None:
+    """A new folder gets its plan and its text; one of another plan is refused. A word that cannot be followed leaves
+    no plan behind, so that the right one can."""
+    new = check_plan(folder, {name: getattr(args, name) for name in PLAN})
+    try:
+        if not (folder / "text.npz").is_file():
+            make_windows(folder / "text.npz", documents(args), args.window)
+    except KimiError:
+        if new:
+            (folder / "plan.json").unlink()
+        raise
 
 
 def as_batch(windows: np.ndarray) -> Batch:
@@ -118,11 +126,10 @@ def pretrain(args: argparse.Namespace) -> History:
     place = Placement.choose(args.device, args.dtype, args.micro_tokens)
     tokenizer, folder = Tokenizer.load(), Path(args.folder)
     first = distributed.rank() == 0
-    if first:
-        check_plan(folder, {name: getattr(args, name) for name in PLAN})
     model = new_model(args.preset, place.device, args.seed)
+    distributed.first_rank(lambda: begin(folder, args))
     distributed.same_weights(model)
-    training, validation = text_windows(folder / "text.npz", tokenizer, lambda: documents(args), args.window)
+    training, validation = read_arrays(folder / "text.npz").values()
     rows = max(1, args.step_tokens // args.window)
     steps = max(1, args.tokens // (rows * args.window))
     held_out = [as_batch(validation[:: max(1, len(validation) // HELD_OUT)])]
@@ -158,7 +165,8 @@ def documents(args: argparse.Namespace) -> list[corpus.Document]:
     if args.hub:
         most = max(args.bytes, CHARACTERS * args.tokens)
         return corpus.without_copies(
-            corpus.load_hub(args.hub, max_documents=args.documents, max_characters=most)
+            corpus.load_hub(args.hub, text_column=args.text_column, max_documents=args.documents, max_characters=most,
+                            **({"name": args.hub_config} if args.hub_config else {}))
         )
     return corpus.default_documents(args.bytes)
 
@@ -180,6 +188,8 @@ def parser() -> argparse.ArgumentParser:
     add("--lr", type=above_zero, default=MUON_LR, help="of the matrices (Muon)")
     add("--adamw-lr", type=above_zero, default=ADAMW_LR, help="of embedding, head and norms")
     add("--hub", default=None, help="a data set of the Hugging Face hub in place of the local text")
+    add("--hub-config", default=None, help="the configuration of that data set, where it has several")
+    add("--text-column", default="text", help="its column of text")
     add("--documents", type=positive, default=None, help="at most so many documents of it")
     add("--bytes", type=positive, default=5_000_000,
         help="of Python's standard library, beside Moby-Dick; of the hub at least so many")

@@ -40,6 +40,8 @@ class Log:
     device  torch device ("cpu", "cuda"); the name of the processor stands under versions
     folder  where the file goes (default data/results)
     more    further top-level entries, such as seed=0, stages=[...], scoreboard={...}
+
+    Raises KimiError at once when the folder cannot be made.
     """
 
     def __init__(self, name: str, *, seeds: Sequence[int] = (0,), device: str = "cpu",
@@ -49,6 +51,10 @@ class Log:
         self.rows: list[dict[str, Any]] = []
         self.claims: list[dict[str, Any]] = []
         self.more = more
+        try:  # before the work, not after it
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KimiError(explain_os_error(error, self.path.parent)) from error
         self._start = perf_counter()
 
     def row(self, **values: Any) -> None:
@@ -141,17 +147,19 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise KimiError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
 
 
-def check_plan(folder: Path, plan: dict[str, Any]) -> None:
-    """Write plan.json, what decides the numbers of a run, into a new folder. KimiError for a folder of another plan."""
+def check_plan(folder: Path, plan: dict[str, Any]) -> bool:
+    """Write plan.json, what decides the numbers of a run, into a new folder; returns whether it was new. KimiError for
+    a folder of another plan."""
     file = folder / "plan.json"
     if not file.is_file():
         write_json(file, plan)
-        return
+        return True
     before = read_json(file)
     changed = [name for name in plan if before.get(name) != plan[name]]
     if changed:
         raise KimiError(f"{folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
                         f"or delete {folder}")  # fmt: skip
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

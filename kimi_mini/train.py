@@ -32,7 +32,7 @@ from kimi_mini import distributed
 from kimi_mini.checkpoint import replacing
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
-from kimi_mini.placement import Placement
+from kimi_mini.placement import Placement, is_out_of_memory
 
 
 def keep_freed_memory(threshold: int = 1 << 30) -> None:
@@ -233,8 +233,13 @@ def train(
             group["lr"] = rate * factor
         try:
             train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule, place)
-        except KimiError as error:
+        except (KimiError, FloatingPointError) as error:  # the latter: an attention logit
             raise KimiError(f"{error}; {last_good(state_file, saved_steps)}") from None
+        except RuntimeError as error:  # in the optimizer's step, which cannot be cut
+            if not is_out_of_memory(error):
+                raise
+            line = f"out of memory at step {step}: take a smaller preset or a larger device"
+            raise KimiError(f"{line}; {last_good(state_file, saved_steps)}") from None
         now = time.perf_counter()
         history.seconds = spent + now - began
         if progress is not None:

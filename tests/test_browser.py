@@ -40,6 +40,10 @@ OPEN = """  // a double click in the file browser, once the lab is up and knows 
 void Promise.all([jupyterapp.restored, jupyterapp.serviceManager.kernelspecs.ready]).then(
     () => jupyterapp.commands.execute("docmanager:open", {path: arguments[0]}))
 """
+READY = """  // a sign that says "idle" stands there before the kernel does, and cells that are run then are lost
+const context = jupyterapp.shell.currentWidget.sessionContext;
+return Boolean(context?.isReady) && context.kernelDisplayStatus == "idle" && context.session.kernel.connectionStatus == "connected"
+"""
 
 
 def wait(what, seconds, ask):
@@ -116,12 +120,11 @@ class Page:
         self.browser, self.run_limit, self.redraw_limit = browser, run_limit, redraw_limit
         browser.set_page_load_timeout(120)
         browser.get(address)
-        # A notebook that opens before the lab knows its kernels gets one and is asked for one; cells run before the
-        # answer are lost. So it is opened when they are known.
+        # A notebook that opens before the lab knows its kernels is asked for one, and its cells wait for the answer.
         wait("the lab", 120, lambda: browser.execute_script("return Boolean(window.jupyterapp)"))
         browser.execute_script(OPEN, name)
         wait("the notebook", 120, lambda: self.find(".jp-Notebook .jp-Cell"))
-        wait("a kernel", 120, lambda: self.find(".jp-Notebook-ExecutionIndicator[data-status=idle]"))
+        wait("a kernel", 120, lambda: browser.execute_script(READY))
 
     def find(self, selector):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)

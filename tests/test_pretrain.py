@@ -18,13 +18,12 @@ SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples
 
 
 def torchrun(root, *words):
-    """The command on two processes."""
+    """The command on two processes: exit status and what it said."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, "-m", "kimi_mini.pretrain", *map(str, words)], cwd=root, env=env,
                           capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return done.returncode, done.stdout, done.stderr
 
 
 def read(folder):
@@ -39,7 +38,8 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
     assert "float32, micro-batches: 2,048 tokens; 1 process(es)" in said and "peak memory" in said
     assert said.count("def read(") == 1  # a sample in the middle
     first = read(one)
-    said = torchrun(root, *SMALL, "--folder", two)
+    status, said, error = torchrun(root, *SMALL, "--folder", two)
+    assert status == 0, error[-2000:]
     assert said.count("peak memory") == 1 and "2 process(es)" in said  # one of them speaks
     np.testing.assert_allclose(read(two)["loss"], first["loss"], atol=1e-5)
     assert read(two)["tokens"] == first["tokens"] == [1024, 1024]
@@ -54,6 +54,8 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
         assert pretrain.main([*SMALL, *words, "--folder", str(one)]) == 2
         assert f"a run with another {changed}: use --folder" in capsys.readouterr().err
     assert read(one)["loss"] == first["loss"]  # what was there is as it was
+    status, _, error = torchrun(root, *SMALL, "--seed", "7", "--folder", two)
+    assert status != 0 and error.count("a run with another seed") == 2 and "RuntimeError" not in error
 
 
 @pytest.mark.parametrize("moment", ["before the first step", "after the last"])
@@ -92,9 +94,23 @@ def test_numbers_that_make_no_sense_are_explained_by_usage(tmp_path, capsys, wor
 
 def test_the_hub_is_read_as_far_as_the_run_goes(monkeypatch):
     asked = {}
-    monkeypatch.setattr(pretrain.corpus, "load_hub", lambda name, **options: asked.update(options) or [])
+    monkeypatch.setattr(pretrain.corpus, "load_hub", lambda name, /, **options: asked.update(options) or [])
     args = pretrain.parser().parse_args(["--hub", "some/text", "--tokens", "10000000"])
-    assert pretrain.documents(args) == [] and asked == {"max_documents": None, "max_characters": 40_000_000}
+    wanted = {"text_column": "text", "max_documents": None, "max_characters": 40_000_000}
+    assert pretrain.documents(args) == [] and asked == wanted
+    words = ["--hub", "some/text", "--hub-config", "en", "--text-column", "body", "--tokens", "10000000"]
+    pretrain.documents(pretrain.parser().parse_args(words))
+    assert asked == wanted | {"text_column": "body", "name": "en"}
+
+
+def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
+    """A renamed copy of a held-out chapter among what is trained on; the command of `make run` splits the same way."""
+    documents = pretrain.corpus.default_documents(1)
+    held_out, copies = pretrain.corpus.split(documents)[1][0], [f"a copy, {number}" for number in range(20)]
+    leaking = [*documents, *(pretrain.corpus.Document(name, held_out.text) for name in copies)]
+    monkeypatch.setattr(pretrain, "documents", lambda args: leaking)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    assert f"{held_out.name} is held out for validation and also trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("words", "hint"), [
@@ -105,6 +121,7 @@ def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint)
     assert pretrain.main([*words, "--folder", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and hint in said
+    assert not (tmp_path / "plan.json").exists()  # the next words, put right, find no plan of these
 
 
 def test_every_window_is_read_once_before_any_is_read_twice():

@@ -432,3 +432,29 @@ def test_a_disk_that_is_full_leaves_the_last_state(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         training.save_state(file, *fresh(), History())
     assert file.read_bytes() == whole and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def out_of_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def no_number():
+    raise FloatingPointError("attention logit of layer 1, head 0 is nan")
+
+
+@pytest.mark.parametrize("trouble", [out_of_memory, no_number])
+def test_an_optimizer_that_cannot_go_on_names_what_is_left(tmp_path, trouble):
+    model = tiny_model(**SMALL)
+    optimizer = MuonClip(model, lr=1e-3)
+    real = optimizer.step
+    optimizer.step = lambda: real() if len(steps) < 3 else trouble()
+    steps = []
+
+    def data(step):
+        steps.append(step)
+        return micro_batches(examples(seed=step), 200)
+
+    with pytest.raises(KimiError) as caught:
+        train(model, optimizer, data, 5, lambda step: 1.0, state_file=tmp_path / "state.pt", save_seconds=0.0)
+    line = str(caught.value)
+    assert "\n" not in line and f"{tmp_path / 'state.pt'}, after 2 steps" in line

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from kimi_mini import viz, viz_routing
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference, routed
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
 from kimi_mini.routing import dead, losses, max_vio
 
@@ -44,7 +45,7 @@ TRAINING = {"rate", "rule", "alpha"}
 
 def main() -> None:
     """Every arm with every seed; write data/results/balance.json and figures/balance.png."""
-    args = routed.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0])
     tokens = int(TOKENS * args.scale)
     log = routed.begin("balance", args, tokens=tokens, rate=RATE, alpha=ALPHA)
     for seed in args.seeds:

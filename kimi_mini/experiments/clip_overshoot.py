@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from kimi_mini import viz
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference, logit_growth, logit_runs
-from kimi_mini.experiments.common import arguments
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip
 from kimi_mini.results import Log
@@ -43,8 +43,7 @@ MICRO = 8  # windows at once
 def main() -> None:
     """All seeds; write data/results/clip_overshoot.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
-    log = Log("clip_overshoot", seeds=args.seeds, folder=args.folder, tau=TAU, hot_rate=HOT, bound=BOUND,
-              command="python -m kimi_mini.experiments.clip_overshoot")  # fmt: skip
+    log = Log("clip_overshoot", seeds=args.seeds, folder=args.folder, tau=TAU, hot_rate=HOT, bound=BOUND)
     for seed in args.seeds:
         start = hot_run(seed, max(30, int(HOT_STEPS * args.scale)))
         for windows, steps in STEPS.items():

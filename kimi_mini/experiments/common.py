@@ -1,40 +1,21 @@
-"""What the experiments share: arguments, checkpoints to start from, and fine-tuning on a chosen pool."""
+"""What the experiments with agents share: checkpoints to start from, and fine-tuning on a chosen pool."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from kimi_mini import evaluate, sft, synthesis, viz
-from kimi_mini.command import above_zero, natural, positive
+from kimi_mini.experiments.options import figures
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
-from kimi_mini.results import RESULTS, Log, over_seeds
+from kimi_mini.results import Log, over_seeds
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import History, train
 
 BASE, TUNED = Path("data/checkpoints/base"), Path("data/checkpoints/tuned")
-
-
-def arguments(description: str, start: Path = BASE, seeds: Sequence[int] = (0, 1, 2)) -> argparse.Namespace:
-    """Seeds, scale, start and folder of the log."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
-    parser.add_argument("--scale", type=above_zero, default=1.0, help="of all token budgets and task counts")
-    parser.add_argument("--base", type=Path, default=start, help="checkpoint folder to start from")
-    parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
-    parser.add_argument("--threads", type=positive, default=None)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.folder is None:
-        args.folder = RESULTS if args.scale == 1 else Path("data/run/rehearsal")
-    return args
 
 
 def pools(
@@ -98,8 +79,5 @@ def gap(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
 def finish(log: Log, title: str) -> None:
     """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
     path = log.save()
-    full = path.parent == RESULTS
-    folder = RESULTS.parent.parent / "figures" if full else path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    viz.scoreboard(log.more["scoreboard"], title=title).savefig(folder / f"{path.stem}.png", dpi=110)
+    viz.scoreboard(log.more["scoreboard"], title=title).savefig(figures(path.parent) / f"{path.stem}.png", dpi=110)
     print(path)

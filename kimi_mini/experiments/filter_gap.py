@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
-from kimi_mini.experiments.common import TUNED, arguments, finish, gap, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success, tune
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
@@ -46,10 +47,10 @@ ARMS: dict[str, Callable[[Trajectory], bool]] = {
 
 def main() -> None:
     """Run all arms and write data/results/filter_gap.json."""
-    args = arguments(__doc__.splitlines()[0], start=TUNED)
+    args = arguments(__doc__.splitlines()[0], base=TUNED)
     tokens, tasks = int(TOKENS * args.scale), max(4, int(TASKS * args.scale))
     sources = [Source(family, "think", 1 / len(LEVELS), levels) for family, levels in LEVELS.items()]
-    log = Log("filter_gap", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.filter_gap")
+    log = Log("filter_gap", seeds=args.seeds, folder=args.folder)
     scores: dict[tuple[str, float], list[float]] = {}
     for seed in args.seeds:
         for arm in ("before", *ARMS):

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from kimi_mini import corpus, viz, viz_attention
 from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
-from kimi_mini.experiments import common
 from kimi_mini.experiments.inference import across, finish
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
 from kimi_mini.results import Log
@@ -31,8 +31,8 @@ NOTEBOOK = "02_latent_attention_long_context.ipynb"
 
 def main() -> None:
     """Train both at every seed and count K2's FLOPs; write data/results/heads.json and its figure."""
-    args = common.arguments(__doc__.splitlines()[0])
-    log = Log("heads", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.heads",
+    args = arguments(__doc__.splitlines()[0])
+    log = Log("heads", seeds=args.seeds, folder=args.folder,
               tokens=int(TOKENS * args.scale), k2=k2_flops())  # fmt: skip
     training, validation = windows()
     held_out = [text_batch(validation[start : start + 16]) for start in range(0, HELD_OUT, 16)]

@@ -23,6 +23,7 @@ from kimi_mini.agent import Conversation, Limits
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.results import Log
 from kimi_mini.thinking import attention_rows
@@ -36,7 +37,7 @@ LOOKED_AT, LOOKS = 24, 8  # calls, and episodes a seed, in which attention is me
 
 def main() -> None:
     """All of it; write data/results/horizon.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("horizon", args)
     for seed in args.seeds:
         calls(model, tokenizer, log, seed, args.scale)

@@ -7,18 +7,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import agent, chat
 from kimi_mini.evaluate import load_agent
+from kimi_mini.experiments.options import TOP, figures
 from kimi_mini.model import KimiMini
-from kimi_mini.results import RESULTS, Log, over_seeds, read_json, wilson
+from kimi_mini.results import Log, over_seeds, read_json, wilson
 from kimi_mini.thinking import Turn, write
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
-TOP = RESULTS.parent.parent
 NOTEBOOK = "08_thinking_mode.ipynb"
 BATCH = 192
 
@@ -29,36 +28,18 @@ def shipped() -> Path:
     return next((folder for folder in folders if (folder / "config.json").is_file()), folders[0])
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Seeds of the task sets, their scale, the agent and the folder of the log."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="of all task counts")
-    parser.add_argument("--checkpoint", type=Path, default=None, help="folder of the agent (default: the shipped one)")
-    parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    args.checkpoint = args.checkpoint or shipped()
-    args.folder = args.folder or (RESULTS if args.scale == 1 else TOP / "data" / "run" / "rehearsal")
-    return args
-
-
 def begin(name: str, args: argparse.Namespace) -> tuple[KimiMini, Tokenizer, Log]:
     """The agent, and a log that names its weights."""
     model, tokenizer = load_agent(args.checkpoint)
-    log = Log(name, seeds=args.seeds, folder=args.folder, command=f"python -m kimi_mini.experiments.{name}",
-              weights=fingerprint(args.checkpoint))  # fmt: skip
+    log = Log(name, seeds=args.seeds, folder=args.folder, weights=fingerprint(args.checkpoint))
     return model, tokenizer, log
 
 
 def finish(log: Log, **draws: Callable[[dict], Figure]) -> None:
     """Save the log and draw its figures NAME.png: into figures/ when the log is the published one, else beside it."""
     path = log.save()
-    folder = TOP / "figures" if path.parent == RESULTS else path.parent
-    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in draws.items():
-        draw(read_json(path)).savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+        draw(read_json(path)).savefig(figures(path.parent) / f"{name}.png", dpi=110, bbox_inches="tight")
     print(path)
 
 

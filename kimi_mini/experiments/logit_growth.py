@@ -10,18 +10,16 @@ Runs are kept under data/run/logit_growth/ and read back, so that the command ma
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_optimizer
 from kimi_mini.command import in_one_line
-from kimi_mini.experiments import inference, logit_runs
+from kimi_mini.experiments import inference, logit_runs, options
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
-from kimi_mini.results import RESULTS, Log, over_seeds
+from kimi_mini.results import Log, over_seeds
 
 STEPS, TRIAL_STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 200, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
@@ -42,20 +40,14 @@ DASHES = {"MuonClip 100": "--", "MuonClip 30": ":"}  # where they do not clip th
 
 def main() -> None:
     """Train all runs that are not there yet; write data/results/logit_growth.json and its figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="of all step counts")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
-    parser.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    folder = RESULTS if args.scale == 1 else RESULTS.parent / "run" / "rehearsal"
-    log = Log("logit_growth", seeds=args.seeds, folder=folder, grid=[], low_tau=LOW_TAU, hot=HOT,
+    words = options.parser(__doc__.splitlines()[0])
+    words.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
+    words.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
+    args = options.read(words)
+    log = Log("logit_growth", seeds=args.seeds, folder=args.folder, grid=[], low_tau=LOW_TAU, hot=HOT,
               edges=logit_runs.EDGES.round(3).tolist(), table_lr=logit_runs.TABLE_LR,
               step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
-              spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS},
-              command="python -m kimi_mini.experiments.logit_growth")
+              spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS})
     for size in args.sizes or SIZES:
         best = tune(log, size, max(4, int(TRIAL_STEPS * args.scale)))
         for seed in args.seeds:

@@ -23,6 +23,7 @@ from kimi_mini import viz
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import held_out_tasks
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.results import Log
 from kimi_mini.rope import RotationTable, frequencies
@@ -36,7 +37,7 @@ MEANS = ("as it is", "positions squeezed", "YaRN", "in windows of 8")
 
 def main() -> None:
     """Every means at every length; write data/results/long_chains.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("long_chains", args)
     count = max(4, int(TASKS * args.scale))
     for seed in args.seeds:

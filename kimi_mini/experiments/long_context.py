@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from kimi_mini import corpus, drills, needles, viz_attention
 from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
-from kimi_mini.experiments import common
 from kimi_mini.experiments.inference import across, finish
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini, evaluating
 from kimi_mini.presets import YARN
 from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
@@ -52,9 +52,8 @@ NOTEBOOK = "02_latent_attention_long_context.ipynb"
 
 def main() -> None:
     """Train, stretch, tune and measure; write data/results/long_context.json and its figures."""
-    args = common.arguments(__doc__.splitlines()[0])
-    log = Log("long_context", seeds=args.seeds, folder=args.folder, trained_length=TRAINED, factor=FACTOR,
-              command="python -m kimi_mini.experiments.long_context")  # fmt: skip
+    args = arguments(__doc__.splitlines()[0])
+    log = Log("long_context", seeds=args.seeds, folder=args.folder, trained_length=TRAINED, factor=FACTOR)
     training, validation = book_tokens()
     for seed in args.seeds:
         model, histories = train_short(training, seed, args.scale)

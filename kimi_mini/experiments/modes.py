@@ -15,6 +15,7 @@ from kimi_mini import viz
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks, measured_levels, solve
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}
@@ -23,7 +24,7 @@ TASKS = 30  # a seed and level
 
 def main() -> None:
     """Solve everything in both modes; write data/results/modes.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("modes", args)
     count = max(2, int(TASKS * args.scale))
     for seed in args.seeds:

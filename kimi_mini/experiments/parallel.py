@@ -23,6 +23,7 @@ from kimi_mini.attempts import Attempt, Chooser, best_of, compare, lucky, majori
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log, bootstrap
 
 SIZES = (1, 2, 4, 8)
@@ -35,7 +36,7 @@ CHOICES: dict[str, Chooser] = {
 
 def main() -> None:
     """Sample all attempts and choose in every way; write data/results/parallel.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("parallel", args)
     log.more["temperature"] = TEMPERATURE
     count, most = max(4, int(TASKS * args.scale)), max(SIZES)

@@ -19,10 +19,10 @@ from pathlib import Path
 from kimi_mini import sft, synthesis, viz_agent
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent
-from kimi_mini.experiments.common import TUNED, arguments, gap, mean, row, success, tune
-from kimi_mini.publishing import TOP
+from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
+from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.recipe import STEP_TOKENS
-from kimi_mini.results import RESULTS, Log
+from kimi_mini.results import Log
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 
@@ -67,9 +67,9 @@ def seen(pools: sft.Pools, tokens: int, seed: int) -> dict[int, float]:
 
 def main() -> None:
     """Both arms, every seed; write data/results/quota.json."""
-    args = arguments(__doc__.splitlines()[0], start=TUNED)
+    args = arguments(__doc__.splitlines()[0], base=TUNED)
     tokens, tasks = int(TOKENS * args.scale), max(4, int(TASKS * args.scale))
-    log = Log("quota", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.quota")
+    log = Log("quota", seeds=args.seeds, folder=args.folder)
     for seed in args.seeds:
         model, tokenizer = load_agent(args.base)
         passed = passed_episodes(tokenizer, LEVELS, TRIED, seed)
@@ -84,7 +84,7 @@ def main() -> None:
             print(f"seed {seed} {arm:13s} {found}", flush=True)
     report(log, args.seeds, tasks)
     print(log.save())
-    draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
+    draw(log.rows, figures(args.folder))
 
 
 def by_level(model, tokenizer: Tokenizer, tasks: int, seed: int) -> dict[int, float]:

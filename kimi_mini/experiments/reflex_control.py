@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent, trained_levels
-from kimi_mini.experiments.common import arguments, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.common import BASE, finish, mean, pools, row, success, tune
+from kimi_mini.experiments.options import arguments
 from kimi_mini.pipeline import Plan
 from kimi_mini.results import Log
 from kimi_mini.synthesis import SOURCES, Source
@@ -24,11 +25,10 @@ TASKS = 200  # at each length
 
 def main() -> None:
     """Train and measure the control; write data/results/reflex_control.json."""
-    args = arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], base=BASE)
     tokens = int(Plan().finetune_tokens * SHARE * args.scale)
     tasks, lengths = max(4, int(TASKS * args.scale)), trained_levels("chain")
-    log = Log("reflex_control", seeds=args.seeds, folder=args.folder,
-              command="python -m kimi_mini.experiments.reflex_control")  # fmt: skip
+    log = Log("reflex_control", seeds=args.seeds, folder=args.folder)
     by_length: dict[int, list[float]] = {length: [] for length in lengths}
     for seed in args.seeds:
         model, tokenizer = load_agent(args.base)

@@ -22,10 +22,10 @@ import numpy as np
 from kimi_mini import evaluate, sft, viz_agent, worlds
 from kimi_mini.agent import Conversation
 from kimi_mini.command import in_one_line
-from kimi_mini.experiments.common import TUNED, arguments, gap, mean, pools, row, success, tune
+from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
-from kimi_mini.publishing import TOP
-from kimi_mini.results import RESULTS, Log
+from kimi_mini.experiments.options import arguments, figures
+from kimi_mini.results import Log
 from kimi_mini.synthesis import Source
 from kimi_mini.train import Example
 
@@ -78,11 +78,11 @@ def measure(model, tokenizer, sources: Sequence[Source], tasks: int, seed: int) 
 
 def main() -> None:
     """Start, sample, choose, tune, measure, for every seed; write data/results/rejection.json."""
-    args = arguments(__doc__.splitlines()[0], start=TUNED)
+    args = arguments(__doc__.splitlines()[0], base=TUNED)
     sources = [Source(family, "think", 1 / len(LEVELS), levels) for family, levels in LEVELS.items()]
     start, own = int(START_TOKENS * args.scale), int(OWN_TOKENS * args.scale)
     prompts, tasks = max(8, int(PROMPTS * args.scale)), max(4, int(TASKS * args.scale))
-    log = Log("rejection", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rejection")
+    log = Log("rejection", seeds=args.seeds, folder=args.folder)
     for seed in args.seeds:
         model, tokenizer = evaluate.load_agent(args.base)
         everything = pools(tokenizer, sources, start, seed, MISTAKES, lambda trajectory: True)
@@ -97,7 +97,7 @@ def main() -> None:
             note(log, seed, arm, measure(student, tokenizer, sources, tasks, seed), attempts=len(attempts), kept=count)
     report(log, args.seeds, tasks * len(LEVELS))
     print(log.save())
-    draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
+    draw(log.rows, figures(args.folder))
 
 
 def sample_attempts(model, tokenizer, sources: Sequence[Source], prompts: int, seed: int) -> list[Conversation]:

@@ -30,7 +30,6 @@ from matplotlib.figure import Figure
 from kimi_mini import KimiConfig, planting, rephrase, viz
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference
-from kimi_mini.experiments.common import arguments
 from kimi_mini.experiments.fact_pages import (
     GROUP,
     pages,
@@ -40,6 +39,7 @@ from kimi_mini.experiments.fact_pages import (
     text_example,
     vocabulary,
 )
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 from kimi_mini.rephrase import Person
@@ -197,8 +197,7 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
 def main() -> None:
     """All seeds; write data/results/rephrasing.json and its figure."""
     args = arguments(__doc__.splitlines()[0], seeds=SEEDS)
-    log = Log("rephrasing", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rephrasing",
-              report=REPORT)  # fmt: skip
+    log = Log("rephrasing", seeds=args.seeds, folder=args.folder, report=REPORT)
     for seed in args.seeds:
         catch_rates(log, seed, max(30, int(330 * args.scale)))
         for raw in RAW_EVERY:

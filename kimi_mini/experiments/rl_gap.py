@@ -21,7 +21,8 @@ from tqdm import tqdm
 from kimi_mini import rl, sft
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import load_agent, measured_levels
-from kimi_mini.experiments.common import TUNED, arguments, finish, gap, mean, pools, row, success
+from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success
+from kimi_mini.experiments.options import arguments
 from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
 from kimi_mini.results import Log, difference, wilson
 from kimi_mini.synthesis import SOURCES
@@ -67,9 +68,9 @@ def ptx_stream(examples: sft.Pools, tokens: int, seed: int):
 
 def main() -> None:
     """Reinforce from every seed; write data/results/rl_gap.json."""
-    args = arguments(__doc__.splitlines()[0], start=TUNED)
+    args = arguments(__doc__.splitlines()[0], base=TUNED)
     tasks = max(4, int(TASKS * args.scale))
-    log = Log("rl_gap", seeds=args.seeds, folder=args.folder, command="python -m kimi_mini.experiments.rl_gap")
+    log = Log("rl_gap", seeds=args.seeds, folder=args.folder)
     start, tokenizer = load_agent(args.base)
     examples = pools(tokenizer, SOURCES, int(PTX_POOL * args.scale), 100, mistakes=0.0)
     levels, by_length = moderate(start, tokenizer, max(4, tasks // 4))

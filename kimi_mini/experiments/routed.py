@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from kimi_mini.experiments import inference
 from kimi_mini.model import KimiMini
 from kimi_mini.moe import gate_factor
 from kimi_mini.recipe import optimizer_for
-from kimi_mini.results import RESULTS, Log
+from kimi_mini.results import Log
 from kimi_mini.routing import LoadMeter
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
@@ -100,22 +99,9 @@ def above_zero(values: Sequence[float]) -> dict:
     return measured | {"floor": 0.0, "holds": (measured["low"] or 0.0) > 0}
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Seeds, scale of the token budgets, threads and the folder of the log."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="of all token budgets")
-    parser.add_argument("--folder", type=Path, default=None, help="where the log goes")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    args.folder = args.folder or (RESULTS if args.scale == 1 else inference.TOP / "data" / "run" / "rehearsal")
-    return args
-
-
 def begin(name: str, args: argparse.Namespace, **more) -> Log:
     """A log of that name."""
-    return Log(name, seeds=args.seeds, folder=args.folder, command=f"python -m kimi_mini.experiments.{name}", **more)
+    return Log(name, seeds=args.seeds, folder=args.folder, **more)
 
 
 def finish(log: Log, draw: Callable[[dict], Figure]) -> None:

@@ -25,6 +25,7 @@ from kimi_mini import viz, viz_routing
 from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
 from kimi_mini.experiments import inference, routed
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
 from kimi_mini.routing import losses, max_vio
 
@@ -58,7 +59,7 @@ ARMS: dict[str, KimiConfig] = {
 
 def main() -> None:
     """Every model with every seed on both readings; write data/results/sparsity.json and figures/sparsity.png."""
-    args = routed.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0])
     log = routed.begin("sparsity", args, decay=DECAY,
                        tokens={reading: int(tokens * args.scale) for reading, tokens in TOKENS.items()})  # fmt: skip
     for seed in args.seeds:

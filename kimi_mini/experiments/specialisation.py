@@ -19,6 +19,7 @@ from kimi_mini import viz, viz_routing
 from kimi_mini.command import in_one_line
 from kimi_mini.domains import DOMAINS
 from kimi_mini.experiments import inference, routed
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
 from kimi_mini.routing import (
     TOKEN_CLASSES,
@@ -39,7 +40,7 @@ RANDOM = 4  # experts picked at random, for comparison
 
 def main() -> None:
     """Train and measure with every seed; write data/results/specialisation.json and its figure."""
-    args = routed.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0])
     tokens = int(TOKENS * args.scale)
     log = routed.begin("specialisation", args, tokens=tokens, domains=DOMAINS, token_classes=TOKEN_CLASSES)
     for seed in args.seeds:

@@ -19,6 +19,7 @@ from kimi_mini import viz
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import held_out_tasks, trained_levels
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log, wilson
 from kimi_mini.thinking import Turn
 from kimi_mini.worlds import Task
@@ -31,7 +32,7 @@ DEEP = range(6, 9)  # steps of the chains that count as deep
 
 def main() -> None:
     """Answer all tasks under all budgets; write data/results/thinking_budget.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("thinking_budget", args)
     lengths, count = trained_levels("chain"), max(8, int(TASKS * args.scale))
     digits = {tokenizer.token_id(digit) for digit in "0123456789"}

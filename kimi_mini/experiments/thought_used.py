@@ -21,6 +21,7 @@ from kimi_mini import agent, traces, viz
 from kimi_mini.command import in_one_line
 from kimi_mini.evaluate import LIMITS, held_out_tasks
 from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.results import Log, wilson
 from kimi_mini.thinking import Prefix, Turn, corrupt, write
@@ -35,7 +36,7 @@ OUTCOMES = ("follows what the thought says now", "stays as it was", "something e
 
 def main() -> None:
     """All interventions on the task sets of every seed; write data/results/thought_used.json and its figure."""
-    args = inference.arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], checkpoint=inference.shipped())
     model, tokenizer, log = inference.begin("thought_used", args)
     for seed in args.seeds:
         tasks = held_out_tasks("chain", LENGTHS, max(6, int(TASKS * args.scale)), seed)

@@ -33,11 +33,12 @@ from kimi_mini import corpus, viz
 from kimi_mini.bench import same_in_transformers
 from kimi_mini.command import in_one_line
 from kimi_mini.config import KimiConfig
-from kimi_mini.experiments.common import arguments, row
+from kimi_mini.experiments.common import row
+from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, STEP_TOKENS, TAU
-from kimi_mini.results import RESULTS, Log, read_json, write_json
+from kimi_mini.results import Log, read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example, collate, keep_freed_memory, token_losses
@@ -278,8 +279,7 @@ def main() -> None:
     keep_freed_memory()
     scaled = lambda tokens: int(tokens * args.scale)
     runs = Runs(Path(f"data/run/token_efficiency_{args.scale:g}.json"))
-    log = Log("token_efficiency", seeds=args.seeds, folder=args.folder, tuning=[],
-              command="python -m kimi_mini.experiments.token_efficiency")  # fmt: skip
+    log = Log("token_efficiency", seeds=args.seeds, folder=args.folder, tuning=[])
     rates = tune(runs, scaled, log)
     for seed in args.seeds:
         for way, by_budget in rates.items():
@@ -287,8 +287,7 @@ def main() -> None:
                 log.row(**runs.get(way, lr, scaled(budget), seed))
     report(log, args.seeds)
     path = log.save()
-    folder = RESULTS.parent.parent / "figures" if args.scale == 1 else path.parent
-    draw(log.as_dict()).savefig(folder / "token_efficiency.png", dpi=110)
+    draw(log.as_dict()).savefig(figures(path.parent) / "token_efficiency.png", dpi=110)
     for claim in log.claims:
         print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}, holds: {holds}".format(**claim))
     print(f"power laws: {log.more['laws']}, ratio {log.more['law_ratio']:.3f} (Moonlight {MOONLIGHT})")

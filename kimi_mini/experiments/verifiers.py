@@ -18,9 +18,8 @@ from pathlib import Path
 from kimi_mini import verify, viz_agent
 from kimi_mini.adversary.right import LOOKS_TWICE
 from kimi_mini.command import in_one_line
-from kimi_mini.experiments.common import arguments
-from kimi_mini.publishing import TOP
-from kimi_mini.results import RESULTS, Log
+from kimi_mini.experiments.options import arguments, figures
+from kimi_mini.results import Log
 from kimi_mini.worlds import WORLDS
 
 COUNT = 3000  # right and as many wrong trajectories a world
@@ -29,9 +28,9 @@ NOTEBOOK = "06_the_verifier_economy.ipynb"
 
 def main() -> None:
     """Measure every verifier in every world; write data/results/verifiers.json."""
-    args = arguments(__doc__.splitlines()[0])
+    args = arguments(__doc__.splitlines()[0], seeds=(0,))
     count, seed = max(40, int(COUNT * args.scale)), args.seeds[0]
-    log = Log("verifiers", seeds=[seed], folder=args.folder, command="python -m kimi_mini.experiments.verifiers")
+    log = Log("verifiers", seeds=[seed], folder=args.folder)
     log.more["summary"] = {}
     for world in WORLDS:
         for name, accepts in verify.VERIFIERS.items():
@@ -47,7 +46,7 @@ def main() -> None:
     log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
     report(log)
     print(log.save())
-    draw(log.rows, TOP / "figures" if args.folder == RESULTS else args.folder)
+    draw(log.rows, figures(args.folder))
 
 
 def report(log: Log) -> None:
