@@ -90,12 +90,13 @@ def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) ->
     """
     rng = random.Random(f"{seed}/held out/{family}/{list(levels)}")
     tasks: dict[str, Task] = {}
-    tries = 0
+    tries, new = 0, 0  # the last try that brought a new task
     while len(tasks) < count:
         task = worlds.generate(rng, family, levels[tries % len(levels)], held_out=True)
-        tasks.setdefault(task.key, task)
         tries += 1
-        if tries > 100 * count:
+        if tasks.setdefault(task.key, task) is task:
+            new = tries
+        if tries - new > 1000:
             raise KimiError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer")
     return list(tasks.values())
 
