@@ -1,8 +1,8 @@
 """`python -m kimi_mini run` in small: a few steps of 1024 tokens, a few short rows of the scoreboard. And mortal:
 
-    KILL=finetune:3 python tests/rehearsal.py --folder F --scale 0.001
+    KILL=finetune.pt:3 python tests/rehearsal.py --folder F --scale 0.001
 
-kills itself with SIGKILL in the middle of writing the third save of fine-tuning.
+kills itself with SIGKILL in the middle of the third save of fine-tuning.
 """
 
 import functools
@@ -12,26 +12,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from kimi_mini import __main__, corpus, evaluate, publishing, rl, stages, train
 
 ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
 
 
-def mortal(save, stage, number):
-    """`torch.save` that ends the process while it writes the given save of the given stage."""
+def mortal(replace, name, number):
+    """`os.replace` that ends the process on the given save of the file `name`: half of it is written, the old one stands."""
     count = 0
 
-    def save_or_die(state, file):
+    def replace_or_die(part, file, **options):
         nonlocal count
-        count += Path(file).name.startswith(f".{stage}.pt")
+        count += Path(file).name == name
         if count == number:
-            Path(file).write_bytes(b"half a file")
+            Path(part).write_bytes(b"half a file")
             os.kill(os.getpid(), signal.SIGKILL)
-        return save(state, file)
+        return replace(part, file, **options)
 
-    return save_or_die
+    return replace_or_die
 
 
 def make_small():
@@ -50,7 +48,7 @@ def make_small():
 
 if __name__ == "__main__":
     if "KILL" in os.environ:
-        stage, number = os.environ["KILL"].split(":")
-        torch.save = mortal(torch.save, stage, int(number))
+        name, number = os.environ["KILL"].split(":")
+        os.replace = mortal(os.replace, name, int(number))
     make_small()
     sys.exit(__main__.main(["run", "--threads", "1", *sys.argv[1:]]))

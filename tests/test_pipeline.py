@@ -20,6 +20,7 @@ from kimi_mini.errors import KimiError
 from kimi_mini.pipeline import STAGES, Plan, Run
 
 SCALE = "0.001"
+KILLS = ("trajectories.npz:1", "finetune.pt:4", "reinforce.pt:2", "rows-final.json:3", "run.json:1")  # file: which save
 CHECKPOINTS = ("drilled", "base", "tuned", "final")
 
 
@@ -59,14 +60,14 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def runs(copy, tmp_path_factory):
-    """A run to the end; and another with the same early stages that is killed in fine-tuning and again in RL."""
+    """A run to the end; and another with the same first stages that is killed in every later one."""
     root, before = copy, contents(copy)
     whole, killed = (tmp_path_factory.mktemp(name) / "run" for name in ("whole", "killed"))
     status, out, err = rehearse(root, whole)
     assert status == 0, err[-2000:]
-    early = ["plan", "drill", "pretrain", "synthesise", "filter"]
+    early = ["plan", "drill", "pretrain"]
     shutil.copytree(whole, killed, ignore=lambda folder, names: [name for name in names if not _early(name, early)])
-    deaths = [rehearse(root, killed, kill=kill) for kill in ("finetune:4", "reinforce:2")]
+    deaths = [rehearse(root, killed, kill=kill) for kill in KILLS]
     last = rehearse(root, killed)
     return SimpleNamespace(
         whole=whole, killed=killed, out=out, deaths=deaths, last=last, before=before, after=contents(root)
@@ -74,8 +75,8 @@ def runs(copy, tmp_path_factory):
 
 
 def _early(name, early):
-    """Files of the first stages: their notes and states, data, and the base checkpoint with all that is in it."""
-    later = name in ("tuned", "final", "run.json", "figures") or name.startswith("rows-")
+    """Files of the first stages: their notes and states, the text, and their checkpoints with all that is in them."""
+    later = name in ("tuned", "final", "run.json", "figures", "trajectories.npz", "training.npz") or name.startswith("rows-")
     return not later and (name.split(".")[0] in early or name.split(".")[0] not in (*STAGES, "reinforce-rounds"))
 
 
@@ -91,15 +92,17 @@ def test_a_rehearsal_goes_through_all_stages(runs):
 
 def test_it_was_killed_in_the_middle_and_went_on(runs):
     """SIGKILL left half a file beside the state, which nobody reads; what was done before was not done again."""
-    assert [status for status, _, _ in runs.deaths] == [-signal.SIGKILL] * 2
-    halves = [file.name for file in runs.killed.iterdir() if file.name.endswith(".tmp")]
-    assert sorted(name.split(".")[1] for name in halves) == ["finetune", "reinforce"]
-    (_, first, _), (_, second, _) = runs.deaths
-    assert "filter: done before" in first and "finetune: done before" not in first
-    assert "[5/8] finetune\n" in second and "[6/8] reinforce\n" in second
+    assert [status for status, _, _ in runs.deaths] == [-signal.SIGKILL] * len(KILLS)
+    halves = [file.name.strip(".") for file in runs.killed.iterdir() if file.name.endswith(".tmp")]
+    killed = [kill.partition(":")[0] for kill in KILLS]
+    assert sorted(name for name in killed if any(half.startswith(name) for half in halves)) == sorted(killed)
+    stages = ("synthesise", "finetune", "reinforce", "evaluate", "publish")
+    for number, (stage, (_, said, _)) in enumerate(zip(stages, runs.deaths)):
+        assert f"{stage}\n" in said and f"{stage}: done before" not in said
+        assert all(f"{earlier}: done before" in said for earlier in ("pretrain", *stages[: max(0, number - 1)]))
     status, last, error = runs.last
     assert status == 0, error[-2000:]
-    assert "finetune: done before" in last and "[6/8] reinforce\n" in last
+    assert "evaluate: done before" in last and "[8/8] publish\n" in last
 
 
 def without_times(value):
