@@ -6,7 +6,7 @@ Each command imports its own modules, so that --help answers at once.
 import argparse
 import sys
 
-from kimi_mini.command import SAVED, above_zero, in_one_line, natural, positive
+from kimi_mini.command import SAVED, above_zero, folder, in_one_line, natural, positive
 from kimi_mini.errors import KimiError
 
 CHECKPOINT = "data/checkpoints/final"
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("run", parents=[common], help="train from random weights to a checked agent")
     train.add_argument("--preset", default="nano", help="size of the model (default nano)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
-    train.add_argument("--folder", default="data/run", help="where the run is kept (default data/run)")
+    train.add_argument("--folder", type=folder, default="data/run", help="where the run is kept (default data/run)")
     train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute")
     train.set_defaults(function=run)
 

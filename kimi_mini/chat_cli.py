@@ -119,8 +119,8 @@ class Talk:
     def draw_tasks(self) -> None:
         """A new list of held-out tasks, one of each family."""
         self.tasks = [
-            worlds.generate(self.rng, family, self.rng.choice(worlds.WORLDS[world].FAMILIES[family]), held_out=True)
-            for family, world in worlds.FAMILIES.items()
+            worlds.generate(self.rng, family, self.rng.choice(evaluate.measured_levels(family)), held_out=True)
+            for family in worlds.FAMILIES
         ]
         print("\nheld-out tasks (never trained on):")
         for number, task in enumerate(self.tasks, 1):

@@ -56,6 +56,15 @@ def natural(text: str) -> int:
     return _at_least(0, int(text))
 
 
+def folder(text: str) -> str:
+    """The name of a folder, there or not: no empty one, which would be the current folder, and no file."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a folder needs a name")
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
+    return text
+
+
 def above_zero(text: str) -> float:
     """A finite number above 0."""
     value = float(text)

@@ -100,8 +100,9 @@ class KimiMini(nn.Module):
     def hidden_states(self, input_ids: Tensor, valid: Tensor | None = None, positions: Tensor | None = None,
                       cache=None, inspect: bool = False) -> Tensor:
         """(B, T) -> (B, T, h) after the final norm: training applies `lm_head` where it needs logits."""
-        if input_ids.dim() != 2:
-            raise ValueError(f"input_ids must be (batch, length), got shape {tuple(input_ids.shape)}")
+        if not isinstance(input_ids, Tensor) or input_ids.dim() != 2:
+            given = tuple(input_ids.shape) if isinstance(input_ids, Tensor) else type(input_ids).__name__
+            raise ValueError(f"input_ids must be a tensor of shape (batch, length), got {given}")
         rotation = self.rotations(input_ids, positions if cache is None else cache.positions)
         x = self.model.embed_tokens(input_ids)
         for index, layer in enumerate(self.model.layers):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kimi_mini import corpus, distributed, publishing
-from kimi_mini.command import above_zero, in_one_line, natural, positive
+from kimi_mini.command import above_zero, folder, in_one_line, natural, positive
 from kimi_mini.errors import KimiError
 from kimi_mini.model import KimiMini
 from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
     add = words.add_argument
     add("--preset", default="nano", help="size of the model: nano (CPU), mini (GPU)")
     add("--tokens", type=positive, default=1_300_000, help="how many to train on")
-    add("--folder", default="data/run/pretrain-alone", help="where the run is kept")
+    add("--folder", type=folder, default="data/run/pretrain-alone", help="where the run is kept")
     add("--window", type=positive, default=256, help="tokens of a window")
     add("--step-tokens", type=positive, default=STEP_TOKENS, help="tokens of one optimizer step, over all processes")
     add("--micro-tokens", type=positive, default=None, help="tokens at once (default: as many as fit)")

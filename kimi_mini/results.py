@@ -116,6 +116,9 @@ def write_atomic(path: str | Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KimiError(explain_os_error(error, path.parent)) from error
+    try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

@@ -281,6 +281,6 @@ def load_state(file: Path, model: KimiMini, optimizer) -> History:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])
     except UNREADABLE as error:
-        reason = str(error)[:200] or type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]  # torch goes on about its own versions
         raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from None
     return history

@@ -172,3 +172,12 @@ def test_a_terminal_gets_colours_and_ctrl_c_ends_it(folder, root):
             sent = True
     assert process.wait(60) == 0
     assert "\x1b[2m" in shown and "bye" in shown and "Traceback" not in shown
+
+
+def test_no_listed_task_was_half_seen_in_training(scripted, capsys, monkeypatch):
+    """Chains of one record show one of 1,024 names, and training has seen a third of them."""
+    drawn, generate = [], chat_cli.worlds.generate
+    monkeypatch.setattr(chat_cli.worlds, "generate", lambda *words, **more: drawn.append(generate(*words, **more)) or drawn[-1])
+    assert scripted(["new"] * 40 + ["quit"]) == 0
+    assert len(drawn) == 41 * len(chat_cli.worlds.FAMILIES)
+    assert all(task.held_out and (task.family, task.level) != ("follow", 1) for task in drawn)

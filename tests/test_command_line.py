@@ -230,3 +230,22 @@ def test_a_damaged_checkpoint_is_named_in_one_line(monkeypatch, capsys, tmp_path
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert str(folder) in said
+
+
+@pytest.mark.parametrize("folder", ["", "  ", "file"])
+def test_a_folder_that_is_none_is_explained_by_usage(tmp_path, monkeypatch, capsys, folder):
+    """An empty name would be the current folder: nothing is written there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(["run", "--folder", folder, "--scale", "0.001"])
+    assert stop.value.code == 2 and "--folder" in capsys.readouterr().err
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("given", [[[1, 2]], "1 2", None])
+def test_a_model_says_what_it_wants(given):
+    from tiny import tiny_model
+
+    with pytest.raises(ValueError, match="input_ids must be a tensor of shape"):
+        tiny_model()(given)

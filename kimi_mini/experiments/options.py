@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from kimi_mini.command import above_zero, natural, positive
+from kimi_mini.command import above_zero, folder, natural, positive
 from kimi_mini.results import RESULTS
 
 TOP = RESULTS.parent.parent
@@ -25,10 +25,10 @@ def parser(description: str, seeds: Sequence[int] = (0, 1, 2),
     words = argparse.ArgumentParser(description=description)
     words.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
     words.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets and task counts")
-    words.add_argument("--folder", type=Path, default=None, help="where log and figures go")
+    words.add_argument("--folder", type=folder, default=None, help="where log and figures go")
     words.add_argument("--threads", type=positive, default=1)
-    for name, folder in checkpoints.items():
-        words.add_argument(f"--{name}", type=Path, default=folder, help="checkpoint folder to start from")
+    for name, start in checkpoints.items():
+        words.add_argument(f"--{name}", type=Path, default=start, help="checkpoint folder to start from")
     return words
 
 
@@ -40,7 +40,7 @@ def read(words: argparse.ArgumentParser) -> argparse.Namespace:
     torch.set_num_threads(args.threads)
     decisive = {name: value for name, value in vars(args).items() if name not in ("folder", "threads")}
     whole = all(value == words.get_default(name) for name, value in decisive.items())
-    args.folder = args.folder or (RESULTS if whole else REHEARSAL)
+    args.folder = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
     return args
 
 
