@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kimi_mini.viz import BLACK, BLUE, FONT, GREY, ORANGE, PALETTE, RED, figure, styled
+from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, PURPLE, RED, figure, styled
 
 Interval = Mapping[str, float | None]  # {value, low, high}
-Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]  # name -> tokens, FLOPs, loss
 
 
 @styled
@@ -199,15 +199,15 @@ def sparsity(
     parts: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval] | None, Curves]],
     k2: Mapping[float, float],
 ) -> Figure:
-    """A row for each reading: loss by experts at equal activated FLOPs, by the clock, and the FLOPs that experts save
-    or, where they cannot be read off, the loss over the tokens.
+    """A row for each reading: loss by experts at equal activated FLOPs, by the clock, over the tokens, and the FLOPs
+    that experts save or, where they cannot be read off, the loss over activated FLOPs.
 
     parts: reading -> (model -> loss {value, low, high}, model -> seconds, sparsity -> FLOPs saved over its first entry
-    or None, model -> (tokens, loss)). Models whose names are numbers have that many experts. k2: sparsity -> FLOPs
-    saved, over sparsity 8.
+    or None, model -> (tokens, FLOPs, training loss)). Models whose names are numbers have that many experts. k2:
+    sparsity -> FLOPs saved, over sparsity 8.
     """
-    fig, axes = figure(13.5, 4.2 * len(parts) + 0.6, len(parts), 3)
-    for (left, middle, right), (reading, (loss, seconds, ours, curves)) in zip(axes, parts.items()):
+    fig, axes = figure(17, 4.2 * len(parts) + 0.6, len(parts), 4)
+    for (left, middle, over, right), (reading, (loss, seconds, ours, curves)) in zip(axes, parts.items()):
         routed = [name for name in loss if name.isdigit()]
         x, y = [int(name) for name in routed], [loss[name]["value"] for name in routed]
         left.plot(x, y, color=BLUE, marker="o", label="experts, equal activated FLOPs")
@@ -215,21 +215,26 @@ def sparsity(
         middle.plot([seconds[name] for name in routed], y, color=BLUE, marker="o")
         for name in (routed[0], routed[len(routed) // 2], routed[-1]):
             middle.annotate(name, (seconds[name], loss[name]["value"]), (9, -4), textcoords="offset points")
+        left.plot([], [], color=BLACK, linewidth=1.8, marker="_", label="95% t interval over the seeds")
         for name, colour in zip((name for name in loss if not name.isdigit()), (ORANGE, GREY)):
             left.axhline(loss[name]["value"], color=colour, linestyle="--", label=name)
             middle.plot(seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle="")
         left.set(title=f"{reading}: loss", ylabel="nats", xlabel="experts")
         middle.set(title=f"{reading}: by the clock", xlim=(0, None), xlabel="seconds of training")
         if max(y) > 5 * min(y):
-            left.set_yscale("log")
+            left.set(yscale="log", ylim=(0.5 * min(bar["value"] for bar in loss.values()), None))  # cuts whiskers
             middle.set_yscale("log")
         _log_ticks(left, x)
+        _over(over, curves, 0)
+        over.set(title=f"{reading}: over the tokens", xlabel="thousand tokens")
+        over.legend()
         if ours is None:
-            _over_tokens(right, curves, f"{reading}: over the tokens")
+            _over(right, curves, 1)
+            right.set(title=f"{reading}: over activated FLOPs", xlabel="TFLOP")
         else:
             _flops_saved(right, ours, k2, f"{reading}: FLOPs saved")
     lines, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(lines, names, loc="outside lower center", ncols=3)
+    fig.legend(lines, names, loc="outside lower center", ncols=4)
     return fig
 
 
@@ -245,15 +250,21 @@ def _flops_saved(ax: Axes, ours: Mapping[float, Interval], k2: Mapping[float, fl
     ax.plot(list(k2), list(k2.values()), color=RED, marker="D", label="K2 report, over sparsity 8")
     ax.axhline(1, color=BLACK, linewidth=1, linestyle=":")
     ax.set(title=title, xlabel="sparsity: experts / chosen")
+    ax.margins(y=0.2)
     _log_ticks(ax, list(ours))
     ax.legend()
 
 
-def _over_tokens(ax: Axes, curves: Curves, title: str) -> None:
-    for (name, (tokens, loss)), colour in zip(curves.items(), PALETTE):
-        ax.plot(np.asarray(tokens) / 1e3, loss, color=colour, label=f"{name} experts" if name.isdigit() else name)
-    ax.set(title=title, xlabel="thousand tokens", ylabel="training loss (nats)")
-    ax.legend()
+def _over(ax: Axes, curves: Curves, column: int) -> None:
+    """Training loss over thousands of tokens (column 0) or TFLOP (column 1)."""
+    experts, dense = iter((BLUE, GREEN, PURPLE)), iter((ORANGE, GREY))
+    for name, curve in curves.items():
+        x = np.asarray(curve[column]) / (1e3, 1e12)[column]
+        if name.isdigit():
+            ax.plot(x, curve[2], color=next(experts), label=f"{name} experts")
+        else:
+            ax.plot(x, curve[2], color=next(dense), linestyle="--")  # named below the figure
+    ax.set_ylabel("training loss (nats)")
 
 
 def _whiskers(ax: Axes, x: Sequence[float], bars: Sequence[Interval]) -> None:

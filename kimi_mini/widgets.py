@@ -20,6 +20,7 @@ import base64
 import html
 import inspect
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ def explore(draw: Callable[..., Any], *, ends: bool = True, **controls: Any) -> 
     breaks at its far end fails here, in the cell, and not later under the reader's hand.
 
     Raises:
-        TypeError: a control that `draw` has no argument for, or of a kind not listed above.
+        TypeError: a control that `draw` has no argument for, or of a kind not listed above; no function to draw.
+        ValueError: a slider whose numbers are not finite, out of order, or with a step that is not above 0.
         Whatever `draw` raises.
     """
     explorer = Explorer(draw, controls)
@@ -157,6 +159,8 @@ def _assignment(values: Mapping[str, Any]) -> str:
 
 def _defaults(draw: Callable[..., Any], controls: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults of draw's arguments. Raises TypeError when controls and arguments do not fit together."""
+    if not callable(draw):
+        raise TypeError(f"explore: the first argument must be a function, not {draw!r:.60}")
     signature = inspect.signature(draw)
     try:
         signature.bind(**controls)
@@ -175,14 +179,10 @@ def _control(name: str, spec: Any, start: Any) -> ipywidgets.Widget:
     if isinstance(spec, str):
         value = start if isinstance(start, str) else spec
         return ipywidgets.Text(value=value, description=name, continuous_update=False, layout={"width": "90%"})
-    if isinstance(spec, tuple) and len(spec) in (2, 3) and all(isinstance(end, (int, float)) for end in spec):
+    if isinstance(spec, tuple) and len(spec) in (2, 3) and all(_is_number(end) for end in spec):
         return _slider(name, spec, start)
     if isinstance(spec, (list, dict)) and len(spec):
-        values = list(spec.values()) if isinstance(spec, dict) else spec
-        options = list(spec.items()) if isinstance(spec, dict) else spec
-        return ipywidgets.Dropdown(
-            options=options, value=start if start in values else values[0], description=name, style=_STYLE
-        )
+        return _choice(name, spec, start)
     kinds = "(low, high[, step]), a list, a dict, True, False, a string or a widget"
     raise TypeError(f"explore: control {name!r} must be {kinds}, not {spec!r:.60}")
 
@@ -190,11 +190,30 @@ def _control(name: str, spec: Any, start: Any) -> ipywidgets.Widget:
 _STYLE = {"description_width": "initial"}
 
 
+def _is_number(value: Any) -> bool:
+    """A whole number or a float; True and False are neither."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _choice(name: str, spec: list | dict, start: Any) -> ipywidgets.Widget:
+    """A choice among the values of a list or dict. Raises TypeError for arrays: == does not say which one is meant."""
+    values = list(spec.values()) if isinstance(spec, dict) else spec
+    options = list(spec.items()) if isinstance(spec, dict) else spec
+    if any(getattr(value, "shape", ()) != () for value in values):
+        raise TypeError(f"explore: control {name!r} offers arrays: offer names, and look the arrays up in draw")
+    first = start if start in values else values[0]
+    return ipywidgets.Dropdown(options=options, value=first, description=name, style=_STYLE)
+
+
 def _slider(name: str, spec: tuple, start: Any) -> ipywidgets.Widget:
+    """A slider over (low, high[, step]). Raises ValueError unless they are finite, in order, and the step above 0."""
     low, high = spec[:2]
+    if not all(math.isfinite(end) for end in spec) or low > high or (len(spec) == 3 and spec[2] <= 0):
+        needs = "finite numbers, the lower one first, and a step above 0"
+        raise ValueError(f"explore: control {name!r} needs {needs}, not {spec!r}")
     whole = all(isinstance(end, int) for end in spec)
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    step = spec[2] if len(spec) == 3 else 1 if whole else (high - low) / 50
+    step = spec[2] if len(spec) == 3 else 1 if whole else (high - low) / 50 or 1.0
     fits = isinstance(start, (int, float)) and low <= start <= high
     return kind(
         min=low, max=high, step=step, value=start if fits else low, description=name, style=_STYLE,

@@ -7,7 +7,7 @@ from torch import nn
 
 from kimi_mini.experiments import heads, long_context
 from kimi_mini.model import KimiMini
-from kimi_mini.results import Log
+from kimi_mini.results import RESULTS, Log, read_json
 from kimi_mini.rope import frequencies, rotations
 
 TEXT = np.random.default_rng(5).integers(0, 900, 40_000).astype(np.uint16)
@@ -150,17 +150,44 @@ def test_claims_and_figures(tmp_path):
     assert all(holds.values()) and len(holds) == 5
     holds = {claim["name"]: claim["holds"] for claim in filled(tmp_path, yarn=0.85, none=0.4, tuned_only=0.9).claims}
     assert not any(holds[f"long/{name}"] for name in ("yarn", "none", "yarn_over_tune_only"))
-    assert len(long_context.draw(log.as_dict()).axes) == 5
+    maps = long_context.draw(log.as_dict()).axes
+    assert len(maps) == 6  # five maps and the colours
+    assert [ax.get_title("left") for ax in maps[:2]] == ["no extension", "YaRN, no tune"]
     assert len(long_context.draw_loss(log.as_dict()).axes) == 2
+
+
+def heads_log(folder, six_heads):
+    """A log in which three heads reach a loss of 4 and six heads the losses given, seed by seed."""
+    log = Log("heads", seeds=[0, 1, 2], folder=folder, k2=heads.k2_flops())
+    for seed, loss in zip(log.seeds, six_heads, strict=True):
+        log.row(seed=seed, heads=3, loss=4.0)
+        log.row(seed=seed, heads=6, loss=loss)
+    heads.report(log)
+    return log
+
+
+@pytest.mark.parametrize(("six_heads", "holds"), [
+    ((3.97, 3.97, 3.97), True), ((3.9, 3.9, 3.9), True),
+    ((3.99, 3.99, 3.99), False),  # a gain, but less than the report's half a per cent
+    ((3.9, 3.9, 4.1), False),  # its interval holds 0
+    ((3.0, 4.1, 4.1), False),
+    ((4.02, 4.02, 4.02), False),
+])  # fmt: skip
+def test_the_gain_of_heads_holds_from_half_a_per_cent_and_above_zero(tmp_path, six_heads, holds):
+    claim = heads_log(tmp_path, six_heads).claims[0]
+    assert claim["holds"] is holds and claim["floor"] == 0.5
+
+
+def test_the_committed_log_of_heads_claims_what_its_rows_say(tmp_path):
+    kept, log = read_json(RESULTS / "heads.json"), Log("heads", folder=tmp_path, k2=heads.k2_flops())
+    log.rows, log.seeds = kept["rows"], kept["seeds"]
+    heads.report(log)
+    assert log.claims == kept["claims"]
 
 
 def test_k2s_heads_cost_what_the_config_says(tmp_path):
     found = heads.k2_flops()[-1]
     assert found["context"] == 131072 and 0.83 <= found["more"] < 0.9
-    log = Log("heads", seeds=[0, 1, 2], folder=tmp_path, k2=heads.k2_flops())
-    for seed in log.seeds:
-        for count, loss in zip(heads.HEADS, (4.0, 3.97)):
-            log.row(seed=seed, heads=count, loss=loss + 0.01 * seed)
-    heads.report(log)
+    log = heads_log(tmp_path, (3.97, 3.97, 3.97))
     assert log.claims[0]["value"] == pytest.approx(0.75, abs=0.01) and all(claim["holds"] for claim in log.claims)
     assert "+8" in heads.draw(log.as_dict()).axes[1].texts[0].get_text()

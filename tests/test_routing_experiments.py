@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kimi_mini.experiments import balance, routed, sparsity, specialisation
+from kimi_mini.results import RESULTS, Log, over_seeds, read_json
 
 
 def size(config):
@@ -69,3 +70,26 @@ def test_a_short_run_of_every_way_to_balance_says_what_it_did():
     assert rows["centred"]["bias_mean"] < 1e-6 < rows["sign"]["bias_mean"]
     assert rows["loss"]["loss"] != rows["none"]["loss"]
     assert len(rows["sign"]["load"]) == 2 and len(rows["sign"]["load"][0]) == balance.EXPERTS
+
+
+@pytest.mark.parametrize("module", [balance, sparsity, specialisation], ids=lambda module: module.__name__.split(".")[-1])
+def test_a_committed_log_claims_what_its_rows_say(module, tmp_path):
+    log = Log(module.__name__.split(".")[-1], folder=tmp_path)
+    kept = read_json(RESULTS / log.path.name)
+    log.rows, log.seeds = kept["rows"], kept["seeds"]
+    module.report(log)
+    assert log.claims == kept["claims"]
+    assert {claim["figure"] for claim in log.claims} == {f"figures/{log.path.stem}.png"}
+
+
+def test_claims_of_sparsity_say_how_many_doublings_they_compare():
+    claims = {claim["name"]: claim["claim"] for claim in read_json(RESULTS / "sparsity.json")["claims"]}
+    single = [text for text in claims.values() if text.startswith("facts, one doubling: ")]
+    assert len(single) == 5 and claims["sparsity/facts_8_to_64"].startswith("facts, three doublings: ")
+
+
+def test_the_loss_panel_of_sparsity_shows_t_intervals_as_the_savings_do():
+    log = read_json(RESULTS / "sparsity.json")
+    value, low, high = over_seeds([row["loss"] for row in sparsity.find(log["rows"], "text", "8")])
+    whisker = next(line for line in sparsity.draw(log).axes[4].lines if line.get_marker() == "_")
+    assert list(whisker.get_ydata()) == pytest.approx([low, high]) and low < value < high

@@ -292,6 +292,22 @@ def test_controls_that_do_not_fit_are_refused(controls):
         explore(lambda side: 3, side=(1, 2))
 
 
+@pytest.mark.parametrize(("side", "kind"), [
+    ((5, 1), ValueError), ((5.0, 1.0), ValueError), ((1, 5, 0), ValueError), ((1, 5, -1), ValueError),
+    ((1, float("nan")), ValueError), ((0.0, float("inf")), ValueError), ((False, True), TypeError),
+    ([np.ones(2), np.zeros(2)], TypeError), ({"a": np.ones(2)}, TypeError),
+])  # fmt: skip
+def test_controls_that_no_slider_or_choice_can_hold_are_refused_in_one_line_with_their_name(side, kind):
+    with pytest.raises(kind, match="^explore: control 'side' .*$"):
+        explore(lambda side: "", side=side)
+
+
+def test_a_control_may_have_one_place_only_and_draw_must_be_a_function():
+    assert [explore(lambda side: "", side=side).values["side"] for side in ((1, 1), (2.0, 2.0))] == [1, 2.0]
+    with pytest.raises(TypeError, match="explore: the first argument must be a function, not 3"):
+        explore(3, side=(1, 2))
+
+
 def test_a_pyplot_figure_is_not_shown_twice():
     def draw(side=1):
         fig, _ = pyplot.subplots()

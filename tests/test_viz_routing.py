@@ -78,9 +78,23 @@ def test_balance_and_sparsity_show_every_way_and_every_model():
     assert all(name in shown for name in viz_routing.WORDS.values())
     loss, seconds = {"8": BAR, "16": BAR, "dense": BAR}, {"8": 10.0, "16": 12.0, "dense": 9.0}
     shown = texts(viz_routing.sparsity({
-        "text": (loss, seconds, {2.0: BAR, 4.0: BAR}, {}), "facts": (loss, seconds, None, {"8": ([0, 1000], [3.0, 1.0])}),
+        "text": (loss, seconds, {2.0: BAR, 4.0: BAR}, CURVES), "facts": (loss, seconds, None, CURVES),
     }, {8: 1.0, 48: 1.69}))  # fmt: skip
-    assert all(name in shown for name in ("8", "16", "dense", "K2 report"))
+    wanted = ("8", "16", "dense", "K2 report", "95% t interval", "text: over the tokens", "facts: over activated FLOPs")
+    assert all(name in shown for name in wanted)
+
+
+CURVES = {"8": ([0, 1000], [0, 2e12], [3.0, 1.0]), "dense": ([0, 1000], [0, 4e12], [3.0, 2.0])}
+
+
+def test_an_interval_below_zero_leaves_a_logarithmic_axis_at_half_the_least_mean():
+    loss = {"8": {"value": 1.0, "low": 0.5, "high": 2.0}, "16": {"value": 0.1, "low": -0.3, "high": 0.4}}
+    fig = viz_routing.sparsity({part: (loss, {"8": 1.0, "16": 2.0}, None, CURVES) for part in ("a", "b")}, {})
+    fig.savefig(io.BytesIO(), format="png", dpi=40)
+    left, over, flops = (fig.axes[place] for place in (0, 2, 3))
+    assert left.get_yscale() == "log" and left.get_ylim()[0] == pytest.approx(0.05) and left.get_ylim()[1] > 2.0
+    assert [line.get_xdata()[-1] for line in over.lines] == [1, 1]
+    assert [line.get_xdata()[-1] for line in flops.lines] == [2, 4]
 
 
 def test_violation_draws_one_line_a_name():

@@ -107,7 +107,7 @@ def paired(rows: Sequence[Mapping], arm: str, other: str) -> list[float]:
 
 def report(log: Log) -> None:
     """Balance with either rule, no dead expert, at next to no price in loss; shared expert and gate factor beside."""
-    common = {"figure": "balance.png", "notebook": routed.NOTEBOOK}
+    common = {"figure": "figures/balance.png", "notebook": routed.NOTEBOOK}
     rules = {"sign": ("DeepSeek's bias rule", "DeepSeek-V3 report 2.1.2"),
              "centred": ("Moonshot's centred bias rule", "Moonlight report appendix C")}  # fmt: skip
     for arm, (name, source) in rules.items():

@@ -235,8 +235,9 @@ def report(log: Log) -> None:
 
 
 def draw(log: dict) -> Figure:
-    """Heat maps of success by depth and length: as trained, then the three kinds after the tune."""
-    arms = {"no extension": ("as it was", False), "only tuned at 512": ("as it was", True),
+    """Heat maps of success by depth and length: as trained, YaRN without a tune, then all kinds after the tune."""
+    arms = {"no extension": ("as it was", False), "YaRN, no tune": ("YaRN", False),
+            "only tuned at 512": ("as it was", True),
             "interpolation, tuned": ("interpolation", True), "YaRN, tuned": ("YaRN", True)}  # fmt: skip
     maps = {name: [[success(log["rows"], *arm, length, depth=depth) for length in LENGTHS] for depth in DEPTHS]
             for name, arm in arms.items()}  # fmt: skip

@@ -152,12 +152,13 @@ def gain(rows: Sequence[Mapping], reading: str, name: str, base: str) -> list[fl
 
 
 def report(log: Log) -> None:
-    """Three doublings of facts one by one, text over the same three, the dense model, the clock."""
-    common = {"figure": "sparsity.png", "notebook": routed.NOTEBOOK, "source": "K2 report 2.3 (sparsity scaling law)"}
-    steps = [("facts", low, high) for low, high in itertools.pairwise(EXPERTS)]
-    for reading, low, high in [*steps, ("facts", 8, 64), ("text", 8, 64)]:
+    """Five doublings of facts one by one, then the first three together, for text too; the dense model, the clock."""
+    common = {"figure": "figures/sparsity.png", "notebook": routed.NOTEBOOK,
+              "source": "K2 report 2.3 (sparsity scaling law)"}  # fmt: skip
+    steps = [("facts", "one doubling", low, high) for low, high in itertools.pairwise(EXPERTS)]
+    for reading, step, low, high in [*steps, *((reading, "three doublings", 8, 64) for reading in ("facts", "text"))]:
         won = gain(log.rows, reading, str(high), str(low))
-        said = f"{reading}: loss (nats) that {high} experts save over {low} at equal activated FLOPs"
+        said = f"{reading}, {step}: loss (nats) that {high} experts save over {low} at equal activated FLOPs"
         log.claim(f"sparsity/{reading}_{low}_to_{high}", claim=said, **routed.above_zero(won), **common)
     for reading in ("facts", "text"):
         won = gain(log.rows, reading, "64", "dense, same activated")
@@ -166,29 +167,30 @@ def report(log: Log) -> None:
     pairs = zip(find(log.rows, "text", "256"), find(log.rows, "text", "8"))
     slower = inference.across([row["seconds"] / base["seconds"] for row, base in pairs])
     log.claim("sparsity/wall_clock", floor=1.3, at_most=True, **slower, **common,
-              claim="seconds of 256 experts over 8 at equal activated FLOPs")  # fmt: skip
+              claim="text: seconds of training of 256 experts over those of 8 at equal activated FLOPs")  # fmt: skip
 
 
 @viz.styled
 def draw(log: dict) -> Figure:
-    """Loss by number of experts (mean and range of the seeds), facts and text; loss against seconds; for text the FLOPs
-    saved beside K2's. Facts are learned in the decay, behind the point where a saving could be read off: there the loss
-    over the tokens stands in its place."""
+    """Facts and text: loss by number of experts (mean over seeds, 95% t interval), against seconds and over the tokens;
+    for text the FLOPs saved beside K2's. Facts are learned in the decay, behind the point where a saving could be read
+    off: there the loss over activated FLOPs stands in its place."""
     rows, parts = log["rows"], {}
     for reading in ("facts", "text"):
         losses = {name: [row["loss"] for row in find(rows, reading, name)] for name in ARMS}
-        points = {name: dict(value=float(np.mean(a)), low=min(a), high=max(a)) for name, a in losses.items()}
+        points = {name: inference.across(values) for name, values in losses.items()}
         seconds = {name: float(np.mean([row["seconds"] for row in find(rows, reading, name)])) for name in ARMS}
         ours = {experts / CHOSEN: inference.across(savings(log, reading)[str(experts)]) for experts in EXPERTS}
-        curves = {name: over_tokens(find(rows, reading, name)) for name in ("8", "64", "256", "dense, same activated")}
+        curves = {name: curve(find(rows, reading, name)) for name in ARMS if name not in ("16", "32", "128")}
         parts[reading] = (points, seconds, None if reading == "facts" else ours, curves)
     return viz_routing.sparsity(parts, K2_SAVED)
 
 
-def over_tokens(rows: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens read and the training loss, mean over seeds, smoothed."""
+def curve(rows: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens read, activated FLOPs spent, and the training loss, mean over seeds, smoothed."""
     loss = np.mean([smooth(row["train_loss"]) for row in rows], 0)
-    return np.linspace(0, rows[0]["tokens"], len(loss) + 1)[1:], loss
+    share = np.arange(1, len(loss) + 1) / len(loss)
+    return share * rows[0]["tokens"], share * rows[0]["flops"], loss
 
 
 if __name__ == "__main__":

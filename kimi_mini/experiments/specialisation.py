@@ -110,7 +110,7 @@ def of(rows: Sequence[Mapping], kind: str, **values) -> list[Mapping]:
 
 def report(log: Log) -> None:
     """Information in the best layer over its control; for every domain, what its top expert's silence does."""
-    common = {"figure": "specialisation.png", "notebook": routed.NOTEBOOK, "source": "this project"}
+    common = {"figure": "figures/specialisation.png", "notebook": routed.NOTEBOOK, "source": "this project"}
     layers = sorted({row["layer"] for row in of(log.rows, "information")})
     for label in ("domain", "kind of token"):
         best = max((over_control(log.rows, label, layer) for layer in layers), key=np.mean)
