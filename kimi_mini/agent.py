@@ -42,6 +42,13 @@ class Limits:
     manage: bool = False  # hide old turns when the context is full, instead of ending there
     keep_turns: int = 2
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a limit that no rollout can keep."""
+        for name, least in (("turn_tokens", 1), ("turns", 1), ("context", 1), ("keep_turns", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+
 
 @dataclass
 class Conversation:
@@ -249,18 +256,19 @@ def _has_room(conversation: Conversation, limits: Limits) -> bool:
 
 
 def hide_old_turns(conversation: Conversation, keep: int) -> None:
-    """Shorten the context to the prompt and the last ``keep`` turns with their results.
+    """Shorten the context to the prompt and the last ``keep`` turns with their results; 0 hides them all.
 
-    A turn begins after a generation prompt, which stays; the cached prompt stays valid, the rest is fed again.
+    A turn begins after a generation prompt, which stays; the cached prompt stays valid, the rest is fed again (with
+    nothing else left, the prompt's last token is: a turn is decoded from what was fed last).
     """
-    keep = min(keep, len(conversation.turn_starts))
-    start, prompt = conversation.turn_starts[-keep], conversation.prompt_length
+    kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
+    start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length
     for name in ("ids", "mask", "logprobs"):
         values = getattr(conversation, name)
         setattr(conversation, name, values[:prompt] + values[start:])
     shift = start - prompt
-    conversation.turn_starts = [begin - shift for begin in conversation.turn_starts[-keep:]]
-    conversation.kept_from = prompt
+    conversation.turn_starts = [begin - shift for begin in kept]
+    conversation.kept_from = min(prompt, len(conversation.ids) - 1)
 
 
 def run(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import jsonschema
 
 from kimi_mini import worlds
-from kimi_mini.exercises import Checked, _try, checker
+from kimi_mini.exercises import Checked, _number, _try, checker
 from kimi_mini.results import wilson
 from kimi_mini.tools import Tool, Toolbox
 from kimi_mini.worlds import repair
@@ -25,13 +25,19 @@ from kimi_mini.worlds.base import turn
 LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
     ("thought", True, True, "the model wrote its thought itself: that is what it has to learn"),
     ("call", True, True, "a call is the model's own; it learns to act by being trained on it"),
+    ("call", False, True, "a call is the model's own in reflex mode too: only the thought was given"),
+    ("answer", True, True, "an answer is the model's own, with or without a thought before it"),
     ("answer", False, True, "an answer is the model's own, with or without a thought before it"),
     ("end", True, True, "without its <|im_end|> the model never learns to stop"),
+    ("end", False, True, "a reflex has to learn to stop too"),
     ("result", True, False, "a result comes from the environment: trained on it, a model invents results of its own"),
     ("result", False, False, "a result comes from the environment in either mode"),
     ("user", True, False, "the user's words are given; the model need not learn to ask them"),
+    ("user", False, False, "the user's words are given in either mode"),
+    ("system", True, False, "the system prompt is given"),
     ("system", False, False, "the system prompt is given"),
     ("opening", True, False, "the opening <|im_assistant|>assistant<|im_middle|> is put there by the loop"),
+    ("opening", False, False, "the opening <|im_assistant|>assistant<|im_middle|> is put there by the loop"),
     ("think tags", True, True, "a thinking model opens and closes its thought itself"),
     ("think tags", False, False, "in reflex mode the prompt gives the empty tags: the model did not choose them"),
 )
@@ -55,6 +61,8 @@ REFUNDS = (  # (arguments, do they pass?, hint)
     ({"count": 2}, False, "an item is required"),
     ({"item": "red fig"}, False, "a count is required"),
     ({"item": "red fig", "count": "two"}, False, "count must be an integer"),
+    ({"item": "red fig", "count": 2.5}, False, "half an item cannot be counted: `integer`, not `number`"),
+    ({"item": 5, "count": 2}, False, "an item is text: `string`"),
     ({"item": "red fig", "count": 0}, False, "count begins at 1: look for `minimum`"),
     ({"item": "red fig", "count": 10}, False, "count ends at 9: look for `maximum`"),
     ({"item": "red fig", "count": 1, "reason": "mood"}, False, "only two reasons exist: look for `enum`"),
@@ -98,7 +106,7 @@ def check_parse_call(function: Callable[[str], tuple[str, str]]) -> Checked:
         value, problem = _try(function, text)
         if problem is not None:
             return problem
-        if value != (name, arguments):
+        if (tuple(value) if isinstance(value, list) else value) != (name, arguments):
             return Checked(False, f"{text!r} gives {value!r}: {hint}")
     return Checked(True, "a lenient parser keeps calls that a strict one loses")
 
@@ -115,17 +123,19 @@ def _dialogue(turns: int) -> list[dict]:
 @checker
 def check_hide_turns(function: Callable[[list[dict], int], list[dict]]) -> Checked:
     """function(messages, keep) is the context with all but the last ``keep`` turns hidden, calls and results."""
-    for turns, keep in ((6, 2), (3, 1), (2, 4)):
+    for turns, keep in ((6, 2), (3, 1), (2, 4), (4, 3), (3, 0)):
         messages = _dialogue(turns)
         value, problem = _try(function, copy.deepcopy(messages), keep)
         if problem is not None:
             return problem
-        if value == messages[:2] + messages[2:][-2 * keep :]:
+        if value == messages[:2] + messages[max(2, len(messages) - 2 * keep) :]:
             continue
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
             return Checked(False, "return the messages that stay, as a list")
         if value[:2] != messages[:2]:
             return Checked(False, "what the system and the user said stays: without it the model forgets its task")
+        if keep == 0:
+            return Checked(False, "keep=0 hides every turn, and a slice from -0 hides none: count from the front")
         if turns <= keep:
             return Checked(False, f"with {turns} turns and keep={keep} nothing has to be hidden")
         roles = [message.get("role") for message in value[2:]]
@@ -145,6 +155,8 @@ FOLLOWED = (  # (path, reads, answer, is it right?, hint)
     (["a", "b", "c"], ["a", "b", "c"], "b", False, "it looked at everything and answered another item"),
     (["a", "b", "c"], ["c", "b", "a"], "c", False, "nobody can know c before b was read: the order shows it"),
     (["a", "b", "c"], ["a", "x", "y", "z", "b", "c"], "c", False, "it read the whole shop, not the chain"),
+    (["a", "b", "c"], ["a", "b", "c", "x"], "c", False, "it read on behind the end: that is not the chain alone"),
+    (["a", "b", "c"], ["x", "a", "b", "c"], "c", False, "it read something else before the chain"),
     (["a"], ["a"], "a", True, "a chain may end at once"),
 )
 
@@ -166,6 +178,9 @@ def check_enough(function: Callable[[float], int]) -> Checked:
     """function(limit) is the smallest n for which 0 errors of n put the upper end of Wilson's interval at the limit."""
     for limit in (0.01, 0.05, 0.1):
         value, problem = _try(function, limit)
+        if problem is not None:
+            return problem
+        value, problem = _number(value)
         if problem is not None:
             return problem
         right = next(n for n in range(1, 10_000) if wilson(0, n)[1] <= limit)
@@ -224,7 +239,7 @@ def check_cheat(function: Callable[[list[str], dict], tuple[str, str]]) -> Check
         value, problem = _try(function, list(task.data["buggy"]), tests)
         if problem is not None:
             return problem
-        if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)):
+        if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value)):
             return Checked(False, "return the mark of a line and its new code, such as ('A', 'x = x + 1')")
         result = environment.toolbox.call("edit", json.dumps({"line": value[0], "code": value[1]}))
         if not environment.state.public_tests_pass:

@@ -17,8 +17,9 @@ form of an answer from there on, as K2's enforcer holds calls to their schema (K
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -137,14 +138,22 @@ def write(
         answer_ids: the tokens that an answer behind a hard stop may consist of (its end always may); None: any.
 
     Raises:
-        ValueError: a negative budget, or lists of unequal length.
+        ValueError: lists of unequal length, and numbers that are none of tokens.
     """
-    budgets = [budget] * len(prompts) if budget is None or isinstance(budget, int) else list(budget)
+    single = isinstance(budget, str) or not isinstance(budget, Iterable)
+    budgets = [budget] * len(prompts) if single else list(budget)
     prefixes = [Prefix([], [])] * len(prompts) if prefixes is None else prefixes
     if not len(budgets) == len(prefixes) == len(prompts):
         raise ValueError(f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit")
-    if any(limit is not None and limit < 0 for limit in budgets):
-        raise ValueError("a thinking budget cannot be negative; 0 closes the thought at once, None sets no limit")
+    for limit in budgets:
+        if limit is not None and not _counts(limit):
+            raise ValueError(f"a thinking budget is a whole number of tokens, not {limit!r}; 0 closes the thought at once, "
+                             "None sets no limit")  # fmt: skip
+    if not _counts(max_tokens, least=1):
+        raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
+    for token in answer_ids or ():
+        if not _counts(token) or token >= model.config.vocab_size:
+            raise ValueError(f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}")
     drafts = [_Draft(list(p), limit, Marks.of(tokenizer)) for p, limit in zip(prompts, budgets)]
     for draft, prefix in zip(drafts, prefixes):
         for token, own in zip(prefix.ids, prefix.own, strict=True):
@@ -156,6 +165,11 @@ def write(
         banned[[*answer_ids, tokenizer.token_id("<|im_end|>")]] = False
     _decode(model, drafts, max_tokens, temperature, seed, banned)
     return [Turn(d.prompt, d.ids, d.own, d.thought, d.finish) for d in drafts]
+
+
+def _counts(value: object, least: int = 0) -> bool:
+    """Whether a value is a whole number from `least`; True and False are not numbers here."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature: float, seed: int,
@@ -206,7 +220,11 @@ def respond(model: KimiMini, tokenizer: Tokenizer, messages: list[dict], tools: 
 
 def respond_all(model: KimiMini, tokenizer: Tokenizer, conversations: Sequence[list[dict]],
                 tools: list[dict] | None = None, thinking: bool = True, budget: Budget = None, **options) -> list[dict]:
-    """`respond` for many conversations in one batch."""
+    """`respond` for many conversations in one batch. Raises ValueError when one is not a list of messages."""
+    for messages in conversations:
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise ValueError(f"a conversation is a list of messages such as {{'role': 'user', 'content': 'hello'}}, "
+                             f"not {messages!r:.60}")  # fmt: skip
     prompts = [
         chat.encode(tokenizer, messages, tools, add_generation_prompt=True, thinking=thinking)[0]
         for messages in conversations
@@ -249,22 +267,25 @@ def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str =
 
 
 @torch.no_grad()
-def attention_rows(model: KimiMini, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """What the tokens at `positions` look at: (L, H, P, T), rows summing to 1.
+def attention_rows(model: KimiMini, ids: Sequence[int], looking: Sequence[int],
+                   positions: Sequence[int] | None = None) -> Tensor:
+    """What the tokens with the indices `looking` look at: (L, H, P, T), rows summing to 1.
 
     Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.
+    positions (T,): where the rotation takes the tokens to stand; None: 0 .. T-1.
     """
     inputs: list[tuple[Tensor, Tensor]] = []
     layers = [layer.self_attn for layer in model.model.layers]
     hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
     device = model.lm_head.weight.device
+    places = None if positions is None else torch.tensor(list(positions), device=device)
     try:
         with evaluating(model):
-            model.hidden_states(torch.tensor([list(ids)], device=device))
+            model.hidden_states(torch.tensor([list(ids)], device=device), positions=places)
     finally:
         for hook in hooks:
             hook.remove()
-    at = torch.tensor(list(positions), device=device)
+    at = torch.tensor(list(looking), device=device)
     hidden = torch.arange(len(ids), device=device) > at[:, None]  # (P, T)
     rows = []
     for layer, (x, rotation) in zip(layers, inputs):

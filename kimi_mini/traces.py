@@ -2,7 +2,7 @@
 
     take_turn       a turn of `thinking.write` into a running conversation; what is ours stays marked as ours
     piece_costs     tokens of each thought, call, result and answer
-    check_trace     every word that a trace puts into the model's mouth was sampled from it, or ValueError
+    check_trace     a trace shows every turn and result, and no word that the model did not write or read, or ValueError
 """
 
 from __future__ import annotations
@@ -85,31 +85,47 @@ def _split_costs(ids: list[int], own: list[bool], present: list[bool], marks: Ma
 
 
 def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequence[dict] | None = None) -> None:
-    """Is everything that a trace attributes to the model its own? `messages`: what is shown, if not the conversation's.
+    """Does a trace show what happened, all of it and nothing else? `messages`: if not the conversation's own.
 
     Every assistant message must be what its tokens parse to, and each thought, answer and call must lie within a run
-    of tokens that the model chose itself. Raises ValueError that names the first text it did not write.
+    of tokens that the model chose itself. What stands between, question and results, must be the tokens that the model
+    was given. Raises ValueError that names the first difference.
     """
-    shown = conversation.messages if messages is None else messages
-    turns = _own_turns(conversation, tokenizer)
-    for index, message in enumerate(shown):
-        if message["role"] != "assistant":
-            continue
-        ids, own = next(turns, ([], []))
-        parsed = chat.parse_ids(tokenizer, ids, None if conversation.thinking else False)
-        runs = _own_runs(ids, own, tokenizer)
-        for said, written in zip(_said(message), _said(parsed), strict=False):
-            if said != written or not any(said in run for run in runs):
-                raise ValueError(f"message {index} shows text that the model did not write: {said!r:.80}")
-        if len(_said(message)) != len(_said(parsed)):
-            raise ValueError(f"message {index} shows {len(_said(message))} texts; the model wrote {len(_said(parsed))}")
+    shown = list(conversation.messages if messages is None else messages)
+    turns = list(_own_turns(conversation, tokenizer))
+    places = [index for index, message in enumerate(shown) if message["role"] == "assistant"]
+    if len(places) != len(turns):
+        raise ValueError(f"the trace shows {len(places)} turns of the model; it wrote {len(turns)}")
+    stops, starts = [*places, len(shown)], [*conversation.turn_starts, len(conversation.ids)]
+    opening = chat.encode(tokenizer, shown[: stops[0]], conversation.tools, add_generation_prompt=True,
+                          thinking=conversation.thinking)[0]  # fmt: skip
+    if opening != conversation.ids[: conversation.prompt_length]:
+        raise ValueError("the trace shows another question than the model was given")
+    for index, stop, (ids, own), start, following in zip(places, stops[1:], turns, starts, starts[1:]):
+        _check_said(index, shown[index], ids, own, conversation.thinking, tokenizer)
+        results = shown[index + 1 : stop]
+        given = chat.encode_results(tokenizer, results, thinking=conversation.thinking) if results else []
+        if given != conversation.ids[start + len(ids) : following]:
+            raise ValueError(f"behind message {index} the trace shows other results than the model was given")
+
+
+def _check_said(index: int, message: dict, ids: list[int], own: list[bool], thinking: bool, tokenizer: Tokenizer) -> None:
+    """Raises ValueError when a shown assistant message is not what the model wrote in this turn."""
+    parsed = chat.parse_ids(tokenizer, ids, None if thinking else False)
+    runs = _own_runs(ids, own, tokenizer)
+    for said, written in zip(_said(message), _said(parsed), strict=False):
+        if said != written or not any(said in run for run in runs):
+            raise ValueError(f"message {index} shows text that the model did not write: {said!r:.80}")
+    if len(_said(message)) != len(_said(parsed)):
+        raise ValueError(f"message {index} shows {len(_said(message))} texts; the model wrote {len(_said(parsed))}")
 
 
 def _said(message: dict) -> list[str]:
     """Every text of an assistant message."""
-    calls = [call["function"] for call in message.get("tool_calls") or []]
     texts = [message.get("reasoning_content"), message.get("content")]
-    return [text or "" for text in texts] + [call[key] for call in calls for key in ("name", "arguments")]
+    for call in message.get("tool_calls") or []:
+        texts += [call["id"], call["function"]["name"], call["function"]["arguments"]]
+    return [text or "" for text in texts]
 
 
 def _own_runs(ids: list[int], own: list[bool], tokenizer: Tokenizer) -> list[str]:
