@@ -147,8 +147,8 @@ def write(
         raise ValueError(f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit")
     for limit in budgets:
         if limit is not None and not _counts(limit):
-            raise ValueError(f"a thinking budget is a whole number of tokens, not {limit!r}; 0 closes the thought at once, "
-                             "None sets no limit")  # fmt: skip
+            hint = "0 closes the thought at once, None sets no limit"
+            raise ValueError(f"a thinking budget is a whole number of tokens, not {limit!r}; {hint}")
     if not _counts(max_tokens, least=1):
         raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
     for token in answer_ids or ():

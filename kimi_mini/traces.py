@@ -109,7 +109,8 @@ def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequ
             raise ValueError(f"behind message {index} the trace shows other results than the model was given")
 
 
-def _check_said(index: int, message: dict, ids: list[int], own: list[bool], thinking: bool, tokenizer: Tokenizer) -> None:
+def _check_said(index: int, message: dict, ids: list[int], own: list[bool], thinking: bool,
+                tokenizer: Tokenizer) -> None:  # fmt: skip
     """Raises ValueError when a shown assistant message is not what the model wrote in this turn."""
     parsed = chat.parse_ids(tokenizer, ids, None if thinking else False)
     runs = _own_runs(ids, own, tokenizer)
