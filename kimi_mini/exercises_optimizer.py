@@ -29,7 +29,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 # -- the size of an update -----------------------------------------------------------------------------
 
-SHAPES = ((96, 96), (144, 48), (48, 144), (16, 60, 96), (16, 96, 60))
+SHAPES = ((96, 96), (144, 48), (48, 144), (16, 60, 96), (16, 96, 60), (200, 12, 20))
 WRONG_SCALES = (
     (lambda s: 0.2, "an orthogonal matrix has root mean square 1/sqrt(max(out, in)), not 1"),
     (lambda s: max(1, s[-2] / s[-1]) ** 0.5, "that is the first Muon's factor: it keeps the spectral size, and AdamW's "

@@ -108,8 +108,9 @@ def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     evidence = [f"[log](data/results/{claim['log']})"]
     places = {kind: _place(kind, claim[kind]) for kind in ("figure", "notebook") if claim[kind]}
     evidence += [f"[{kind}]({place})" for kind, place in places.items() if (README.parent / place).exists()]
+    narrowly = not claim["holds"] and number(claim["value"]) == number(claim["floor"])  # 1.0501 of 1.05
     return (
-        claim["claim"], claim["source"], with_interval(claim), number(claim["floor"]),
+        claim["claim"], claim["source"], with_interval(claim, 5 if narrowly else 3), number(claim["floor"]),
         "holds" if claim["holds"] else "**does not hold**", _seeds(claim["seeds"]), ", ".join(evidence),
     )  # fmt: skip
 
@@ -162,20 +163,19 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def with_interval(row: dict[str, Any]) -> str:
+def with_interval(row: dict[str, Any], digits: int = 3) -> str:
     """`0.975 [0.94, 0.99]`, or the bare value where no interval was measured."""
-    if row["low"] is None or row["high"] is None:
-        return number(row["value"])
-    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+    value, low, high = (number(row[key], digits) for key in ("value", "low", "high"))
+    return value if row["low"] is None or row["high"] is None else f"{value} [{low}, {high}]"
 
 
-def number(value: float | None) -> str:
-    """Three significant digits for people: 0.975, 1.21, 15.3, 1,026; a dash for None."""
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits (or so many) for people: 0.975, 1.21, 15.3, 1,026; a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    return f"{value:.{digits}g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
 
 
 def _seeds(seeds: int | list[int]) -> str:

@@ -500,3 +500,16 @@ def test_a_reflex_plays_with_empty_thoughts():
     own = [message for message in conversation.messages if message["role"] == "assistant"]
     assert all(message["thinking"] is False and not message["reasoning_content"] for message in own)
     assert json.loads(own[0]["tool_calls"][0]["function"]["arguments"])["count"] >= 1
+
+
+@pytest.mark.parametrize("wrong", [dict(keep_turns=-1), dict(turns=0), dict(turn_tokens=0), dict(context=1.5), dict(turns=True)])
+def test_limits_that_no_rollout_can_keep_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+def test_no_turn_kept_hides_them_all(tokenizer):
+    """A slice from -0 would hide none, and the context would fill up."""
+    limits = Limits(turn_tokens=64, turns=40, context=320, manage=True, keep_turns=0)
+    (done,) = typed_rollout(tokenizer, [worlds.generate(random.Random(0), "follow", 12)], limits)
+    assert done.finish == "stop" and done.verdict().passed and len(done.ids) <= 320

@@ -21,7 +21,7 @@ def parse_call(text):
 
 
 def hide(messages, keep):
-    return messages[:2] + messages[2:][-2 * keep :]
+    return messages[:2] + messages[max(2, len(messages) - 2 * keep) :]
 
 
 def followed(path, reads, answer):
@@ -76,6 +76,11 @@ WRONG = [
     (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-2 * keep :], "nothing has to be hidden"),
     (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[2:][1 - 2 * keep :], "result without its"),
     (ex.check_hide_turns, lambda messages, keep: 3, "list"),
+    (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[2:][-2 * keep :], "a slice from -0"),
+    (ex.check_follow_verifier, lambda path, reads, answer: reads[: len(path)] == path and answer == path[-1], "behind the end"),
+    (ex.check_follow_verifier, lambda path, reads, answer: reads[-len(path) :] == path and answer == path[-1], "before the chain"),
+    (ex.check_learned, lambda piece, thinking: learned(piece, thinking) and (thinking or piece != "call"), "reflex"),
+    (ex.check_learned, lambda piece, thinking: learned(piece, thinking) and (thinking or piece != "end"), "reflex"),
     (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1], "lucky guess"),
     (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1] and set(reads) == set(path), "order"),
     (ex.check_follow_verifier, lambda path, reads, answer: answer == path[-1] and set(reads) >= set(path), "order"),
@@ -118,6 +123,11 @@ SCHEMA = {
 }
 
 
+def typed(name: str, **changes: str) -> dict:
+    """The schema with other words for a property."""
+    return {**SCHEMA, "properties": {**SCHEMA["properties"], name: {**SCHEMA["properties"][name], **changes}}}
+
+
 def without(*path: str) -> dict:
     import copy
 
@@ -138,6 +148,7 @@ def test_the_refund_schema():
         (without("properties", "count", "minimum"), "minimum"), (without("properties", "count", "maximum"), "maximum"),
         (without("properties", "item", "minLength"), "minLength"), (without("properties", "reason", "enum"), "enum"),
         ({**SCHEMA, "required": ["item", "count", "reason"]}, "optional"),
+        (typed("count", type="number"), "`integer`, not `number`"), (without("properties", "item", "type"), "`string`"),
     ]:  # fmt: skip
         checked = ex.check_refund_schema(answer)
         assert not checked and hint in checked.text, (answer, checked)

@@ -59,6 +59,7 @@ WRONG = [
     (ex.check_split, lambda name, shape: len(shape) >= 2 and max(shape) < 1000, "o_proj"),
     (ex.check_split, lambda name, shape: float("nan"), "True or False"),
     (ex.check_scale, lambda s: 0.2, "root mean square"),
+    (ex.check_scale, lambda s: 0.2 * max(s) ** 0.5, "number of experts is no side"),
     (ex.check_scale, lambda s: max(1, s[-2] / s[-1]) ** 0.5, "first Muon"),
     (ex.check_scale, lambda s: 0.2 * max(s[-2] * (s[0] if len(s) > 2 else 1), s[-1]) ** 0.5, "separate matrices"),
     (ex.check_scale, lambda s: max(s[-2:]) ** 0.5, "0.2"),

@@ -297,6 +297,11 @@ def test_a_trace_that_shows_text_the_model_did_not_write_is_caught():
         changed(talk, last, content="gold ring"),
         [*talk.messages, {"role": "assistant", "content": "Happy to help!"}],
         changed(talk, 3, role="assistant", reasoning_content=""),  # the tool's words in the model's mouth
+        changed(talk, 2, tool_calls=[{**call, "id": "functions.next:9"}]),
+        changed(talk, 3, content="1000"),  # a forged result
+        talk.messages[:3] + talk.messages[4:],  # a result left out
+        talk.messages[:-1], talk.messages[:2], [],  # turns left out
+        changed(talk, 1, content="another question"),
     ]
     for messages in lies:
         with pytest.raises(ValueError, match="shows"):
@@ -502,3 +507,16 @@ def test_wrong_answers_are_refused_with_a_hint_that_fits(name, answer, hint):
     checked = getattr(exercises_thinking, name)(answer)
     assert not checked
     assert any(word in checked.text for word in hint.split("|")), checked.text
+
+
+@pytest.mark.parametrize(("options", "hint"), [
+    (dict(budget=3.5), "whole number of tokens"), (dict(budget="x"), "whole number of tokens"),
+    (dict(budget=True), "whole number of tokens"), (dict(budget=-1), "whole number of tokens"),
+    (dict(max_tokens=-1), "max_tokens must be"), (dict(answer_ids=[10**6]), "answer_ids are token ids"),
+])  # fmt: skip
+def test_numbers_that_are_none_of_tokens_are_refused(options, hint):
+    words = [{"role": "user", "content": "hello"}]
+    with pytest.raises(ValueError, match=hint):
+        respond(tiny_model(vocab_size=1024), TOKENIZER, words, **options)
+    with pytest.raises(ValueError, match="a conversation is a list of messages"):
+        respond(tiny_model(vocab_size=1024), TOKENIZER, "hello")

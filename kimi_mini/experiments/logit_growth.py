@@ -151,6 +151,10 @@ def report(log: Log) -> None:
         log.claim(f"logits/muon_over_adamw_{size}", claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
                   source="K2 report 2.1 (the article says AdamW's)", floor=1.0,
                   holds=(found["low"] or 0) > 1, **found, **common)  # fmt: skip
+        found = interval(harm(rows, "Muon", "AdamW", size))
+        log.claim(f"logits/muon_loss_under_adamw_{size}", source="Moonlight 3.2", floor=0.0, at_most=True,
+                  claim=f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})",
+                  holds=found["high"] is not None and found["high"] < 0, **found, **common)  # fmt: skip
         quiet = [row for row in chosen(rows, "MuonClip 100", size) if not row["clips"]]
         untouched = [abs(d) for d, row in zip(harm(rows, "MuonClip 100", "Muon", size),
                                               chosen(rows, "MuonClip 100", size)) if not row["clips"]]  # fmt: skip
