@@ -258,8 +258,7 @@ def _has_room(conversation: Conversation, limits: Limits) -> bool:
 def hide_old_turns(conversation: Conversation, keep: int) -> None:
     """Shorten the context to the prompt and the last ``keep`` turns with their results; 0 hides them all.
 
-    A turn begins after a generation prompt, which stays; the cached prompt stays valid, the rest is fed again (with
-    nothing else left, the prompt's last token is: a turn is decoded from what was fed last).
+    A turn begins after a generation prompt, which stays. The cached prompt stays valid; the rest is fed again.
     """
     kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
     start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length

@@ -184,8 +184,7 @@ def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[i
 
 
 def tokens_to(loss: float, curve: Sequence[dict]) -> float:
-    """Where a curve of runs reaches `loss`: straight between its two nearest points in log tokens and log loss,
-    continued along the last pair beyond its ends."""
+    """Where a curve of runs reaches `loss`: straight in log tokens and log loss, also beyond its ends."""
     curve = sorted(curve, key=lambda entry: entry["tokens"])
     x, y = np.log([entry["tokens"] for entry in curve]), np.log([entry["loss"] for entry in curve])
     lower = int(np.clip(np.sum(y > np.log(loss)) - 1, 0, len(curve) - 2))  # the last point that is still above
@@ -227,23 +226,23 @@ def report(log: Log, seeds: Sequence[int]) -> None:
     found = compared(log.rows, seeds)
     common = dict(figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
     budgets = sorted({entry["budget"] for entry in found})
+    ends = lambda entry: {key: entry[key] for key in ("value", "low", "high")}
     by_budget = {f"{name} {budget}": over(found, "AdamW", name, seeds, budget=budget)
                  for budget in budgets for name in ("tokens", "seconds")}  # fmt: skip
     for name, floor, source in (("tokens", 0.65, "Moonlight 3.2 (0.519)"), ("seconds", 0.75, "this project")):
         entry = over(found, "AdamW", name, seeds)
         said = f"{name} that MuonClip needs to reach tuned AdamW's loss, as a share"
         log.claim(f"pretraining/{name}", claim=f"{said} (mean of three budgets)", source=source, floor=floor,
-                  at_most=True, **common, **{key: entry[key] for key in ("value", "low", "high")})  # fmt: skip
+                  at_most=True, **common, **ends(entry))  # fmt: skip
         last = by_budget[f"{name} {budgets[-1]}"]
-        log.claim(f"pretraining/{name}_at_the_largest_budget", source=source, floor=floor, at_most=True, **common,
-                  claim=f"{said} (largest budget alone)",
-                  **{key: last[key] for key in ("value", "low", "high")})  # fmt: skip
-    for name, where, said in (("", {}, "mean of three budgets"),
-                              ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone")):  # fmt: skip
+        log.claim(f"pretraining/{name}_at_the_largest_budget", claim=f"{said} (largest budget alone)", source=source,
+                  floor=floor, at_most=True, **common, **ends(last))  # fmt: skip
+    largest = ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone")
+    for name, where, said in (("", {}, "mean of three budgets"), largest):
         faster = over(found, "transformers", "seconds", seeds, mean=lambda shares: 1 / np.mean(shares), **where)
         log.claim(f"pretraining/transformers{name}", source="this project", floor=2.5, **common,
                   claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})",
-                  **{key: faster[key] for key in ("value", "low", "high")})  # fmt: skip
+                  **ends(faster))  # fmt: skip
     laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS}
     trained = sum(run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *log.more.get("tuning", [])))
     log.more |= dict(training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
