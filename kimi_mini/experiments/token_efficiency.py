@@ -240,9 +240,8 @@ def report(log: Log, seeds: Sequence[int]) -> None:
     largest = ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone")
     for name, where, said in (("", {}, "mean of three budgets"), largest):
         faster = over(found, "transformers", "seconds", seeds, mean=lambda shares: 1 / np.mean(shares), **where)
-        log.claim(f"pretraining/transformers{name}", source="this project", floor=2.5, **common,
-                  claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})",
-                  **ends(faster))  # fmt: skip
+        log.claim(f"pretraining/transformers{name}", source="this project", floor=2.5, **common, **ends(faster),
+                  claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})")
     laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS}
     trained = sum(run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *log.more.get("tuning", [])))
     log.more |= dict(training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
