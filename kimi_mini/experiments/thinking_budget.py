@@ -90,7 +90,7 @@ def report(log: Log) -> None:
     log.claim("thinking/deep", claim="six to eight dependent steps are solved when they are thought through",
               source="article (thinking mode)", floor=0.97, **common,
               **inference.rate(*accuracy("None", DEEP)))  # fmt: skip
-    log.claim("thinking/reflex_deep", claim="the same weights fail on them when they answer at once",
+    log.claim("thinking/reflex_deep", claim="six to eight dependent steps answered at once by the same weights",
               source="article (thinking mode)", floor=0.30, at_most=True, **common,
               **inference.rate(*accuracy("reflex", DEEP)))  # fmt: skip
     log.claim("thinking/budget_kept", claim="tokens by which any thought exceeded its budget", value=over, floor=0,
@@ -99,7 +99,7 @@ def report(log: Log) -> None:
               claim="a thought closed by the hard stop is followed by an answer, when only digits may follow",
               **inference.rate(*answers_behind_the_stop(limited)))  # fmt: skip
     log.claim("thinking/answers_unasked", source="this project", floor=0.97, **common,
-              claim="the same when anything may follow: the model is left to answer of its own accord",
+              claim="a thought closed by the hard stop is followed by an answer, when anything may follow",
               **inference.rate(*answers_behind_the_stop(free)))  # fmt: skip
     log.claim("thinking/budget_gain", claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
               source="article (test-time compute)", floor=0.15, **common,

@@ -209,7 +209,7 @@ def report(log: Log) -> None:
     source = "Lanham et al. 2023; article (thinking mode)"
     log.claim("thinking/step_followed", claim="change one decisive step of a thought, and the answer follows",
               source=source, floor=0.90, **share("one step changed", "follows"), **common)  # fmt: skip
-    log.claim("thinking/cut_control", claim="the same cut without a change leaves the answer as it was",
+    log.claim("thinking/cut_control", claim="a thought cut at a step that is not changed leaves the answer as it was",
               source=source, floor=0.97, **share("nothing changed (control)", "follows"), **common)  # fmt: skip
     log.claim("thinking/decision_followed", claim="turn a decision round in a thought, and the other thing is bought",
               source=source, floor=0.90, **share("decision turned round (shop)", "follows"), **common)  # fmt: skip
