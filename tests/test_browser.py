@@ -116,7 +116,7 @@ def browser(tmp_path_factory):
 class Page:
     """A notebook in the browser: run it, read it, move its sliders. Limits are seconds."""
 
-    def __init__(self, browser, address, name, run_limit=300, redraw_limit=30):
+    def __init__(self, browser, address, name, run_limit=600, redraw_limit=30):
         self.browser, self.run_limit, self.redraw_limit = browser, run_limit, redraw_limit
         browser.set_page_load_timeout(120)
         browser.get(address)
