@@ -10,7 +10,7 @@ Every point is a whole run with its own schedule (WSD, down to zero over the las
 budgets can be compared; gradients are clipped at 1 everywhere; weight decay 0.1, betas (0.9, 0.95). A learning rate is
 tuned by doubling and halving it until both neighbours are worse, with a seed of its own: AdamW's at every budget,
 MuonClip's at the middle one and for its longest run; transformers at the middle, and with AdamW's rates at the others
-(found for our code with the same weights, which differs in nothing but speed).
+(so not tuned there, and its routers train without the bias rule that ours have: no like for like in loss).
 The validation loss of an AdamW run is looked up on the curve of the MuonClip runs of the same seed (straight in
 log tokens and log loss): the tokens at which it is reached, divided by the budget, is the ratio.
 
