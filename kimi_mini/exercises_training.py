@@ -49,9 +49,10 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
     0 over the last `decay`."""
     for step, total, warmup, decay in ((0, 100, 10, 40), (9, 100, 10, 40), (59, 100, 10, 40), (80, 100, 10, 40),
                                        (99, 100, 10, 40), (5, 50, 0, 10)):  # fmt: skip
+        given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
         value, problem = _try(function, step, total, warmup, decay)
         if problem is not None:
-            return problem
+            return Checked(False, f"{given}: {problem.text}")
         right = wsd(step, total, warmup, decay_start=total - decay)
         if _close(value, right):
             continue
@@ -65,7 +66,6 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
             "the decay takes the last `decay` updates of `total`": step >= total - decay,
         }  # fmt: skip
         hint = next((text for text, found in hints.items() if found), None)
-        given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
         return Checked(False, hint or f"{given} you get {value!r:.60}")
     return Checked(True, "and the stable phase can be left at any step: that is what WSD is for")
 

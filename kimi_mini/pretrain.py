@@ -129,7 +129,8 @@ def pretrain(args: argparse.Namespace) -> History:
     model = new_model(args.preset, place.device, args.seed)
     distributed.first_rank(lambda: begin(folder, args))
     distributed.same_weights(model)
-    training, validation = read_arrays(folder / "text.npz").values()
+    text = read_arrays(folder / "text.npz")
+    training, validation = text["training"], text["validation"]
     rows = max(1, args.step_tokens // args.window)
     steps = max(1, args.tokens // (rows * args.window))
     held_out = [as_batch(validation[:: max(1, len(validation) // HELD_OUT)])]

@@ -111,6 +111,7 @@ WRONG = [
     (ex.check_held_out, lambda name, share: "yes", "True or False"),
     (ex.check_join, lambda ranks: {name.replace("load", "laod"): v for name, v in join(ranks).items()}, "return a dict"),
     (ex.check_join, lambda ranks: {"loss": 1, "gradient": [1], "load": [1], "logit": 1, "more": 1}, "return a dict"),
+    (ex.check_schedule, lambda s, t, w, d: min(1, (s + 1) / w, (t - s) / d), "warmup 0, decay 10: your function raised Zero"),
     (ex.check_schedule, lambda s, t, w, d: s / w if s < w else min(1, (t - s) / d), "factor 0"),
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else min(1, (t - s - 1) / d), "one after"),
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else (t - s) / t, "stable"),

@@ -290,3 +290,15 @@ def test_the_same_text_is_judged_at_every_size_of_a_step(tmp_path, windows, valu
     clip_overshoot.report(log)
     claim = next(claim for claim in log.claims if claim["name"] == "overshoot/same_text")
     assert claim["holds"] is False and claim["value"] == max(value, 1.01)
+
+
+@pytest.mark.parametrize(("muon", "holds"), [((1.8, 1.81, 1.79), True), ((2.2, 2.21, 2.19), False), ((1.2, 2.0, 2.7), False)])
+def test_muon_ends_lower_only_with_its_whole_interval(muon, holds):
+    """AdamW ends at 2 everywhere: clearly lower, clearly higher, and lower on average with zero in the interval."""
+    log = type("L", (), {"seeds": [0, 1, 2], "more": {}, "found": {}})()
+    log.claim = lambda name, **values: log.found.update({name: values})
+    log.rows = [row(seed, arm, validation=muon[seed] if arm == "Muon" else 2.0, worst=1.0, clips=1)
+                for seed in log.seeds for arm in logit_growth.ARMS]  # fmt: skip
+    logit_growth.report(log)
+    claim = log.found["logits/muon_loss_under_adamw_dense"]
+    assert claim["value"] == pytest.approx(np.mean(muon) - 2.0) and bool(claim["holds"]) is holds

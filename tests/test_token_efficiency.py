@@ -49,13 +49,18 @@ def test_shares_and_laws_of_known_curves(tmp_path):
     for seed in (0, 1):
         log.rows += law("AdamW", *ADAMW, budgets, seed) + law("transformers", *ADAMW, budgets, seed, seconds=0.4)
         log.rows += law("MuonClip", *OURS, (80_000, 160_000, 320_000), seed, seconds=0.25)
+    log.more["tuning"] = law("AdamW", *ADAMW, [40 * te.STEP_TOKENS], 100, seconds=3.0)
+    before = sum(run["step_seconds"] * run["tokens"] / te.STEP_TOKENS for run in log.rows)
     te.report(log, [0, 1])
+    assert log.more["training_seconds"] == round(before + 120)  # tuning counts
     shares = [budget ** (5 / 6) / budget for budget in budgets]  # 8 n^-0.06 = 8 b^-0.05
     claims = {claim["name"]: claim["value"] for claim in log.claims}
     assert claims["pretraining/tokens"] == pytest.approx(np.mean(shares))
     assert claims["pretraining/seconds"] == pytest.approx(np.mean(shares) * 0.25 / 0.2)
     assert claims["pretraining/transformers"] == pytest.approx(1 / (np.mean(shares) * 0.25 / 0.4))
     assert claims["pretraining/tokens_at_the_largest_budget"] == pytest.approx(shares[1])
+    assert claims["pretraining/seconds_at_the_largest_budget"] == pytest.approx(shares[1] * 0.25 / 0.2)
+    assert claims["pretraining/transformers_at_the_largest_budget"] == pytest.approx(1 / (shares[1] * 0.25 / 0.4))
     assert log.more["laws"]["AdamW"] == pytest.approx(ADAMW) and log.more["laws"]["MuonClip"] == pytest.approx(OURS)
     assert log.more["by_budget"]["tokens 400000"]["value"] == pytest.approx(shares[1])
     assert te.law_ratio(log.more["laws"], 400_000) == pytest.approx(shares[1])

@@ -86,7 +86,7 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
         "filter/gap", claim="training only on what verifiers passed beats training on everything, at equal tokens",
         source="article (verifier economy); K2 report 3.1.1", value=won["value"], low=won["low"], high=won["high"],
         floor=0.15, holds=won["value"] >= 0.15 and won["low"] > 0, figure="figures/filter_gap.png",
-        notebook="00_kimi_k2_on_one_page.ipynb",
+        notebook="06_the_verifier_economy.ipynb",
     )  # fmt: skip
 
 

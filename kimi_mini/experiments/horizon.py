@@ -238,7 +238,7 @@ def report(log: Log) -> None:
     numbered = [share(log.rows, "numbered", "made", seed=seed, context="managed", calls=300) for seed in log.seeds]
     log.claim("horizon/300_call_numbers", source="K2 report, appendix B (an id counts all calls of the dialogue)",
               claim="of 300 calls with old turns hidden: share whose id bears the right number", floor=0.97,
-              **common, **inference.across([one["value"] for one in numbered]))  # fmt: skip
+              **common, **inference.share_across([one["value"] for one in numbered]))  # fmt: skip
     log.claim("horizon/100_full", claim="100 calls with everything kept in the context do not succeed here",
               source="this project", floor=0.50, at_most=True, **common,
               **share(log.rows, "passed", part="calls", context="full", calls=100))  # fmt: skip

@@ -81,3 +81,9 @@ def across(values: Sequence[float]) -> dict:
     if len(values) < 2:
         return {"value": values[0], "low": None, "high": None}
     return dict(zip(("value", "low", "high"), over_seeds(values)))
+
+
+def share_across(values: Sequence[float]) -> dict:
+    """`across` for shares: the interval ends at 0 and at 1."""
+    found = across(values)
+    return {key: value if value is None else min(max(value, 0.0), 1.0) for key, value in found.items()}

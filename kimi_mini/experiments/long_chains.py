@@ -2,7 +2,9 @@
 
 as it is              the question as it stands
 positions squeezed    every position divided by steps / 8, so that all distances lie in the trained range
-YaRN                  the same for slow pairs of the rotation only; fast ones, which tell neighbours apart, stay
+YaRN                  the same for slow pairs of the rotation only; fast ones, which tell neighbours apart, stay. With a
+                      soft ramp (beta 32 to 1, as DeepSeek-V3; K2 has a hard step) and without mscale, so that the
+                      softmax is not sharpened by mscale squared, only rotated parts grow by 0.1 ln(factor) + 1
 in windows of 8       the question is shown at most eight steps at a time; each answer starts the next window
 
 The windows are context management for a question: what lies outside is hidden, and the loop around the model, not the
@@ -122,9 +124,10 @@ def report(log: Log) -> None:
 
 @viz.styled
 def draw(log: dict) -> Figure:
-    """Success against length, one line a means."""
+    """Success against length, one line a means, side by side: equal curves would hide each other."""
     steps = sorted({row["steps"] for row in log["rows"]})
-    series = {means: [{"length": n, **success(log["rows"], means, n)} for n in steps] for means in MEANS}
+    series = {means: [{"length": n + aside, **success(log["rows"], means, n)} for n in steps]
+              for means, aside in zip(MEANS, (-0.18, -0.06, 0.06, 0.18))}  # fmt: skip
     return viz.accuracy_by_length(series, chance=0.01, trained_to=TRAINED, xlabel="steps in the chain",
                                   title="Longer than trained")  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 Reflex means that the prompt gives an empty thought before every turn; with tools the agent still acts in several turns,
 and only the thoughts between them are missing. `cheapest` was never trained without a thought and is left out. What a
-reflex could learn with all the tokens is a question of training: see the control in reflex_control.
+reflex could learn with all the tokens is a question of training: chains have a control for it (reflex_control), the
+families with tools have none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kimi_mini.evaluate import LIMITS, held_out_tasks, measured_levels, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.results import Log
+from kimi_mini.synthesis import SOURCES
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}
 TASKS = 30  # a seed and level
@@ -51,14 +53,17 @@ def success(rows: Sequence[dict], family: str, mode: str, level: int | None = No
 
 
 def report(log: Log) -> None:
-    """The claim: where a decision needs working out, the thought carries it, with tools too."""
+    """The claim: what the thought adds where a decision needs working out, with tools too."""
 
     def gap(seed: int) -> float:
         rows = [row for row in log.rows if row["seed"] == seed]
         return success(rows, "repair", "thinking")["value"] - success(rows, "repair", "reflex")["value"]
 
-    log.claim("thinking/repair_gap", claim="repair: what the thought adds on the same weights and tasks",
-              source="article (thinking mode)", floor=0.15, figure="figures/modes.png", notebook=inference.NOTEBOOK,
+    practice = {source.mode: source.share for source in SOURCES if source.family == "repair"}
+    said = ("repair: what the thought adds on the same weights and tasks, practised as reflexes in "
+            f"{practice['reflex']:.0%} and with thoughts in {practice['think']:.0%} of fine-tuning (no control)")
+    log.claim("thinking/repair_gap", claim=said, source="article (thinking mode)", floor=0.15,
+              figure="figures/modes.png", notebook=inference.NOTEBOOK,
               **inference.across([gap(seed) for seed in log.seeds]))  # fmt: skip
 
 
@@ -68,11 +73,12 @@ def draw(log: dict) -> Figure:
     fig, axes = viz.figure(13, 4.2, 1, len(FAMILIES), sharey=True, width_ratios=(8, 5, 2.6, 4, 3.2))
     for ax, (family, unit) in zip(axes[0], FAMILIES.items()):
         levels = sorted({row["level"] for row in log["rows"] if row["family"] == family})
-        for mode, colour, marker in (("thinking", viz.BLUE, "o"), ("reflex", viz.ORANGE, "s")):
+        for mode, colour, marker, aside in (("thinking", viz.BLUE, "o", -0.1), ("reflex", viz.ORANGE, "s", 0.1)):
+            places = [level + aside for level in levels]  # side by side: equal curves would hide each other
             points = [success(log["rows"], family, mode, level) for level in levels]
             values = [point["value"] for point in points]
             spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
-            ax.errorbar(levels, values, spread, color=colour, marker=marker, markersize=7, capsize=3, label=mode)
+            ax.errorbar(places, values, spread, color=colour, marker=marker, markersize=7, capsize=3, label=mode)
         ax.set(title=family, xlabel=unit, ylim=(-0.04, 1.05), xlim=(levels[0] - 0.5, levels[-1] + 0.5))
         ax.set_xticks(levels)
     axes[0, 0].set_ylabel("success")

@@ -5,8 +5,8 @@ from the same base checkpoint and spends all the tokens that the run spent on ch
 reflex chains, with the same curriculum and schedule, and answers the same held-out tasks.
 
 What it shows: at this size and with these tokens, dependent steps have to be written down. What it does not show: that
-no amount of training could do without; an answer gives the control two tokens to learn from where a thought gives
-eighty, and at length 1 (one fact to recall, nothing to chain) it should come far.
+no amount of training could do without. An answer at once is three tokens to learn from (two digits and the end), one
+with its thought about fifty, and even at length 1 (one fact to recall, nothing to chain) the control stays poor.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
         "chain/reflex_control", claim=said,
         source="article (thinking mode beside a reflex mode)", value=entry["value"], low=entry["low"],
         high=entry["high"], floor=0.30, at_most=True, figure="figures/chain_by_length.png",
-        notebook="00_kimi_k2_on_one_page.ipynb",
+        notebook="08_thinking_mode.ipynb",
     )  # fmt: skip
     finish(log, "Chains answered at once by a model trained on nothing else")
 

@@ -251,7 +251,7 @@ def draw(log: dict) -> Figure:
     for place, (arm, colour) in enumerate(zip(ARMS, (viz.ORANGE, viz.SKY, viz.BLUE))):
         for group, raw in enumerate(RAW_EVERY):
             values, x = [100 * value for value in scores(rows, arm, raw=raw)], group + 0.28 * (place - 1)
-            ours.bar(x, np.mean(values), color=colour, width=0.26)
+            ours.bar(x, np.mean(values), color=colour, width=0.26, label=arm if group == 0 else None)
             ours.plot([x] * len(values), values, "o", color=viz.BLACK, markersize=4)
             ours.annotate(f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center")
         theirs.bar(place, REPORT[arm], color=colour, width=0.7)
@@ -269,7 +269,7 @@ def draw(log: dict) -> Figure:
     check.set_yticks(range(len(kinds)), kinds)
     check.invert_yaxis()
     check.set(xlabel="planted errors caught (%)", xlim=(0, 102), title="Fidelity check")
-    fig.legend(loc="outside lower right", ncols=2)
+    fig.legend(loc="outside lower center", ncols=5)
     for ax in (ours, theirs):
         ax.grid(axis="x", visible=False)
     check.grid(axis="y", visible=False)
