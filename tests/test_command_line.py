@@ -148,7 +148,7 @@ def main(args):
 def test_what_this_machine_cannot_hold_begins_no_folder(tmp_path, words):
     """A plan on disk would refuse every other plan from then on."""
     code = ("import resource, sys\nfrom kimi_mini.__main__ import main\nimport torch\n"
-            "resource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))\nsys.exit(main(sys.argv[1:]))")  # fmt: skip
+            "resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))\nsys.exit(main(sys.argv[1:]))")  # fmt: skip
     command = [sys.executable, "-c", code, "run", "--folder", str(tmp_path / "run"), *words]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and result.stderr.startswith("kimi_mini: ")

@@ -29,7 +29,7 @@ from kimi_mini.tokenizer import Tokenizer
 FAMILY, LEVELS, LONG = "buy", (3, 4, 5, 6, 7, 8), (7, 8)
 SLIP = 0.3  # how often a step goes wrong
 TRIED = 600  # episodes a level
-TOKENS, TASKS = 150_000, 24  # of an arm; held-out tasks a level
+TOKENS, TASKS = 150_000, 100  # of an arm; held-out tasks a level
 ARMS = ("as they come", "quota")
 
 
@@ -67,7 +67,7 @@ def seen(pools: sft.Pools, tokens: int, seed: int) -> dict[int, float]:
 
 def main() -> None:
     """Both arms, every seed; write data/results/quota.json."""
-    args = arguments(__doc__.splitlines()[0], base=TUNED)
+    args = arguments(__doc__.splitlines()[0], seeds=range(6), base=TUNED)
     tokens, tasks = int(TOKENS * args.scale), max(4, int(TASKS * args.scale))
     log = Log("quota", seeds=args.seeds, folder=args.folder)
     for seed in args.seeds:

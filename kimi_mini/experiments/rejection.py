@@ -31,7 +31,7 @@ from kimi_mini.train import Example
 
 START_TOKENS, OWN_TOKENS = 200_000, 120_000
 PROMPTS, ATTEMPTS = 40, 4  # new tasks a family; attempts at each
-TASKS = 24  # held-out tasks a family
+TASKS = 50  # held-out tasks a family, of four families
 MEASURES = ("sampled", "pass@4", "greedy")
 ARMS: dict[str, Callable[[Conversation], bool]] = {
     "passed": lambda conversation: conversation.verdict().passed,
