@@ -29,23 +29,34 @@ def future(rows: int, like: Tensor) -> Tensor:
     return torch.ones(rows, rows, dtype=torch.bool, device=like.device).triu_(1)
 
 
+def scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """a (N, t, D) times b (N, D, S) times scale -> (N, t, S), in one pass."""
+    return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
+
+
 def scaled_scores(q: Tensor, k_t: Tensor, scale: float) -> Tensor:
-    """q (N, t, D) times k_t (N, D, S) times scale -> (N, t, S) fp32, in one pass when q is fp32."""
-    if q.dtype == torch.float32:
-        return torch.baddbmm(q.new_empty(1, 1, 1), q, k_t, beta=0, alpha=scale)
-    return torch.bmm(q, k_t).float().mul_(scale)
+    """q (N, t, D) times k_t (N, D, S) times scale -> (N, t, S) fp32."""
+    return scaled_bmm(q, k_t, scale) if q.dtype == torch.float32 else torch.bmm(q, k_t).float().mul_(scale)
+
+
+def joined(blocks: list[Tensor]) -> Tensor:
+    """Blocks of rows (N, rows, D) as one (N, T, D)."""
+    return torch.cat(blocks, 1) if len(blocks) > 1 else blocks[0]
 
 
 class _CausalAttention(torch.autograd.Function):
-    """Row-block causal attention; see `causal_attention`. Shapes inside: (B*H, T, D)."""
+    """Row-block causal attention; see `causal_attention`. Shapes inside: (B*H, T, D).
+
+    Every product gets a tensor of its own: one that is written into a slice torch makes piece by piece.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, scale, track, keep):
         """q, k (N, T, Dq), v (N, T, Dv) with N = B*H -> out (N, T, Dv), row_max (N, T) or an empty tensor."""
         n, length, _ = q.shape
-        out = q.new_empty(n, length, v.shape[-1])
         row_max = q.new_empty((n, length) if track else (0,), dtype=torch.float32)
-        block, k_t, saved = BLOCK.get(q.device.type, 128), k.transpose(1, 2), []
+        block, k_t = BLOCK.get(q.device.type, 128), k.transpose(1, 2)
+        out, saved = [], []
         hidden = row_max.new_zeros(block, block).masked_fill_(future(block, q), float("-inf"))
         for start in range(0, length, block):
             end = min(start + block, length)
@@ -54,29 +65,34 @@ class _CausalAttention(torch.autograd.Function):
             if track:
                 torch.amax(scores, -1, out=row_max[:, start:end])
             probs = torch.softmax(scores, -1).to(v.dtype)
-            torch.bmm(probs, v[:, :end], out=out[:, start:end])
+            out.append(torch.bmm(probs, v[:, :end]))
             if keep:
                 saved.append(probs)
         ctx.save_for_backward(q, k, v, *saved)
         ctx.scale, ctx.block = scale, block
         ctx.mark_non_differentiable(row_max)
-        return out, row_max
+        return joined(out), row_max
 
     @staticmethod
     def backward(ctx, d_out, _):
         q, k, v, *saved = ctx.saved_tensors
         d_out, v_t = d_out.contiguous(), v.transpose(1, 2)
-        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for index in reversed(range(len(saved))):  # the last block sees every key: it writes, the others add
+        d_q, d_k, d_v = [], None, None
+        for index in reversed(range(len(saved))):  # the last block sees every key: the others add to its part
             probs, start = saved[index], index * ctx.block
-            end, beta = probs.shape[-1], 0 if index == len(saved) - 1 else 1
+            end = probs.shape[-1]
             d_block = d_out[:, start:end]
-            d_v[:, :end].baddbmm_(probs.transpose(1, 2), d_block, beta=beta)
             d_scores = torch.bmm(d_block, v_t[:, :, :end])
             d_scores = torch._softmax_backward_data(d_scores, probs, -1, probs.dtype)
-            d_q[:, start:end].baddbmm_(d_scores, k[:, :end], beta=0, alpha=ctx.scale)
-            d_k[:, :end].baddbmm_(d_scores.transpose(1, 2), q[:, start:end], beta=beta, alpha=ctx.scale)
-        return d_q, d_k, d_v, None, None, None
+            d_q.append(scaled_bmm(d_scores, k[:, :end], ctx.scale))
+            for_k = scaled_bmm(d_scores.transpose(1, 2), q[:, start:end], ctx.scale)
+            for_v = torch.bmm(probs.transpose(1, 2), d_block)
+            if d_k is None:
+                d_k, d_v = for_k, for_v
+            else:
+                d_k[:, :end].add_(for_k)
+                d_v[:, :end].add_(for_v)
+        return joined(d_q[::-1]), d_k, d_v, None, None, None
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None,
