@@ -1,7 +1,7 @@
 """Matrix products on the CPU, through oneDNN where that is faster.
 
-PyTorch sends fp32 products on a CPU to MKL, which is slow on processors that are not Intel's; oneDNN, which PyTorch
-carries as well, is not (`python -m kimi_mini bench` has rows with and without it). Both compute in fp32.
+PyTorch sends fp32 products on a CPU to MKL, which is slow on some processors that are not Intel's; oneDNN, which
+PyTorch carries as well, is not (`python -m kimi_mini bench` has rows with and without it). Both compute in fp32.
 oneDNN compiles a kernel for each new shape (about a millisecond), so row counts are cut to a few sizes: `grain`.
 On a GPU, in other dtypes, on other processors and for few rows, everything here is `torch.nn.functional.linear`.
 """

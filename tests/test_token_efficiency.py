@@ -122,7 +122,8 @@ class Valleys:
                      for place, tokens in enumerate((*te.BUDGETS, LONGEST))}  # fmt: skip
 
     def get(self, way, rates, tokens, seed):
-        return {"lr": rates[0], "loss": sum(abs(np.log(rate / best)) for rate, best in zip(rates, self.pair(way, tokens)))}
+        loss = sum(abs(np.log(rate / best)) for rate, best in zip(rates, self.pair(way, tokens)))
+        return {"way": way, "tokens": tokens, "lr": rates[0], "tables": rates[1], "loss": loss}
 
     def pair(self, way, tokens):
         """Best rates of matrices and tables; way by way and budget by budget others."""
@@ -145,6 +146,7 @@ def check_tuning(tune, tmp_path):
     assert near(longest, te.MUONCLIP, LONGEST) and len(shorter) == len(te.SHORTER) - 1
     assert all(near(found, te.MUONCLIP, te.BUDGETS[1]) for found in shorter)
     assert log.more["rates"] == rates and len(log.more["tuning"]) >= 3 * 12
+    assert all(log.more["tuning"].count(entry) == 1 for entry in log.more["tuning"])
 
 
 def test_every_rival_is_tuned_at_every_budget(tmp_path):

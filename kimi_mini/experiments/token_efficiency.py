@@ -53,7 +53,7 @@ def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[i
     """way -> {budget: its rates} for all runs to make; what was tried goes into the log."""
     def best(way: str, budget: int, start: Rates) -> Rates:
         rates, tried = tuned(way, scaled(budget), runs, start)
-        log.more["tuning"] += tried
+        log.more["tuning"] += [entry for entry in tried if entry not in log.more["tuning"]]
         return rates
 
     middle, longest = BUDGETS[1], round(BUDGETS[0] * SHORTER[-1])
