@@ -39,24 +39,28 @@ def scaled_scores(q: Tensor, k_t: Tensor, scale: float) -> Tensor:
     return scaled_bmm(q, k_t, scale) if q.dtype == torch.float32 else torch.bmm(q, k_t).float().mul_(scale)
 
 
-def joined(blocks: list[Tensor]) -> Tensor:
-    """Blocks of rows (N, rows, D) as one (N, T, D)."""
-    return torch.cat(blocks, 1) if len(blocks) > 1 else blocks[0]
+def multiply_into(rows: Tensor, a: Tensor, b: Tensor, scale: float, block: int) -> None:
+    """rows (N, t, D), a slice of a tensor, becomes a (N, t, S) times b (N, S, D) times scale.
+
+    torch writes a product into a slice one row of the batch at a time, so a whole block is copied there instead. A
+    shorter one is not: its sums would differ in the last bit, and the shipped agent was trained with these.
+    """
+    if rows.shape[1] == block:
+        rows.copy_(scaled_bmm(a, b, scale))
+    else:
+        rows.baddbmm_(a, b, beta=0, alpha=scale)
 
 
 class _CausalAttention(torch.autograd.Function):
-    """Row-block causal attention; see `causal_attention`. Shapes inside: (B*H, T, D).
-
-    Every product gets a tensor of its own: one that is written into a slice torch makes piece by piece.
-    """
+    """Row-block causal attention; see `causal_attention`. Shapes inside: (B*H, T, D)."""
 
     @staticmethod
     def forward(ctx, q, k, v, scale, track, keep):
         """q, k (N, T, Dq), v (N, T, Dv) with N = B*H -> out (N, T, Dv), row_max (N, T) or an empty tensor."""
         n, length, _ = q.shape
+        out = q.new_empty(n, length, v.shape[-1])
         row_max = q.new_empty((n, length) if track else (0,), dtype=torch.float32)
-        block, k_t = BLOCK.get(q.device.type, 128), k.transpose(1, 2)
-        out, saved = [], []
+        block, k_t, saved = BLOCK.get(q.device.type, 128), k.transpose(1, 2), []
         hidden = row_max.new_zeros(block, block).masked_fill_(future(block, q), float("-inf"))
         for start in range(0, length, block):
             end = min(start + block, length)
@@ -65,34 +69,34 @@ class _CausalAttention(torch.autograd.Function):
             if track:
                 torch.amax(scores, -1, out=row_max[:, start:end])
             probs = torch.softmax(scores, -1).to(v.dtype)
-            out.append(torch.bmm(probs, v[:, :end]))
+            multiply_into(out[:, start:end], probs, v[:, :end], 1.0, block)
             if keep:
                 saved.append(probs)
         ctx.save_for_backward(q, k, v, *saved)
         ctx.scale, ctx.block = scale, block
         ctx.mark_non_differentiable(row_max)
-        return joined(out), row_max
+        return out, row_max
 
     @staticmethod
     def backward(ctx, d_out, _):
         q, k, v, *saved = ctx.saved_tensors
         d_out, v_t = d_out.contiguous(), v.transpose(1, 2)
-        d_q, d_k, d_v = [], None, None
+        d_q, d_k, d_v = torch.empty_like(q), None, None
         for index in reversed(range(len(saved))):  # the last block sees every key: the others add to its part
             probs, start = saved[index], index * ctx.block
             end = probs.shape[-1]
             d_block = d_out[:, start:end]
             d_scores = torch.bmm(d_block, v_t[:, :, :end])
             d_scores = torch._softmax_backward_data(d_scores, probs, -1, probs.dtype)
-            d_q.append(scaled_bmm(d_scores, k[:, :end], ctx.scale))
+            multiply_into(d_q[:, start:end], d_scores, k[:, :end], ctx.scale, ctx.block)
             for_k = scaled_bmm(d_scores.transpose(1, 2), q[:, start:end], ctx.scale)
             for_v = torch.bmm(probs.transpose(1, 2), d_block)
             if d_k is None:
                 d_k, d_v = for_k, for_v
-            else:
+            else:  # as products of their own: torch adds a product to a slice row of the batch by row of the batch
                 d_k[:, :end].add_(for_k)
                 d_v[:, :end].add_(for_v)
-        return joined(d_q[::-1]), d_k, d_v, None, None, None
+        return d_q, d_k, d_v, None, None, None
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None,
