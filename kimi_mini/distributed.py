@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 import torch
 import torch.distributed as dist
@@ -53,6 +54,9 @@ def joined(device: str = "auto") -> Iterator[None]:
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Functions of this module have the group as a default argument. Imported later, by an optimizer, they would keep
+    # it, and with it gloo's threads, after destroy_process_group: the interpreter's end then kills a rank now and then.
+    import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
         yield
