@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini, viz_optimizer
-from kimi_mini.experiments import clip_overshoot, logit_growth, logit_runs
+from kimi_mini.experiments import clip_overshoot, clip_silence, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Setting, spikes, summary, thin, train_one
 from kimi_mini.logits import attention_logits, head_maxima
 from kimi_mini.results import Log
@@ -23,7 +23,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(logit_runs, "KEPT", tmp_path)
     rows = np.random.default_rng(0).integers(0, 256, (40, 32)).astype(np.uint8)
     monkeypatch.setattr(logit_runs, "windows", lambda size: (rows[:30], rows[30:]))
-    return Setting("dense", "muon", 0.1, 0.0, 0.5, 0, 30)
+    return Setting("dense", "muon", 0.1, 0.004, 0.0, 0.5, 0, 30)
 
 
 # ---- logits ----------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_both_optimizers_see_the_same_weights_and_data(small):
 
 
 def test_adamw_with_qk_clip_clips(small):
-    run = train_one(small._replace(optimizer="adamw", lr=0.02))
+    run = train_one(small._replace(optimizer="adamw", lr=0.02, table_lr=0.02))
     assert run["clips"] > 0
 
 
@@ -147,12 +147,12 @@ def test_a_run_that_diverges_is_a_result(small, monkeypatch):
 def row(seed, arm, size="dense", peak=50.0, worst=None, clips=0, validation=2.0):
     after = {"n": clips, "worst": worst, "within": None if worst is None else float(worst <= 1.05)}
     return dict(size=size, arm=arm, seed=seed, peak=peak, after_clip=after, same_tokens=after, late=after, clips=clips, validation=validation,
-                lr=0.1, decay=0.0, tau=None, spikes=0, heads_ever_clipped=0)  # fmt: skip
+                lr=0.1, table_lr=0.1, decay=0.0, tau=None, spikes=0, heads_ever_clipped=0)  # fmt: skip
 
 
 def report(**changes):
     """Claims over a made-up set of runs; changes: arm -> changed values, in the last seed of the dense model."""
-    log = type("L", (), {"seeds": [0, 1, 2], "more": {}, "found": {}})()
+    log = type("L", (), {"seeds": [0, 1, 2], "more": {"pair": []}, "found": {}})()
     log.claim = lambda name, **values: log.found.update({name: values})
     log.rows = []
     for size in logit_growth.SIZES:
@@ -179,7 +179,7 @@ def test_one_seed_that_fails_is_seen():
 
 
 def test_arms_differ_in_what_they_say(small):
-    best = {"muon": (0.02, 0.1), "adamw": (0.004, 0.0)}
+    best = {"muon": (0.02, 0.04, 0.1), "adamw": (0.004, 0.01, 0.0)}
     made = {arm: logit_growth.setting("dense", arm, best, 1, 400) for arm in logit_growth.ARMS}
     assert len(set(made.values())) == len(made)
     assert made["hot Muon"].lr > made["Muon"].lr and made["hot Muon"].decay == 0
@@ -295,10 +295,71 @@ def test_the_same_text_is_judged_at_every_size_of_a_step(tmp_path, windows, valu
 @pytest.mark.parametrize(("muon", "holds"), [((1.8, 1.81, 1.79), True), ((2.2, 2.21, 2.19), False), ((1.2, 2.0, 2.7), False)])
 def test_muon_ends_lower_only_with_its_whole_interval(muon, holds):
     """AdamW ends at 2 everywhere: clearly lower, clearly higher, and lower on average with zero in the interval."""
-    log = type("L", (), {"seeds": [0, 1, 2], "more": {}, "found": {}})()
+    log = type("L", (), {"seeds": [0, 1, 2], "more": {"pair": []}, "found": {}})()
     log.claim = lambda name, **values: log.found.update({name: values})
     log.rows = [row(seed, arm, validation=muon[seed] if arm == "Muon" else 2.0, worst=1.0, clips=1)
                 for seed in log.seeds for arm in logit_growth.ARMS]  # fmt: skip
     logit_growth.report(log)
     claim = log.found["logits/muon_loss_under_adamw_dense"]
+    assert claim["seeds"] == [0, 1, 2]
     assert claim["value"] == pytest.approx(np.mean(muon) - 2.0) and bool(claim["holds"]) is holds
+
+
+# ---- the clip falls silent -------------------------------------------------------------------------------
+
+
+def silence(steps=100, **last):
+    """Made-up runs of three seeds; last: the step of the last clip of an arm, seed by seed (underscores for spaces)."""
+    steps_of = {"clip": (40, 30, 45), "clip, no decay": (99, 100, 98), "decay, no clip": (None,) * 3}
+    steps_of |= {"clip" if arm == "clip" else "clip, no decay": values for arm, values in last.items()}
+    return [dict(size="dense", arm=arm, seed=seed, steps=steps, last_clip_step=steps_of[arm][seed], group=50,
+                 validation=2.0, max_logit=[40.0, 20.0], clipped_heads=[1.0, 0.0])
+            for seed in range(3) for arm in clip_silence.ARMS]  # fmt: skip
+
+
+@pytest.mark.parametrize(("last", "broken"), [
+    ({}, set()), ({"clip": (40, 30, 51)}, {"silence/last_clip"}), ({"clip": (40, None, 45)}, {"silence/last_clip"}),
+    ({"no_decay": (99, 60, 98)}, {"silence/not_without_decay"}),
+])  # fmt: skip
+def test_one_seed_that_goes_on_clipping_or_never_clips_is_seen(tmp_path, last, broken):
+    log = Log("clip_silence", seeds=[0, 1, 2], folder=tmp_path, tau=30.0)
+    log.rows = silence(**last)
+    clip_silence.report(log)
+    assert {claim["name"] for claim in log.claims if not claim["holds"]} == broken
+    assert len(clip_silence.draw(log.as_dict()).axes) == 2
+
+
+def test_a_harm_and_loud_logits_are_seen(tmp_path):
+    log = Log("clip_silence", seeds=[0, 1, 2], folder=tmp_path, tau=30.0)
+    log.rows = silence()
+    for row in log.rows:
+        row["validation"] += 0.1 * (row["arm"] == "clip")
+        row["max_logit"][-1] += 11 * (row["arm"] == "decay, no clip" and row["seed"] == 1)
+    clip_silence.report(log)
+    assert {c["name"] for c in log.claims if not c["holds"]} == {"silence/no_harm", "silence/decay_alone"}
+
+
+def test_a_rate_that_does_not_fall_stays_up_and_has_a_record_of_its_own(small):
+    assert logit_runs.factor(29, 30) < 0.2 and logit_runs.factor(29, 30, falls=False) == 1
+    assert logit_runs.factor(0, 30, falls=False) < 0.2  # the warm-up stays
+    constant = small._replace(falls=False)
+    assert constant.file() != small.file() and train_one(constant)["loss"] != train_one(small)["loss"]
+
+
+def test_more_seeds_of_the_pair_narrow_its_interval_and_touch_nothing_else():
+    def found(pair):
+        log = type("L", (), {"seeds": [0, 1, 2], "more": {"pair": pair}, "found": {}})()
+        log.claim = lambda name, **values: log.found.update({name: values})
+        log.rows = [row(seed, arm, validation=1.9 + 0.05 * seed if arm == "Muon" else 2.0, worst=1.0, clips=1)
+                    for seed in log.seeds for arm in logit_growth.ARMS]  # fmt: skip
+        logit_growth.report(log)
+        return log.found
+
+    more = [row(seed, arm, validation=1.95 if arm == "Muon" else 2.0) for seed in (3, 4, 5) for arm in logit_growth.PAIR]
+    three, six = found([]), found(more)
+    name = "logits/muon_loss_under_adamw_dense"
+    assert six[name]["seeds"] == [0, 1, 2, 3, 4, 5] and six[name]["value"] == pytest.approx(-0.05)
+    assert not three[name]["holds"] and six[name]["holds"]
+    pair = (name, "logits/muon_over_adamw_dense")
+    assert {key: value for key, value in three.items() if key not in pair} == {
+        key: value for key, value in six.items() if key not in pair}  # fmt: skip

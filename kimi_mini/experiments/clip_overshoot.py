@@ -32,7 +32,8 @@ from kimi_mini.muonclip import MuonClip
 from kimi_mini.results import Log
 from kimi_mini.train import Batch, train
 
-TAU, HOT, BOUND = logit_growth.LOW_TAU, logit_growth.HOT["muon"], 1.05
+TAU, BOUND = logit_growth.LOW_TAU, 1.05
+HOT, TABLES = logit_growth.HOT["muon"]
 HOT_STEPS = 150
 RATES = (1.0, 1 / 3, 1 / 10, 1 / 30, 1 / 100)  # of the hot one
 STEPS = {4: 60, 32: 60, 256: 20}  # by the windows of 256 tokens in a step
@@ -71,7 +72,7 @@ def text(seed: int, windows: int) -> Callable[[int], list[Batch]]:
 def build(seed: int) -> tuple[KimiMini, MuonClip]:
     """A fresh model and its hot optimizer."""
     model = logit_runs.build("dense", seed)
-    return model, logit_runs.optimizer_for(model, Setting("dense", "muon", HOT, 0.0, TAU, seed, HOT_STEPS))
+    return model, logit_runs.optimizer_for(model, Setting("dense", "muon", HOT, TABLES, 0.0, TAU, seed, HOT_STEPS))
 
 
 def hot_run(seed: int, steps: int) -> tuple[dict, dict]:

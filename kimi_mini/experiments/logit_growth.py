@@ -1,7 +1,9 @@
 """Whose attention logits explode, and does QK-Clip hold them? AdamW, Muon and MuonClip at two model sizes.
 
-1. A grid of learning rate and decay for each optimizer, the same number of trials for both, on a seed of its own.
-2. The best setting of each, three seeds; MuonClip at the report's tau of 100 and at a lower one beside it.
+1. A grid of learning rate, rate of the tables (embedding, head, norms: AdamW's in every run) and decay for each
+   optimizer, the same number of trials for both, each as long as the runs it decides, on a seed of its own.
+2. The best setting of each, three seeds; MuonClip at the report's tau of 100 and at a lower one beside it. Three more
+   seeds for tuned AdamW and tuned Muon, whose difference is a claim: with three, an interval is wide.
 3. The same at a hot setting, high rates and no decay: where logits explode, and QK-Clip has something to do.
 
 Runs are kept under data/run/logit_growth/ and read back, so that the command may be stopped and started again;
@@ -10,6 +12,7 @@ Runs are kept under data/run/logit_growth/ and read back, so that the command ma
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,11 +24,12 @@ from kimi_mini.experiments import inference, logit_runs, options
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
 from kimi_mini.results import Log, over_seeds
 
-STEPS, TRIAL_STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 200, 100
+STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
-GRID = {"adamw": (5e-4, 1e-3, 2e-3, 2.8e-3, 4e-3, 8e-3), "muon": (6.25e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)}
-DECAYS = (0.0, 0.1)
-HOT = {"adamw": 1.2e-2, "muon": 3e-2}  # far above the best of the grid, and no decay
+GRID = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (2.5e-3, 5e-3, 1e-2, 2e-2)}
+TABLE_RATES, DECAYS = (4e-3, 1.2e-2, 3.6e-2), (0.0, 0.1)
+HOT = {"adamw": (1.2e-2, 1.2e-2), "muon": (3e-2, 4e-3)}  # rate and the tables': far above the best, and no decay
+PAIR, PAIR_SEEDS = ("AdamW", "Muon"), (3, 4, 5)
 NOTEBOOK = "03_muonclip.ipynb"
 ARMS = {  # name: (optimizer, hot?, tau)
     "AdamW": ("adamw", False, OFF), "Muon": ("muon", False, OFF), "MuonClip 100": ("muon", False, K2_TAU),
@@ -44,37 +48,38 @@ def main() -> None:
     words.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
     words.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
     args = options.read(words)
-    log = Log("logit_growth", seeds=args.seeds, folder=args.folder, grid=[], low_tau=LOW_TAU, hot=HOT,
-              edges=logit_runs.EDGES.round(3).tolist(), table_lr=logit_runs.TABLE_LR,
+    log = Log("logit_growth", seeds=args.seeds, folder=args.folder, grid=[], pair=[], low_tau=LOW_TAU, hot=HOT,
+              edges=logit_runs.EDGES.round(3).tolist(),
               step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
               spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS})
     for size in args.sizes or SIZES:
-        best = tune(log, size, max(4, int(TRIAL_STEPS * args.scale)))
-        for seed in args.seeds:
-            for name in ARMS:
-                record = train_one(setting(size, name, best, seed, max(30, int(STEPS[size] * args.scale))))
-                log.row(arm=name, **record)
-                print(line(record, f"{size} seed {seed} {name}"), flush=True)
+        steps = max(30, int(STEPS[size] * args.scale))
+        best = tune(log, size, steps)
+        for seed, name in [*itertools.product(args.seeds, ARMS), *itertools.product(PAIR_SEEDS, PAIR)]:
+            record = {"arm": name, **train_one(setting(size, name, best, seed, steps))}
+            (log.rows if seed in args.seeds else log.more["pair"]).append(record)
+            print(line(record, f"{size} seed {seed} {name}"), flush=True)
     if args.sizes is None or args.log:
-        log.more["training_seconds"] = round(sum(row["seconds"] for row in log.rows + log.more["grid"]))
+        runs = log.rows + log.more["pair"] + log.more["grid"]
+        log.more["training_seconds"] = round(sum(run["seconds"] for run in runs))
         report(log)
         inference.finish(log, logit_growth=draw)
 
 
-def tune(log: Log, size: str, steps: int) -> dict[str, tuple[float, float]]:
-    """optimizer -> (lr, decay) of lowest validation loss; every trial is printed and kept."""
+def tune(log: Log, size: str, steps: int) -> dict[str, tuple[float, float, float]]:
+    """optimizer -> (lr, table_lr, decay) of lowest validation loss; every trial is printed and kept."""
     best = {}
     for optimizer, rates in GRID.items():
-        trials = [
-            train_one(Setting(size, optimizer, lr, decay, OFF, TRIAL_SEED, steps)) for lr in rates for decay in DECAYS
-        ]
-        keys = ("size", "optimizer", "lr", "decay", "validation", "peak", "spikes", "seconds")
+        trials = []
+        for lr, table_lr, decay in itertools.product(rates, TABLE_RATES, DECAYS):
+            trials.append(train_one(Setting(size, optimizer, lr, table_lr, decay, OFF, TRIAL_SEED, steps)))
+            title = f"grid {size} {optimizer} lr {lr:g} tables {table_lr:g} decay {decay:g}"
+            print(line(trials[-1], title), flush=True)
+        keys = ("size", "optimizer", "lr", "table_lr", "decay", "validation", "peak", "spikes", "seconds")
         log.more["grid"] += [{key: trial[key] for key in keys} for trial in trials]
-        for trial in trials:
-            print(line(trial, f"grid {size} {optimizer} lr {trial['lr']} decay {trial['decay']}"), flush=True)
         finished = [trial for trial in trials if trial["validation"] is not None]
         winner = min(finished, key=lambda trial: trial["validation"])
-        best[optimizer] = (winner["lr"], winner["decay"])
+        best[optimizer] = (winner["lr"], winner["table_lr"], winner["decay"])
     return best
 
 
@@ -84,11 +89,11 @@ def line(record: dict, title: str) -> str:
     return f"{title}: loss {loss}, peak {record['peak']:.1f}, clips {record['clips']}, {record['seconds']:.0f} s"
 
 
-def setting(size: str, arm: str, best: dict[str, tuple[float, float]], seed: int, steps: int) -> Setting:
+def setting(size: str, arm: str, best: dict[str, tuple[float, float, float]], seed: int, steps: int) -> Setting:
     """The run of one arm."""
     optimizer, hot, tau = ARMS[arm]
-    lr, decay = (HOT[optimizer], 0.0) if hot else best[optimizer]
-    return Setting(size, optimizer, lr, decay, tau, seed, steps)
+    lr, table_lr, decay = (*HOT[optimizer], 0.0) if hot else best[optimizer]
+    return Setting(size, optimizer, lr, table_lr, decay, tau, seed, steps)
 
 
 # -- claims --------------------------------------------------------------------------------------------
@@ -146,15 +151,16 @@ def report(log: Log) -> None:
         hot = [row["peak"] for row in chosen(rows, "hot Muon", size)]
         log.claim(f"logits/muon_passes_100_{size}", claim=f"plain Muon, hot: smallest peak of any seed ({size})",
                   source="K2 report 2.1", value=min(hot), floor=100.0, **common)  # fmt: skip
-        ratio = [m["peak"] / a["peak"] for m, a in zip(chosen(rows, "Muon", size), chosen(rows, "AdamW", size))]
-        found = interval(ratio)
+        muon, adamw = (chosen(rows + log.more["pair"], arm, size) for arm in ("Muon", "AdamW"))
+        pair = common | {"seeds": [row["seed"] for row in muon]}
+        found = interval([one["peak"] / other["peak"] for one, other in zip(muon, adamw)])
         log.claim(f"logits/muon_over_adamw_{size}", claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
                   source="K2 report 2.1 (the article says AdamW's)", floor=1.0,
-                  holds=(found["low"] or 0) > 1, **found, **common)  # fmt: skip
-        found = interval(harm(rows, "Muon", "AdamW", size))
+                  holds=(found["low"] or 0) > 1, **found, **pair)  # fmt: skip
+        found = interval(harm(muon + adamw, "Muon", "AdamW", size))
         log.claim(f"logits/muon_loss_under_adamw_{size}", source="Moonlight 3.2", floor=0.0, at_most=True,
                   claim=f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})",
-                  holds=found["high"] is not None and found["high"] < 0, **found, **common)  # fmt: skip
+                  holds=found["high"] is not None and found["high"] < 0, **found, **pair)  # fmt: skip
         quiet = [row for row in chosen(rows, "MuonClip 100", size) if not row["clips"]]
         untouched = [abs(d) for d, row in zip(harm(rows, "MuonClip 100", "Muon", size),
                                               chosen(rows, "MuonClip 100", size)) if not row["clips"]]  # fmt: skip
@@ -179,7 +185,7 @@ def table(rows: list[dict]) -> list[dict]:
             runs = chosen(rows, arm, size)
             alive = [run for run in runs if run["validation"] is not None]
             found.append({
-                "size": size, "arm": arm, "lr": runs[0]["lr"], "decay": runs[0]["decay"], "tau": runs[0]["tau"],
+                "size": size, "arm": arm, **{key: runs[0][key] for key in ("lr", "table_lr", "decay", "tau")},
                 "peak": mean(runs, "peak"), "validation": mean(alive, "validation") if alive else None,
                 "spikes": mean(runs, "spikes"), "clips": mean(runs, "clips"),
                 "heads": mean(runs, "heads_ever_clipped"), "diverged": len(runs) - len(alive),

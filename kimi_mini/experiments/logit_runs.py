@@ -1,7 +1,7 @@
 """The training runs behind `logit_growth`: two model sizes, one loop, everything that attention did written down.
 
-A run is named by what decides it: size, optimizer, learning rate, decay, tau, seed, steps. Its record is kept under
-data/run/logit_growth/, so that an experiment of sixty runs that was stopped goes on where it was.
+A run is named by what decides it: size, optimizer, both learning rates, decay, tau, seed, steps. Its record is kept
+under data/run/logit_growth/, so that an experiment of a hundred and fifty runs that was stopped goes on where it was.
 
 Spikes are counted by one rule: the loss of a step lies more than `SIGMAS` robust standard deviations (1.4826 times
 the median absolute deviation) above the median of the `WINDOW` steps before it. Neighbouring steps are one spike.
@@ -26,7 +26,7 @@ from kimi_mini.corpus import pack, split, stdlib_documents, token_stream
 from kimi_mini.errors import KimiError
 from kimi_mini.logits import attention_logits, head_maxima
 from kimi_mini.model import KimiMini
-from kimi_mini.muonclip import MuonClip
+from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.recipe import BIAS_RATE
 from kimi_mini.results import RESULTS, read_json, write_json
 from kimi_mini.schedule import wsd
@@ -36,7 +36,6 @@ from kimi_mini.train import Batch, History, evaluate_loss, train
 KEPT = RESULTS.parent / "run" / "logit_growth"
 WINDOW_TOKENS, STEP_WINDOWS = 256, 4  # 1024 tokens a step
 TEXT_BYTES = 2_000_000
-TABLE_LR = 4e-3  # AdamW's rate for embedding, head and norms in every Muon run
 SIZES = {
     "dense": KimiConfig(vocab_size=256, hidden_size=128, intermediate_size=320, num_hidden_layers=4,
                         num_attention_heads=4, first_k_dense_replace=4),
@@ -49,15 +48,21 @@ EDGES = np.sinh(np.linspace(-np.arcsinh(1500), np.arcsinh(1500), 102))  # of the
 
 
 class Setting(NamedTuple):
-    """What decides a run. `optimizer` is "muon" or "adamw"; tau = inf switches QK-Clip off."""
+    """What decides a run. `optimizer`, of the hidden matrices, is "muon" or "adamw"; tau = inf switches QK-Clip off.
+
+    `table_lr` is AdamW's rate for embedding, head and norms, whoever moves the rest; `falls` says whether the rates
+    fall over the last third of the run.
+    """
 
     size: str
     optimizer: str
     lr: float
+    table_lr: float
     decay: float
     tau: float
     seed: int
     steps: int
+    falls: bool = True
 
     def file(self) -> Path:
         """Where the record of this run is kept."""
@@ -95,11 +100,11 @@ def build(size: str, seed: int) -> KimiMini:
 
 
 def optimizer_for(model: KimiMini, setting: Setting) -> MuonClip:
-    """Muon for the hidden matrices, or AdamW for everything; QK-Clip does not mind which."""
-    if setting.optimizer == "muon":
-        return MuonClip(model, lr=setting.lr, adamw_lr=TABLE_LR, weight_decay=setting.decay, tau=setting.tau)
-    groups = [dict(params=list(model.parameters()), algorithm="adamw")]
-    return MuonClip(groups, lr=setting.lr, weight_decay=setting.decay, tau=setting.tau, model=model)
+    """Muon or AdamW for the hidden matrices, AdamW for the rest; QK-Clip does not mind which."""
+    hidden, rest = split_parameters(model)
+    groups = [dict(params=hidden, algorithm=setting.optimizer, lr=setting.lr),
+              dict(params=rest, algorithm="adamw", lr=setting.table_lr)]  # fmt: skip
+    return MuonClip(groups, weight_decay=setting.decay, tau=setting.tau, model=model)
 
 
 class Recorder:
@@ -161,7 +166,7 @@ def train_one(setting: Setting) -> dict:
         recorder(step, data(step)[0].ids)
 
     try:
-        train(model, optimizer, data, setting.steps, lambda step: factor(step, setting.steps),
+        train(model, optimizer, data, setting.steps, lambda step: factor(step, setting.steps, setting.falls),
               bias_rate=BIAS_RATE, progress=note)  # fmt: skip
         held_out = evaluate_loss(model, [batch_of(part) for part in np.array_split(validation[:64], 4)])
     except (KimiError, FloatingPointError) as error:
@@ -172,9 +177,9 @@ def train_one(setting: Setting) -> dict:
     return record
 
 
-def factor(step: int, steps: int) -> float:
-    """Warm-up over 20 steps, constant, linear decay over the last third."""
-    return wsd(step, steps, min(20, steps // 4), decay_fraction=1 / 3)
+def factor(step: int, steps: int, falls: bool = True) -> float:
+    """Warm-up over 20 steps, constant, and, when it falls, linear decay over the last third."""
+    return wsd(step, steps, min(20, steps // 4), decay_fraction=1 / 3 if falls else 0.0)
 
 
 def summary(setting: Setting, history: History, recorder: Recorder) -> dict:

@@ -1,0 +1,94 @@
+"""The whole of `make run` three times, only the seed differs: which rows belong to the recipe, and which to luck?
+
+The seed decides weights, drills, order of the text, trajectories, RL's tasks; the held-out tasks are the same for all.
+Seed 0 is the run that is shipped, read from data/results/run.json. Each other one is trained in
+data/run/seeds/SEED by the stages of `make run` (a quarter of an hour each), and may be stopped and gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kimi_mini import pipeline, viz
+from kimi_mini.command import in_one_line
+from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import TOP, arguments
+from kimi_mini.ledger import is_main
+from kimi_mini.publishing import FLOORS
+from kimi_mini.results import RESULTS, Log, read_json
+
+RUNS = TOP / "data" / "run" / "seeds"
+UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")  # at the edge of training, or past it
+SPREAD = 0.1  # at most, or the row is luck
+NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
+
+
+def main() -> None:
+    """Train what is not there yet; write data/results/other_seeds.json and its figure."""
+    args = arguments(__doc__.splitlines()[0])
+    log = Log("other_seeds", seeds=args.seeds, folder=args.folder, stages={}, rounds={})
+    for seed in args.seeds:
+        run = run_of(seed, args.scale)
+        for name, entry in run["scoreboard"].items():
+            if name.split("/")[0] in ("chain", "shop", "repair", "before_rl") and "reflex_control" not in name:
+                log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
+        log.more["stages"][seed] = run["stages"]
+        log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
+    report(log)
+    inference.finish(log, other_seeds=draw)
+
+
+def run_of(seed: int, scale: float) -> dict:
+    """The log of a whole run with that seed: the shipped one, or one trained now in a folder of its own."""
+    plan = pipeline.Plan(seed=seed, scale=scale)
+    if plan == pipeline.Plan() and (RESULTS / "run.json").is_file():
+        return read_json(RESULTS / "run.json")
+    folder = RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
+    words = argparse.Namespace(preset=plan.preset, seed=seed, device=plan.device, scale=scale, folder=folder)
+    pipeline.main(words)
+    return read_json(folder / "run.json")
+
+
+def values(rows: Sequence[dict], name: str) -> list[float]:
+    """A row's success at every seed."""
+    return [row["value"] for row in rows if row["name"] == name]
+
+
+def report(log: Log) -> None:
+    """A claim for every row with a floor, on its worst seed; and how far apart the seeds are past training."""
+    common = {"source": "this project", "figure": "figures/other_seeds.png", "notebook": NOTEBOOK}
+    for name, (text, floor) in FLOORS.items():
+        found = values(log.rows, name)
+        claim = f"worst of {len(found)} whole runs: {text}"
+        log.claim(f"seeds/{name}", claim=claim, floor=floor, value=min(found), **common)
+    for name in UNSURE:
+        found = values(log.rows, name)
+        claim = f"largest minus smallest of {len(found)} whole runs, at the edge of training: {name}"
+        log.claim(f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, value=max(found) - min(found), **common)
+
+
+@viz.styled
+def draw(log: dict) -> Figure:
+    """A line a row, a dot a seed; floors in red."""
+    names = [name for name in dict.fromkeys(row["name"] for row in log["rows"]) if is_main(name) or name in UNSURE]
+    fig, axes = viz.figure(10, 0.34 * len(names) + 1.6)
+    ax, spread = axes[0, 0], np.linspace(-0.2, 0.2, len(log["seeds"]))
+    for seed, shift, colour in zip(log["seeds"], spread, viz.PALETTE):
+        found = {row["name"]: row["value"] for row in log["rows"] if row["seed"] == seed}
+        ax.plot([found[name] for name in names], np.arange(len(names)) + shift, "o", color=colour, label=f"seed {seed}")
+    for place, name in enumerate(names):
+        if name in FLOORS:
+            ax.plot([FLOORS[name][1]] * 2, [place - 0.4, place + 0.4], color=viz.RED, linewidth=3)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.03, 1.03), xlabel="held-out success",
+           title="Whole runs that differ in their seed (red: floor)")  # fmt: skip
+    ax.invert_yaxis()
+    ax.legend(loc="center left")
+    return fig
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))
