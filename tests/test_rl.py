@@ -366,3 +366,29 @@ def test_rewards_go_up(tokenizer, monkeypatch):
     tasks = [worlds.generate(random.Random(7), "chain", 2) for _ in range(16)]
     done = agent.run(LocalPolicy(model, tokenizer, 1.0), tokenizer, tasks, settings.limits)
     assert sum(map(right, done)) >= 14, "on other tasks too"
+
+
+# ---- the end of a run --------------------------------------------------------------------------------------
+
+
+def check_end(learned):
+    """Solved levels end a run; a level out of reach beside solved ones does not, nor does one that is half solved."""
+    measured = dict(reward=0.0, tokens=100.0, temperature=1.0)
+    assert learned(rl.Round(success=0.98, moderate=0.06, **measured), rl.Settings())
+    assert not learned(rl.Round(success=0.98, moderate=0.2, **measured), rl.Settings())
+    assert not learned(rl.Round(success=0.72, moderate=0.06, **measured), rl.Settings())  # two of three levels solved
+    assert not learned(rl.Round(success=0.0, moderate=0.0, **measured), rl.Settings())
+
+
+def test_rl_ends_when_all_is_solved_and_no_sooner():
+    check_end(rl.learned)
+
+
+@pytest.mark.parametrize("mutant", [
+    lambda measured, settings: measured.moderate < settings.least_moderate,
+    lambda measured, settings: measured.success > 0.5 and measured.moderate < settings.least_moderate,
+    lambda measured, settings: measured.success > settings.solved,
+])  # fmt: skip
+def test_other_ends_are_found_out(mutant):
+    with pytest.raises(AssertionError):
+        check_end(mutant)
