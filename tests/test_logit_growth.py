@@ -308,22 +308,21 @@ def test_muon_ends_lower_only_with_its_whole_interval(muon, holds):
 # ---- the clip falls silent -------------------------------------------------------------------------------
 
 
-def silence(steps=100, **last):
-    """Made-up runs of three seeds; last: the step of the last clip of an arm, seed by seed (underscores for spaces)."""
-    steps_of = {"clip": (40, 30, 45), "clip, no decay": (99, 100, 98), "decay, no clip": (None,) * 3}
-    steps_of |= {"clip" if arm == "clip" else "clip, no decay": values for arm, values in last.items()}
-    return [dict(size="dense", arm=arm, seed=seed, steps=steps, last_clip_step=steps_of[arm][seed], group=50,
+def silence(last=()):
+    """Made-up runs of three seeds; last: the step of the last clip of an arm, seed by seed."""
+    steps_of = {"clip": (40, 30, 45), "clip, no decay": (99, 100, 98), "decay, no clip": (None,) * 3} | dict(last)
+    return [dict(size="dense", arm=arm, seed=seed, steps=100, last_clip_step=steps_of[arm][seed], group=50,
                  validation=2.0, max_logit=[40.0, 20.0], clipped_heads=[1.0, 0.0])
             for seed in range(3) for arm in clip_silence.ARMS]  # fmt: skip
 
 
 @pytest.mark.parametrize(("last", "broken"), [
     ({}, set()), ({"clip": (40, 30, 51)}, {"silence/last_clip"}), ({"clip": (40, None, 45)}, {"silence/last_clip"}),
-    ({"no_decay": (99, 60, 98)}, {"silence/not_without_decay"}),
+    ({"clip, no decay": (99, 60, 98)}, {"silence/not_without_decay"}),
 ])  # fmt: skip
 def test_one_seed_that_goes_on_clipping_or_never_clips_is_seen(tmp_path, last, broken):
     log = Log("clip_silence", seeds=[0, 1, 2], folder=tmp_path, tau=30.0)
-    log.rows = silence(**last)
+    log.rows = silence(last)
     clip_silence.report(log)
     assert {claim["name"] for claim in log.claims if not claim["holds"]} == broken
     assert len(clip_silence.draw(log.as_dict()).axes) == 2

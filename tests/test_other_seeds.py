@@ -30,11 +30,10 @@ def test_one_seed_that_misses_is_seen(tmp_path, changed, broken):
     assert [c["name"] for c in log.claims if not c["holds"]] == ([f"seeds/{broken}"] if broken else [])
 
 
-def test_a_mean_would_have_hidden_it(tmp_path):
+def test_a_mean_would_have_hidden_it(tmp_path, monkeypatch):
     """The mutant: 0.99, 0.99 and 0.96 have a mean over the floor of 0.97."""
-    log = made_up(tmp_path, shop_buy=0.96)
-    values = other_seeds.values(log.rows, "shop/buy")
-    assert sum(values) / 3 >= FLOORS["shop/buy"][1] > min(values)
+    monkeypatch.setattr(other_seeds, "min", lambda values: sum(values) / len(values), raising=False)
+    assert all(claim["holds"] for claim in made_up(tmp_path, shop_buy=0.96).claims)
 
 
 def test_the_shipped_run_is_read_and_other_seeds_are_trained(monkeypatch, tmp_path):

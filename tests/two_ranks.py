@@ -8,6 +8,7 @@ The first rank writes what every variant measured, and how far the weights of th
 import contextlib
 import json
 import sys
+import weakref
 from pathlib import Path
 from unittest import mock
 
@@ -104,11 +105,12 @@ def drift(weights) -> float:
 if __name__ == "__main__":
     found = {}
     with distributed.joined("cpu"):
+        group = weakref.ref(dist.group.WORLD)
         for name, mistake in VARIANTS.items():
             with mistake:
                 history, weights = run(Path(sys.argv[1] + ".pt") if name == "right" else None)
             found[name] = {**vars(history), "weights": weights.tolist(), "drift": drift(weights)}
         first = distributed.rank() == 0
     if first:
-        found["threads"] = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+        found["group_left"] = group() is not None
         Path(sys.argv[1]).write_text(json.dumps(found))

@@ -55,9 +55,10 @@ def main() -> None:
     for size in args.sizes or SIZES:
         steps = max(30, int(STEPS[size] * args.scale))
         best = tune(log, size, steps)
-        for seed, name in [*itertools.product(args.seeds, ARMS), *itertools.product(PAIR_SEEDS, PAIR)]:
+        more_seeds = [seed for seed in PAIR_SEEDS if seed not in args.seeds]
+        for seed, name in [*itertools.product(args.seeds, ARMS), *itertools.product(more_seeds, PAIR)]:
             record = {"arm": name, **train_one(setting(size, name, best, seed, steps))}
-            (log.rows if seed in args.seeds else log.more["pair"]).append(record)
+            (log.more["pair"] if seed in more_seeds else log.rows).append(record)
             print(line(record, f"{size} seed {seed} {name}"), flush=True)
     if args.sizes is None or args.log:
         runs = log.rows + log.more["pair"] + log.more["grid"]

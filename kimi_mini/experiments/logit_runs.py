@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from kimi_mini.config import KimiConfig
 from kimi_mini.corpus import pack, split, stdlib_documents, token_stream
@@ -155,6 +156,7 @@ def train_one(setting: Setting) -> dict:
     probe = batch_of(validation[:4]).ids if setting.seed == 0 else None
     recorder = Recorder(model, optimizer, probe, max(1, setting.steps // 12))
     history, stopped = History(), None
+    bar = tqdm(total=setting.steps, unit="step", leave=False, dynamic_ncols=True)
 
     def data(step: int) -> list[Batch]:
         picks = order[np.arange(step * STEP_WINDOWS, (step + 1) * STEP_WINDOWS) % len(order)]
@@ -163,6 +165,7 @@ def train_one(setting: Setting) -> dict:
     def note(step: int, so_far: History) -> None:
         nonlocal history
         history = so_far
+        bar.update()
         recorder(step, data(step)[0].ids)
 
     try:
@@ -171,6 +174,7 @@ def train_one(setting: Setting) -> dict:
         held_out = evaluate_loss(model, [batch_of(part) for part in np.array_split(validation[:64], 4)])
     except (KimiError, FloatingPointError) as error:
         held_out, stopped = None, str(error)
+    bar.close()
     record = summary(setting, history, recorder) | {"validation": held_out, "stopped": stopped}
     record["seconds"] = round(time.perf_counter() - began, 1)
     write_json(setting.file(), record)
