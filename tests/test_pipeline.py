@@ -96,10 +96,10 @@ def test_it_was_killed_in_the_middle_and_went_on(runs):
     halves = [file.name.strip(".") for file in runs.killed.iterdir() if file.name.endswith(".tmp")]
     killed = [kill.partition(":")[0] for kill in KILLS]
     assert sorted(name for name in killed if any(half.startswith(name) for half in halves)) == sorted(killed)
-    stages = ("synthesise", "finetune", "reinforce", "evaluate", "publish")
-    for number, (stage, (_, said, _)) in enumerate(zip(stages, runs.deaths)):
+    order = ("synthesise", "finetune", "reinforce", "evaluate", "publish")
+    for number, (stage, (_, said, _)) in enumerate(zip(order, runs.deaths)):
         assert f"{stage}\n" in said and f"{stage}: done before" not in said
-        assert all(f"{earlier}: done before" in said for earlier in ("pretrain", *stages[: max(0, number - 1)]))
+        assert all(f"{earlier}: done before" in said for earlier in ("pretrain", *order[: max(0, number - 1)]))
     status, last, error = runs.last
     assert status == 0, error[-2000:]
     assert "evaluate: done before" in last and "[8/8] publish\n" in last
