@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from kimi_mini.errors import KimiError, MissingFile
+from kimi_mini.paths import TEXT
 from kimi_mini.tokenizer import Tokenizer
-
-TEXT_FOLDER = Path(__file__).resolve().parent.parent / "data" / "text"
 
 # Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is
 # a dump of this machine.
@@ -82,7 +81,7 @@ def _library_files(root: Path) -> Iterator[str]:
                 yield name
 
 
-def book_documents(file: str | Path = TEXT_FOLDER / "moby-dick.txt") -> list[Document]:
+def book_documents(file: str | Path = TEXT / "moby-dick.txt") -> list[Document]:
     """Moby-Dick: the 135 chapters and the epilogue, in order."""
     if not Path(file).is_file():
         raise MissingFile(f"{file} is missing; data/text/README.md says how to make it again")

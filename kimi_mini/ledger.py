@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mini.errors import KimiError
+from kimi_mini.paths import ROOT
 from kimi_mini.results import CLAIM_KEYS, RESULTS, read_json, write_atomic
 
-README = RESULTS.parent.parent / "README.md"
+README = ROOT / "README.md"
 RUN = "run.json"  # the log of `make run`: its `scoreboard` maps a row to {value, low, high, n, seeds}
 
 

@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kimi_mini.paths import RUNS
 from kimi_mini.results import check_plan, read_json, write_json
 
 STAGES = ("drill", "pretrain", "synthesise", "filter", "finetune", "reinforce", "evaluate", "publish")
-DEFAULT_FOLDER = Path("data/run")
+DEFAULT_FOLDER = RUNS
 
 
 @dataclass(frozen=True)

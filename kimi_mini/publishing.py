@@ -12,20 +12,19 @@ import numpy as np
 from kimi_mini import chat, ledger
 from kimi_mini.checkpoint import replacing, save_folder
 from kimi_mini.model import KimiMini
+from kimi_mini.paths import CHECKPOINTS, FIGURES, TOKENIZER
 from kimi_mini.results import RESULTS, Log, read_json, write_json
-from kimi_mini.tokenizer import DEFAULT_FOLDER as TOKENIZER_FOLDER
 from kimi_mini.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from kimi_mini.pipeline import Run
 
 SHIPPED = ("base", "tuned", "final")
-TOP = RESULTS.parent.parent
 
 
 def save_agent(model: KimiMini, folder: Path) -> None:
     """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
-    files = [TOKENIZER_FOLDER / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    files = [TOKENIZER / name for name in ("tokenizer.json", "tokenizer_config.json")]
     special = Tokenizer.load().special
     ids = {"bos_token_id": special["[BOS]"], "pad_token_id": special["[PAD]"],
            "eos_token_id": [special["<|im_end|>"], special["[EOS]"]]}  # fmt: skip
@@ -50,12 +49,12 @@ def publish(run: Run) -> Path:
 
     began = time.perf_counter()
     full = run.plan == Plan() and run.folder == DEFAULT_FOLDER
-    results, figures = (RESULTS, TOP / "figures") if full else (run.folder, run.folder / "figures")
+    results, figures = (RESULTS, FIGURES) if full else (run.folder, run.folder / "figures")
     log = run_log(run, results)
     draw(log.as_dict(), figures)
     if full:
         for name in SHIPPED:
-            ship(run.folder / "checkpoints" / name, TOP / "data" / "checkpoints" / name)
+            ship(run.folder / "checkpoints" / name, CHECKPOINTS / name)
     add_stage(log, "publish", time.perf_counter() - began)
     path = log.save()
     if full:
@@ -112,7 +111,7 @@ def refresh() -> None:
     board = {**log["scoreboard"], **from_experiments()}
     if board != log["scoreboard"]:
         write_json(file, log | {"scoreboard": board})
-        draw(log | {"scoreboard": board}, TOP / "figures")
+        draw(log | {"scoreboard": board}, FIGURES)
 
 
 def from_experiments() -> dict[str, dict]:

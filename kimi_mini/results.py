@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from kimi_mini.errors import KimiError, explain_os_error
+from kimi_mini.paths import RESULTS
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 CLAIM_KEYS = ("name", "claim", "source", "value", "low", "high", "seeds", "floor", "holds", "figure", "notebook")
 VERSIONS = ("torch", "numpy", "tokenizers", "transformers", "pydantic-monty")
 

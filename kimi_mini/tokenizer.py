@@ -21,8 +21,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from kimi_mini.errors import BadFile, MissingFile
-
-DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "data" / "tokenizer"
+from kimi_mini.paths import TOKENIZER
 
 # K2's names in K2's order. As there, padding is the very last id.
 SPECIAL_TOKENS = (
@@ -98,7 +97,7 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, path: str | Path = DEFAULT_FOLDER) -> "Tokenizer":
+    def load(cls, path: str | Path = TOKENIZER) -> "Tokenizer":
         """Read tokenizer.json, given as the file or as the folder that holds it (default: the shipped one).
 
         Raises:

@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 
 from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
 
-KINDS = {  # kind -> (author, colour, background)
-    "system": ("template", "#707070", "#F4F4F4"),
-    "user": ("user", BLACK, "#EFEFEF"),
-    "thought": ("model", PURPLE, "#FAF0F6"),
-    "call": ("model", BLUE, "#EAF3F9"),
-    "result": ("environment", ORANGE, "#FDF5E6"),
-    "answer": ("model", GREEN, "#E8F6F2"),
+AUTHORS = {"system": "template", "user": "user", "thought": "model", "call": "model", "result": "environment", "answer": "model"}
+KINDS = {  # kind -> (colour, background)
+    "system": ("#707070", "#F4F4F4"),
+    "user": (BLACK, "#EFEFEF"),
+    "thought": (PURPLE, "#FAF0F6"),
+    "call": (BLUE, "#EAF3F9"),
+    "result": (ORANGE, "#FDF5E6"),
+    "answer": (GREEN, "#E8F6F2"),
 }
 
 
@@ -40,7 +41,7 @@ class Piece:
     @property
     def author(self) -> str:
         """model, environment, user or template."""
-        return KINDS[self.kind][0]
+        return AUTHORS[self.kind]
 
 
 def pieces(messages: Sequence[dict]) -> list[Piece]:
@@ -72,7 +73,7 @@ def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequen
     shown = found if step is None else found[:step]
     rows = []
     for index, piece in enumerate(shown):
-        author, colour, background = KINDS[piece.kind]
+        author, (colour, background) = piece.author, KINDS[piece.kind]
         newest = f"outline:2px solid {colour};" if step is not None and index == len(shown) - 1 else ""
         cost = f"<span style='float:right;color:{GREY}'>{tokens[index]} tokens</span>" if tokens else ""
         rows.append(
@@ -143,7 +144,7 @@ def _title(title: str, count: int, total: int, first: int, tokens: Sequence[int]
 
 def _draw_piece(ax, piece: Piece, lines: Sequence[str], y: float, note: str, newest: bool) -> float:
     """Draw one block from y downwards; returns where the next one begins."""
-    _, colour, background = KINDS[piece.kind]
+    colour, background = KINDS[piece.kind]
     height = len(lines) + 0.4
     ax.axhspan(y, y + height, 0.11, 1.0, facecolor=background, edgecolor=colour, linewidth=2.5 if newest else 0)
     ax.axhspan(y, y + height, 0.0, 0.105, facecolor=colour)

@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator
 
 from kimi_mini import agent, chat, corpus, worlds
-from kimi_mini.tokenizer import DEFAULT_FOLDER, Tokenizer
+from kimi_mini.paths import TOKENIZER
+from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import shop
 
 CONVERSATIONS = 300  # of each family and level
@@ -44,4 +45,4 @@ def make() -> Tokenizer:
 
 
 if __name__ == "__main__":
-    print(make().save(DEFAULT_FOLDER))
+    print(make().save(TOKENIZER))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from kimi_mini import evaluate, sft, synthesis, viz
 from kimi_mini.experiments.options import figures
 from kimi_mini.model import KimiMini
+from kimi_mini.paths import CHECKPOINTS
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.results import Log, over_seeds
 from kimi_mini.schedule import wsd
@@ -15,7 +15,7 @@ from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import History, train
 
-BASE, TUNED = Path("data/checkpoints/base"), Path("data/checkpoints/tuned")
+BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
 
 
 def pools(

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from kimi_mini import agent, chat
 from kimi_mini.evaluate import load_agent
-from kimi_mini.experiments.options import TOP, figures
+from kimi_mini.experiments.options import figures
 from kimi_mini.model import KimiMini
+from kimi_mini.paths import CHECKPOINTS, RUNS
 from kimi_mini.results import Log, over_seeds, read_json, wilson
 from kimi_mini.thinking import Turn, write
 from kimi_mini.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ BATCH = 192
 
 def shipped() -> Path:
     """The final agent: the one in data/checkpoints, or that of a run of one's own."""
-    folders = [TOP / "data" / "checkpoints" / "final", TOP / "data" / "run" / "checkpoints" / "final"]
+    folders = [CHECKPOINTS / "final", RUNS / "checkpoints" / "final"]
     return next((folder for folder in folders if (folder / "config.json").is_file()), folders[0])
 
 

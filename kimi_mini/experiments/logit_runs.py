@@ -28,13 +28,14 @@ from kimi_mini.errors import KimiError
 from kimi_mini.logits import attention_logits, head_maxima
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip, split_parameters
+from kimi_mini.paths import RUNS
 from kimi_mini.recipe import BIAS_RATE
-from kimi_mini.results import RESULTS, read_json, write_json
+from kimi_mini.results import read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Batch, History, evaluate_loss, train
 
-KEPT = RESULTS.parent / "run" / "logit_growth"
+KEPT = RUNS / "logit_growth"
 WINDOW_TOKENS, STEP_WINDOWS = 256, 4  # 1024 tokens a step
 TEXT_BYTES = 2_000_000
 SIZES = {

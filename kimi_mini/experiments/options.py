@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from kimi_mini.command import above_zero, folder, natural, positive
-from kimi_mini.results import RESULTS
+from kimi_mini.paths import FIGURES, RESULTS, RUNS
 
-TOP = RESULTS.parent.parent
-REHEARSAL = TOP / "data" / "run" / "rehearsal"
+REHEARSAL = RUNS / "rehearsal"
 
 
 def parser(description: str, seeds: Sequence[int] = (0, 1, 2),
@@ -51,4 +50,4 @@ def arguments(description: str, **options) -> argparse.Namespace:
 
 def figures(folder: Path) -> Path:
     """Where the figures of a log in `folder` go: figures/ for a published one, else beside it."""
-    return TOP / "figures" if folder == RESULTS else folder
+    return FIGURES if folder == RESULTS else folder

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import pipeline, viz
+from kimi_mini import paths, pipeline, viz
 from kimi_mini.command import in_one_line
 from kimi_mini.experiments import inference
-from kimi_mini.experiments.options import TOP, arguments
+from kimi_mini.experiments.options import arguments
 from kimi_mini.ledger import is_main
 from kimi_mini.publishing import FLOORS
 from kimi_mini.results import RESULTS, Log, read_json
 
-RUNS = TOP / "data" / "run" / "seeds"
+RUNS = paths.RUNS / "seeds"
 UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")  # at the edge of training, or past it
 SPREAD = 0.1  # at most, or the row is luck
 NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,6 +36,7 @@ from kimi_mini.experiments.token_runs import (
     Runs,
     tuned,
 )
+from kimi_mini.paths import RUNS
 from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS
 from kimi_mini.results import Log
 from kimi_mini.train import keep_freed_memory
@@ -179,7 +179,7 @@ def main() -> None:
         raise KimiError(f"--scale must be {LEAST_SCALE} or more here: the shortest run is one step already")
     keep_freed_memory()
     scaled = lambda tokens: int(tokens * args.scale)
-    runs = Runs(Path(f"data/run/token_efficiency_{args.scale:g}.json"))
+    runs = Runs(RUNS / f"token_efficiency_{args.scale:g}.json")
     log = Log("token_efficiency", seeds=args.seeds, folder=args.folder, tuning=[])
     rates = tune(runs, scaled, log)
     for seed in args.seeds:
