@@ -6,8 +6,8 @@ Each command imports its own modules, so that --help answers at once.
 import argparse
 import sys
 
-from kimi_mini.command import SAVED, above_zero, folder, in_one_line, natural, positive
-from kimi_mini.errors import KimiError
+from kimi_mini.base.command import SAVED, above_zero, folder, in_one_line, natural, positive
+from kimi_mini.base.errors import KimiError
 
 CHECKPOINT = "data/checkpoints/final"
 
@@ -51,7 +51,8 @@ def bench(args: argparse.Namespace) -> int | None:
 
 
 def ledger(args: argparse.Namespace) -> int | None:
-    from kimi_mini import ledger, publishing
+    from kimi_mini import publishing
+    from kimi_mini.base import ledger
 
     if not args.check:
         publishing.refresh()

@@ -16,10 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .config import KimiConfig
-from .linear import Linear
-from .norm import RMSNorm
-from .rope import apply_rope, softmax_scale
+from kimi_mini.config import KimiConfig
+from kimi_mini.linear import Linear
+from kimi_mini.norm import RMSNorm
+from kimi_mini.rope import apply_rope, softmax_scale
 
 BLOCK = {"cpu": 64, "cuda": 512}  # rows of queries handled at once: small skips more of the masked half
 

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import attention, linear
-from .config import KimiConfig
-from .errors import KimiError
-from .model import KimiMini
-from .moe import MLP, MoE
-from .muonclip import MuonClip, split_parameters
-from .results import Log
-from .stopwatch import Action, Bench, Row
-from .train import keep_freed_memory
+from kimi_mini import attention, linear
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.config import KimiConfig
+from kimi_mini.model import KimiMini
+from kimi_mini.moe import MLP, MoE
+from kimi_mini.muonclip import MuonClip, split_parameters
+from kimi_mini.stopwatch import Action, Bench, Row
+from kimi_mini.train import keep_freed_memory
 
 NANO = KimiConfig.preset("nano")
 MID = KimiConfig.preset(

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from functools import lru_cache
 
-from kimi_mini.errors import SandboxUnavailable
+from kimi_mini.base.errors import SandboxUnavailable
 
 MAX_ADDRESS_SPACE = 512 * 2**20  # bytes; CPython alone takes some 30 MB of it
 MAX_PROCESSES = 32  # the kernel does not apply it to a program started by root

@@ -8,7 +8,6 @@ it was.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -18,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .config import KimiConfig
-from .errors import BadFile, KimiError, MissingFile
+from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.base.files import replacing
+from kimi_mini.config import KimiConfig
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")
@@ -82,27 +82,6 @@ def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor]
     for file in map(Path, tokenizer_files):
         with replacing(folder / file.name) as temporary:
             shutil.copyfile(file, temporary)
-
-
-class replacing:
-    """Context: a temporary path beside `path` that takes its place on success and is removed on failure."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind, error, _):
-        if error is None:
-            with open(self.temporary, "rb") as file:
-                os.fsync(file.fileno())  # a power cut must not leave a whole name on half a file
-            os.replace(self.temporary, self.path)
-            return
-        self.temporary.unlink(missing_ok=True)
-        if isinstance(error, SafetensorError) or (isinstance(error, RuntimeError) and "inline_container" in str(error)):
-            raise KimiError(f"{self.path} could not be written, probably because the disk is full: free some space and "
-                            "run the same command again") from error  # fmt: skip
 
 
 def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[KimiConfig, dict[str, Tensor]]:

@@ -13,8 +13,8 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from .errors import BadFile, MissingFile
-from .presets import HF_DEFAULTS, PRESETS
+from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.presets import HF_DEFAULTS, PRESETS
 
 
 @dataclass

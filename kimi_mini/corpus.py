@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kimi_mini.errors import KimiError, MissingFile
-from kimi_mini.paths import TEXT
+from kimi_mini.base.errors import KimiError, MissingFile
+from kimi_mini.base.paths import TEXT
 from kimi_mini.tokenizer import Tokenizer
 
 # Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .errors import KimiError
+from kimi_mini.base.errors import KimiError
 
 
 def is_on() -> bool:

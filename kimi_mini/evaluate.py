@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from kimi_mini import agent, worlds
 from kimi_mini.agent import Conversation, Limits, LocalPolicy
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.intervals import wilson
 from kimi_mini.model import KimiMini
-from kimi_mini.results import wilson
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 

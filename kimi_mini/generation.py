@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .folded import FoldedModel, Step, foldable
+from kimi_mini.folded import FoldedModel, Step, foldable
 
 
 class LatentCache:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .attention import LatentAttention, future
-from .model import KimiMini, evaluating
+from kimi_mini.attention import LatentAttention, future
+from kimi_mini.model import KimiMini, evaluating
 
 
 @torch.no_grad()

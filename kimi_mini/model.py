@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, generation
-from .attention import LatentAttention
-from .config import KimiConfig
-from .errors import BadFile
-from .linear import Linear
-from .moe import MLP, Experts, MoE, Router
-from .norm import RMSNorm
-from .rope import RotationTable
+from kimi_mini import checkpoint, generation
+from kimi_mini.attention import LatentAttention
+from kimi_mini.base.errors import BadFile
+from kimi_mini.config import KimiConfig
+from kimi_mini.linear import Linear
+from kimi_mini.moe import MLP, Experts, MoE, Router
+from kimi_mini.norm import RMSNorm
+from kimi_mini.rope import RotationTable
 
 
 class Layer(nn.Module):

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import KimiConfig
-from .linear import Linear
+from kimi_mini.config import KimiConfig
+from kimi_mini.linear import Linear
 
 
 @lru_cache

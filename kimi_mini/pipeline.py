@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kimi_mini.paths import RUNS
-from kimi_mini.results import check_plan, read_json, write_json
+from kimi_mini.base.evidence import check_plan
+from kimi_mini.base.files import read_json, write_json
+from kimi_mini.base.paths import RUNS
 
 STAGES = ("drill", "pretrain", "synthesise", "filter", "finetune", "reinforce", "evaluate", "publish")
 DEFAULT_FOLDER = RUNS

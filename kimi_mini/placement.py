@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kimi_mini.base.errors import KimiError
 from kimi_mini.config import KimiConfig
-from kimi_mini.errors import KimiError
 from kimi_mini.linear import Linear
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from kimi_mini import corpus, distributed, publishing
-from kimi_mini.command import above_zero, folder, in_one_line, natural, positive
-from kimi_mini.errors import KimiError
+from kimi_mini.base import files
+from kimi_mini.base.command import above_zero, folder, in_one_line, natural, positive
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import check_plan
+from kimi_mini.base.files import read_arrays, write_json
 from kimi_mini.model import KimiMini
 from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, new_model, optimizer_for
-from kimi_mini.results import check_plan, read_arrays, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
@@ -47,7 +49,7 @@ def make_windows(file: Path, documents: list[corpus.Document], window: int) -> N
     if not all(map(len, packed)):
         raise KimiError(f"{len(packed[0])} windows of {window} tokens to train on and {len(packed[1])} to measure: "
                         "take more text or a shorter window")  # fmt: skip
-    publishing.save_arrays(file, training=packed[0], validation=packed[1])
+    files.save_arrays(file, training=packed[0], validation=packed[1])
 
 
 def begin(folder: Path, args: argparse.Namespace) -> None:

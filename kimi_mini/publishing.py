@@ -7,17 +7,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kimi_mini import chat, ledger
-from kimi_mini.checkpoint import replacing, save_folder
+from kimi_mini import chat
+from kimi_mini.base import ledger
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json, replacing, write_json
+from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, TOKENIZER
+from kimi_mini.checkpoint import save_folder
 from kimi_mini.model import KimiMini
-from kimi_mini.paths import CHECKPOINTS, FIGURES, TOKENIZER
-from kimi_mini.results import RESULTS, Log, read_json, write_json
 from kimi_mini.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from kimi_mini.pipeline import Run
+
 
 SHIPPED = ("base", "tuned", "final")
 
@@ -31,12 +32,6 @@ def save_agent(model: KimiMini, folder: Path) -> None:
     save_folder(folder, model.config.replace(**ids), model.state_dict(), files)
     with replacing(folder / "chat_template.jinja") as part:
         part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
-
-
-def save_arrays(file: Path, **arrays: np.ndarray) -> None:
-    """An npz file, written whole or not at all."""
-    with replacing(file) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
 
 
 def publish(run: Run) -> Path:
@@ -121,8 +116,6 @@ def from_experiments() -> dict[str, dict]:
         if file.name != "run.json":
             rows |= read_json(file).get("scoreboard", {})
     return rows
-
-
 FLOORS = {
     "chain/thinking": ("a thought before the answer solves chains of every trained length", 0.97),
     "shop/follow": ("tool calls: follow a chain of records", 0.97),

@@ -48,7 +48,7 @@ from time import perf_counter
 import pydantic_monty as monty
 
 from kimi_mini import bubblewrap
-from kimi_mini.errors import SandboxUnavailable
+from kimi_mini.base.errors import SandboxUnavailable
 
 __all__ = ["SandboxResult", "SandboxUnavailable", "run_python"]
 

@@ -14,7 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kimi_mini import corpus, drills, evaluate, publishing, recipe, rl, sft, synthesis
-from kimi_mini.errors import KimiError
+from kimi_mini.base import files
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import read_arrays, read_json, write_json
 from kimi_mini.model import KimiMini
 from kimi_mini.pipeline import Run
 from kimi_mini.placement import choose_device
@@ -28,7 +30,6 @@ from kimi_mini.recipe import (
     curve,
     optimizer_for,
 )
-from kimi_mini.results import read_arrays, read_json, write_json
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import SOURCES
 from kimi_mini.tokenizer import Tokenizer
@@ -117,7 +118,7 @@ def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray
     if not file.is_file():
         parts = corpus.split(corpus.default_documents(5_000_000))
         windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
-        publishing.save_arrays(file, training=windows[0], validation=windows[1])
+        files.save_arrays(file, training=windows[0], validation=windows[1])
     arrays = read_arrays(file)
     return arrays["training"], arrays["validation"]
 

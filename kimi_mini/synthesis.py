@@ -24,8 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kimi_mini import agent, chat, worlds
-from kimi_mini.checkpoint import replacing
-from kimi_mini.results import read_arrays
+from kimi_mini.base.files import read_arrays, replacing
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example
 from kimi_mini.worlds import shop

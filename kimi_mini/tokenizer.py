@@ -20,8 +20,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from kimi_mini.errors import BadFile, MissingFile
-from kimi_mini.paths import TOKENIZER
+from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.base.paths import TOKENIZER
 
 # K2's names in K2's order. As there, padding is the very last id.
 SPECIAL_TOKENS = (

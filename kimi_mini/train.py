@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kimi_mini import distributed
-from kimi_mini.checkpoint import replacing
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import replacing
 from kimi_mini.model import KimiMini
 from kimi_mini.placement import Placement, is_out_of_memory
 

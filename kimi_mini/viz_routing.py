@@ -19,7 +19,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, PURPLE, RED, figure, styled
+from kimi_mini.viz import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    RED,
+    figure,
+    styled,
+)
 
 Interval = Mapping[str, float | None]  # {value, low, high}
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]  # name -> tokens, FLOPs, loss

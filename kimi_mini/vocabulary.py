@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 from kimi_mini import agent, chat, corpus, worlds
-from kimi_mini.paths import TOKENIZER
+from kimi_mini.base.paths import TOKENIZER
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import shop
 

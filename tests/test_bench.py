@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiMini, attention, bench
-from kimi_mini.results import Log
+from kimi_mini.base.evidence import Log
 
 
 def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch):

@@ -10,8 +10,8 @@ import types
 import pytest
 
 from kimi_mini import __main__ as command_line
-from kimi_mini import errors
-from kimi_mini.errors import BadFile, KimiError, MissingFile
+from kimi_mini.base import errors
+from kimi_mini.base.errors import BadFile, KimiError, MissingFile
 
 # A stand-in for the pipeline, given to a real child process: it does what the test asks for.
 STAND_IN = """
@@ -156,7 +156,7 @@ def test_what_this_machine_cannot_hold_begins_no_folder(tmp_path, words):
 
 
 def test_with_debug_the_traceback_is_shown():
-    body = "def main(args):\n    from kimi_mini.errors import KimiError\n    raise KimiError('no such thing')"
+    body = "def main(args):\n    from kimi_mini.base.errors import KimiError\n    raise KimiError('no such thing')"
     plain, debug = child(body), child(body, KIMI_MINI_DEBUG="1")
     assert plain.communicate(timeout=300)[1] == "kimi_mini: no such thing\n"
     assert "Traceback" in debug.communicate(timeout=300)[1]

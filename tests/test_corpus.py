@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kimi_mini import corpus
+from kimi_mini.base.errors import KimiError
 from kimi_mini.corpus import Document
-from kimi_mini.errors import KimiError
 from kimi_mini.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()

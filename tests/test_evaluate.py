@@ -7,9 +7,10 @@ from test_verify import NAMES
 
 from kimi_mini import agent, evaluate, worlds
 from kimi_mini.adversary import perform
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import wilson
 from kimi_mini.experiments import filter_gap, rl_gap
-from kimi_mini.results import Log, wilson
 
 BY_HEART = "output hard-coded for the public tests"
 

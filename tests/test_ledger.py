@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from kimi_mini import ledger
-from kimi_mini.errors import KimiError
-from kimi_mini.results import CLAIM_KEYS, Log
+from kimi_mini.base import ledger
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import CLAIM_KEYS, Log
 
 EMPTY = """top
 <!-- scoreboard:begin -->

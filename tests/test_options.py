@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from kimi_mini import experiments
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import options
-from kimi_mini.results import RESULTS, Log
 
 NAMES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
 WITH_MAIN = [name for name in NAMES if hasattr(importlib.import_module(f"kimi_mini.experiments.{name}"), "main")]

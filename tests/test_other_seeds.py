@@ -5,9 +5,9 @@ import json
 import pytest
 
 from kimi_mini import pipeline
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import other_seeds
 from kimi_mini.publishing import FLOORS
-from kimi_mini.results import Log
 
 
 def made_up(tmp_path, **changed):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DeepseekV3ForCausalLM
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.errors import BadFile
+from kimi_mini.base.errors import BadFile
 
 YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 1.0,
         "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from kimi_mini import pipeline
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
 from kimi_mini.pipeline import STAGES, Plan, Run
 
 SCALE = "0.001"

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kimi_mini import KimiMini, agent, chat
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.publishing import SHIPPED, from_experiments, ship
-from kimi_mini.results import RESULTS, read_json
 from kimi_mini.tokenizer import Tokenizer
 
 

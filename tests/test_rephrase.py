@@ -8,10 +8,10 @@ import torch
 from tiny import tiny_model
 
 from kimi_mini import planting, rephrase
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import fact_pages, rephrasing
 from kimi_mini.planting import plant
 from kimi_mini.rephrase import Fact, page, people, problems, read, rewrite, same_words, write_chunk
-from kimi_mini.results import Log
 from kimi_mini.train import Example
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import results
-from kimi_mini.errors import KimiError
-from kimi_mini.results import CLAIM_KEYS, Log, bootstrap, difference, over_seeds, wilson
+from kimi_mini.base import evidence, files, intervals
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import CLAIM_KEYS, Log
+from kimi_mini.base.intervals import bootstrap, difference, over_seeds, wilson
 
 
 # ------------------------------------------------------------------------------------------------- the log
@@ -69,7 +70,7 @@ def test_the_log_names_no_machine_no_user_and_no_path(tmp_path):
 
 def test_the_command_loses_the_paths_of_this_machine(monkeypatch):
     monkeypatch.setattr("sys.orig_argv", ["/somewhere/.venv/bin/python", "-m", "kimi_mini", "run", "/data/run"])
-    assert results.this_command() == "python -m kimi_mini run run"
+    assert evidence.this_command() == "python -m kimi_mini run run"
 
 
 def test_not_a_number_is_not_a_result(tmp_path):
@@ -107,7 +108,7 @@ def survives(write, path: Path, failure: OSError, monkeypatch) -> bool:
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, code):
     path = tmp_path / "run.json"
     failure = OSError(code, os.strerror(code))
-    assert survives(results.write_atomic, path, failure, monkeypatch)
+    assert survives(files.write_atomic, path, failure, monkeypatch)
     assert not survives(write_in_place, path, failure, monkeypatch)
     assert os.listdir(tmp_path) == ["run.json"]  # and no half-written file beside it
 
@@ -122,22 +123,22 @@ def test_the_error_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, code,
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KimiError, match=says) as caught:
-        results.write_json(tmp_path / "a.json", {})
+        files.write_json(tmp_path / "a.json", {})
     assert "\n" not in str(caught.value)
 
 
 def test_a_place_that_is_a_file_is_no_folder(tmp_path):
     (tmp_path / "data").write_text("")
     with pytest.raises(KimiError, match=r"check the path|File exists"):
-        results.write_json(tmp_path / "data" / "a.json", {})
+        files.write_json(tmp_path / "data" / "a.json", {})
 
 
 def test_reading_what_is_missing_or_cut_short(tmp_path):
     with pytest.raises(KimiError, match="does not exist"):
-        results.read_json(tmp_path / "none.json")
+        files.read_json(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text('{"rows": [')
     with pytest.raises(KimiError, match="delete it and run the command that makes it"):
-        results.read_json(tmp_path / "cut.json")
+        files.read_json(tmp_path / "cut.json")
 
 
 # ------------------------------------------------------------------------------------------------ intervals
@@ -201,7 +202,7 @@ def test_difference_equals_the_published_example():
     [(1, 12.7062), (2, 4.30265), (10, 2.22814), (11, 2.20099), (15, 2.13145), (30, 2.04227), (120, 1.97993)],
 )
 def test_quantiles_of_t_equal_the_tables(freedom, quantile):
-    assert results.t_quantile(freedom) == pytest.approx(quantile, abs=2e-5)
+    assert intervals.t_quantile(freedom) == pytest.approx(quantile, abs=2e-5)
 
 
 def test_three_seeds_get_the_wide_interval_that_three_seeds_deserve():
@@ -225,9 +226,9 @@ def test_a_damaged_array_file_is_one_line(tmp_path, kept):
     """Cut short at its start and in the middle; and one that is not there."""
     file = tmp_path / "text.npz"
     np.savez_compressed(file, training=np.arange(1000), validation=np.arange(3))
-    whole = results.read_arrays(file)
+    whole = files.read_arrays(file)
     assert whole["training"].sum() == 499_500 and list(whole) == ["training", "validation"]
     file.write_bytes(file.read_bytes()[:kept])
     for path in (file, tmp_path / "none.npz"):
         with pytest.raises(KimiError, match="delete it and run the same command again"):
-            results.read_arrays(path)
+            files.read_arrays(path)

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.intervals import over_seeds
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import balance, routed, sparsity, specialisation
-from kimi_mini.results import RESULTS, Log, over_seeds, read_json
 
 
 def size(config):

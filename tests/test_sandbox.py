@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kimi_mini import bubblewrap, sandbox
-from kimi_mini.errors import KimiError
+from kimi_mini.base.errors import KimiError
 from kimi_mini.sandbox import SandboxUnavailable, run_python
 
 PATIENT = 20.0  # seconds for programs that end by themselves: the machine may be busy

@@ -10,7 +10,16 @@ from tiny import tiny_model, typed
 from kimi_mini import agent, attempts, chat, evaluate, exercises_thinking, thinking, traces, worlds
 from kimi_mini.attempts import Attempt, compare, score
 from kimi_mini.exercises import Checked
-from kimi_mini.thinking import Prefix, Turn, attention_rows, corrupt, respond, respond_all, response, write
+from kimi_mini.thinking import (
+    Prefix,
+    Turn,
+    attention_rows,
+    corrupt,
+    respond,
+    respond_all,
+    response,
+    write,
+)
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.trace_view import pieces
 

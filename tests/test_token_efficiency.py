@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import token_efficiency as te
 from kimi_mini.experiments import token_runs
-from kimi_mini.results import Log
 
 
 def law(way, a, b, tokens, seed=0, seconds=0.2):

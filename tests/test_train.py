@@ -10,8 +10,16 @@ from tiny import tiny_model
 
 from kimi_mini import MuonClip
 from kimi_mini import train as training
-from kimi_mini.errors import KimiError
-from kimi_mini.train import Example, History, collate, evaluate_loss, micro_batches, token_losses, train
+from kimi_mini.base.errors import KimiError
+from kimi_mini.train import (
+    Example,
+    History,
+    collate,
+    evaluate_loss,
+    micro_batches,
+    token_losses,
+    train,
+)
 
 SMALL = {"vocab_size": 64}
 

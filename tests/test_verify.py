@@ -7,8 +7,16 @@ import pytest
 from kimi_mini import agent, verify, worlds
 from kimi_mini.adversary import KINDS, perform
 from kimi_mini.adversary.right import LOOKS_TWICE, respelt
-from kimi_mini.results import wilson
-from kimi_mini.verify import OUTCOME, RUBRIC, VERIFIERS, Rate, error_rates, false_accepts, false_rejects
+from kimi_mini.base.intervals import wilson
+from kimi_mini.verify import (
+    OUTCOME,
+    RUBRIC,
+    VERIFIERS,
+    Rate,
+    error_rates,
+    false_accepts,
+    false_rejects,
+)
 from kimi_mini.worlds import WORLDS, repair, shop
 
 NAMES = {kind.name: kind for kind in KINDS}

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.adversary.base import CHAIN, SHOP, Kind, answer_of, buys_of, expert, reads_of, right, several
+from kimi_mini.adversary.base import (
+    CHAIN,
+    SHOP,
+    Kind,
+    answer_of,
+    buys_of,
+    expert,
+    reads_of,
+    right,
+    several,
+)
 from kimi_mini.worlds import Task, repair
 from kimi_mini.worlds.base import Expert, turn
 

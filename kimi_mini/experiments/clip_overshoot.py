@@ -23,13 +23,13 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.muonclip import MuonClip
-from kimi_mini.results import Log
 from kimi_mini.train import Batch, train
 
 TAU, BOUND = logit_growth.LOW_TAU, 1.05

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_optimizer
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_growth import LOW_TAU, OFF, chosen, interval
 from kimi_mini.experiments.logit_runs import Setting, train_one
 from kimi_mini.experiments.options import arguments
-from kimi_mini.results import Log
 
 STEPS = 2500
 RATE, TABLE_RATE, DECAY = 1e-2, 4e-3, 0.1

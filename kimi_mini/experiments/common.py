@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kimi_mini import evaluate, sft, synthesis, viz
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import over_seeds
+from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.experiments.options import figures
 from kimi_mini.model import KimiMini
-from kimi_mini.paths import CHECKPOINTS
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
-from kimi_mini.results import Log, over_seeds
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer

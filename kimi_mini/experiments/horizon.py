@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 
 from kimi_mini import agent, chat, viz
 from kimi_mini.agent import Conversation, Limits
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
-from kimi_mini.results import Log
 from kimi_mini.thinking import attention_rows
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task

@@ -10,11 +10,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kimi_mini import agent, chat
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.intervals import over_seeds, wilson
+from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.options import figures
 from kimi_mini.model import KimiMini
-from kimi_mini.paths import CHECKPOINTS, RUNS
-from kimi_mini.results import Log, over_seeds, read_json, wilson
 from kimi_mini.thinking import Turn, write
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task

@@ -19,10 +19,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_optimizer
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import over_seeds
 from kimi_mini.experiments import inference, logit_runs, options
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
-from kimi_mini.results import Log, over_seeds
 
 STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0

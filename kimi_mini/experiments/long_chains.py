@@ -22,12 +22,12 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
-from kimi_mini.results import Log
 from kimi_mini.rope import RotationTable, frequencies
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import LIMITS, held_out_tasks, measured_levels, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.results import Log
 from kimi_mini.synthesis import SOURCES
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from kimi_mini.command import above_zero, folder, natural, positive
-from kimi_mini.paths import FIGURES, RESULTS, RUNS
+from kimi_mini.base.command import above_zero, folder, natural, positive
+from kimi_mini.base.paths import FIGURES, RESULTS, RUNS
 
 REHEARSAL = RUNS / "rehearsal"
 

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import paths, pipeline, viz
-from kimi_mini.command import in_one_line
+from kimi_mini import pipeline, viz
+from kimi_mini.base import paths
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.ledger import is_main
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.ledger import is_main
 from kimi_mini.publishing import FLOORS
-from kimi_mini.results import RESULTS, Log, read_json
 
 RUNS = paths.RUNS / "seeds"
 UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")  # at the edge of training, or past it

@@ -19,12 +19,22 @@ from matplotlib.figure import Figure
 
 from kimi_mini import viz
 from kimi_mini.agent import Conversation
-from kimi_mini.attempts import Attempt, Chooser, best_of, compare, lucky, majority, score, stop_at_first
-from kimi_mini.command import in_one_line
+from kimi_mini.attempts import (
+    Attempt,
+    Chooser,
+    best_of,
+    compare,
+    lucky,
+    majority,
+    score,
+    stop_at_first,
+)
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import bootstrap
 from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.results import Log, bootstrap
 
 SIZES = (1, 2, 4, 8)
 TASKS, TEMPERATURE = 80, 1.0  # tasks a seed; K2 Thinking is sampled at temperature 1 too

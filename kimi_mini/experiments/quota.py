@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kimi_mini import sft, synthesis, viz_agent
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.recipe import STEP_TOKENS
-from kimi_mini.results import Log
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.tokenizer import Tokenizer
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from kimi_mini import evaluate, sft, viz_agent, worlds
 from kimi_mini.agent import Conversation
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.experiments.options import arguments, figures
-from kimi_mini.results import Log
 from kimi_mini.synthesis import Source
 from kimi_mini.train import Example
 

@@ -28,7 +28,8 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import KimiConfig, planting, rephrase, viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.fact_pages import (
     GROUP,
@@ -43,7 +44,6 @@ from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 from kimi_mini.rephrase import Person
-from kimi_mini.results import Log
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Example, collate, micro_batches, train

@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini import viz, viz_routing
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.domains import DOMAINS
 from kimi_mini.experiments import inference, routed
 from kimi_mini.experiments.options import arguments
-from kimi_mini.results import Log
 from kimi_mini.routing import (
     TOKEN_CLASSES,
     damage,

@@ -16,11 +16,12 @@ from collections.abc import Iterable
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluate import held_out_tasks, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.results import Log, wilson
 from kimi_mini.thinking import Turn
 from kimi_mini.worlds import Task
 

@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import agent, traces, viz
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluate import LIMITS, held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model import KimiMini
-from kimi_mini.results import Log, wilson
 from kimi_mini.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task

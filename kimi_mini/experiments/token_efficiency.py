@@ -22,8 +22,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.command import in_one_line
-from kimi_mini.errors import KimiError
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RUNS
 from kimi_mini.experiments.common import gap
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.experiments.token_runs import (
@@ -36,9 +38,7 @@ from kimi_mini.experiments.token_runs import (
     Runs,
     tuned,
 )
-from kimi_mini.paths import RUNS
 from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS
-from kimi_mini.results import Log
 from kimi_mini.train import keep_freed_memory
 
 BUDGETS = (200_000, 400_000, 800_000)  # tokens of the AdamW runs

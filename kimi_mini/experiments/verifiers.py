@@ -17,9 +17,9 @@ from pathlib import Path
 
 from kimi_mini import verify, viz_agent
 from kimi_mini.adversary.right import LOOKS_TWICE
-from kimi_mini.command import in_one_line
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.options import arguments, figures
-from kimi_mini.results import Log
 from kimi_mini.worlds import WORLDS
 
 COUNT = 3000  # right and as many wrong trajectories a world

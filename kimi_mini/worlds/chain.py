@@ -15,7 +15,16 @@ from __future__ import annotations
 import random
 import string
 
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, final_answer, turn
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Sheet,
+    Task,
+    Verdict,
+    final_answer,
+    turn,
+)
 
 MODULUS = 100
 FAMILIES = {"chain": range(1, 9), "add": range(2, 5), "times": range(2, 5)}

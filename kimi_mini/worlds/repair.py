@@ -17,7 +17,16 @@ from dataclasses import dataclass
 
 from kimi_mini.sandbox import run_python
 from kimi_mini.tools import Tool, Toolbox, ToolError
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, most_calls, turn
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Sheet,
+    Task,
+    Verdict,
+    most_calls,
+    turn,
+)
 
 FAMILIES = {"repair": range(2, 5)}
 BUGS = ("operator", "constant", "comparison", "variable", "off by one", "missing case")

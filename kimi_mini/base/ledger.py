@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kimi_mini.errors import KimiError
-from kimi_mini.paths import ROOT
-from kimi_mini.results import CLAIM_KEYS, RESULTS, read_json, write_atomic
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import CLAIM_KEYS
+from kimi_mini.base.files import read_json, write_atomic
+from kimi_mini.base.paths import RESULTS, ROOT
 
 README = ROOT / "README.md"
 RUN = "run.json"  # the log of `make run`: its `scoreboard` maps a row to {value, low, high, n, seeds}

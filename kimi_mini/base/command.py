@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from kimi_mini.errors import KimiError, explain_os_error
+from kimi_mini.base.errors import KimiError, explain_os_error
 
 USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
                errno.ENOTDIR}  # fmt: skip
