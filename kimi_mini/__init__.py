@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kimi_mini.config import KimiConfig
-    from kimi_mini.model import KimiMini
+    from kimi_mini.model.config import KimiConfig
+    from kimi_mini.model.kimi import KimiMini
     from kimi_mini.muonclip import MuonClip
 
 __all__ = ["KimiConfig", "KimiMini", "MuonClip"]
 
-_HOME = {"KimiConfig": "config", "KimiMini": "model", "MuonClip": "muonclip"}
+_HOME = {"KimiConfig": "model.config", "KimiMini": "model.kimi", "MuonClip": "muonclip"}
 
 
 def __getattr__(name: str):

@@ -61,7 +61,7 @@ def ledger(args: argparse.Namespace) -> int | None:
 
 def _check_preset(name: str) -> None:
     """Raises KimiError that lists the presets when there is none of this name."""
-    from kimi_mini.config import KimiConfig
+    from kimi_mini.model.config import KimiConfig
 
     try:
         KimiConfig.preset(name)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 
 
 def sequence_balance_loss(scores: Tensor, k: int, valid: Tensor | None = None) -> Tensor:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_mini import attention, linear
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
-from kimi_mini.config import KimiConfig
-from kimi_mini.model import KimiMini
-from kimi_mini.moe import MLP, MoE
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kernels import attention, linear
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.moe import MLP, MoE
 from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.stopwatch import Action, Bench, Row
 from kimi_mini.train import keep_freed_memory

@@ -19,7 +19,7 @@ from kimi_mini import agent, worlds
 from kimi_mini.agent import Conversation, Limits, LocalPolicy
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.intervals import wilson
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 

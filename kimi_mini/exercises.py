@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kimi_mini.config import KimiConfig
+from kimi_mini.model.config import KimiConfig
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.config import KimiConfig
 from kimi_mini.exercises import Checked, _first_match, _try, checker
-from kimi_mini.presets import YARN
-from kimi_mini.rope import apply_rope, frequencies, rotations
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.presets import YARN
+from kimi_mini.model.rope import apply_rope, frequencies, rotations
 
 
 def _as_tensor(value: Any, shape: Sequence[int]) -> tuple[Tensor | None, Checked | None]:

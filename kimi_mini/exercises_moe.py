@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kimi_mini.exercises import Checked, _try, checker
-from kimi_mini.moe import Router
+from kimi_mini.model.moe import Router
 from kimi_mini.routing import mutual_information
 
 

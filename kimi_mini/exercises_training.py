@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
-from kimi_mini.config import KimiConfig
 from kimi_mini.exercises import Checked, _try, checker
+from kimi_mini.model.config import KimiConfig
 from kimi_mini.placement import training_flops
 from kimi_mini.schedule import wsd
 

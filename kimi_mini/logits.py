@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kimi_mini.attention import LatentAttention, future
-from kimi_mini.model import KimiMini, evaluating
+from kimi_mini.model.attention import LatentAttention
+from kimi_mini.model.kernels.attention import future
+from kimi_mini.model.kimi import KimiMini, evaluating
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from kimi_mini.base.command import above_zero, folder, in_one_line, natural, pos
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_arrays, write_json
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, new_model, optimizer_for
 from kimi_mini.schedule import wsd

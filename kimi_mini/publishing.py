@@ -12,8 +12,8 @@ from kimi_mini.base import ledger
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, TOKENIZER
-from kimi_mini.checkpoint import save_folder
-from kimi_mini.model import KimiMini
+from kimi_mini.model.checkpoint import save_folder
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

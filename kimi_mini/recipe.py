@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.config import KimiConfig
-from kimi_mini.model import KimiMini
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip
 from kimi_mini.placement import is_out_of_memory
 from kimi_mini.train import History

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_mini.model import KimiMini, evaluating
+from kimi_mini.model.kimi import KimiMini, evaluating
 
 
 class Routes(NamedTuple):

@@ -17,7 +17,7 @@ from kimi_mini import corpus, drills, evaluate, publishing, recipe, rl, sft, syn
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_arrays, read_json, write_json
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import Run
 from kimi_mini.placement import choose_device
 from kimi_mini.recipe import (

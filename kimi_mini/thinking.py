@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kimi_mini import chat
 from kimi_mini.generation import Decoder, sample
-from kimi_mini.model import KimiMini, evaluating
+from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.tokenizer import Tokenizer
 
 Budget = int | None | Sequence[int | None]

@@ -31,7 +31,7 @@ from torch import Tensor
 from kimi_mini import distributed
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.placement import Placement, is_out_of_memory
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig
-from kimi_mini.attention import BLOCK as BLOCKS
-from kimi_mini.attention import LatentAttention, causal_attention, eager_attention
-from kimi_mini.rope import rotations
+from kimi_mini.model.attention import LatentAttention
+from kimi_mini.model.kernels.attention import BLOCK as BLOCKS
+from kimi_mini.model.kernels.attention import causal_attention, eager_attention
+from kimi_mini.model.rope import rotations
 
 BLOCK = BLOCKS["cpu"]
 NANO = KimiConfig.preset("nano", initializer_range=0.3)

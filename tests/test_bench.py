@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from kimi_mini import KimiMini, attention, bench
+from kimi_mini import KimiMini, bench
 from kimi_mini.base.evidence import Log
+from kimi_mini.model.kernels import attention
 
 
 def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch):

@@ -15,8 +15,8 @@ import torch
 
 from kimi_mini import agent, chat_cli
 from kimi_mini.base.errors import KimiError
-from kimi_mini.config import KimiConfig
-from kimi_mini.model import KimiMini
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.publishing import save_agent
 from kimi_mini.tokenizer import Tokenizer
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.config import PRESETS
-from kimi_mini.moe import gate_factor
+from kimi_mini.model.config import PRESETS
+from kimi_mini.model.moe import gate_factor
 
 BILLION = 1e9
 

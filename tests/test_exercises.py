@@ -6,7 +6,6 @@ import pytest
 from answers import assert_hints
 
 from kimi_mini import worlds
-from kimi_mini.config import KimiConfig
 from kimi_mini.exercises import (
     chain_value,
     check_cache_bytes,
@@ -14,6 +13,7 @@ from kimi_mini.exercises import (
     check_expert_parameters,
     check_order_verifier,
 )  # fmt: skip
+from kimi_mini.model.config import KimiConfig
 
 
 def expert_right(c):

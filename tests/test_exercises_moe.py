@@ -7,7 +7,7 @@ from answers import assert_hints
 
 from kimi_mini import KimiConfig
 from kimi_mini import exercises_moe as ex
-from kimi_mini.moe import Router
+from kimi_mini.model.moe import Router
 
 
 def route(scores, bias, k, factor):

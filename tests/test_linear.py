@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kimi_mini import linear
-from kimi_mini.linear import FEWEST_ROWS, Linear, grain, is_fast, outer, product
+from kimi_mini.model.kernels import linear
+from kimi_mini.model.kernels.linear import FEWEST_ROWS, Linear, grain, is_fast, outer, product
 
 ROWS = [1, FEWEST_ROWS - 1, FEWEST_ROWS, 129, 1000, 2500]
 

@@ -9,8 +9,8 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import heads, long_context
-from kimi_mini.model import KimiMini
-from kimi_mini.rope import frequencies, rotations
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.rope import frequencies, rotations
 
 TEXT = np.random.default_rng(5).integers(0, 900, 40_000).astype(np.uint16)
 

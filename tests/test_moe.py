@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from kimi_mini import KimiConfig
-from kimi_mini.moe import Experts, MoE, Router, allowed_by_groups, sort_by_expert
+from kimi_mini.model.kernels.experts import sort_by_expert
+from kimi_mini.model.moe import Experts, MoE, Router, allowed_by_groups
 
 CONFIG = KimiConfig.preset("nano", routed_scaling_factor=2.5)
 GROUPED = CONFIG.replace(n_group=4, topk_group=2)

@@ -278,7 +278,7 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kimi_mini.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("kimi_mini.model.checkpoint.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         ours(BASE, seed=1).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before

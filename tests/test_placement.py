@@ -7,7 +7,7 @@ from tiny import tiny_model
 
 from kimi_mini import MuonClip, placement, train
 from kimi_mini.base.errors import KimiError
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.placement import Placement, matmul_rate, peak_memory, rounded, training_flops
 from kimi_mini.train import Example, History, collate, evaluate_loss, token_losses, train_step
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kimi_mini import pretrain, recipe
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.tokenizer import Tokenizer
 
 SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples", "2", "--device", "cpu",

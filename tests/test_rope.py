@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig
-from kimi_mini.rope import (
+from kimi_mini.model.rope import (
     RotationTable,
     apply_rope,
     frequencies,

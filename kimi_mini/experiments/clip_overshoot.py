@@ -28,7 +28,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip
 from kimi_mini.train import Batch, train
 

@@ -9,7 +9,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import over_seeds
 from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.experiments.options import figures
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory

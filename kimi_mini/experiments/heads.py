@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from kimi_mini import corpus, viz, viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.config import KimiConfig
 from kimi_mini.experiments.inference import across, finish
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer

@@ -29,7 +29,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.thinking import attention_rows
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task

@@ -27,8 +27,8 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini
-from kimi_mini.rope import RotationTable, frequencies
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.rope import RotationTable, frequencies
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 

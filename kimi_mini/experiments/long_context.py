@@ -28,13 +28,13 @@ from kimi_mini import corpus, drills, needles, viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
-from kimi_mini.config import KimiConfig
 from kimi_mini.experiments.inference import across, finish
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini, evaluating
-from kimi_mini.presets import YARN
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.model.presets import YARN
+from kimi_mini.model.rope import frequencies
 from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
-from kimi_mini.rope import frequencies
 from kimi_mini.schedule import wsd
 from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, micro_batches, token_losses, train

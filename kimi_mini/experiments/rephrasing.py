@@ -41,7 +41,7 @@ from kimi_mini.experiments.fact_pages import (
     vocabulary,
 )
 from kimi_mini.experiments.options import arguments
-from kimi_mini.model import KimiMini
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 from kimi_mini.rephrase import Person
 from kimi_mini.schedule import wsd

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from kimi_mini import domains
 from kimi_mini.balance import balanced_by_loss
 from kimi_mini.base.evidence import Log
-from kimi_mini.config import KimiConfig
 from kimi_mini.experiments import inference
-from kimi_mini.model import KimiMini
-from kimi_mini.moe import gate_factor
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.moe import gate_factor
 from kimi_mini.recipe import optimizer_for
 from kimi_mini.routing import LoadMeter
 from kimi_mini.schedule import wsd

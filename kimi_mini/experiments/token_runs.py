@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from kimi_mini import corpus
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.bench import same_in_transformers
-from kimi_mini.config import KimiConfig
-from kimi_mini.model import KimiMini
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, TAU
 from kimi_mini.schedule import wsd

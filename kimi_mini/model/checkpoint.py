@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kimi_mini.base.errors import BadFile, MissingFile
 from kimi_mini.base.files import replacing
-from kimi_mini.config import KimiConfig
+from kimi_mini.model.config import KimiConfig
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 STACKED = re.compile(r"(.*\.mlp\.experts)\.(gate_proj|up_proj|down_proj)")

@@ -1,9 +1,8 @@
-"""RMSNorm: divide a vector by its root mean square, then scale each entry."""
+"""RMSNorm with its backward pass written out."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -26,15 +25,3 @@ class _RMSNorm(torch.autograd.Function):
         along = (d_unit * unit).mean(-1, keepdim=True)
         d_x = d_unit.addcmul_(unit, along, value=-1).mul_(factor)
         return d_x.to(x.dtype), None if d_weight is None else d_weight.to(weight.dtype), None
-
-
-class RMSNorm(nn.Module):
-    """x (..., D) -> x / sqrt(mean(x^2) + eps) * weight, the mean in fp32, the result in x's dtype."""
-
-    def __init__(self, size: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _RMSNorm.apply(x, self.weight, self.eps)

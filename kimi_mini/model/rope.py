@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from kimi_mini.config import KimiConfig
+from kimi_mini.model.config import KimiConfig
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:

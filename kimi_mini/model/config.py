@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from kimi_mini.base.errors import BadFile, MissingFile
-from kimi_mini.presets import HF_DEFAULTS, PRESETS
+from kimi_mini.model.presets import HF_DEFAULTS, PRESETS
 
 
 @dataclass

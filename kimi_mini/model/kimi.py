@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kimi_mini import checkpoint, generation
-from kimi_mini.attention import LatentAttention
+from kimi_mini import generation
 from kimi_mini.base.errors import BadFile
-from kimi_mini.config import KimiConfig
-from kimi_mini.linear import Linear
-from kimi_mini.moe import MLP, Experts, MoE, Router
-from kimi_mini.norm import RMSNorm
-from kimi_mini.rope import RotationTable
+from kimi_mini.model import checkpoint
+from kimi_mini.model.attention import LatentAttention
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kernels.linear import Linear
+from kimi_mini.model.moe import MLP, Experts, MoE, Router
+from kimi_mini.model.norm import RMSNorm
+from kimi_mini.model.rope import RotationTable
 
 
 class Layer(nn.Module):
