@@ -22,10 +22,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from kimi_mini import chat
 from kimi_mini.generation import Decoder, sample
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
 from kimi_mini.worlds.base import Message
 

@@ -15,7 +15,7 @@ import time
 
 from kimi_mini import agent, evaluate, worlds
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.trace_view import Piece, pieces
 from kimi_mini.worlds import Task
 

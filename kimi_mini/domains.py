@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kimi_mini import agent, chat, corpus, worlds
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini import agent, worlds
+from kimi_mini.text import chat, corpus
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, collate
 
 DOMAINS = ("Python", "prose", "arithmetic", "tool calls")

@@ -20,7 +20,7 @@ from kimi_mini.agent import Conversation, Limits, LocalPolicy
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)

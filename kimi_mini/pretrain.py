@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini import corpus, distributed, publishing
+from kimi_mini import distributed, publishing
 from kimi_mini.base import files
 from kimi_mini.base.command import above_zero, folder, in_one_line, natural, positive
 from kimi_mini.base.errors import KimiError
@@ -32,7 +32,8 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, new_model, optimizer_for
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
 
 HELD_OUT = 64  # validation windows that are measured

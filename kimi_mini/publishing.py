@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kimi_mini import chat
 from kimi_mini.base import ledger
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, TOKENIZER
 from kimi_mini.model.checkpoint import save_folder
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from kimi_mini.pipeline import Run

@@ -30,7 +30,7 @@ from torch import Tensor
 from kimi_mini import agent, worlds
 from kimi_mini.agent import Conversation, Limits, LocalPolicy
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, micro_batches, token_losses
 
 

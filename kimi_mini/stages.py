@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kimi_mini import corpus, drills, evaluate, publishing, recipe, rl, sft, synthesis
+from kimi_mini import evaluate, publishing, recipe, rl, sft, synthesis
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_arrays, read_json, write_json
@@ -32,7 +32,8 @@ from kimi_mini.recipe import (
 )
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import SOURCES
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus, drills
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import (
     Batch,
     Example,

@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kimi_mini import agent, chat, worlds
+from kimi_mini import agent, worlds
 from kimi_mini.base.files import read_arrays, replacing
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example
 from kimi_mini.worlds import shop
 from kimi_mini.worlds.base import is_held_out

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kimi_mini import chat
 from kimi_mini.generation import Decoder, sample
 from kimi_mini.model.kimi import KimiMini, evaluating
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 
 Budget = int | None | Sequence[int | None]
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from kimi_mini import agent, chat
+from kimi_mini import agent
 from kimi_mini.agent import Conversation, Limits, Reply
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import Marks, Turn
-from kimi_mini.tokenizer import Tokenizer
 
 
 def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:

@@ -7,9 +7,10 @@ that item names, labels and the punctuation of JSON become one token each and a 
 import random
 from collections.abc import Iterator
 
-from kimi_mini import agent, chat, corpus, worlds
+from kimi_mini import agent, worlds
 from kimi_mini.base.paths import TOKENIZER
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat, corpus
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import shop
 
 CONVERSATIONS = 300  # of each family and level

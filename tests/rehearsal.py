@@ -12,7 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kimi_mini import __main__, corpus, evaluate, publishing, rl, stages, train
+from kimi_mini import __main__, evaluate, publishing, rl, stages, train
+from kimi_mini.text import corpus
 
 ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny import Typist, tiny_model, typed
 
-from kimi_mini import agent, chat, rl, worlds
+from kimi_mini import agent, rl, worlds
 from kimi_mini.agent import Limits, LocalPolicy, Reply
 from kimi_mini.generation import Decoder
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.tools import Tool, Toolbox
 from kimi_mini.train import Example, collate
 from kimi_mini.worlds import FAMILIES, WORLDS

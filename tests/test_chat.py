@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini import chat
-from kimi_mini.tokenizer import SPECIAL_TOKENS, Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.load()
 TOOLS = [

@@ -18,7 +18,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.publishing import save_agent
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini import chat, chat_parser
-from kimi_mini.chat import parse
-from kimi_mini.tokenizer import SPECIAL_TOKENS
+from kimi_mini.text import chat, parser
+from kimi_mini.text.chat import parse
+from kimi_mini.text.tokenizer import SPECIAL_TOKENS
 
 BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 
@@ -220,16 +220,16 @@ def test_the_turn_ends_at_its_first_end_marker():
 def strict_id(monkeypatch):
     """The snippet of K2's first tool guide: fails on ids without "functions." and on "-"."""
     pattern = r"<\|tool_call_begin\|>(functions\.\w+:\d+<\|tool_call_argument_begin\|>.*?)<\|tool_call_end\|>"
-    monkeypatch.setattr(chat_parser, "_CALL", re.compile(pattern, re.DOTALL))
+    monkeypatch.setattr(parser, "_CALL", re.compile(pattern, re.DOTALL))
 
 
 def plural_only(monkeypatch):
-    monkeypatch.setattr(chat_parser, "_SECTION_BEGIN", re.compile(r"<\|tool_calls_section_begin\|>"))
+    monkeypatch.setattr(parser, "_SECTION_BEGIN", re.compile(r"<\|tool_calls_section_begin\|>"))
 
 
 def lazy_across_calls(monkeypatch):
     pattern = r"<\|tool_call_begin\|>(.*?)<\|tool_call_end\|>"
-    monkeypatch.setattr(chat_parser, "_CALL", re.compile(pattern, re.DOTALL))
+    monkeypatch.setattr(parser, "_CALL", re.compile(pattern, re.DOTALL))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from kimi_mini import corpus
 from kimi_mini.base.errors import KimiError
-from kimi_mini.corpus import Document
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus
+from kimi_mini.text.corpus import Document
+from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()
 EOS = TOKENIZER.special["[EOS]"]
@@ -145,7 +145,7 @@ def test_a_held_out_document_that_is_trained_on_is_refused():
 
 
 def test_import_is_light():
-    code = "import sys, kimi_mini.corpus; sys.exit(any(m in sys.modules for m in ('datasets', 'pandas')))"
+    code = "import sys, kimi_mini.text.corpus; sys.exit(any(m in sys.modules for m in ('datasets', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kimi_mini.drills import copying, drills, recall
+from kimi_mini.text.drills import copying, drills, recall
 
 ALPHABET = np.arange(100, 226)
 

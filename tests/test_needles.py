@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kimi_mini import needles
-from kimi_mini.needles import Question, haystack, question
+from kimi_mini.text import needles
+from kimi_mini.text.needles import Question, haystack, question
 
 TEXT = np.random.default_rng(9).integers(0, 100, 5000)
 SYMBOLS = np.arange(100, 228)

@@ -11,7 +11,7 @@ import torch
 
 from kimi_mini import pretrain, recipe
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples", "2", "--device", "cpu",
          "--ns-dtype", "fp32"]  # fmt: skip

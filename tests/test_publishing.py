@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import KimiMini, agent, chat
+from kimi_mini import KimiMini, agent
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.publishing import SHIPPED, from_experiments, ship
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 
 
 def shipped_over(copy, tmp_path):

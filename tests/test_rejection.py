@@ -9,7 +9,7 @@ from tiny import Typist, typed
 from kimi_mini import agent, worlds
 from kimi_mini.experiments import quota, rejection
 from kimi_mini.synthesis import Source
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example
 
 SOURCES = [Source("buy", "think", 0.5, (1, 2)), Source("cheapest", "think", 0.5, (2, 3))]

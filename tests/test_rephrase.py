@@ -7,11 +7,20 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini import planting, rephrase
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import fact_pages, rephrasing
-from kimi_mini.planting import plant
-from kimi_mini.rephrase import Fact, page, people, problems, read, rewrite, same_words, write_chunk
+from kimi_mini.text import planted_errors, rephrase
+from kimi_mini.text.planted_errors import plant
+from kimi_mini.text.rephrase import (
+    Fact,
+    page,
+    people,
+    problems,
+    read,
+    rewrite,
+    same_words,
+    write_chunk,
+)
 from kimi_mini.train import Example
 
 
@@ -63,7 +72,7 @@ def test_chunks_cut_through_people_and_only_the_context_tells_who():
     assert second in kept  # a chunk that never comes out right is taken over from the source
 
 
-@pytest.mark.parametrize("error", planting.ERRORS)
+@pytest.mark.parametrize("error", planted_errors.ERRORS)
 def test_every_planted_error_is_caught(error):
     rng, planted = np.random.default_rng(0), 0
     for text in some_pages(60):
@@ -117,7 +126,7 @@ def test_a_rewriter_that_errs_loses_nothing_behind_the_check():
 
     def careless(chunk, context, rng):
         text = write_chunk(chunk, context, rng)
-        return plant(text, str(rng.choice(sorted(planting.ERRORS))), rng) or text if rng.random() < 0.5 else text
+        return plant(text, str(rng.choice(sorted(planted_errors.ERRORS))), rng) or text if rng.random() < 0.5 else text
 
     kept = [(text, *rewrite(text, rng, careless)) for text in some_pages(40)]
     assert all(set(read(new)) == set(read(text)) for text, new, _ in kept)
@@ -182,7 +191,7 @@ def fake_log(raw, one, ten, refused=100) -> Log:
         for seed, value in enumerate(values):
             for share in rephrasing.RAW_EVERY:
                 log.row(seed=seed, arm=arm, raw_pages=share, never_asked=value)
-    for kind in ("none", *planting.ERRORS):
+    for kind in ("none", *planted_errors.ERRORS):
         log.row(seed=0, error=kind, planted=100, refused=0 if kind == "none" else refused, refused_by_words=0)
     rephrasing.report(log)
     return log

@@ -11,7 +11,7 @@ from tiny import typed as tokens_of
 from kimi_mini import MuonClip, agent, rl, worlds
 from kimi_mini.agent import Limits, LocalPolicy
 from kimi_mini.rl import Settings
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, collate, token_losses
 
 SETTINGS = Settings(

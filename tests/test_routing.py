@@ -234,7 +234,7 @@ def test_the_top_expert_is_preferred_not_just_busy():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from kimi_mini.tokenizer import Tokenizer
+    from kimi_mini.text.tokenizer import Tokenizer
 
     return Tokenizer.load()
 

@@ -7,10 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kimi_mini import agent, chat, evaluate, sft, synthesis, worlds
+from kimi_mini import agent, evaluate, sft, synthesis, worlds
 from kimi_mini.pipeline import Plan
 from kimi_mini.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import FAMILIES, WORLDS
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from tiny import tiny_model, typed
 
-from kimi_mini import agent, attempts, chat, evaluate, exercises_thinking, thinking, traces, worlds
+from kimi_mini import agent, attempts, evaluate, exercises_thinking, thinking, traces, worlds
 from kimi_mini.attempts import Attempt, compare, score
 from kimi_mini.exercises import Checked
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import (
     Prefix,
     Turn,
@@ -20,7 +22,6 @@ from kimi_mini.thinking import (
     response,
     write,
 )
-from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.trace_view import pieces
 
 TOKENIZER = Tokenizer.load()

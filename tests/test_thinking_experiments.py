@@ -7,7 +7,7 @@ from tiny import Typist
 
 from kimi_mini import agent, evaluate, worlds
 from kimi_mini.experiments import horizon, inference, long_chains, modes
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()
 TASK = worlds.generate(random.Random(0), "follow", 6)

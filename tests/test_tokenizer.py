@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini import tokenizer as module
-from kimi_mini.tokenizer import SPECIAL_TOKENS, Tokenizer
+from kimi_mini.text import tokenizer as module
+from kimi_mini.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SMALL_TEXTS = ["the price of salt is 47 and 100 , the price of tea is 9 .\n" * 3, 'x = {"price": 1234}\n' * 3]
 

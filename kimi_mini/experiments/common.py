@@ -13,7 +13,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import History, train
 
 BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"

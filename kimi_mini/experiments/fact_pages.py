@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kimi_mini import rephrase
-from kimi_mini.rephrase import Person
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import rephrase
+from kimi_mini.text.rephrase import Person
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example
 
 GROUP = 3  # people on a page

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import corpus, viz, viz_attention
+from kimi_mini import viz, viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.inference import across, finish
@@ -20,7 +20,8 @@ from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
 
 HEADS = (3, 6)

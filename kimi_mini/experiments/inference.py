@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kimi_mini import agent, chat
+from kimi_mini import agent
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import over_seeds, wilson
@@ -17,8 +17,9 @@ from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.options import figures
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import Turn, write
-from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
 NOTEBOOK = "08_thinking_mode.ipynb"

@@ -25,14 +25,14 @@ from tqdm import tqdm
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
-from kimi_mini.corpus import pack, split, stdlib_documents, token_stream
 from kimi_mini.logits import attention_logits, head_maxima
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.recipe import BIAS_RATE
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.corpus import pack, split, stdlib_documents, token_stream
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, History, evaluate_loss, train
 
 KEPT = RUNS / "logit_growth"

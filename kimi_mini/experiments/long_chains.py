@@ -29,7 +29,7 @@ from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import RotationTable, frequencies
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 
 TRAINED = 8  # steps

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import corpus, drills, needles, viz_attention
+from kimi_mini import viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
@@ -36,7 +36,8 @@ from kimi_mini.model.presets import YARN
 from kimi_mini.model.rope import frequencies
 from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus, drills, needles
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, History, micro_batches, token_losses, train
 
 TRAINED, FACTOR = 64, 8

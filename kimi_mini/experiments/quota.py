@@ -24,7 +24,7 @@ from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.recipe import STEP_TOKENS
 from kimi_mini.synthesis import Source, Trajectory
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 FAMILY, LEVELS, LONG = "buy", (3, 4, 5, 6, 7, 8), (7, 8)
 SLIP = 0.3  # how often a step goes wrong

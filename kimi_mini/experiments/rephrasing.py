@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import KimiConfig, planting, rephrase, viz
+from kimi_mini import KimiConfig, viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import inference
@@ -43,9 +43,10 @@ from kimi_mini.experiments.fact_pages import (
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
-from kimi_mini.rephrase import Person
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import planted_errors, rephrase
+from kimi_mini.text.rephrase import Person
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example, collate, micro_batches, train
 
 REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
@@ -67,7 +68,7 @@ def slipping(share: float) -> rephrase.Writer:
     def write(chunk: str, context: str, rng: np.random.Generator) -> str:
         text = rephrase.write_chunk(chunk, context, rng)
         if rng.random() < share:
-            return planting.plant(text, str(rng.choice(sorted(planting.ERRORS))), rng) or text
+            return planted_errors.plant(text, str(rng.choice(sorted(planted_errors.ERRORS))), rng) or text
         return text
 
     return write
@@ -186,8 +187,8 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     texts = pages(rephrase.people(GROUP * count, rng))
     versions = [(text, rephrase.rewrite(text, rng, check=False)[0]) for text in texts]
-    for kind in ("none", *planting.ERRORS):
-        planted = [(text, new if kind == "none" else planting.plant(new, kind, rng)) for text, new in versions]
+    for kind in ("none", *planted_errors.ERRORS):
+        planted = [(text, new if kind == "none" else planted_errors.plant(new, kind, rng)) for text, new in versions]
         planted = [(text, new) for text, new in planted if new is not None]
         log.row(seed=seed, error=kind, planted=len(planted),
                 refused=sum(bool(rephrase.problems(text, new)) for text, new in planted),
@@ -235,7 +236,7 @@ def report(log: Log) -> None:
                   source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
                   holds=gain["value"] >= floor and gain["low"] > 0)  # fmt: skip
     check = {**common, "source": "K2 report 2.2 (fidelity check)"}
-    worst = min(planting.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
+    worst = min(planted_errors.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
     log.claim("rephrasing/check_catches", claim=f"rewrites with a planted error refused (worst kind: {worst})",
               floor=0.99, **check, **inference.rate(*caught(log.rows, worst)))  # fmt: skip
     log.claim("rephrasing/check_refuses", claim="faithful rewrites refused", floor=0.01, at_most=True,
@@ -261,7 +262,7 @@ def draw(log: dict) -> Figure:
     ours.set(ylabel="right answers (%)", title="Ours: facts read, never asked", ylim=(0, 105),
              xlabel="raw among the pages read before")  # fmt: skip
     theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs")
-    kinds = list(planting.ERRORS)
+    kinds = list(planted_errors.ERRORS)
     for shift, key, colour, name in ((-0.2, "refused", viz.GREEN, "facts compared"),
                                      (0.2, "refused_by_words", viz.GREY, "only words compared")):  # fmt: skip
         shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]

@@ -21,7 +21,7 @@ from kimi_mini.model.moe import gate_factor
 from kimi_mini.recipe import optimizer_for
 from kimi_mini.routing import LoadMeter
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import History, train
 
 NOTEBOOK = "01_mixture_of_experts.ipynb"

@@ -32,7 +32,7 @@ from kimi_mini.routing import (
     top_expert,
     usage,
 )
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENS, STEP = 800_000, routed.ROWS * routed.LENGTH
 RANDOM = 4  # experts picked at random, for comparison

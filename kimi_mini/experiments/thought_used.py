@@ -25,8 +25,8 @@ from kimi_mini.evaluate import LIMITS, held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import Prefix, Turn, corrupt, write
-from kimi_mini.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_mini import corpus
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.bench import same_in_transformers
 from kimi_mini.model.config import KimiConfig
@@ -29,7 +28,8 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, TAU
 from kimi_mini.schedule import wsd
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text import corpus
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example, collate, token_losses
 
 Rates = tuple[float, float]  # of the matrices; of embedding, head and norms

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kimi_mini import rephrase
-from kimi_mini.rephrase import LAST, NAME, VALUES, Fact, read, said, sentence, sentences
+from kimi_mini.text import rephrase
+from kimi_mini.text.rephrase import LAST, NAME, VALUES, Fact, read, said, sentence, sentences
 
 
 def plant(text: str, error: str, rng: np.random.Generator) -> str | None:

@@ -21,8 +21,8 @@ Sources: K2 report, appendix B; chat_template.jinja of moonshotai/Kimi-K2-Thinki
 import json
 from collections.abc import Iterator
 
-from kimi_mini.chat_parser import parse, parse_ids
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.parser import parse, parse_ids
+from kimi_mini.text.tokenizer import Tokenizer
 
 __all__ = [
     "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "parse", "parse_ids",

@@ -21,7 +21,7 @@ import numpy as np
 
 from kimi_mini.base.errors import KimiError, MissingFile
 from kimi_mini.base.paths import TEXT
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 # Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is
 # a dump of this machine.

@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from kimi_mini.tokenizer import Tokenizer
+from kimi_mini.text.tokenizer import Tokenizer
 
 _HEADER = re.compile(r"\s*<\|im_assistant\|>[^<]*<\|im_middle\|>")
 _END = re.compile(r"<\|im_end\|>|\[EOS\]|<\|im_(?:user|assistant|system|middle)\|>")

@@ -1,0 +1,1 @@
+"""Strings and tokens: tokenizer, chat format and parser, corpora, drills, rephrasing."""
