@@ -17,7 +17,7 @@ from kimi_mini import agent, evaluate, worlds
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.trace_view import Piece, pieces
-from kimi_mini.worlds import Task
+from kimi_mini.worlds import Task, held_out
 
 COLOURS = {"user": "1", "thought": "35", "call": "34", "result": "33", "answer": "1;32", "note": "2", "error": "31"}
 LIMITS = agent.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
@@ -119,7 +119,7 @@ class Talk:
     def draw_tasks(self) -> None:
         """A new list of held-out tasks, one of each family."""
         self.tasks = [
-            worlds.generate(self.rng, family, self.rng.choice(evaluate.measured_levels(family)), held_out=True)
+            worlds.generate(self.rng, family, self.rng.choice(held_out.measured_levels(family)), held_out=True)
             for family in worlds.FAMILIES
         ]
         print("\nheld-out tasks (never trained on):")

@@ -7,7 +7,6 @@ the model in the real formats, greedily unless the row says otherwise, and judge
 from __future__ import annotations
 
 import argparse
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kimi_mini import agent, worlds
+from kimi_mini import agent
 from kimi_mini.agent import Conversation, Limits, LocalPolicy
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
+from kimi_mini.worlds.held_out import held_out_tasks, measured_levels, trained_levels
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
 MANAGED = Limits(turn_tokens=48, turns=400, context=320, manage=True)  # hides before a context outgrows training
@@ -42,23 +42,9 @@ class Row:
     attempts: int = 1
 
 
-def trained_levels(family: str) -> tuple[int, ...]:
-    """The levels that training covers."""
-    return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
-
-
-def measured_levels(family: str) -> tuple[int, ...]:
-    """The trained levels on which held-out tasks are new to the model. A chain of one record is not: what it shows is
-    one of 1,024 names, and training has seen a third of them."""
-    return tuple(level for level in trained_levels(family) if (family, level) != ("follow", 1))
-
-
 def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:
     return Row(name, family, tuple(levels or measured_levels(family)), **options)
-
-
 FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
-
 ROWS = (
     *(_row(f"chain/thinking/{level}", "chain", [level]) for level in trained_levels("chain")),
     *(_row(f"chain/reflex/{level}", "chain", [level], thinking=False) for level in trained_levels("chain")),
@@ -81,24 +67,6 @@ ROWS = (
 )
 # measured before RL as well
 BEFORE_RL = ("shop/follow_practised/8", "shop/follow_beyond/12", "repair/pass@1", "repair/best_of_4")
-
-
-def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
-    """``count`` different held-out tasks, level after level in turn; the same for every model and every mode.
-
-    A level with few different tasks (two digits times one) gives what it has, and the others fill up.
-    """
-    rng = random.Random(f"{seed}/held out/{family}/{list(levels)}")
-    tasks: dict[str, Task] = {}
-    tries, new = 0, 0  # the last try that brought a new task
-    while len(tasks) < count:
-        task = worlds.generate(rng, family, levels[tries % len(levels)], held_out=True)
-        tries += 1
-        if tasks.setdefault(task.key, task) is task:
-            new = tries
-        if tries - new > 1000:
-            raise KimiError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer")
-    return list(tasks.values())
 
 
 def solve(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], limits: Limits, thinking: bool = True,

@@ -12,9 +12,9 @@ from kimi_mini.agent import Limits, LocalPolicy, Reply
 from kimi_mini.generation import Decoder
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.tools import Tool, Toolbox
 from kimi_mini.train import Example, collate
 from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
 
 ROOMY = Limits(turn_tokens=256, turns=20, context=2048)
 REFLEX = [family for family in FAMILIES if family not in ("cheapest",)]  # what cannot be done without notes

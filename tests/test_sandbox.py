@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mini import bubblewrap, sandbox
 from kimi_mini.base.errors import KimiError
-from kimi_mini.sandbox import SandboxUnavailable, run_python
+from kimi_mini.worlds.tools import namespaces, sandbox
+from kimi_mini.worlds.tools.sandbox import SandboxUnavailable, run_python
 
 PATIENT = 20.0  # seconds for programs that end by themselves: the machine may be busy
 
 
 def _bubblewrap_runs() -> bool:
     try:
-        bubblewrap.probe()
+        namespaces.probe()
     except SandboxUnavailable:
         return False
     return True
@@ -219,9 +219,9 @@ def test_an_unknown_engine_and_a_bad_timeout_are_the_callers_mistakes():
 
 @pytest.fixture
 def fresh_probe():
-    bubblewrap.probe.cache_clear()
+    namespaces.probe.cache_clear()
     yield
-    bubblewrap.probe.cache_clear()
+    namespaces.probe.cache_clear()
 
 
 def test_without_bwrap_the_engine_refuses_and_does_not_fall_back(fresh_probe, monkeypatch, tmp_path):
@@ -242,7 +242,7 @@ def test_a_bwrap_that_cannot_make_namespaces_is_refused_too(fresh_probe, monkeyp
 
 def test_a_bwrap_that_isolates_nothing_but_answers_is_not_what_the_probe_checks():
     """The probe checks that programs run; that they are isolated is what the attacks above check."""
-    assert "--unshare-all" in bubblewrap._command("t", 1.0, 100)
+    assert "--unshare-all" in namespaces._command("t", 1.0, 100)
 
 
 @needs_bubblewrap
@@ -285,7 +285,7 @@ def test_a_time_out_while_the_namespaces_are_made_leaves_nothing_behind():
     """Killing bwrap alone, at the wrong millisecond, leaves its child waiting for it for ever."""
     mark = 54321 + os.getpid()  # stands in the command line, as the limit of the output
     for step in range(24):
-        bubblewrap._run("while True: pass", 0.0005 * (step + 1), mark)
+        namespaces._run("while True: pass", 0.0005 * (step + 1), mark)
     time.sleep(0.2)
     assert running_with(str(mark)) == []
 
@@ -295,9 +295,9 @@ def test_a_time_out_while_the_namespaces_are_made_leaves_nothing_behind():
 def test_what_bwrap_starts_can_be_found_by_its_group(monkeypatch, option, in_one_group):
     """A child in a session of its own is missed by the kill of the group, until it has asked to die with bwrap."""
     mark = 98765 + os.getpid()
-    command = bubblewrap._command
-    monkeypatch.setattr(bubblewrap, "_command", lambda *a: ["bwrap", *option, *command(*a)[1:]])
-    running = threading.Thread(target=bubblewrap._run, args=("while True: pass", 3.0, mark))
+    command = namespaces._command
+    monkeypatch.setattr(namespaces, "_command", lambda *a: ["bwrap", *option, *command(*a)[1:]])
+    running = threading.Thread(target=namespaces._run, args=("while True: pass", 3.0, mark))
     running.start()
     groups = {}
     while running.is_alive() and len(groups) < 3:  # bwrap, its child, and the program

@@ -5,9 +5,10 @@ import random
 import pytest
 from tiny import Typist
 
-from kimi_mini import agent, evaluate, worlds
+from kimi_mini import agent, worlds
 from kimi_mini.experiments import horizon, inference, long_chains, modes
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds import held_out
 
 TOKENIZER = Tokenizer.load()
 TASK = worlds.generate(random.Random(0), "follow", 6)
@@ -47,7 +48,7 @@ def test_a_break_says_whether_the_right_name_was_written(text, finish, how):
 
 
 def test_a_gap_keeps_the_words_and_their_distance_and_closing_it_only_the_words():
-    task = evaluate.held_out_tasks("follow", [horizon.GAP_AT], 1, 0)[0]
+    task = held_out.held_out_tasks("follow", [horizon.GAP_AT], 1, 0)[0]
     ids, moments = horizon.script(TOKENIZER, task)
     found = horizon.contexts(TOKENIZER, ids, moments[-1])
     (whole, _), (gap, stood), (closed, moved) = (found[name] for name in ("whole", "gap", "closed"))

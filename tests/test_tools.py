@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini import tools, worlds
-from kimi_mini.tools import Tool, Toolbox, ToolError, ToolResult
+from kimi_mini import worlds
+from kimi_mini.worlds.tools import toolbox
+from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError, ToolResult
 
 ADD = {
     "type": "object",
@@ -109,7 +110,7 @@ class NoSchemaCheck(Toolbox):
     def call(self, name, text):
         try:
             return ToolResult(True, str(self._find(name).function(**json.loads(text))), None, 0.0)
-        except tools._CallError as problem:
+        except toolbox._CallError as problem:
             return ToolResult(False, f"error: {problem}", problem.kind, 0.0)
         except Exception as error:  # noqa: BLE001
             return ToolResult(False, f"error: {error}", "exception", 0.0)
@@ -127,7 +128,7 @@ class SilentRepair(Toolbox):
 class LetsThrough(Toolbox):
     def call(self, name, text):
         tool = self._find(name)
-        return ToolResult(True, str(tool.function(**tools._arguments(tool, text))), None, 0.0)
+        return ToolResult(True, str(tool.function(**toolbox._arguments(tool, text))), None, 0.0)
 
 
 class ServesAnyName(Toolbox):
@@ -162,8 +163,8 @@ def test_text_stays_and_the_rest_becomes_json(value, text):
 
 
 def test_a_long_result_is_cut_and_says_so():
-    content = box_for("x" * (tools.MAX_CONTENT + 17)).call("get", "{}").content
-    assert content == "x" * tools.MAX_CONTENT + "... (17 more characters)"
+    content = box_for("x" * (toolbox.MAX_CONTENT + 17)).call("get", "{}").content
+    assert content == "x" * toolbox.MAX_CONTENT + "... (17 more characters)"
 
 
 def test_a_lone_surrogate_cannot_reach_the_tokenizer():
@@ -196,7 +197,7 @@ def test_error_text_of_a_tool_is_one_short_line():
     result = Toolbox([Tool("shout", "Shout.", NOTHING, shout)]).call("shout", "{}")
     assert "\n" not in result.content
     assert result.content.startswith("error: shout failed: ValueError: first second xxx")
-    assert len(result.content) <= tools.MAX_REASON + len("error: ")
+    assert len(result.content) <= toolbox.MAX_REASON + len("error: ")
 
 
 @settings(max_examples=50)
@@ -278,9 +279,9 @@ def test_a_tool_that_keeps_hanging_is_not_given_more_threads():
         release.wait(10)
 
     box = Toolbox([Tool("hang", "Never answer.", NOTHING, hang, timeout=0.01)])
-    results = [box.call("hang", "{}") for _ in range(tools.MAX_HANGING + 3)]
+    results = [box.call("hang", "{}") for _ in range(toolbox.MAX_HANGING + 3)]
     assert {result.error for result in results} == {"timeout"}
-    assert len(started) == tools.MAX_HANGING
+    assert len(started) == toolbox.MAX_HANGING
     assert "is stuck" in results[-1].content
     release.set()
 

@@ -15,6 +15,7 @@ from kimi_mini.schedule import wsd
 from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import History, train
+from kimi_mini.worlds import held_out
 
 BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
 
@@ -51,7 +52,7 @@ def success(
     attempts: int = 1, thinking: bool = True, seed: int = 0,
 ) -> list[list[bool]]:
     """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
-    tasks = evaluate.held_out_tasks(family, levels, count, seed)
+    tasks = held_out.held_out_tasks(family, levels, count, seed)
     copies = [task for task in tasks for _ in range(attempts)]
     done = evaluate.solve(model, tokenizer, copies, evaluate.LIMITS, thinking, temperature, seed)
     passed = [conversation.verdict().passed for conversation in done]

@@ -26,7 +26,7 @@ from kimi_mini import agent, viz
 from kimi_mini.agent import Conversation, Limits
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import MANAGED, held_out_tasks, solve
+from kimi_mini.evaluate import MANAGED, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
@@ -34,6 +34,7 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import attention_rows
 from kimi_mini.worlds import Task
+from kimi_mini.worlds.held_out import held_out_tasks
 
 CALLS = {10: 40, 15: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed
 SHOWN, PRACTISED = 5, 8  # most calls in fine-tuning, and in RL

@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import held_out_tasks
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import RotationTable, frequencies
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
+from kimi_mini.worlds.held_out import held_out_tasks
 
 TRAINED = 8  # steps
 STEPS, TASKS = (8, 9, 10, 11, 12, 16), 60  # tasks a seed

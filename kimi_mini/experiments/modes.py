@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import LIMITS, held_out_tasks, measured_levels, solve
+from kimi_mini.evaluate import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.synthesis import SOURCES
+from kimi_mini.worlds.held_out import held_out_tasks, measured_levels
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}
 TASKS = 30  # a seed and level

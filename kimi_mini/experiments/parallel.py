@@ -32,9 +32,10 @@ from kimi_mini.attempts import (
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap
-from kimi_mini.evaluate import LIMITS, held_out_tasks, solve, trained_levels
+from kimi_mini.evaluate import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
+from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
 
 SIZES = (1, 2, 4, 8)
 TASKS, TEMPERATURE = 80, 1.0  # tasks a seed; K2 Thinking is sampled at temperature 1 too

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import load_agent, trained_levels
+from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import BASE, finish, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
 from kimi_mini.pipeline import Plan
 from kimi_mini.synthesis import SOURCES, Source
+from kimi_mini.worlds.held_out import trained_levels
 
 SHARE = sum(source.share for source in SOURCES if source.family == "chain") / sum(s.share for s in SOURCES)
 TASKS = 200  # at each length

@@ -19,11 +19,11 @@ from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
-from kimi_mini.evaluate import held_out_tasks, trained_levels
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.thinking import Turn
 from kimi_mini.worlds import Task
+from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
 
 BUDGETS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, None)
 TASKS = 160  # a seed, spread over the lengths

@@ -21,7 +21,7 @@ from kimi_mini import agent, traces, viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
-from kimi_mini.evaluate import LIMITS, held_out_tasks
+from kimi_mini.evaluate import LIMITS
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
@@ -29,6 +29,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
+from kimi_mini.worlds.held_out import held_out_tasks
 
 LENGTHS = (3, 4, 5, 6, 7, 8)
 TASKS, CONDITIONS = 120, 80  # a seed

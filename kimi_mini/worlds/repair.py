@@ -15,8 +15,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kimi_mini.sandbox import run_python
-from kimi_mini.tools import Tool, Toolbox, ToolError
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -27,6 +25,8 @@ from kimi_mini.worlds.base import (
     most_calls,
     turn,
 )
+from kimi_mini.worlds.tools.sandbox import run_python
+from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError
 
 FAMILIES = {"repair": range(2, 5)}
 BUGS = ("operator", "constant", "comparison", "variable", "off by one", "missing case")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import random
 
-from kimi_mini.tools import Toolbox
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -27,7 +26,8 @@ from kimi_mini.worlds.base import (
     turn,
 )
 from kimi_mini.worlds.chain import labels
-from kimi_mini.worlds.database import open_database, tool
+from kimi_mini.worlds.shop_database import open_database, tool
+from kimi_mini.worlds.tools.toolbox import Toolbox
 
 FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
 

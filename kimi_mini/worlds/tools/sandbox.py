@@ -47,8 +47,8 @@ from time import perf_counter
 
 import pydantic_monty as monty
 
-from kimi_mini import bubblewrap
 from kimi_mini.base.errors import SandboxUnavailable
+from kimi_mini.worlds.tools import namespaces
 
 __all__ = ["SandboxResult", "SandboxUnavailable", "run_python"]
 
@@ -187,7 +187,7 @@ def one_line(message: str, timeout: float) -> str:
 
 # ------------------------------------------------------------------------------------------- bubblewrap
 def _run_bubblewrap(code: str, timeout: float) -> tuple[bool, str, str | None, int | None]:
-    stdout, error, line = bubblewrap.run(code, timeout, MAX_OUTPUT)
+    stdout, error, line = namespaces.run(code, timeout, MAX_OUTPUT)
     return error is None, stdout, error and one_line(error, timeout), line
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from kimi_mini.tools import Tool, ToolError
+from kimi_mini.worlds.tools.toolbox import Tool, ToolError
 
 
 class ShopError(ToolError):

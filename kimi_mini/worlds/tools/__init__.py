@@ -1,0 +1,1 @@
+"""Tools: declarations and checked calls, and isolated engines for code that a model wrote."""
