@@ -22,7 +22,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from kimi_mini.generation import Decoder, sample
+from kimi_mini.inference.decoder import Decoder
+from kimi_mini.inference.sampling import sample
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 from kimi_mini import agent
 from kimi_mini.agent import Conversation, Limits, Reply
+from kimi_mini.inference.thinking import Marks, Turn
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.thinking import Marks, Turn
 
 
 def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:

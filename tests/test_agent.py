@@ -9,7 +9,7 @@ from tiny import Typist, tiny_model, typed
 
 from kimi_mini import agent, rl, worlds
 from kimi_mini.agent import Limits, LocalPolicy, Reply
-from kimi_mini.generation import Decoder
+from kimi_mini.inference.decoder import Decoder
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Example, collate

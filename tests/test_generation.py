@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.generation import Decoder, sample
+from kimi_mini.inference.decoder import Decoder
+from kimi_mini.inference.sampling import sample
 
 CONFIG = KimiConfig.preset("nano", vocab_size=64, num_hidden_layers=3, initializer_range=0.15)
 

@@ -7,21 +7,14 @@ import pytest
 import torch
 from tiny import tiny_model, typed
 
-from kimi_mini import agent, attempts, evaluate, exercises_thinking, thinking, traces, worlds
-from kimi_mini.attempts import Attempt, compare, score
+from kimi_mini import agent, evaluate, exercises_thinking, traces, worlds
 from kimi_mini.exercises import Checked
+from kimi_mini.inference import attempts, thinking
+from kimi_mini.inference.api import respond, respond_all, response
+from kimi_mini.inference.attempts import Attempt, compare, score
+from kimi_mini.inference.thinking import Prefix, Turn, attention_rows, corrupt, write
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.thinking import (
-    Prefix,
-    Turn,
-    attention_rows,
-    corrupt,
-    respond,
-    respond_all,
-    response,
-    write,
-)
 from kimi_mini.trace_view import pieces
 
 TOKENIZER = Tokenizer.load()

@@ -29,10 +29,10 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import MANAGED, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
+from kimi_mini.inference.thinking import attention_rows
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.thinking import attention_rows
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.held_out import held_out_tasks
 

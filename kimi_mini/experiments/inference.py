@@ -16,10 +16,10 @@ from kimi_mini.base.intervals import over_seeds, wilson
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.options import figures
+from kimi_mini.inference.thinking import Turn, write
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.thinking import Turn, write
 from kimi_mini.worlds import Task
 
 NOTEBOOK = "08_thinking_mode.ipynb"

@@ -19,7 +19,13 @@ from matplotlib.figure import Figure
 
 from kimi_mini import viz
 from kimi_mini.agent import Conversation
-from kimi_mini.attempts import (
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import bootstrap
+from kimi_mini.evaluate import LIMITS, solve
+from kimi_mini.experiments import inference
+from kimi_mini.experiments.options import arguments
+from kimi_mini.inference.attempts import (
     Attempt,
     Chooser,
     best_of,
@@ -29,12 +35,6 @@ from kimi_mini.attempts import (
     score,
     stop_at_first,
 )
-from kimi_mini.base.command import in_one_line
-from kimi_mini.base.evidence import Log
-from kimi_mini.base.intervals import bootstrap
-from kimi_mini.evaluate import LIMITS, solve
-from kimi_mini.experiments import inference
-from kimi_mini.experiments.options import arguments
 from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
 
 SIZES = (1, 2, 4, 8)

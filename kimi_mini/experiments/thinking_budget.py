@@ -21,7 +21,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.thinking import Turn
+from kimi_mini.inference.thinking import Turn
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
 

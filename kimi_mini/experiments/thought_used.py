@@ -24,9 +24,9 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluate import LIMITS
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
+from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 from kimi_mini.worlds.held_out import held_out_tasks

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kimi_mini import generation
 from kimi_mini.base.errors import BadFile
+from kimi_mini.inference import sampling
 from kimi_mini.model import checkpoint
 from kimi_mini.model.attention import LatentAttention
 from kimi_mini.model.config import KimiConfig
@@ -121,7 +121,7 @@ class KimiMini(nn.Module):
                  eos_token_id: int | list[int] | None = None,
                  generator: torch.Generator | None = None) -> Tensor:
         """(B, T) -> (B, T + new): see generation.generate."""
-        return generation.generate(self, input_ids, max_new_tokens, temperature, eos_token_id, generator)
+        return sampling.generate(self, input_ids, max_new_tokens, temperature, eos_token_id, generator)
 
     # ---- what training reads ---------------------------------------------------------------------------
 

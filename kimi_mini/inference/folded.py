@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kimi_mini.inference.cache import Step
+
 FOLD_LIMIT = 2 ** 21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
 DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
 
@@ -69,17 +71,6 @@ class FoldedAttention:
         weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
         context = torch.bmm(weights, seen[..., :self.rank])  # (N, H, r)
         return torch.addmm(x, context.flatten(1), self.w_out)
-
-
-class Step:
-    """Where the new token of each fed row goes and what it may look at, the same for all layers.
-
-    rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
-    seen S, all_rows: whether every row of the cache is fed.
-    """
-
-    def __init__(self, rows: Tensor, slots: Tensor, bias: Tensor, seen: int, all_rows: bool):
-        self.rows, self.slots, self.bias, self.seen, self.all_rows = rows, slots, bias, seen, all_rows
 
 
 class FoldedMLP:

@@ -1,0 +1,80 @@
+"""Feeds rows of different lengths to a model, a chunk or a token at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kimi_mini.inference.cache import LatentCache
+from kimi_mini.inference.folded import FoldedModel, foldable
+
+
+class Decoder:
+    """Feeds rows of different lengths to a model, a chunk or a token at a time.
+
+    Small fp32 models decode single tokens with folded matrices (folded.py), a snapshot taken here: make a new
+    Decoder after the weights have changed.
+    """
+
+    def __init__(self, model, rows: int, max_length: int):
+        limit = model.config.max_position_embeddings
+        if max_length > limit:
+            raise ValueError(f"max_length {max_length} exceeds max_position_embeddings {limit}")
+        weight, self.model = model.lm_head.weight, model
+        self.cache = LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
+        self.folded = FoldedModel(model) if foldable(model) else None
+        self.table = model.rotation(max_length, weight.device)[:, None]  # (max_length, 1, d_r/2)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(rows,) long: tokens seen by each row."""
+        return self.cache.lengths
+
+    @torch.no_grad()
+    def extend(self, tokens: list[list[int]]) -> Tensor:
+        """Feed row i its own new tokens[i]; return the next-token logits (rows, V) fp32. An empty list leaves
+        a row as it was, and its logits are zeros."""
+        counts = [len(chunk) for chunk in tokens]
+        if len(counts) != len(self.cache.host_lengths):
+            raise ValueError(f"the decoder has {len(self.cache.host_lengths)} rows, got {len(counts)} chunks")
+        fed, device = [row for row, n in enumerate(counts) if n], self.cache.store.device
+        if max(counts) == 1 and self.folded:
+            logits = self._step(torch.tensor([tokens[row][0] for row in fed], device=device), fed)
+        elif fed:
+            logits = self._chunk(tokens, counts)[fed]
+        if len(fed) == len(counts):
+            return logits
+        everyone = torch.zeros(len(counts), self.model.config.vocab_size, device=device)
+        return everyone.index_copy_(0, torch.tensor(fed, device=device), logits) if fed else everyone
+
+    @torch.no_grad()
+    def step(self, ids: Tensor) -> Tensor:
+        """One new token for every row: ids (rows,) -> logits (rows, V) fp32."""
+        if self.folded:
+            return self._step(ids, list(range(len(ids))))
+        return self._chunk(ids[:, None].tolist(), [1] * len(ids))
+
+    def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
+        """One token for some rows, folded: (N,) -> (N, V)."""
+        step = self.cache.begin_step(rows)
+        return self.folded(ids, self.table[step.slots], self.cache.store, step)
+
+    def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
+        """A right-padded chunk through the model itself: -> (rows, V)."""
+        width, device, was_training = max(counts), self.cache.store.device, self.model.training
+        padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
+        self.cache.begin(counts)
+        self.model.eval()
+        hidden = self.model.hidden_states(padded, cache=self.cache)  # (rows, width, h)
+        self.model.train(was_training)
+        self.cache.finish()
+        last = torch.tensor([max(n - 1, 0) for n in counts], device=device)
+        return self.model.lm_head(hidden[torch.arange(len(counts), device=device), last]).float()
+
+    def truncate(self, lengths) -> None:
+        """Rewind rows to the given lengths (list or tensor)."""
+        self.cache.truncate(lengths.tolist() if isinstance(lengths, Tensor) else list(lengths))
+
+    def select(self, rows) -> None:
+        """Keep a subset of rows (list or tensor of indices), in that order."""
+        self.cache.select(rows.tolist() if isinstance(rows, Tensor) else list(rows))
