@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def chat(args: argparse.Namespace) -> int | None:
-    from kimi_mini import chat_cli
+    from kimi_mini.agent import terminal
 
-    return chat_cli.main(args)
+    return terminal.main(args)
 
 
 def evaluate(args: argparse.Namespace) -> int | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import loop
 from kimi_mini.text import chat, corpus
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, collate
@@ -73,7 +74,7 @@ def _pieces(tokenizer: Tokenizer, name: str, held_out: bool, seed: int) -> Itera
     while True:
         family = rng.choice(families)
         levels = worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family]
-        played = agent.play(worlds.generate(rng, family, rng.choice(levels), held_out), rng)
+        played = loop.play(worlds.generate(rng, family, rng.choice(levels), held_out), rng)
         if name == "arithmetic":
             yield tokenizer.encode(_calculation(played.messages), allow_special=False)
         else:

@@ -10,13 +10,13 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
-from kimi_mini import agent
-from kimi_mini.agent import Conversation, Limits, LocalPolicy
-from kimi_mini.base.errors import KimiError
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.folder import load_agent
+from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ def solve(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], limits: 
     policy = LocalPolicy(model, tokenizer, temperature, seed)
     done = []
     for start in range(0, len(tasks), BATCH):
-        done += agent.run(policy, tokenizer, tasks[start : start + BATCH], limits, thinking)
+        done += loop.run(policy, tokenizer, tasks[start : start + BATCH], limits, thinking)
     return done
 
 
@@ -139,17 +139,6 @@ def print_board(board: dict[str, dict]) -> None:
     """The scoreboard as a table."""
     for name, entry in board.items():
         print(f"{name:28s} {entry['value']:6.3f}  [{entry['low']:.3f}, {entry['high']:.3f}]  n={entry['n']}")
-
-
-def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
-    """Model and tokenizer of a checkpoint folder. Raises KimiError that says what to do."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise KimiError(f"no checkpoint in {folder}; `make run` trains one, --checkpoint names another folder")
-    try:
-        return KimiMini.from_pretrained(folder), Tokenizer.load(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise KimiError(f"the checkpoint in {folder} cannot be read: {error}") from None
 
 
 def main(args: argparse.Namespace) -> None:

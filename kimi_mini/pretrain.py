@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini import distributed, publishing
+from kimi_mini import distributed
+from kimi_mini.agent import folder as folder_
 from kimi_mini.base import files
 from kimi_mini.base.command import above_zero, folder, in_one_line, natural, positive
 from kimi_mini.base.errors import KimiError
@@ -153,7 +154,7 @@ def pretrain(args: argparse.Namespace) -> History:
         progress=Report(model, tokenizer, place, steps, args.window, args.every, args.samples),
     )  # fmt: skip
     if first:
-        publishing.save_agent(model, folder / "checkpoint")
+        folder_.save_agent(model, folder / "checkpoint")
     after = evaluate_loss(model, held_out, place)
     if first:
         measured = {"validation_before": before, "validation_loss": after, "processes": distributed.world_size(),

@@ -10,28 +10,13 @@ from typing import TYPE_CHECKING
 from kimi_mini.base import ledger
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
-from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, TOKENIZER
-from kimi_mini.model.checkpoint import save_folder
-from kimi_mini.model.kimi import KimiMini
-from kimi_mini.text import chat
-from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 
 if TYPE_CHECKING:
     from kimi_mini.pipeline import Run
 
 
 SHIPPED = ("base", "tuned", "final")
-
-
-def save_agent(model: KimiMini, folder: Path) -> None:
-    """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
-    files = [TOKENIZER / name for name in ("tokenizer.json", "tokenizer_config.json")]
-    special = Tokenizer.load().special
-    ids = {"bos_token_id": special["[BOS]"], "pad_token_id": special["[PAD]"],
-           "eos_token_id": [special["<|im_end|>"], special["[EOS]"]]}  # fmt: skip
-    save_folder(folder, model.config.replace(**ids), model.state_dict(), files)
-    with replacing(folder / "chat_template.jinja") as part:
-        part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
 
 
 def publish(run: Run) -> Path:

@@ -27,8 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini import agent, worlds
-from kimi_mini.agent import Conversation, Limits, LocalPolicy
+from kimi_mini import worlds
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, micro_batches, token_losses
@@ -110,7 +112,7 @@ def sample_round(
     temperature = warm + (cool - warm) * index / max(1, settings.rounds - 1)
     policy = LocalPolicy(model, tokenizer, temperature, seed=hash_seed(seed, index))
     copies = [task for task in tasks for _ in range(settings.attempts)]
-    done = agent.run(policy, tokenizer, copies, settings.limits)
+    done = loop.run(policy, tokenizer, copies, settings.limits)
     groups = [done[i : i + settings.attempts] for i in range(0, len(done), settings.attempts)]
     return groups, temperature
 

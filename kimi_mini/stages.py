@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kimi_mini import evaluate, publishing, recipe, rl, sft, synthesis
+from kimi_mini.agent import folder as folder_
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_arrays, read_json, write_json
@@ -62,7 +63,7 @@ def new_model(run: Run) -> KimiMini:
 def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
     """A Hugging Face folder with the tokenizer and the chat template in it."""
     folder = run.folder / "checkpoints" / name
-    publishing.save_agent(model, folder)
+    folder_.save_agent(model, folder)
     return folder
 
 
@@ -70,7 +71,7 @@ def load_checkpoint(run: Run, name: str) -> KimiMini:
     """The model that an earlier stage saved."""
     if not (run.folder / "checkpoints" / name / "config.json").is_file():
         raise KimiError(f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again")
-    return evaluate.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
+    return folder_.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
 
 
 def trained(run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options) -> History:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import conversation, loop
 from kimi_mini.base.files import read_arrays, replacing
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -89,14 +90,14 @@ def trajectory(
     if mistake == "lazy" and worlds.FAMILIES[family] == "chain":
         mistake = "slip"
     first_call = rng.randrange(320) if mode == "window" else 0
-    played = agent.play(task, rng, mistake, mode != "reflex", first_call)
+    played = loop.play(task, rng, mistake, mode != "reflex", first_call)
     verdict = played.verdict()
     example = _tokenise(tokenizer, played, rng if mode == "window" else None)
     played.environment.close()
     return Trajectory(example, family, level, mode, mistake, verdict.passed, task.key)
 
 
-def _tokenise(tokenizer: Tokenizer, played: agent.Conversation, window: random.Random | None) -> Example:
+def _tokenise(tokenizer: Tokenizer, played: conversation.Conversation, window: random.Random | None) -> Example:
     """Ids and mask; with ``window`` the oldest turns are left out as context management would, and the first one that
     stays is not learned, because what it followed from is hidden."""
     messages = played.messages

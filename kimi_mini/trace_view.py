@@ -13,13 +13,12 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
 
-AUTHORS = {"system": "template", "user": "user", "thought": "model", "call": "model", "result": "environment", "answer": "model"}
 KINDS = {  # kind -> (colour, background)
     "system": ("#707070", "#F4F4F4"),
     "user": (BLACK, "#EFEFEF"),
@@ -28,40 +27,6 @@ KINDS = {  # kind -> (colour, background)
     "result": (ORANGE, "#FDF5E6"),
     "answer": (GREEN, "#E8F6F2"),
 }
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One thing said: its kind, its text, and the index of the message it stands in."""
-
-    kind: str
-    text: str
-    message: int
-
-    @property
-    def author(self) -> str:
-        """model, environment, user or template."""
-        return AUTHORS[self.kind]
-
-
-def pieces(messages: Sequence[dict]) -> list[Piece]:
-    """Messages (OpenAI's dicts) as pieces; empty ones (the thought of a reflex) are left out.
-
-    A call reads `name {arguments}`, arguments verbatim. Raises ValueError for a message without a known role.
-    """
-    found: list[Piece] = []
-    for index, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content") or ""
-        if role == "assistant":
-            said = [("thought", message.get("reasoning_content") or "")]
-            calls = [call["function"] for call in message.get("tool_calls") or []]
-            said += [("answer", content)] + [("call", f"{call['name']} {call['arguments']}") for call in calls]
-        elif role in ("system", "user", "tool"):
-            said = [("result" if role == "tool" else role, content)]
-        else:
-            raise ValueError(f"message {index} has the role {role!r}")
-        found += [Piece(kind, text, index) for kind, text in said if text]
-    return found
 
 
 def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequence[int] | None = None) -> str:
@@ -83,10 +48,6 @@ def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequen
             f"<code style='white-space:pre-wrap;background:none;color:{BLACK}'>{html.escape(piece.text)}</code></div>"
         )
     return f"<div style='max-width:60em;font-size:15px'>{''.join(rows)}</div>"
-
-
-# -- the picture ---------------------------------------------------------------------------------------
-
 WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
 COLUMNS = 66  # characters a line
 LABEL = {kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS}  # readable on its colour

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kimi_mini.adversary import KINDS, Kind, perform
-from kimi_mini.agent import Conversation
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.intervals import wilson
 from kimi_mini.worlds import FAMILIES, WORLDS, generate
 from kimi_mini.worlds.base import Verdict, final_answer

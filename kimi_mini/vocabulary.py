@@ -7,7 +7,8 @@ that item names, labels and the punctuation of JSON become one token each and a 
 import random
 from collections.abc import Iterator
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import loop
 from kimi_mini.base.paths import TOKENIZER
 from kimi_mini.text import chat, corpus
 from kimi_mini.text.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ def world_texts(seed: int = 0) -> Iterator[str]:
     for family, world in worlds.FAMILIES.items():
         for level in worlds.WORLDS[world].FAMILIES[family]:
             for _ in range(CONVERSATIONS):
-                played = agent.play(worlds.generate(rng, family, level), rng)
+                played = loop.play(worlds.generate(rng, family, level), rng)
                 yield chat.render(played.messages, played.tools, as_written=True)
                 played.environment.close()
     for _ in range(CONVERSATIONS):  # every name in both of its places

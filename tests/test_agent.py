@@ -7,8 +7,11 @@ import pytest
 import torch
 from tiny import Typist, tiny_model, typed
 
-from kimi_mini import agent, rl, worlds
-from kimi_mini.agent import Limits, LocalPolicy, Reply
+from kimi_mini import rl, worlds
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Limits
+from kimi_mini.agent.policy import LocalPolicy, Reply
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -37,7 +40,7 @@ def tasks_of(family, count=4, seed=0):
 
 
 def typed_rollout(tokenizer, tasks, limits=ROOMY, thinking=True, spell=None):
-    return agent.run(Typist(tokenizer, spell), tokenizer, tasks, limits, thinking)
+    return loop.run(Typist(tokenizer, spell), tokenizer, tasks, limits, thinking)
 
 
 # ---- tokens in, tokens out ------------------------------------------------------------------------------------
@@ -68,7 +71,7 @@ def test_each_turn_extends_the_last_one(tokenizer, family):
             return super().reply(conversations, max_tokens)
 
     task = tasks_of(family, 1)[0]
-    agent.run(Watcher(tokenizer), tokenizer, [task], ROOMY)
+    loop.run(Watcher(tokenizer), tokenizer, [task], ROOMY)
     assert len(seen) >= 2
 
 
@@ -124,7 +127,7 @@ def test_a_mask_over_observations_is_found_out(tokenizer, monkeypatch):
         conversation.mask += [bool(conversation.turn_starts)] * len(ids)
         conversation.logprobs += [0.0] * len(ids)
 
-    monkeypatch.setattr(agent, "_observe", observe)
+    monkeypatch.setattr(conversation_, "_observe", observe)
     with pytest.raises(AssertionError):
         check_observations(tokenizer, lambda tasks: typed_rollout(tokenizer, tasks))
 
@@ -181,7 +184,7 @@ def test_a_model_that_never_gets_it_right_ends_at_its_turns(tokenizer):
             ids = typed(self.tokenizer, {"role": "assistant", "content": None, "tool_calls": [call]})
             return Reply(ids, [0.0] * len(ids), "stop")
 
-    (conversation,) = agent.run(Stubborn(tokenizer), tokenizer, tasks_of("follow", 1), Limits(64, 5, 1024))
+    (conversation,) = loop.run(Stubborn(tokenizer), tokenizer, tasks_of("follow", 1), Limits(64, 5, 1024))
     assert (conversation.finish, conversation.turns, conversation.calls) == ("turns", 5, 5)
     assert not conversation.verdict().passed
 
@@ -214,7 +217,7 @@ def test_a_call_where_no_tools_are_declared(tokenizer):
                 self.experts.pop(id(conversation), None)
             return super()._type(conversation, max_tokens)
 
-    (conversation,) = agent.run(Patient(tokenizer, spell), tokenizer, tasks_of("chain", 1), ROOMY)
+    (conversation,) = loop.run(Patient(tokenizer, spell), tokenizer, tasks_of("chain", 1), ROOMY)
     assert conversation.messages[3]["content"] == "error: no tools are declared here"
     assert conversation.finish == "stop" and conversation.verdict().passed
 
@@ -225,7 +228,7 @@ def test_nonsense_ends_with_a_recorded_reason(tokenizer, model, thinking):
     policy = LocalPolicy(model, tokenizer, temperature=1.0, seed=1)
     tasks = tasks_of("buy", 6) + tasks_of("chain", 2)
     limits = Limits(turn_tokens=40, turns=3, context=512)
-    for conversation in agent.run(policy, tokenizer, tasks, limits, thinking):
+    for conversation in loop.run(policy, tokenizer, tasks, limits, thinking):
         assert conversation.finish in ("stop", "length", "turns", "context")
         assert not conversation.verdict().passed
 
@@ -243,7 +246,7 @@ def test_markers_in_any_order_end_with_a_recorded_reason(tokenizer, seed):
             ids = [*ids, self.tokenizer.token_id("<|im_end|>")]
             return Reply(ids, [0.0] * len(ids), "stop")
 
-    for conversation in agent.run(Mad(tokenizer), tokenizer, tasks_of("buy", 30), Limits(128, 4, 1024)):
+    for conversation in loop.run(Mad(tokenizer), tokenizer, tasks_of("buy", 30), Limits(128, 4, 1024)):
         assert conversation.finish in ("stop", "turns")
         assert not conversation.verdict().passed
 
@@ -284,8 +287,8 @@ def test_a_full_context_ends_a_rollout_that_is_not_managed(tokenizer):
 @pytest.mark.parametrize("manage", [False, True])
 def test_a_prompt_without_room_for_an_answer_ends_before_it_begins(tokenizer, manage):
     tasks = [worlds.generate(random.Random(0), "buy", 4), worlds.generate(random.Random(0), "chain", 1)]
-    prompt = agent.opening(tasks[0])
-    agent.begin(prompt, tokenizer)
+    prompt = conversation_.opening(tasks[0])
+    conversation_.begin(prompt, tokenizer)
     long, short = typed_rollout(tokenizer, tasks, Limits(64, 10, len(prompt.ids) + 63, manage=manage))
     assert (long.finish, long.turns) == ("context", 0) and not long.verdict().passed
     assert short.finish == "stop"
@@ -297,7 +300,7 @@ def test_a_result_that_fills_the_context_by_itself_is_recorded(tokenizer, keep, 
     box = Toolbox([Tool("next", "", {"type": "object"}, lambda item: "long " * 400)])
     opened = WORLDS["shop"].open_environment
     monkeypatch.setattr(
-        WORLDS["shop"], "open_environment", lambda task: agent.Environment(box, opened(task).state)
+        WORLDS["shop"], "open_environment", lambda task: loop.Environment(box, opened(task).state)
     )
     limits = Limits(64, 10, 420, manage=True, keep_turns=keep)
     (conversation,) = typed_rollout(tokenizer, [worlds.generate(random.Random(0), "follow", 3)], limits)
@@ -343,7 +346,7 @@ def test_what_is_left_is_the_opening_and_the_last_turns(tokenizer):
             return super().reply(conversations, max_tokens)
 
     task = worlds.generate(random.Random(0), "follow", 40)
-    agent.run(Watcher(tokenizer), tokenizer, [task], Limits(64, 100, 420, manage=True))
+    loop.run(Watcher(tokenizer), tokenizer, [task], Limits(64, 100, 420, manage=True))
     assert checked >= 3
 
 
@@ -378,7 +381,7 @@ def test_a_rewound_cache_says_what_a_fresh_one_says(tokenizer, model):
     """Two conversations of different length, old turns hidden now and then: logits before every turn."""
     policy = Prompted(model, tokenizer)
     tasks = [worlds.generate(random.Random(seed), "follow", 12 + 4 * seed) for seed in range(2)]
-    done = agent.run(policy, tokenizer, tasks, Limits(64, 100, 360, manage=True))
+    done = loop.run(policy, tokenizer, tasks, Limits(64, 100, 360, manage=True))
     assert all(conversation.verdict().passed for conversation in done)
     assert any(len(after[0]) < len(before[0]) for before, after in zip(policy.seen, policy.seen[2:])), "nothing hidden"
     for ids, logits in policy.seen:
@@ -389,13 +392,13 @@ def test_a_rewound_cache_says_what_a_fresh_one_says(tokenizer, model):
 
 def test_a_cache_that_is_not_rewound_is_found_out(tokenizer, model, monkeypatch):
     """Mutant: hide the turns from ``ids`` alone and leave the cache as it was."""
-    hide = agent.hide_old_turns
+    hide = conversation_.hide_old_turns
 
     def forgetful(conversation, keep):
         hide(conversation, keep)
         conversation.kept_from = 0
 
-    monkeypatch.setattr(agent, "hide_old_turns", forgetful)
+    monkeypatch.setattr(conversation_, "hide_old_turns", forgetful)
     with pytest.raises((AssertionError, ValueError)):
         test_a_rewound_cache_says_what_a_fresh_one_says(tokenizer, model)
 
@@ -410,13 +413,13 @@ def test_a_batch_says_what_each_says_alone(tokenizer, model):
     in others and never in the rest, so that the batch shrinks while it runs."""
     tasks = [task for family in FAMILIES for task in tasks_of(family, 2)]
     policy = LocalPolicy(model, tokenizer)
-    written = [c.ids[c.prompt_length :] for c in agent.run(policy, tokenizer, tasks, SHORT)]
+    written = [c.ids[c.prompt_length :] for c in loop.run(policy, tokenizer, tasks, SHORT)]
     token = max(set().union(*written), key=lambda token: len({ids.index(token) for ids in written if token in ids}))
     policy.stop = token
-    together = agent.run(policy, tokenizer, tasks, SHORT)
+    together = loop.run(policy, tokenizer, tasks, SHORT)
     assert len({conversation.written for conversation in together}) >= 3
     for task, conversation in zip(tasks, together):
-        (alone,) = agent.run(policy, tokenizer, [task], SHORT)
+        (alone,) = loop.run(policy, tokenizer, [task], SHORT)
         assert alone.ids == conversation.ids and alone.finish == conversation.finish
         assert alone.logprobs == pytest.approx(conversation.logprobs, abs=1e-4)
 
@@ -424,9 +427,9 @@ def test_a_batch_says_what_each_says_alone(tokenizer, model):
 def test_rows_of_finished_conversations_are_given_up(tokenizer, model):
     """The batch shrinks as conversations end; those that stay do not notice (typed answers of different lengths)."""
     policy = LocalPolicy(model, tokenizer)
-    conversations = [agent.opening(task) for task in tasks_of("chain", 8)]
+    conversations = [conversation_.opening(task) for task in tasks_of("chain", 8)]
     for conversation in conversations:
-        agent.begin(conversation, tokenizer)
+        conversation_.begin(conversation, tokenizer)
     policy.open(conversations, 512)
     whole = policy.reply(conversations, 8)
     policy.open(conversations, 512)
@@ -439,7 +442,7 @@ def test_rows_of_finished_conversations_are_given_up(tokenizer, model):
 
 def test_a_seed_samples_the_same_words(tokenizer, model):
     def words(seed):
-        done = agent.run(LocalPolicy(model, tokenizer, 1.0, seed), tokenizer, tasks_of("buy", 3), SHORT)
+        done = loop.run(LocalPolicy(model, tokenizer, 1.0, seed), tokenizer, tasks_of("buy", 3), SHORT)
         return [conversation.ids for conversation in done]
 
     assert words(1) == words(1) != words(2)
@@ -449,7 +452,7 @@ def test_a_seed_samples_the_same_words(tokenizer, model):
 def test_recorded_logprobs_are_those_of_training(tokenizer, model, temperature):
     """RL compares the log-probability of a whole attempt now with that of the moment it was sampled."""
     policy = LocalPolicy(model, tokenizer, temperature, seed=3)
-    done = agent.run(policy, tokenizer, tasks_of("buy", 5) + tasks_of("chain", 5), SHORT)
+    done = loop.run(policy, tokenizer, tasks_of("buy", 5) + tasks_of("chain", 5), SHORT)
     batch = collate([Example(c.ids, c.mask) for c in done])
     with torch.no_grad():
         again = rl.sequence_logprobs(model, batch, temperature)
@@ -462,7 +465,7 @@ def test_recorded_logprobs_are_those_of_training(tokenizer, model, temperature):
 
 def test_training_mode_comes_back(tokenizer, model):
     model.train()
-    agent.run(LocalPolicy(model, tokenizer), tokenizer, tasks_of("chain", 1), SHORT)
+    loop.run(LocalPolicy(model, tokenizer), tokenizer, tasks_of("chain", 1), SHORT)
     assert model.training
     model.eval()
 
@@ -470,12 +473,12 @@ def test_training_mode_comes_back(tokenizer, model):
 def test_room_for_every_token_of_the_last_turn(tokenizer, model):
     """The cache is exactly as long as the context: the last allowed turn must fit."""
     task = tasks_of("chain", 1)[0]
-    conversation = agent.opening(task)
-    agent.begin(conversation, tokenizer)
+    conversation = conversation_.opening(task)
+    conversation_.begin(conversation, tokenizer)
     limits = Limits(turn_tokens=16, turns=2, context=len(conversation.ids) + 16)
     policy = LocalPolicy(model, tokenizer)
     policy.stop = -1  # a model that never stops
-    (conversation,) = agent.run(policy, tokenizer, [task], limits)
+    (conversation,) = loop.run(policy, tokenizer, [task], limits)
     assert (conversation.finish, conversation.written) == ("length", 16)
     assert isinstance(policy.decoder, Decoder) and policy.decoder.lengths.max() < limits.context
 
@@ -485,7 +488,7 @@ def test_room_for_every_token_of_the_last_turn(tokenizer, model):
 
 def test_play_numbers_the_calls_of_the_whole_dialogue():
     task = worlds.generate(random.Random(0), "follow", 3)
-    conversation = agent.play(task, random.Random(0), first_call=7)
+    conversation = loop.play(task, random.Random(0), first_call=7)
     ids = [message["tool_call_id"] for message in conversation.messages if message["role"] == "tool"]
     assert ids == ["functions.next:7", "functions.next:8", "functions.next:9"]
 
@@ -493,11 +496,11 @@ def test_play_numbers_the_calls_of_the_whole_dialogue():
 def test_success_rate_counts_verdicts(tokenizer):
     done = typed_rollout(tokenizer, tasks_of("buy", 4))
     done[0].environment.state.execute("DELETE FROM orders")
-    assert agent.success_rate(done) == 0.75
+    assert loop.success_rate(done) == 0.75
 
 
 def test_a_reflex_plays_with_empty_thoughts():
-    conversation = agent.play(worlds.generate(random.Random(0), "buy", 2), random.Random(0), thinking=False)
+    conversation = loop.play(worlds.generate(random.Random(0), "buy", 2), random.Random(0), thinking=False)
     own = [message for message in conversation.messages if message["role"] == "assistant"]
     assert all(message["thinking"] is False and not message["reasoning_content"] for message in own)
     assert json.loads(own[0]["tool_calls"][0]["function"]["arguments"])["count"] >= 1

@@ -13,11 +13,11 @@ import time
 import pytest
 import torch
 
-from kimi_mini import agent, chat_cli
+from kimi_mini.agent import conversation, policy, terminal
+from kimi_mini.agent.folder import save_agent
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.publishing import save_agent
 from kimi_mini.text.tokenizer import Tokenizer
 
 
@@ -40,9 +40,9 @@ def scripted(monkeypatch, folder):
 
         def reply(self, conversations, max_tokens):
             ids = [*tokenizer.encode(next(written)), tokenizer.token_id("<|im_end|>")]
-            return [agent.Reply(ids, [0.0] * len(ids), "stop")]
+            return [policy.Reply(ids, [0.0] * len(ids), "stop")]
 
-        monkeypatch.setattr(agent.LocalPolicy, "reply", reply)
+        monkeypatch.setattr(policy.LocalPolicy, "reply", reply)
 
         def line(prompt=""):
             try:
@@ -51,7 +51,7 @@ def scripted(monkeypatch, folder):
                 raise EOFError from None
 
         monkeypatch.setattr("builtins.input", line)
-        return chat_cli.main(argparse.Namespace(checkpoint=str(folder), reflex=reflex, seed=0))
+        return terminal.main(argparse.Namespace(checkpoint=str(folder), reflex=reflex, seed=0))
 
     return talk
 
@@ -70,7 +70,7 @@ def test_numbers_that_are_not_on_the_list_do_not_end_the_chat(scripted, capsys, 
 
 
 def test_a_full_context_is_said(scripted, capsys, monkeypatch):
-    monkeypatch.setattr(chat_cli, "LIMITS", dataclasses.replace(chat_cli.LIMITS, context=chat_cli.LIMITS.turn_tokens + 100))
+    monkeypatch.setattr(terminal, "LIMITS", dataclasses.replace(terminal.LIMITS, context=terminal.LIMITS.turn_tokens + 100))
     assert scripted(['Buy f 2 "red fig", end.'], [CALL]) == 0
     assert "stopped: the context is full" in capsys.readouterr().out
 
@@ -99,14 +99,14 @@ def test_a_listed_task_is_judged_by_its_verifier(scripted, capsys):
 def test_chains_have_no_tools(scripted, capsys):
     scripted(["Start with 1, a +2, end. Modulo 100?"], [CALL, "<think>end</think>3"])
     assert "no tools are declared" in capsys.readouterr().out
-    assert agent.opening(chat_cli.own_task("Add 1 and 2, end.").task).tools is None
-    tools = chat_cli.own_task("Which is cheapest: a, b, end?").tools
+    assert conversation.opening(terminal.own_task("Add 1 and 2, end.").task).tools is None
+    tools = terminal.own_task("Which is cheapest: a, b, end?").tools
     assert [tool["function"]["name"] for tool in tools] == ["price"]
 
 
 def test_reflex_shows_no_thought(scripted, capsys, monkeypatch):
     begun = []
-    monkeypatch.setattr(agent, "begin", lambda c, t, begin=agent.begin: (begun.append(c.thinking), begin(c, t))[1])
+    monkeypatch.setattr(conversation, "begin", lambda c, t, begin=conversation.begin: (begun.append(c.thinking), begin(c, t))[1])
     scripted(["Add 1 and 2, end.", "/think", "Add 1 and 2, end."], ["3", "<think>1+2</think>3"], reflex=True)
     shown = capsys.readouterr().out
     assert begun == [False, True] and shown.count("thought") == 1 and shown.count("answer") >= 2
@@ -122,23 +122,23 @@ def test_odd_input_is_answered_and_quit_ends(scripted, capsys):
 
 
 def test_ctrl_c_ends_politely(scripted, capsys, monkeypatch):
-    monkeypatch.setattr(chat_cli.Talk, "read", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(terminal.Talk, "read", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert scripted([]) == 0 and capsys.readouterr().out.endswith("bye\n")
 
 
 def test_what_a_model_writes_cannot_steer_the_terminal():
-    assert chat_cli._printable("a\x1b[2Jb\nc\x07") == "a\ufffd[2Jb\nc\ufffd"
+    assert terminal._printable("a\x1b[2Jb\nc\x07") == "a\ufffd[2Jb\nc\ufffd"
 
 
 def test_without_a_checkpoint_one_line_says_what_to_do(tmp_path, folder):
     with pytest.raises(KimiError, match="make run"):
-        chat_cli.main(argparse.Namespace(checkpoint=str(tmp_path / "none"), reflex=False, seed=0))
+        terminal.main(argparse.Namespace(checkpoint=str(tmp_path / "none"), reflex=False, seed=0))
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in folder.iterdir():
         (broken / file.name).write_bytes(file.read_bytes()[:200] if "safetensors" in file.name else file.read_bytes())
     with pytest.raises(KimiError, match="truncated"):
-        chat_cli.main(argparse.Namespace(checkpoint=str(broken), reflex=False, seed=0))
+        terminal.main(argparse.Namespace(checkpoint=str(broken), reflex=False, seed=0))
 
 
 def command(folder) -> list[str]:
@@ -176,8 +176,8 @@ def test_a_terminal_gets_colours_and_ctrl_c_ends_it(folder, root):
 
 def test_no_listed_task_was_half_seen_in_training(scripted, capsys, monkeypatch):
     """Chains of one record show one of 1,024 names, and training has seen a third of them."""
-    drawn, generate = [], chat_cli.worlds.generate
-    monkeypatch.setattr(chat_cli.worlds, "generate", lambda *words, **more: drawn.append(generate(*words, **more)) or drawn[-1])
+    drawn, generate = [], terminal.worlds.generate
+    monkeypatch.setattr(terminal.worlds, "generate", lambda *words, **more: drawn.append(generate(*words, **more)) or drawn[-1])
     assert scripted(["new"] * 40 + ["quit"]) == 0
-    assert len(drawn) == 41 * len(chat_cli.worlds.FAMILIES)
+    assert len(drawn) == 41 * len(terminal.worlds.FAMILIES)
     assert all(task.held_out and (task.family, task.level) != ("follow", 1) for task in drawn)

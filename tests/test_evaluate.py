@@ -5,8 +5,9 @@ import random
 import pytest
 from test_verify import NAMES
 
-from kimi_mini import agent, evaluate, worlds
+from kimi_mini import evaluate, worlds
 from kimi_mini.adversary import perform
+from kimi_mini.agent import loop
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
@@ -19,7 +20,7 @@ BY_HEART = "output hard-coded for the public tests"
 def play(task, kind=None):
     """The scripted expert's work on a task, or that of an adversary."""
     rng = random.Random(task.key)
-    return perform(NAMES[kind], task, rng) if kind else agent.play(task, rng)
+    return perform(NAMES[kind], task, rng) if kind else loop.play(task, rng)
 
 
 def solver(asked, kind_of=lambda number: None):

@@ -39,7 +39,7 @@ def test_imports_go_one_way():
 
 @pytest.mark.parametrize(
     ("module", "line"),
-    [("config", "from kimi_mini.agent import x"), ("results", "import kimi_mini.model.kimi"), ("stray", "")],
+    [("config", "from kimi_mini.agent.loop import x"), ("results", "import kimi_mini.model.kimi"), ("stray", "")],
 )
 def test_an_import_upwards_and_a_module_without_a_place_are_caught(tmp_path, module, line):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

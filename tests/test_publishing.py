@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import KimiMini, agent
+from kimi_mini import KimiMini
+from kimi_mini.agent import conversation
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.publishing import SHIPPED, from_experiments, ship
@@ -51,7 +52,7 @@ def test_a_shipped_agent_ends_its_turn(name):
     ends = [tokenizer.special["<|im_end|>"], tokenizer.special["[EOS]"]]
     assert model.config.eos_token_id == ends and model.config.pad_token_id == tokenizer.special["[PAD]"]
     if name == "final":
-        prompt = chat.encode(tokenizer, [{"role": "system", "content": agent.SYSTEM}, {
+        prompt = chat.encode(tokenizer, [{"role": "system", "content": conversation.SYSTEM}, {
             "role": "user", "content": "Start with 82, h *2, i -4, end. Two digits, modulo 100?"}],
             add_generation_prompt=True)[0]  # fmt: skip
         written = model.generate(torch.tensor([prompt]), 80)[0, len(prompt) :].tolist()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from tiny import Typist, typed
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.agent import loop
 from kimi_mini.experiments import quota, rejection
 from kimi_mini.synthesis import Source
 from kimi_mini.text.tokenizer import Tokenizer
@@ -34,7 +36,7 @@ def attempts(tokenizer):
 
     rng = random.Random(0)
     tasks = [task for source in SOURCES for task in rejection.training_tasks(source, 12, rng)]
-    return agent.run(Typist(tokenizer, spell), tokenizer, tasks, agent.Limits(turn_tokens=160, turns=16, context=1024))
+    return loop.run(Typist(tokenizer, spell), tokenizer, tasks, conversation_.Limits(turn_tokens=160, turns=16, context=1024))
 
 
 def keys_of(pools):

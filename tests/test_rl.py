@@ -8,8 +8,10 @@ import torch
 from tiny import Typist, tiny_model
 from tiny import typed as tokens_of
 
-from kimi_mini import MuonClip, agent, rl, worlds
-from kimi_mini.agent import Limits, LocalPolicy
+from kimi_mini import MuonClip, rl, worlds
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Limits
+from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.rl import Settings
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.train import Batch, Example, collate, token_losses
@@ -105,7 +107,7 @@ def test_advantages_of_a_group_sum_to_zero():
 
 def typed(tokenizer, limits, family="buy", spell=None):
     task = worlds.generate(random.Random(0), family, 2)
-    (conversation,) = agent.run(Typist(tokenizer, spell), tokenizer, [task], limits)
+    (conversation,) = loop.run(Typist(tokenizer, spell), tokenizer, [task], limits)
     return conversation
 
 
@@ -162,7 +164,7 @@ def sampled(tokenizer):
     for _ in range(3):
         task = worlds.generate(rng, "buy", 2)
         attempts = [Typist(tokenizer, babble(tokenizer, count)) for count in range(4)]
-        groups.append([agent.run(typist, tokenizer, [task], Limits(128, 8, 1024))[0] for typist in attempts])
+        groups.append([loop.run(typist, tokenizer, [task], Limits(128, 8, 1024))[0] for typist in attempts])
     for c in (c for group in groups for c in group):
         with torch.no_grad():
             logprobs = (model(torch.tensor([c.ids])).logits[0] / TEMPERATURE).log_softmax(-1)
@@ -364,7 +366,7 @@ def test_rewards_go_up(tokenizer, monkeypatch):
     assert 0.3 < history[0].success < 0.7
     assert history[-1].success > 0.9
     tasks = [worlds.generate(random.Random(7), "chain", 2) for _ in range(16)]
-    done = agent.run(LocalPolicy(model, tokenizer, 1.0), tokenizer, tasks, settings.limits)
+    done = loop.run(LocalPolicy(model, tokenizer, 1.0), tokenizer, tasks, settings.limits)
     assert sum(map(right, done)) >= 14, "on other tasks too"
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kimi_mini import agent, sft, synthesis, worlds
+from kimi_mini import sft, synthesis, worlds
+from kimi_mini.agent import loop
 from kimi_mini.pipeline import Plan
 from kimi_mini.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.text import chat
@@ -251,7 +252,7 @@ def test_pools_hold_training_tasks_and_the_exam_does_not(tokenizer, family):
 
 def dialogue(task) -> tuple[str, ...]:
     """All that a model gets to read of a task: what is asked, and what the tools answer on the right way."""
-    played = agent.play(task, random.Random(0), None, True, 0)
+    played = loop.play(task, random.Random(0), None, True, 0)
     played.environment.close()
     return tuple(message["content"] for message in played.messages if message["role"] in ("user", "tool"))
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from tiny import tiny_model, typed
 
-from kimi_mini import agent, evaluate, exercises_thinking, traces, worlds
+from kimi_mini import evaluate, exercises_thinking, worlds
+from kimi_mini.agent import conversation, loop, traces
+from kimi_mini.agent.traces import pieces
 from kimi_mini.exercises import Checked
 from kimi_mini.inference import attempts, thinking
 from kimi_mini.inference.api import respond, respond_all, response
@@ -15,7 +17,6 @@ from kimi_mini.inference.attempts import Attempt, compare, score
 from kimi_mini.inference.thinking import Prefix, Turn, attention_rows, corrupt, write
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.trace_view import pieces
 
 TOKENIZER = Tokenizer.load()
 THINK, CLOSE, END = (TOKENIZER.token_id(name) for name in ("<think>", "</think>", "<|im_end|>"))
@@ -257,9 +258,9 @@ def test_the_model_goes_on_behind_what_was_put_in(thinker):
 def played(family="cheapest", level=3, is_thinking=True):
     """An expert's episode, fed token by token as if a model had written it."""
     task = worlds.generate(random.Random(3), family, level)
-    talk = agent.opening(task, is_thinking)
-    agent.begin(talk, TOKENIZER)
-    for message in agent.play(task, random.Random(0), thinking=is_thinking).messages:
+    talk = conversation.opening(task, is_thinking)
+    conversation.begin(talk, TOKENIZER)
+    for message in loop.play(task, random.Random(0), thinking=is_thinking).messages:
         if message["role"] == "assistant":
             turn = dataclasses.replace(turn_of(message), prompt=[])
             traces.take_turn(talk, turn, TOKENIZER, evaluate.LIMITS)
@@ -314,8 +315,8 @@ def test_a_trace_that_shows_text_the_model_did_not_write_is_caught():
 def test_a_corrupted_thought_is_not_shown_as_the_models_own():
     talk = played("chain", 3)
     task = talk.task
-    fresh = agent.opening(task)
-    agent.begin(fresh, TOKENIZER)
+    fresh = conversation.opening(task)
+    conversation.begin(fresh, TOKENIZER)
     turn = turn_of({key: talk.messages[2][key] for key in ("role", "content", "reasoning_content")})
     prefix = corrupt(turn, TOKENIZER, 1, "07")
     ids = prefix.ids + turn.ids[len(prefix.ids) :]
@@ -330,8 +331,8 @@ def test_a_corrupted_thought_is_not_shown_as_the_models_own():
 
 def test_a_forced_stop_does_not_make_a_trace_dishonest():
     talk = played("chain", 2)
-    fresh = agent.opening(talk.task)
-    agent.begin(fresh, TOKENIZER)
+    fresh = conversation.opening(talk.task)
+    conversation.begin(fresh, TOKENIZER)
     turn = turn_of(SAID)
     own = [token != CLOSE for token in turn.ids]
     traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, evaluate.LIMITS)
@@ -343,7 +344,7 @@ def test_a_forced_stop_does_not_make_a_trace_dishonest():
 
 def test_hidden_turns_leave_no_trace_to_price():
     talk = played()
-    agent.hide_old_turns(talk, 1)
+    conversation.hide_old_turns(talk, 1)
     with pytest.raises(ValueError, match="assistant messages"):
         traces.piece_costs(talk, TOKENIZER)
 

@@ -5,7 +5,8 @@ import random
 import pytest
 from tiny import Typist
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import conversation, loop, policy
 from kimi_mini.experiments import horizon, inference, long_chains, modes
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import held_out
@@ -24,10 +25,10 @@ def test_call_numbers_are_counted_by_call_and_by_dialogue():
 
 def broken(text: str, finish: str):
     """A dialogue of two right calls and a third turn of this text."""
-    (talk,) = agent.run(Typist(TOKENIZER), TOKENIZER, [TASK], agent.Limits(256, 2, 2048))
+    (talk,) = loop.run(Typist(TOKENIZER), TOKENIZER, [TASK], conversation.Limits(256, 2, 2048))
     talk.finish = None
     ids = list(TOKENIZER.encode(text))
-    agent.take_turn(talk, agent.Reply(ids, [0.0] * len(ids), finish), TOKENIZER, agent.Limits(256, 20, 2048))
+    loop.take_turn(talk, policy.Reply(ids, [0.0] * len(ids), finish), TOKENIZER, conversation.Limits(256, 20, 2048))
     return horizon.how_it_broke(talk, TOKENIZER)
 
 

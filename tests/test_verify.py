@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from kimi_mini import agent, verify, worlds
+from kimi_mini import verify, worlds
 from kimi_mini.adversary import KINDS, perform
 from kimi_mini.adversary.right import LOOKS_TWICE, respelt
+from kimi_mini.agent import conversation as conversation_
 from kimi_mini.base.intervals import wilson
 from kimi_mini.verify import (
     OUTCOME,
@@ -23,7 +24,7 @@ NAMES = {kind.name: kind for kind in KINDS}
 COUNT = 60  # right and wrong trajectories a world; the experiment takes thousands
 
 
-def one(name: str, family: str, level: int, seed: int = 0) -> agent.Conversation:
+def one(name: str, family: str, level: int, seed: int = 0) -> conversation_.Conversation:
     rng = random.Random(seed)
     return perform(NAMES[name], worlds.generate(rng, family, level), rng)
 
@@ -89,7 +90,7 @@ ODD = ["print(1)", "print('[1]')", "x = 'a'", "x = None", "x = [x]", "x = (x == 
 @pytest.mark.parametrize("code", ODD)
 def test_code_with_odd_output_is_refused_and_does_not_break_the_verifier(code):
     task = worlds.generate(random.Random(1), "repair", 2)
-    conversation = agent.opening(task)
+    conversation = conversation_.opening(task)
     result = conversation.environment.toolbox.call("edit", f'{{"line":"A","code":"{code}"}}')
     assert not conversation.verdict().passed
     assert "JSONDecodeError" not in result.content
@@ -98,8 +99,8 @@ def test_code_with_odd_output_is_refused_and_does_not_break_the_verifier(code):
 def test_a_number_of_thousands_of_digits_is_a_wrong_answer_and_no_crash():
     task = worlds.generate(random.Random(1), "chain", 3)
     for text, right in (("0" * 5000 + str(task.data["answer"]), True), ("1" * 5000, False), ("", False), ("²", False)):
-        conversation = agent.opening(task)
-        agent.act(conversation, {"role": "assistant", "content": text})
+        conversation = conversation_.opening(task)
+        conversation_.act(conversation, {"role": "assistant", "content": text})
         assert conversation.verdict().passed is right
 
 

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from nbconvert import HTMLExporter
 
 from kimi_mini import trace_view, viz, viz_model
+from kimi_mini.agent import traces
 from kimi_mini.widgets import WIDGET_VIEW, explore
 
 BOARD = {
@@ -180,7 +181,7 @@ def test_a_projector_can_show_them_and_nothing_global_changes():
 
 # --------------------------------------------------------------------------------------------------- trace
 def test_pieces_are_what_was_said_by_whom_in_order():
-    found = [(p.kind, p.author, p.text) for p in trace_view.pieces(MESSAGES)]
+    found = [(p.kind, p.author, p.text) for p in traces.pieces(MESSAGES)]
     assert found == [
         ("system", "template", "You are Kimi."),
         ("user", "user", "Price of <b>fig</b> & $x$?"),
@@ -190,12 +191,12 @@ def test_pieces_are_what_was_said_by_whom_in_order():
         ("answer", "model", "7"),
     ]
     with pytest.raises(ValueError, match="role"):
-        trace_view.pieces([{"role": "wizard", "content": "x"}])
+        traces.pieces([{"role": "wizard", "content": "x"}])
 
 
 def test_trace_html_shows_the_text_and_runs_none_of_it():
     page = trace_view.trace_html(MESSAGES, tokens=[3, 9, 2, 8, 4, 1])
-    for piece in trace_view.pieces(MESSAGES):
+    for piece in traces.pieces(MESSAGES):
         assert html.escape(piece.text) in page
     assert "<b>fig</b>" not in page and "9 tokens" in page
     part = trace_view.trace_html(MESSAGES, step=3)
@@ -208,7 +209,7 @@ def test_trace_figure_steps_without_changing_its_size():
         fig = trace_view.trace_figure(MESSAGES, step, tokens=[3, 9, 2, 8, 4, 1])
         png(fig)
         shown = texts(fig)
-        for index, piece in enumerate(trace_view.pieces(MESSAGES)):
+        for index, piece in enumerate(traces.pieces(MESSAGES)):
             assert (piece.text in shown) == (index < step)
         assert any(f"step {step} of 6" in t and f"{sum([3, 9, 2, 8, 4, 1][:step])} tokens so far" in t for t in shown)
         sizes.add(tuple(fig.get_size_inches()))

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.agent import loop
 from kimi_mini.worlds import FAMILIES, WORLDS, Task, repair, shop
 from kimi_mini.worlds.base import Verdict, final_answer, turn
 from kimi_mini.worlds.chain import MODULUS
@@ -34,15 +36,15 @@ def episodes(family, mistake=None, each=EACH, at=None):
     for level in at or levels(family):
         rng = random.Random(f"{family}/{level}/{mistake}")
         for _ in range(each):
-            yield agent.play(worlds.generate(rng, family, level), rng, mistake)
+            yield loop.play(worlds.generate(rng, family, level), rng, mistake)
 
 
 def attempt(task, *steps):
     """A conversation that takes the given steps: calls ``(name, arguments)``, and text for an answer."""
-    conversation = agent.opening(task)
+    conversation = conversation_.opening(task)
     for step in steps:
         is_text = isinstance(step, str)
-        agent.act(conversation, turn("", content=step if is_text else None, call=None if is_text else step))
+        conversation_.act(conversation, turn("", content=step if is_text else None, call=None if is_text else step))
     return conversation
 
 
@@ -223,7 +225,7 @@ def task_of(family, level, seed=0, **conditions):
 )  # fmt: skip
 def test_a_chain_counts_by_its_number_alone(answer, passes):
     task = task_of("chain", 4, answer=42)
-    conversation = attempt(task, answer) if answer is not None else agent.opening(task)
+    conversation = attempt(task, answer) if answer is not None else conversation_.opening(task)
     assert conversation.verdict().passed is passes
 
 
@@ -421,7 +423,7 @@ def test_what_is_bought_is_gone():
 
 @pytest.mark.parametrize("level", [100, 300])
 def test_hundreds_of_calls_in_a_row(level):
-    conversation = agent.play(task_of("follow", level), random.Random(0))
+    conversation = loop.play(task_of("follow", level), random.Random(0))
     assert conversation.verdict().passed
     assert conversation.calls == len(said(conversation)) == level
     ids = [call["id"] for m in conversation.messages for call in m.get("tool_calls") or []]
@@ -446,7 +448,7 @@ def test_a_seed_makes_the_same_task_and_the_same_dialogue(family):
         for level in levels(family) * 3:
             task = worlds.generate(rng, family, level)
             mistake = rng.choice((None, *mistakes(family)))
-            played.append((task.key, task.prompt, agent.play(task, rng, mistake).messages))
+            played.append((task.key, task.prompt, loop.play(task, rng, mistake).messages))
         return played
 
     assert stream(1) == stream(1)

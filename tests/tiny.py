@@ -5,7 +5,7 @@ import random
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.agent import Reply
+from kimi_mini.agent.policy import Reply
 from kimi_mini.text import chat
 from kimi_mini.worlds import WORLDS
 

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kimi_mini import agent, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import conversation as conversation_
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.base import Expert, Message, turn
 
@@ -46,13 +47,13 @@ def _kind(name: str, is_right: bool, families: tuple[str, ...], from_level: int)
     return register
 
 
-def perform(kind: Kind, task: Task, rng: random.Random) -> agent.Conversation:
+def perform(kind: Kind, task: Task, rng: random.Random) -> conversation_.Conversation:
     """Play one trajectory of ``kind`` on ``task``: real tools, real state."""
-    conversation = agent.opening(task)
+    conversation = conversation_.opening(task)
     script = kind.script(task, rng)
     message = next(script)
     while True:
-        results = agent.act(conversation, message)
+        results = conversation_.act(conversation, message)
         try:
             message = script.send(results[0]["content"] if results else "")
         except StopIteration:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
 from kimi_mini.synthesis import Source, Trajectory

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import agent, viz
-from kimi_mini.agent import Conversation, Limits
+from kimi_mini import viz
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation, Limits
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.evaluate import MANAGED, solve
@@ -196,7 +197,7 @@ class Moment:
 
 def script(tokenizer: Tokenizer, task: Task) -> tuple[list[int], list[Moment]]:
     """An expert's episode as tokens, and the moment before each name that it copies from a result."""
-    played = agent.play(task, random.Random(0))
+    played = loop.play(task, random.Random(0))
     ids, mask = chat.encode(tokenizer, played.messages, played.tools)
     played.environment.close()
     path, argument = task.data["path"], tokenizer.token_id("<|tool_call_argument_begin|>")

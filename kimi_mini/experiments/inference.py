@@ -9,12 +9,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kimi_mini import agent
+from kimi_mini.agent import conversation
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import over_seeds, wilson
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
-from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.options import figures
 from kimi_mini.inference.thinking import Turn, write
 from kimi_mini.model.kimi import KimiMini
@@ -54,7 +54,7 @@ def fingerprint(folder: Path) -> str:
 
 def prompt_ids(tokenizer: Tokenizer, task: Task, thinking: bool = True) -> list[int]:
     """The opening of a task without tools, up to where the assistant takes over."""
-    messages = [{"role": "system", "content": agent.SYSTEM}, {"role": "user", "content": task.prompt}]
+    messages = [{"role": "system", "content": conversation.SYSTEM}, {"role": "user", "content": task.prompt}]
     return chat.encode(tokenizer, messages, add_generation_prompt=True, thinking=thinking)[0]
 
 

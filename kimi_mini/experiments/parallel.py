@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini import viz
-from kimi_mini.agent import Conversation
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap

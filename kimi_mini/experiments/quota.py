@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kimi_mini import sft, synthesis, viz_agent
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.recipe import STEP_TOKENS

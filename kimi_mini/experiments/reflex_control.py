@@ -11,9 +11,9 @@ with its thought about fifty, and even at length 1 (one fact to recall, nothing 
 
 from __future__ import annotations
 
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import BASE, finish, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
 from kimi_mini.pipeline import Plan

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from kimi_mini import evaluate, sft, viz_agent, worlds
-from kimi_mini.agent import Conversation
+from kimi_mini.agent import folder as folder_
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
@@ -84,7 +85,7 @@ def main() -> None:
     prompts, tasks = max(8, int(PROMPTS * args.scale)), max(4, int(TASKS * args.scale))
     log = Log("rejection", seeds=args.seeds, folder=args.folder)
     for seed in args.seeds:
-        model, tokenizer = evaluate.load_agent(args.base)
+        model, tokenizer = folder_.load_agent(args.base)
         everything = pools(tokenizer, sources, start, seed, MISTAKES, lambda trajectory: True)
         tune(model, everything, start, seed, f"start, seed {seed}")
         note(log, seed, "before", measure(model, tokenizer, sources, tasks, seed))

@@ -19,10 +19,10 @@ import random
 from tqdm import tqdm
 
 from kimi_mini import rl, sft
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import difference, wilson
-from kimi_mini.evaluate import load_agent
 from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success
 from kimi_mini.experiments.options import arguments
 from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kimi_mini import agent, traces, viz
+from kimi_mini import viz
+from kimi_mini.agent import conversation, traces
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
@@ -148,9 +149,9 @@ def conditions(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task]) -> 
 
     Only tasks whose two purchases differ and that were on the right way count.
     """
-    talks = [agent.opening(task) for task in tasks if task.data["choices"][0] != task.data["choices"][1]]
+    talks = [conversation.opening(task) for task in tasks if task.data["choices"][0] != task.data["choices"][1]]
     for talk in talks:
-        agent.begin(talk, tokenizer)
+        conversation.begin(talk, tokenizer)
     advance(model, tokenizer, talks)
     asked = [talk for talk in talks if talk.finish is None]
     turns = write(model, tokenizer, [talk.ids for talk in asked])
@@ -171,7 +172,7 @@ def conditions(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task]) -> 
             "stays": sum(b == [r] for b, r in zip(bought, right))}  # fmt: skip
 
 
-def advance(model: KimiMini, tokenizer: Tokenizer, talks: Sequence[agent.Conversation],
+def advance(model: KimiMini, tokenizer: Tokenizer, talks: Sequence[conversation.Conversation],
             prefixes: Sequence[Prefix] | None = None) -> None:
     """One turn of each conversation."""
     turns = write(model, tokenizer, [talk.ids for talk in talks], prefixes=prefixes)
@@ -192,7 +193,7 @@ def flipped(turn: Turn, tokenizer: Tokenizer, task: Task) -> Prefix | None:
     return Prefix(turn.ids[:place] + new, turn.own[:place] + [False] * len(new))
 
 
-def orders(talk: agent.Conversation) -> list[list]:
+def orders(talk: conversation.Conversation) -> list[list]:
     """What stands in the order book: [[item, count], ...]."""
     return [list(row) for row in talk.environment.state.execute("SELECT item, count FROM orders")]
 

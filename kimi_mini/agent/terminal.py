@@ -13,14 +13,26 @@ import re
 import sys
 import time
 
-from kimi_mini import agent, evaluate, worlds
+from kimi_mini import worlds
+from kimi_mini.agent import (
+    conversation as conversation_,
+)
+from kimi_mini.agent import (
+    folder as folder_,
+)
+from kimi_mini.agent import (
+    loop,
+)
+from kimi_mini.agent import (
+    policy as policy_,
+)
+from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.trace_view import Piece, pieces
 from kimi_mini.worlds import Task, held_out
 
 COLOURS = {"user": "1", "thought": "35", "call": "34", "result": "33", "answer": "1;32", "note": "2", "error": "31"}
-LIMITS = agent.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
+LIMITS = conversation_.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
 HELP = """\
   3             take task 3 of the list         new       other tasks, drawn from the held-out ones
   /think        think before acting             /reflex   answer at once, with an empty thought
@@ -45,7 +57,7 @@ FIRST_WORDS = {"follow": "follow", "if": "condition", "which": "cheapest", "buy"
 
 def main(args: argparse.Namespace) -> int:
     """Talk until the user leaves. args: checkpoint, reflex, seed. Raises KimiError without a usable checkpoint."""
-    talk = Talk(*evaluate.load_agent(args.checkpoint), thinking=not args.reflex, seed=args.seed)
+    talk = Talk(*folder_.load_agent(args.checkpoint), thinking=not args.reflex, seed=args.seed)
     try:
         talk.welcome(args.checkpoint)
         while talk.handle(talk.read()):
@@ -105,7 +117,7 @@ class Talk:
         if not 1 <= number <= len(self.tasks):
             self.say("note", f"the list goes from 1 to {len(self.tasks)}")
         else:
-            self.work(agent.opening(self.tasks[number - 1], self.thinking))
+            self.work(conversation_.opening(self.tasks[number - 1], self.thinking))
 
     # -- showing -------------------------------------------------------------------------------------------
 
@@ -147,12 +159,12 @@ class Talk:
 
     # -- working -------------------------------------------------------------------------------------------
 
-    def work(self, conversation: agent.Conversation) -> None:
+    def work(self, conversation: conversation_.Conversation) -> None:
         """Let the agent work on it; every thought, call, result and answer is shown as it comes."""
         conversation.thinking = self.thinking
-        policy = agent.LocalPolicy(self.model, self.tokenizer)
+        policy = policy_.LocalPolicy(self.model, self.tokenizer)
         began = time.perf_counter()
-        agent.begin(conversation, self.tokenizer)
+        conversation_.begin(conversation, self.tokenizer)
         if conversation.prompt_length + LIMITS.turn_tokens > LIMITS.context:
             self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
             return
@@ -165,7 +177,7 @@ class Talk:
             if conversation.finish is not None:
                 break
             reply = policy.reply([conversation], LIMITS.turn_tokens)[0]
-            agent.take_turn(conversation, reply, self.tokenizer, LIMITS)
+            loop.take_turn(conversation, reply, self.tokenizer, LIMITS)
         self.summary(conversation, time.perf_counter() - began)
 
     def show(self, piece: Piece) -> None:
@@ -173,7 +185,7 @@ class Talk:
         failed = piece.kind == "result" and piece.text.startswith("error:")
         self.say("error" if failed else piece.kind, piece.text)
 
-    def summary(self, conversation: agent.Conversation, seconds: float) -> None:
+    def summary(self, conversation: conversation_.Conversation, seconds: float) -> None:
         """What it cost, how it ended, and what the verifier says."""
         why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns",
                "context": "stopped: the context is full"}  # fmt: skip
@@ -190,12 +202,12 @@ class Talk:
         conversation.environment.close()
 
 
-def own_task(prompt: str) -> agent.Conversation:
+def own_task(prompt: str) -> conversation_.Conversation:
     """The user's own words: with the demo shop's tools when they are about the shop, else without any."""
     family = FIRST_WORDS.get(prompt.split()[0].lower())
     if family is None:
-        return agent.opening(Task("chain", "chain", 1, prompt))
-    return agent.opening(Task("shop", family, 1, prompt, {"rows": DEMO_ROWS}))
+        return conversation_.opening(Task("chain", "chain", 1, prompt))
+    return conversation_.opening(Task("shop", family, 1, prompt, {"rows": DEMO_ROWS}))
 
 
 def _indented(text: str, by: int) -> str:

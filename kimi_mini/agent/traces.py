@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-from kimi_mini import agent
-from kimi_mini.agent import Conversation, Limits, Reply
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.policy import Reply
 from kimi_mini.inference.thinking import Marks, Turn
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -19,7 +21,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 
 def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:
     """`agent.take_turn` for a turn that may hold tokens of ours: they are neither counted nor trained on."""
-    agent.take_turn(conversation, Reply(turn.ids, [0.0] * len(turn.ids), turn.finish), tokenizer, limits)
+    loop.take_turn(conversation, Reply(turn.ids, [0.0] * len(turn.ids), turn.finish), tokenizer, limits)
     start = conversation.turn_starts[-1]
     conversation.mask[start : start + len(turn.ids)] = turn.own
     conversation.written -= len(turn.ids) - turn.written
@@ -134,3 +136,40 @@ def _own_runs(ids: list[int], own: list[bool], tokenizer: Tokenizer) -> list[str
     """Text of each unbroken run of the model's own tokens."""
     cuts = [0, *[i for i in range(1, len(ids)) if own[i] != own[i - 1]], len(ids)]
     return [tokenizer.decode(ids[a:b]) for a, b in pairwise(cuts) if a < b and own[a]] or [""]
+
+
+AUTHORS = {"system": "template", "user": "user", "thought": "model", "call": "model", "result": "environment", "answer": "model"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing said: its kind, its text, and the index of the message it stands in."""
+
+    kind: str
+    text: str
+    message: int
+
+    @property
+    def author(self) -> str:
+        """model, environment, user or template."""
+        return AUTHORS[self.kind]
+
+
+def pieces(messages: Sequence[dict]) -> list[Piece]:
+    """Messages (OpenAI's dicts) as pieces; empty ones (the thought of a reflex) are left out.
+
+    A call reads `name {arguments}`, arguments verbatim. Raises ValueError for a message without a known role.
+    """
+    found: list[Piece] = []
+    for index, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content") or ""
+        if role == "assistant":
+            said = [("thought", message.get("reasoning_content") or "")]
+            calls = [call["function"] for call in message.get("tool_calls") or []]
+            said += [("answer", content)] + [("call", f"{call['name']} {call['arguments']}") for call in calls]
+        elif role in ("system", "user", "tool"):
+            said = [("result" if role == "tool" else role, content)]
+        else:
+            raise ValueError(f"message {index} has the role {role!r}")
+        found += [Piece(kind, text, index) for kind, text in said if text]
+    return found

@@ -1,0 +1,1 @@
+"""Messages, calls, results, answer: conversations, policies, the loop, traces, a terminal."""

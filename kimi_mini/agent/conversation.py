@@ -1,0 +1,126 @@
+"""One task being worked on: its messages, and the very tokens the model has seen and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
+from kimi_mini.worlds.base import Message
+
+SYSTEM = "You are Kimi."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Budgets of a rollout, in tokens and turns; what ends one is recorded in ``Conversation.finish``."""
+
+    turn_tokens: int = 128
+    turns: int = 12
+    context: int = 1024
+    manage: bool = False  # hide old turns when the context is full, instead of ending there
+    keep_turns: int = 2
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a limit that no rollout can keep."""
+        for name, least in (("turn_tokens", 1), ("turns", 1), ("context", 1), ("keep_turns", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+@dataclass
+class Conversation:
+    """A task with everything said so far. ``ids`` is the context, ``mask`` marks what the model wrote itself."""
+
+    task: Task
+    messages: list[Message]
+    environment: Environment
+    thinking: bool = True
+    ids: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turn_starts: list[int] = field(default_factory=list)
+    prompt_length: int = 0
+    turns: int = 0  # all of them, the hidden ones too
+    calls: int = 0
+    written: int = 0
+    finish: str | None = None
+    kept_from: int = 0  # positions of the cache that are still right after old turns were hidden
+
+    @property
+    def tools(self) -> list[dict] | None:
+        """Declarations for the template, or None for a task without tools."""
+        box = self.environment.toolbox
+        return box.declarations() if box else None
+
+    def verdict(self) -> Verdict:
+        """What the world's verifier says of the messages and the final state."""
+        return WORLDS[self.task.world].verify(self.task, self.messages, self.environment)
+
+
+def opening(task: Task, thinking: bool = True) -> Conversation:
+    """System prompt and the user's words, in a freshly opened environment."""
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.prompt}]
+    return Conversation(task, messages, WORLDS[task.world].open_environment(task), thinking)
+
+
+def act(conversation: Conversation, message: Message) -> list[Message]:
+    """Append an assistant message, run its calls, append and return the tool messages; decide whether it ends here."""
+    conversation.messages.append(message)
+    results = []
+    box = conversation.environment.toolbox
+    for call in message.get("tool_calls") or []:
+        name = call["function"]["name"]
+        if call.get("id") is None:
+            call["id"] = f"functions.{name}:{conversation.calls}"
+        conversation.calls += 1
+        text = box.call(name, call["function"]["arguments"]).content if box else "error: no tools are declared here"
+        results.append({"role": "tool", "name": name, "tool_call_id": call["id"], "content": text})
+    conversation.messages += results
+    if not results:
+        conversation.finish = "stop"
+    return results
+
+
+def _observe(conversation: Conversation, ids: Iterable[int]) -> None:
+    """Append tokens that the environment wrote."""
+    ids = list(ids)
+    conversation.ids += ids
+    conversation.mask += [False] * len(ids)
+    conversation.logprobs += [0.0] * len(ids)
+
+
+def begin(conversation: Conversation, tokenizer: Tokenizer) -> None:
+    """Tokenise the opening, up to where the model takes over."""
+    ids, _ = chat.encode(
+        tokenizer,
+        conversation.messages,
+        conversation.tools,
+        add_generation_prompt=True,
+        thinking=conversation.thinking,
+    )
+    _observe(conversation, ids)
+    conversation.prompt_length = len(ids)
+
+
+def _has_room(conversation: Conversation, limits: Limits) -> bool:
+    """Whether one more turn fits into the context."""
+    return len(conversation.ids) + limits.turn_tokens <= limits.context
+
+
+def hide_old_turns(conversation: Conversation, keep: int) -> None:
+    """Shorten the context to the prompt and the last ``keep`` turns with their results; 0 hides them all.
+
+    A turn begins after a generation prompt, which stays. The cached prompt stays valid; the rest is fed again.
+    """
+    kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
+    start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length
+    for name in ("ids", "mask", "logprobs"):
+        values = getattr(conversation, name)
+        setattr(conversation, name, values[:prompt] + values[start:])
+    shift = start - prompt
+    conversation.turn_starts = [begin - shift for begin in kept]
+    conversation.kept_from = min(prompt, len(conversation.ids) - 1)
