@@ -39,9 +39,9 @@ def chat(args: argparse.Namespace) -> int | None:
 
 
 def evaluate(args: argparse.Namespace) -> int | None:
-    from kimi_mini import evaluate
+    from kimi_mini.evaluation import scoreboard
 
-    return evaluate.main(args)
+    return scoreboard.main(args)
 
 
 def bench(args: argparse.Namespace) -> int | None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kimi_mini.evaluation.routing import mutual_information
 from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.model.moe import Router
-from kimi_mini.routing import mutual_information
 
 
 def _numbers(value: Any, shape: tuple[int, ...] = ()) -> np.ndarray | None:

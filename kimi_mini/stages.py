@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kimi_mini import evaluate, publishing, recipe, rl, sft, synthesis
+from kimi_mini import publishing, recipe, rl, sft, synthesis
 from kimi_mini.agent import folder as folder_
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_arrays, read_json, write_json
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import Run
 from kimi_mini.placement import choose_device
@@ -269,17 +270,17 @@ def evaluate_rows(run: Run, name: str, rows) -> dict[str, dict]:
     tasks = max(8, round(run.plan.tasks * min(1.0, run.plan.scale)))
     left = [row for row in rows if row.name not in board]
     for row in tqdm(left, unit="row", desc=name, leave=False, dynamic_ncols=True):
-        board[row.name] = evaluate.measure(model, tokenizer, row, tasks)
+        board[row.name] = scoreboard.measure(model, tokenizer, row, tasks)
         write_json(file, board)
-    return evaluate.with_pools(board)
+    return scoreboard.with_pools(board)
 
 
 def evaluate_stage(run: Run) -> dict:
     """The scoreboard of the final agent, and what the one before RL makes of the same rows where RL may matter."""
-    final = evaluate_rows(run, "final", evaluate.ROWS)
-    before = evaluate_rows(run, "tuned", [row for row in evaluate.ROWS if row.name in evaluate.BEFORE_RL])
+    final = evaluate_rows(run, "final", scoreboard.ROWS)
+    before = evaluate_rows(run, "tuned", [row for row in scoreboard.ROWS if row.name in scoreboard.BEFORE_RL])
     final |= {f"before_rl/{name}": entry for name, entry in before.items()}
-    evaluate.print_board(final)
+    scoreboard.print_board(final)
     return {"tokens": 0, "scoreboard": final, "summary": f"{len(final)} rows"}
 
 

@@ -12,7 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kimi_mini import __main__, evaluate, publishing, rl, stages, train
+from kimi_mini import __main__, publishing, rl, stages, train
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.text import corpus
 
 ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
@@ -40,11 +41,11 @@ def make_small():
     documents = functools.partial(corpus.default_documents, 300_000)
     corpus.default_documents = lambda size: documents()
     stages.rl.Settings = functools.partial(
-        rl.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=evaluate.Limits(turn_tokens=12, turns=2)
+        rl.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=scoreboard.Limits(turn_tokens=12, turns=2)
     )
     rl.reward = lambda conversation, penalty: float(conversation.ids[conversation.prompt_length] % 2)  # by lot
     small = lambda limits: replace(limits, turn_tokens=6, turns=2)
-    evaluate.ROWS = tuple(replace(r, limits=small(r.limits), share=0.5) for r in evaluate.ROWS if r.name in ROWS)
+    scoreboard.ROWS = tuple(replace(r, limits=small(r.limits), share=0.5) for r in scoreboard.ROWS if r.name in ROWS)
 
 
 if __name__ == "__main__":

@@ -221,10 +221,10 @@ def test_a_damaged_checkpoint_is_named_in_one_line(monkeypatch, capsys, tmp_path
         if victim.exists():
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
 
-    module = types.ModuleType("kimi_mini.evaluate")
+    module = types.ModuleType("kimi_mini.evaluation.scoreboard")
     module.main = lambda args: KimiMini.from_pretrained(args.checkpoint)
-    monkeypatch.setitem(sys.modules, "kimi_mini.evaluate", module)
-    monkeypatch.setattr("kimi_mini.evaluate", module, raising=False)
+    monkeypatch.setitem(sys.modules, "kimi_mini.evaluation.scoreboard", module)
+    monkeypatch.setattr("kimi_mini.evaluation.scoreboard", module, raising=False)
     monkeypatch.delenv("KIMI_MINI_DEBUG", raising=False)
     assert command_line.main(["eval", "--checkpoint", str(folder)]) == 2
     said = capsys.readouterr().err

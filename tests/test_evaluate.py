@@ -5,12 +5,13 @@ import random
 import pytest
 from test_verify import NAMES
 
-from kimi_mini import evaluate, worlds
-from kimi_mini.adversary import perform
+from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.evaluation.adversary import perform
 from kimi_mini.experiments import filter_gap, rl_gap
 from kimi_mini.worlds import held_out as held_out_
 
@@ -37,9 +38,9 @@ def solver(asked, kind_of=lambda number: None):
 def check_exam(monkeypatch, row):
     """Held out, different, of the levels that the row names, and the same for the next model."""
     asked = []
-    monkeypatch.setattr(evaluate, "solve", solver(asked))
+    monkeypatch.setattr(scoreboard, "solve", solver(asked))
     for _ in range(2):
-        evaluate.measure(None, None, row, 12)
+        scoreboard.measure(None, None, row, 12)
     (tasks, _), (again, _) = asked
     first = tasks[:: row.attempts]
     assert [task.key for task in tasks] == [task.key for task in again]
@@ -47,7 +48,7 @@ def check_exam(monkeypatch, row):
     assert all(task.held_out for task in first)
 
 
-MAIN = [row for row in evaluate.ROWS if max(row.levels) < 20]
+MAIN = [row for row in scoreboard.ROWS if max(row.levels) < 20]
 
 
 @pytest.mark.parametrize("row", MAIN, ids=lambda row: row.name)
@@ -83,22 +84,22 @@ def test_an_exam_that_repeats_itself_has_no_tasks(monkeypatch):
 def test_chains_of_one_record_are_not_asked():
     """Training has seen a third of the names that such a chain can show."""
     assert 1 in held_out_.trained_levels("follow") and 1 not in held_out_.measured_levels("follow")
-    assert all(1 not in row.levels for row in evaluate.ROWS if row.family == "follow")
+    assert all(1 not in row.levels for row in scoreboard.ROWS if row.family == "follow")
 
 
 def test_the_scoreboard_has_the_rows_that_it_promises():
-    names = {row.name for row in evaluate.ROWS}
+    names = {row.name for row in scoreboard.ROWS}
     assert names >= {"shop/follow", "shop/condition", "shop/cheapest", "shop/buy", "shop/follow_100_managed",
                      "shop/follow_100_full", "repair/pass@1", "repair/best_of_4"}  # fmt: skip
-    assert set(evaluate.BEFORE_RL) <= names and len(names) == len(evaluate.ROWS)
+    assert set(scoreboard.BEFORE_RL) <= names and len(names) == len(scoreboard.ROWS)
 
 
 # ---- choosing and counting -------------------------------------------------------------------------------
 
 
 def test_a_row_is_a_share_of_verdicts_with_its_interval(monkeypatch):
-    monkeypatch.setattr(evaluate, "solve", solver([], lambda number: "an edit that changes nothing" if number % 4 == 3 else None))
-    entry = evaluate.measure(None, None, next(row for row in MAIN if row.name == "repair/pass@1"), 20)
+    monkeypatch.setattr(scoreboard, "solve", solver([], lambda number: "an edit that changes nothing" if number % 4 == 3 else None))
+    entry = scoreboard.measure(None, None, next(row for row in MAIN if row.name == "repair/pass@1"), 20)
     assert (entry["value"], entry["n"], entry["seeds"]) == (0.75, 20, [0])
     assert (entry["low"], entry["high"]) == wilson(15, 20)
 
@@ -129,7 +130,7 @@ def by_hidden_tests(groups):
 
 
 def test_the_best_of_several_is_chosen_by_public_tests():
-    check_choice(evaluate.best_of)
+    check_choice(scoreboard.best_of)
 
 
 @pytest.mark.parametrize("mutant", [by_hidden_tests, lambda groups: [group[0] for group in groups],
@@ -142,16 +143,16 @@ def test_other_choices_are_caught(mutant):
 def test_best_of_four_samples_four_attempts_and_judges_one(monkeypatch):
     asked, row = [], next(row for row in MAIN if row.name == "repair/best_of_4")
     kinds = ("an edit that changes nothing", "an edit that changes nothing", None, "an edit that changes nothing")
-    monkeypatch.setattr(evaluate, "solve", solver(asked, lambda number: kinds[number % 4]))
-    entry = evaluate.measure(None, None, row, 8)
+    monkeypatch.setattr(scoreboard, "solve", solver(asked, lambda number: kinds[number % 4]))
+    entry = scoreboard.measure(None, None, row, 8)
     (tasks, temperature), = asked
-    assert (entry["value"], entry["n"], len(tasks), temperature) == (1.0, 8, 32, evaluate.SAMPLING_TEMPERATURE)
+    assert (entry["value"], entry["n"], len(tasks), temperature) == (1.0, 8, 32, scoreboard.SAMPLING_TEMPERATURE)
     assert all(len({task.key for task in tasks[i : i + 4]}) == 1 for i in range(0, 32, 4))
 
 
 def test_lengths_are_pooled_by_their_tasks():
     entry = lambda value, n: {"value": value, "low": 0, "high": 1, "n": n, "seeds": [0], "seconds": 1.5}
-    board = evaluate.with_pools({"chain/thinking/1": entry(1.0, 10), "chain/thinking/2": entry(0.5, 30),
+    board = scoreboard.with_pools({"chain/thinking/1": entry(1.0, 10), "chain/thinking/2": entry(0.5, 30),
                                  "chain/beyond/9": entry(0.0, 500), "chain/reflex/1": entry(0.1, 10)})  # fmt: skip
     assert (board["chain/thinking"]["value"], board["chain/thinking"]["n"]) == (25 / 40, 40)
     assert (board["chain/thinking"]["low"], board["chain/thinking"]["high"]) == wilson(25, 40)

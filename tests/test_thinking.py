@@ -7,14 +7,16 @@ import pytest
 import torch
 from tiny import tiny_model, typed
 
-from kimi_mini import evaluate, exercises_thinking, worlds
+from kimi_mini import exercises_thinking, worlds
 from kimi_mini.agent import conversation, loop, traces
 from kimi_mini.agent.traces import pieces
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.evaluation.attention import attention_rows
 from kimi_mini.exercises import Checked
 from kimi_mini.inference import attempts, thinking
 from kimi_mini.inference.api import respond, respond_all, response
 from kimi_mini.inference.attempts import Attempt, compare, score
-from kimi_mini.inference.thinking import Prefix, Turn, attention_rows, corrupt, write
+from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 
@@ -263,7 +265,7 @@ def played(family="cheapest", level=3, is_thinking=True):
     for message in loop.play(task, random.Random(0), thinking=is_thinking).messages:
         if message["role"] == "assistant":
             turn = dataclasses.replace(turn_of(message), prompt=[])
-            traces.take_turn(talk, turn, TOKENIZER, evaluate.LIMITS)
+            traces.take_turn(talk, turn, TOKENIZER, scoreboard.LIMITS)
     return talk
 
 
@@ -321,7 +323,7 @@ def test_a_corrupted_thought_is_not_shown_as_the_models_own():
     prefix = corrupt(turn, TOKENIZER, 1, "07")
     ids = prefix.ids + turn.ids[len(prefix.ids) :]
     forged = Turn([], ids, prefix.own + [True] * (len(ids) - len(prefix.ids)), turn.thought, "stop")
-    traces.take_turn(fresh, forged, TOKENIZER, evaluate.LIMITS)
+    traces.take_turn(fresh, forged, TOKENIZER, scoreboard.LIMITS)
     assert fresh.written == len(ids) - 2 and sum(fresh.mask) == fresh.written
     with pytest.raises(ValueError, match="did not write"):
         traces.check_trace(fresh, TOKENIZER)
@@ -335,7 +337,7 @@ def test_a_forced_stop_does_not_make_a_trace_dishonest():
     conversation.begin(fresh, TOKENIZER)
     turn = turn_of(SAID)
     own = [token != CLOSE for token in turn.ids]
-    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, evaluate.LIMITS)
+    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, scoreboard.LIMITS)
     traces.check_trace(fresh, TOKENIZER)
     costs = traces.piece_costs(fresh, TOKENIZER)
     assert sum(costs[2:]) == fresh.written == len(turn.ids) - 1

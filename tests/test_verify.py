@@ -4,20 +4,20 @@ import random
 
 import pytest
 
-from kimi_mini import verify, worlds
-from kimi_mini.adversary import KINDS, perform
-from kimi_mini.adversary.right import LOOKS_TWICE, respelt
+from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.base.intervals import wilson
-from kimi_mini.verify import (
-    OUTCOME,
-    RUBRIC,
+from kimi_mini.evaluation import rubric
+from kimi_mini.evaluation.adversary import KINDS, perform
+from kimi_mini.evaluation.adversary.right import LOOKS_TWICE, respelt
+from kimi_mini.evaluation.error_rates import (
     VERIFIERS,
     Rate,
     error_rates,
     false_accepts,
     false_rejects,
 )
+from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
 from kimi_mini.worlds import WORLDS, repair, shop
 
 NAMES = {kind.name: kind for kind in KINDS}
@@ -137,7 +137,7 @@ def test_another_spelling_is_another_text_and_the_same_function():
 
 # -------------------------------------------------------------------------------------------------- the rubric
 def test_a_rubric_gives_evidence_for_each_criterion():
-    findings = verify.judge(RUBRIC, one("looks with a tool that is not there", "cheapest", 3))
+    findings = rubric.judge(RUBRIC, one("looks with a tool that is not there", "cheapest", 3))
     assert [finding.name for finding in findings] == ["finish", "outcome", "tools", "work"]
     assert {finding.name for finding in findings if not finding.passed} == {"outcome", "tools"}
     assert all(finding.evidence for finding in findings)
@@ -159,7 +159,7 @@ def test_a_rubric_gives_evidence_for_each_criterion():
     ],
 )  # fmt: skip
 def test_false_statements_are_found_and_true_ones_left_alone(thought, modulus, wrong):
-    assert verify.false_statements(thought, modulus) == wrong
+    assert rubric.false_statements(thought, modulus) == wrong
 
 
 def test_the_rubric_sees_slips_that_come_out_right():
@@ -167,14 +167,14 @@ def test_the_rubric_sees_slips_that_come_out_right():
     found = [one("one wrong step, carried on to the end", "cheapest", 5, seed) for seed in range(60)]
     lucky = [conversation for conversation in found if conversation.verdict().passed]
     assert lucky
-    assert not any(verify.passes(RUBRIC)(conversation) for conversation in lucky)
+    assert not any(rubric.passes(RUBRIC)(conversation) for conversation in lucky)
 
 
 @pytest.mark.parametrize("family", worlds.FAMILIES)
 def test_the_rubric_accepts_experts(family):
     for level in WORLDS[worlds.FAMILIES[family]].FAMILIES[family]:
         conversation = one("as the expert does it", family, level)
-        assert verify.passes(RUBRIC)(conversation), verify.judge(RUBRIC, conversation)
+        assert rubric.passes(RUBRIC)(conversation), rubric.judge(RUBRIC, conversation)
 
 
 # --------------------------------------------------------------------------------------------------- the rates
@@ -193,4 +193,4 @@ def test_rates_carry_wilsons_interval_and_repeat_with_the_seed():
 
 def test_outcome_is_the_worlds_verdict():
     conversation = one("as the expert does it", "buy", 2)
-    assert verify.outcome(conversation) and OUTCOME.look(conversation) == (True, conversation.verdict().evidence)
+    assert rubric.outcome(conversation) and OUTCOME.look(conversation) == (True, conversation.verdict().evidence)

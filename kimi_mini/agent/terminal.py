@@ -14,18 +14,10 @@ import sys
 import time
 
 from kimi_mini import worlds
-from kimi_mini.agent import (
-    conversation as conversation_,
-)
-from kimi_mini.agent import (
-    folder as folder_,
-)
-from kimi_mini.agent import (
-    loop,
-)
-from kimi_mini.agent import (
-    policy as policy_,
-)
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.agent import folder as folder_
+from kimi_mini.agent import loop
+from kimi_mini.agent import policy as policy_
 from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer

@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.evaluation.routing import dead, losses, max_vio
 from kimi_mini.experiments import inference, routed
 from kimi_mini.experiments.options import arguments
-from kimi_mini.routing import dead, losses, max_vio
 
 TOKENS, STEP = 400_000, routed.ROWS * routed.LENGTH
 RATE, ALPHA = 0.01, 0.03

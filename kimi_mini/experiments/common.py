@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini import evaluate, sft, synthesis, viz
+from kimi_mini import sft, synthesis, viz
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import over_seeds
 from kimi_mini.base.paths import CHECKPOINTS
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.options import figures
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
@@ -54,7 +55,7 @@ def success(
     """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
     tasks = held_out.held_out_tasks(family, levels, count, seed)
     copies = [task for task in tasks for _ in range(attempts)]
-    done = evaluate.solve(model, tokenizer, copies, evaluate.LIMITS, thinking, temperature, seed)
+    done = scoreboard.solve(model, tokenizer, copies, scoreboard.LIMITS, thinking, temperature, seed)
     passed = [conversation.verdict().passed for conversation in done]
     for conversation in done:
         conversation.environment.close()

@@ -27,10 +27,10 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, Limits
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import MANAGED, solve
+from kimi_mini.evaluation.attention import attention_rows
+from kimi_mini.evaluation.scoreboard import MANAGED, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.inference.thinking import attention_rows
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
-from kimi_mini.logits import attention_logits, head_maxima
+from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.muonclip import MuonClip, split_parameters

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.evaluate import LIMITS, solve
+from kimi_mini.evaluation.scoreboard import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.synthesis import SOURCES

@@ -22,7 +22,7 @@ from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap
-from kimi_mini.evaluate import LIMITS, solve
+from kimi_mini.evaluation.scoreboard import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.inference.attempts import (

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kimi_mini import evaluate, sft, viz_agent, worlds
+from kimi_mini import sft, viz_agent, worlds
 from kimi_mini.agent import folder as folder_
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.experiments.options import arguments, figures
@@ -105,7 +106,7 @@ def sample_attempts(model, tokenizer, sources: Sequence[Source], prompts: int, s
     """Four attempts at temperature 1 at each of ``prompts`` new tasks a family."""
     rng = random.Random(f"{seed}/rejection")
     tasks = [task for source in sources for task in training_tasks(source, prompts, rng) for _ in range(ATTEMPTS)]
-    return evaluate.solve(model, tokenizer, tasks, evaluate.LIMITS, temperature=1.0, seed=seed)
+    return scoreboard.solve(model, tokenizer, tasks, scoreboard.LIMITS, temperature=1.0, seed=seed)
 
 
 def note(log: Log, seed: int, arm: str, found: dict[str, float], **more: int) -> None:

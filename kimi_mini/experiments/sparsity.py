@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.evaluation.routing import losses, max_vio
 from kimi_mini.experiments import inference, routed
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.routing import losses, max_vio
 
 TOKENS = {"facts": 260_000, "text": 400_000}  # of the 8 experts; the others' follow from their FLOPs
 STEP = routed.ROWS * routed.LENGTH

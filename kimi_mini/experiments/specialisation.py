@@ -19,9 +19,7 @@ from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.domains import DOMAINS
-from kimi_mini.experiments import inference, routed
-from kimi_mini.experiments.options import arguments
-from kimi_mini.routing import (
+from kimi_mini.evaluation.routing import (
     TOKEN_CLASSES,
     damage,
     losses,
@@ -32,6 +30,8 @@ from kimi_mini.routing import (
     top_expert,
     usage,
 )
+from kimi_mini.experiments import inference, routed
+from kimi_mini.experiments.options import arguments
 from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENS, STEP = 800_000, routed.ROWS * routed.LENGTH

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kimi_mini import verify, viz_agent
-from kimi_mini.adversary.right import LOOKS_TWICE
+from kimi_mini import viz_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.evaluation import error_rates
+from kimi_mini.evaluation.adversary.right import LOOKS_TWICE
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.worlds import WORLDS
 
@@ -33,16 +34,16 @@ def main() -> None:
     log = Log("verifiers", seeds=[seed], folder=args.folder)
     log.more["summary"] = {}
     for world in WORLDS:
-        for name, accepts in verify.VERIFIERS.items():
-            rates = verify.error_rates(world, count, accepts, seed)
+        for name, accepts in error_rates.VERIFIERS.items():
+            rates = error_rates.error_rates(world, count, accepts, seed)
             for kind, rate in rates.items():
                 log.row(world=world, verifier=name, kind=kind.name, right=kind.right, **rate.as_dict())
-            accepted, refused = verify.false_accepts(rates), verify.false_rejects(rates)
+            accepted, refused = error_rates.false_accepts(rates), error_rates.false_rejects(rates)
             log.more["summary"][f"{world}/{name}"] = {
                 "false_accepts": accepted.as_dict(), "false_rejects": refused.as_dict()
             }  # fmt: skip
             print(f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}")
-    strict = verify.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[LOOKS_TWICE]
+    strict = error_rates.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[LOOKS_TWICE]
     log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
     report(log)
     print(log.save())

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.sampling import sample
-from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
 Budget = int | None | Sequence[int | None]
@@ -212,33 +212,3 @@ def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str =
     kept = places[step] + 1
     new = list(tokenizer.encode_plain(value))
     return Prefix(turn.ids[:kept] + new, turn.own[:kept] + [False] * len(new))
-
-
-@torch.no_grad()
-def attention_rows(model: KimiMini, ids: Sequence[int], looking: Sequence[int],
-                   positions: Sequence[int] | None = None) -> Tensor:
-    """What the tokens with the indices `looking` look at: (L, H, P, T), rows summing to 1.
-
-    Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.
-    positions (T,): where the rotation takes the tokens to stand; None: 0 .. T-1.
-    """
-    inputs: list[tuple[Tensor, Tensor]] = []
-    layers = [layer.self_attn for layer in model.model.layers]
-    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
-    device = model.lm_head.weight.device
-    places = None if positions is None else torch.tensor(list(positions), device=device)
-    try:
-        with evaluating(model):
-            model.hidden_states(torch.tensor([list(ids)], device=device), positions=places)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    at = torch.tensor(list(looking), device=device)
-    hidden = torch.arange(len(ids), device=device) > at[:, None]  # (P, T)
-    rows = []
-    for layer, (x, rotation) in zip(layers, inputs):
-        q = torch.cat(layer.queries(x[:, at], rotation[:, at]), -1).transpose(1, 2)  # (1, H, P, d_n + d_r)
-        k, _ = layer.expand(*layer.latents(x, rotation))  # (1, H, T, d_n + d_r)
-        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
-        rows.append(scores.masked_fill(hidden, float("-inf")).softmax(-1)[0])
-    return torch.stack(rows)

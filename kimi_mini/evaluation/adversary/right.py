@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.adversary.base import (
+from kimi_mini.evaluation.adversary.base import (
     CHAIN,
     SHOP,
     Kind,

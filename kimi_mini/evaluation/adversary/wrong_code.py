@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.adversary.base import wrong
+from kimi_mini.evaluation.adversary.base import wrong
 from kimi_mini.worlds import Task, repair
 from kimi_mini.worlds.base import Expert, Message, most_calls, turn
 

@@ -8,7 +8,7 @@ A kind is a script like a world's expert: a generator that yields assistant mess
 The adversary knows everything, the hidden tests too: that is what makes it an adversary.
 """
 
-from kimi_mini.adversary import right, wrong, wrong_code
-from kimi_mini.adversary.base import KINDS, Kind, perform
+from kimi_mini.evaluation.adversary import right, wrong, wrong_code
+from kimi_mini.evaluation.adversary.base import KINDS, Kind, perform
 
 __all__ = ["KINDS", "Kind", "perform", "right", "wrong", "wrong_code"]

@@ -6,6 +6,8 @@ check what QK-Clip did, this runs the model once more and writes the whole table
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,3 +46,33 @@ def layer_logits(attention: LatentAttention, x: Tensor, rotation: Tensor) -> Ten
 def head_maxima(table: Tensor) -> Tensor:
     """(L, B, H, T, T) -> (L, H): the S_h of QK-Clip on this batch."""
     return table.amax((1, 3, 4))
+
+
+@torch.no_grad()
+def attention_rows(model: KimiMini, ids: Sequence[int], looking: Sequence[int],
+                   positions: Sequence[int] | None = None) -> Tensor:
+    """What the tokens with the indices `looking` look at: (L, H, P, T), rows summing to 1.
+
+    Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.
+    positions (T,): where the rotation takes the tokens to stand; None: 0 .. T-1.
+    """
+    inputs: list[tuple[Tensor, Tensor]] = []
+    layers = [layer.self_attn for layer in model.model.layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
+    device = model.lm_head.weight.device
+    places = None if positions is None else torch.tensor(list(positions), device=device)
+    try:
+        with evaluating(model):
+            model.hidden_states(torch.tensor([list(ids)], device=device), positions=places)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    at = torch.tensor(list(looking), device=device)
+    hidden = torch.arange(len(ids), device=device) > at[:, None]  # (P, T)
+    rows = []
+    for layer, (x, rotation) in zip(layers, inputs):
+        q = torch.cat(layer.queries(x[:, at], rotation[:, at]), -1).transpose(1, 2)  # (1, H, P, d_n + d_r)
+        k, _ = layer.expand(*layer.latents(x, rotation))  # (1, H, T, d_n + d_r)
+        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
+        rows.append(scores.masked_fill(hidden, float("-inf")).softmax(-1)[0])
+    return torch.stack(rows)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.adversary.base import CHAIN, SHOP, answer_of, buys_of, expert, reads_of, wrong
+from kimi_mini.evaluation.adversary.base import (
+    CHAIN,
+    SHOP,
+    answer_of,
+    buys_of,
+    expert,
+    reads_of,
+    wrong,
+)
 from kimi_mini.worlds import Task, chain
 from kimi_mini.worlds.base import Expert, most_calls, turn
 
