@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kimi_mini.model.config import KimiConfig
     from kimi_mini.model.kimi import KimiMini
-    from kimi_mini.muonclip import MuonClip
+    from kimi_mini.training.optim.muonclip import MuonClip
 
 __all__ = ["KimiConfig", "KimiMini", "MuonClip"]
 
-_HOME = {"KimiConfig": "model.config", "KimiMini": "model.kimi", "MuonClip": "muonclip"}
+_HOME = {"KimiConfig": "model.config", "KimiMini": "model.kimi", "MuonClip": "training.optim.muonclip"}
 
 
 def __getattr__(name: str):

@@ -22,9 +22,9 @@ from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kernels import attention, linear
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.moe import MLP, MoE
-from kimi_mini.muonclip import MuonClip, split_parameters
 from kimi_mini.stopwatch import Action, Bench, Row
-from kimi_mini.train import keep_freed_memory
+from kimi_mini.training.machine.placement import keep_freed_memory
+from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 
 NANO = KimiConfig.preset("nano")
 MID = KimiConfig.preset(

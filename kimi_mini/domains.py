@@ -15,7 +15,7 @@ from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.text import chat, corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, collate
+from kimi_mini.training.batch import Batch, Example, collate
 
 DOMAINS = ("Python", "prose", "arithmetic", "tool calls")
 

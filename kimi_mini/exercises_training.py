@@ -10,8 +10,8 @@ from unittest import mock
 
 from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.placement import training_flops
-from kimi_mini.schedule import wsd
+from kimi_mini.training.machine.placement import training_flops
+from kimi_mini.training.optim.schedule import wsd
 
 
 def _plain(value: Any) -> Any:

@@ -84,7 +84,8 @@ def main(args: argparse.Namespace) -> None:
     if all(run.done(stage) for stage in STAGES):
         print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")
         return
-    from kimi_mini import placement, stages  # torch and its friends load only when there is work
+    from kimi_mini import stages  # torch and its friends load only when there is work
+    from kimi_mini.training.machine import placement
 
     for number, stage in enumerate(STAGES, 1):
         title = f"[{number}/{len(STAGES)}] {stage}"

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini import distributed
 from kimi_mini.agent import folder as folder_
 from kimi_mini.base import files
 from kimi_mini.base.command import above_zero, folder, in_one_line, natural, positive
@@ -30,12 +29,27 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_arrays, write_json
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
-from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MUON_LR, STEP_TOKENS, new_model, optimizer_for
-from kimi_mini.schedule import wsd
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
+from kimi_mini.training.batch import Batch, Example, collate
+from kimi_mini.training.loop import History, evaluate_loss, train
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.machine.placement import (
+    DTYPES,
+    Placement,
+    matmul_rate,
+    peak_memory,
+    training_flops,
+)
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import (
+    ADAMW_LR,
+    BIAS_RATE,
+    MUON_LR,
+    STEP_TOKENS,
+    new_model,
+    optimizer_for,
+)
 
 HELD_OUT = 64  # validation windows that are measured
 CHARACTERS = 4  # of a token, at most, in long text (2.4 in Python's standard library)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kimi_mini import publishing, recipe, rl, sft, synthesis
+from kimi_mini import publishing
 from kimi_mini.agent import folder as folder_
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
@@ -21,8 +21,14 @@ from kimi_mini.base.files import read_arrays, read_json, write_json
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import Run
-from kimi_mini.placement import choose_device
-from kimi_mini.recipe import (
+from kimi_mini.text import corpus, drills
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import recipe, sft, synthesis
+from kimi_mini.training.batch import Batch, Example, micro_batches
+from kimi_mini.training.loop import History, evaluate_loss, load_state, save_state, train
+from kimi_mini.training.machine.placement import choose_device
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import (
     BIAS_RATE,
     MICRO_TOKENS,
     RL_ADAMW_LR,
@@ -32,20 +38,8 @@ from kimi_mini.recipe import (
     curve,
     optimizer_for,
 )
-from kimi_mini.schedule import wsd
-from kimi_mini.synthesis import SOURCES
-from kimi_mini.text import corpus, drills
-from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import (
-    Batch,
-    Example,
-    History,
-    evaluate_loss,
-    load_state,
-    micro_batches,
-    save_state,
-    train,
-)
+from kimi_mini.training.rl import rounds as rl
+from kimi_mini.training.synthesis import SOURCES
 
 WINDOW = 256  # tokens of a window of real text
 TEXT_IN_FINETUNING = 128  # tokens of real text in every step of fine-tuning, against forgetting

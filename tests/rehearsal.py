@@ -12,9 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kimi_mini import __main__, publishing, rl, stages, train
+from kimi_mini import __main__, publishing, stages
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.text import corpus
+from kimi_mini.training import loop
+from kimi_mini.training.rl import rewards, rounds
 
 ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
 
@@ -37,13 +39,13 @@ def mortal(replace, name, number):
 def make_small():
     """Everything that the stages look up: sizes and limits, none of the logic."""
     stages.STEP_TOKENS = 1024
-    stages.train = functools.partial(train.train, save_seconds=0.0)
+    stages.train = functools.partial(loop.train, save_seconds=0.0)
     documents = functools.partial(corpus.default_documents, 300_000)
     corpus.default_documents = lambda size: documents()
     stages.rl.Settings = functools.partial(
-        rl.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=scoreboard.Limits(turn_tokens=12, turns=2)
+        rounds.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=scoreboard.Limits(turn_tokens=12, turns=2)
     )
-    rl.reward = lambda conversation, penalty: float(conversation.ids[conversation.prompt_length] % 2)  # by lot
+    rewards.reward = lambda conversation, penalty: float(conversation.ids[conversation.prompt_length] % 2)  # by lot
     small = lambda limits: replace(limits, turn_tokens=6, turns=2)
     scoreboard.ROWS = tuple(replace(r, limits=small(r.limits), share=0.5) for r in scoreboard.ROWS if r.name in ROWS)
 

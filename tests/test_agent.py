@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import Typist, tiny_model, typed
 
-from kimi_mini import rl, worlds
+from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Limits
@@ -15,7 +15,8 @@ from kimi_mini.agent.policy import LocalPolicy, Reply
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example, collate
+from kimi_mini.training.batch import Example, collate
+from kimi_mini.training.rl import objective
 from kimi_mini.worlds import FAMILIES, WORLDS
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
 
@@ -455,11 +456,11 @@ def test_recorded_logprobs_are_those_of_training(tokenizer, model, temperature):
     done = loop.run(policy, tokenizer, tasks_of("buy", 5) + tasks_of("chain", 5), SHORT)
     batch = collate([Example(c.ids, c.mask) for c in done])
     with torch.no_grad():
-        again = rl.sequence_logprobs(model, batch, temperature)
+        again = objective.sequence_logprobs(model, batch, temperature)
     recorded = torch.tensor([sum(c.logprobs) for c in done])
     torch.testing.assert_close(again, recorded, atol=1e-4, rtol=1e-5)
     with torch.no_grad():
-        other = rl.sequence_logprobs(model, batch, 1.5 * temperature)
+        other = objective.sequence_logprobs(model, batch, 1.5 * temperature)
     assert (other - recorded).abs().min() > 1e-2, "another temperature is another policy"
 
 

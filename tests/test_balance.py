@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini.balance import balanced_by_loss, sequence_balance_loss
+from kimi_mini.training.balance import balanced_by_loss, sequence_balance_loss
 
 K = 2
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 import two_ranks
 
-from kimi_mini import distributed, train
-from kimi_mini.muonclip import MuonClip
+from kimi_mini.training import loop
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.optim.muonclip import MuonClip
 
 MEASURED = ("loss", "gradient_norm", "max_logit", "max_violation", "tokens", "clipped_heads")
 
@@ -82,7 +83,7 @@ def test_nothing_keeps_the_group_after_the_ranks_have_parted(together):
 
 def test_the_first_rank_saves_a_state_that_a_single_process_goes_on_from(alone, together):
     model = two_ranks.tiny_model(vocab_size=64)
-    history = train.load_state(together["state"], model, MuonClip(model))
+    history = loop.load_state(together["state"], model, MuonClip(model))
     np.testing.assert_allclose(history.loss, alone["loss"], atol=1e-5)
 
 

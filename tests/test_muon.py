@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from kimi_mini import muon
-from kimi_mini.muon import COEFFICIENTS, Muon, newton_schulz, orthogonalize, update_scale
+from kimi_mini.training.optim import muon
+from kimi_mini.training.optim.muon import (
+    COEFFICIENTS,
+    Muon,
+    newton_schulz,
+    orthogonalize,
+    update_scale,
+)
 
 SHAPES = [(12, 20), (20, 12), (16, 16), (4, 10, 12), (4, 12, 10), (30, 6, 8)]  # the last three: stacks of experts
 

@@ -6,8 +6,10 @@ import io
 import pytest
 import torch
 
-from kimi_mini import KimiConfig, KimiMini, distributed, muon
-from kimi_mini.muonclip import MuonClip, clip_factors, qk_clip_, split_parameters
+from kimi_mini import KimiConfig, KimiMini
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.optim import muon
+from kimi_mini.training.optim.muonclip import MuonClip, clip_factors, qk_clip_, split_parameters
 
 TAU = 4.0
 SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,

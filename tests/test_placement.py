@@ -5,11 +5,20 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini import MuonClip, placement, train
+from kimi_mini import MuonClip
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.placement import Placement, matmul_rate, peak_memory, rounded, training_flops
-from kimi_mini.train import Example, History, collate, evaluate_loss, token_losses, train_step
+from kimi_mini.training import loop
+from kimi_mini.training.batch import Example, collate, token_losses
+from kimi_mini.training.loop import History, evaluate_loss, train_step
+from kimi_mini.training.machine import placement
+from kimi_mini.training.machine.placement import (
+    Placement,
+    matmul_rate,
+    peak_memory,
+    rounded,
+    training_flops,
+)
 
 CPU = torch.device("cpu")
 
@@ -157,7 +166,7 @@ def test_a_run_in_bf16_learns_and_balances():
     model = tiny_model(std=0.02, vocab_size=64)
     place = Placement(dtype=torch.bfloat16, micro_tokens=48)
     optimizer = MuonClip(model, lr=0.02, adamw_lr=0.02)
-    history = train.train(model, optimizer, lambda step: [batch()], 30, lambda step: 1.0, place=place)
+    history = loop.train(model, optimizer, lambda step: [batch()], 30, lambda step: 1.0, place=place)
     assert history.loss[-1] < 0.3 * history.loss[0]
     assert any(router.e_score_correction_bias.abs().sum() > 0 for router in model.routers())
     assert evaluate_loss(model, [batch()], place) == pytest.approx(evaluate_loss(model, [batch()]), rel=0.05)

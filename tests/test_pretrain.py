@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import pretrain, recipe
+from kimi_mini import pretrain
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import recipe
 
 SMALL = ["--tokens", "2048", "--step-tokens", "1024", "--bytes", "1", "--samples", "2", "--device", "cpu",
          "--ns-dtype", "fp32"]  # fmt: skip

@@ -10,9 +10,9 @@ from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
 from kimi_mini.experiments import quota, rejection
-from kimi_mini.synthesis import Source
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example
+from kimi_mini.training.batch import Example
+from kimi_mini.training.synthesis import Source
 
 SOURCES = [Source("buy", "think", 0.5, (1, 2)), Source("cheapest", "think", 0.5, (2, 3))]
 

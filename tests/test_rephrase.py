@@ -21,7 +21,7 @@ from kimi_mini.text.rephrase import (
     same_words,
     write_chunk,
 )
-from kimi_mini.train import Example
+from kimi_mini.training.batch import Example
 
 
 def some_pages(count: int, seed: int = 0) -> list[str]:

@@ -8,13 +8,15 @@ import torch
 from tiny import Typist, tiny_model
 from tiny import typed as tokens_of
 
-from kimi_mini import MuonClip, rl, worlds
+from kimi_mini import MuonClip, worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Limits
 from kimi_mini.agent.policy import LocalPolicy
-from kimi_mini.rl import Settings
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, collate, token_losses
+from kimi_mini.training.batch import Batch, Example, collate, token_losses
+from kimi_mini.training.rl import objective, rounds
+from kimi_mini.training.rl import rewards as rewards_
+from kimi_mini.training.rl.rounds import Settings
 
 SETTINGS = Settings(
     family="buy", levels=(1,), rounds=2, prompts=3, attempts=4, updates=1, tau=0.5, ptx=0.0,
@@ -46,7 +48,7 @@ def numbers(seed=0):
     old = new.detach() + 0.3 * torch.randn(8, generator=draw, dtype=torch.float64)
     rewards = (torch.rand(2, 4, generator=draw) < 0.5).double()
     rewards[0, 0], rewards[1, 1] = 1 - rewards[0, 1], -0.5
-    return new, old, rl.advantages(rewards).flatten()
+    return new, old, objective.advantages(rewards).flatten()
 
 
 def k2_gradient(new, old, advantage, tau=TAU):
@@ -61,30 +63,30 @@ def check_objective(loss_of):
 
 
 def test_the_gradient_is_that_of_the_report():
-    check_objective(rl.policy_loss)
+    check_objective(objective.policy_loss)
     new, old, advantage = numbers()
-    torch.autograd.gradcheck(lambda new: rl.policy_loss(new, old, advantage, TAU), (new,))
+    torch.autograd.gradcheck(lambda new: objective.policy_loss(new, old, advantage, TAU), (new,))
 
 
 def test_its_minimum_is_where_the_log_ratio_is_the_advantage_over_tau():
     """The optimum of reward minus tau KL: pi is proportional to pi_old exp(r / tau)."""
     _, old, advantage = numbers()
     best = (old + advantage / TAU).requires_grad_()
-    loss = rl.policy_loss(best, old, advantage, TAU)
+    loss = objective.policy_loss(best, old, advantage, TAU)
     assert loss.item() == pytest.approx(0) and torch.autograd.grad(loss, best)[0].abs().max() < 1e-9
 
 
 WRONG_OBJECTIVES = {
-    "advantage over its standard deviation (GRPO)": lambda new, old, a, tau: rl.policy_loss(new, old, a / a.std(), tau),
+    "advantage over its standard deviation (GRPO)": lambda new, old, a, tau: objective.policy_loss(new, old, a / a.std(), tau),
     "clipped ratio (PPO)": lambda new, old, a, tau: -torch.minimum(
         (new - old).exp() * a, (new - old).exp().clamp(0.8, 1.2) * a
     ).mean(),
     "no pull": lambda new, old, a, tau: -(a * new).mean(),
-    "pull the wrong way": lambda new, old, a, tau: rl.policy_loss(new, old, a, -tau) * -1,
-    "pull without tau": lambda new, old, a, tau: rl.policy_loss(new, old, a, 1.0),
-    "the square without 2 tau": lambda new, old, a, tau: rl.policy_loss(new, old, a, tau) * 2 * tau,
-    "reward without baseline": lambda new, old, a, tau: rl.policy_loss(new, old, a + 0.5, tau),
-    "sum over attempts": lambda new, old, a, tau: rl.policy_loss(new, old, a, tau) * len(new),
+    "pull the wrong way": lambda new, old, a, tau: objective.policy_loss(new, old, a, -tau) * -1,
+    "pull without tau": lambda new, old, a, tau: objective.policy_loss(new, old, a, 1.0),
+    "the square without 2 tau": lambda new, old, a, tau: objective.policy_loss(new, old, a, tau) * 2 * tau,
+    "reward without baseline": lambda new, old, a, tau: objective.policy_loss(new, old, a + 0.5, tau),
+    "sum over attempts": lambda new, old, a, tau: objective.policy_loss(new, old, a, tau) * len(new),
 }
 
 
@@ -96,7 +98,7 @@ def test_another_objective_is_found_out(name):
 
 def test_advantages_of_a_group_sum_to_zero():
     rewards = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, -0.5, 0, 0]])
-    gains = rl.advantages(rewards)
+    gains = objective.advantages(rewards)
     torch.testing.assert_close(gains.sum(-1), torch.zeros(4), atol=1e-6, rtol=0)
     assert gains[0].tolist() == [0.5, -0.5, -0.5, 0.5] and not gains[1:3].any()
     assert gains.abs().max() <= 1.0 + 1e-6
@@ -113,9 +115,9 @@ def typed(tokenizer, limits, family="buy", spell=None):
 
 def test_rewards_are_verdicts(tokenizer):
     right = typed(tokenizer, Limits(128, 8, 1024))
-    assert rl.reward(right) == 1.0
+    assert rewards_.reward(right) == 1.0
     right.environment.state.execute("DELETE FROM orders")
-    assert rl.reward(right) == 0.0
+    assert rewards_.reward(right) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -125,14 +127,14 @@ def test_an_attempt_over_its_budget_is_punished(tokenizer, finish, turn_tokens, 
     prompt = typed(tokenizer, Limits(turns=1)).prompt_length
     conversation = typed(tokenizer, Limits(turn_tokens, turns, prompt + room))
     assert conversation.finish == finish
-    assert rl.reward(conversation) == -0.5 and rl.reward(conversation, 0.25) == -0.25
-    assert rl.reward(conversation, budget_penalty=7.0) == -1.0, "no single attempt dominates"
+    assert rewards_.reward(conversation) == -0.5 and rewards_.reward(conversation, 0.25) == -0.25
+    assert rewards_.reward(conversation, budget_penalty=7.0) == -1.0, "no single attempt dominates"
 
 
 def test_a_repair_without_an_end_is_punished(tokenizer):
     conversation = typed(tokenizer, Limits(128, 1, 1024), "repair")
     assert conversation.finish == "turns" and conversation.verdict().passed
-    assert rl.reward(conversation) == -0.5
+    assert rewards_.reward(conversation) == -0.5
 
 
 # ---- the gradient of a round ----------------------------------------------------------------------------------
@@ -223,9 +225,9 @@ def gradient(sampled, monkeypatch):
     """What `update` gives its optimizer for rewards drawn by lot, and those rewards."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rl, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
     recorder = Recorder(model)
-    rl.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     return recorder.steps[0], rewards
 
 
@@ -255,18 +257,18 @@ def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
     """Three updates on a prompt each have the gradients of the prompts by themselves."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rl, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
     recorder = Recorder(model)
-    rl.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3))
+    rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3))
     for measured, group in zip(recorder.steps, groups, strict=True):
         torch.testing.assert_close(measured, literal_gradient(model, [group], rewards), atol=5e-6, rtol=1e-3)
 
 
 def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
     model, groups = sampled
-    monkeypatch.setattr(rl, "reward", lambda conversation, penalty: 1.0)
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 1.0)
     recorder = Recorder(model)
-    measured = rl.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    measured = rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     assert not recorder.steps[0].any()
     assert (measured.success, measured.reward, measured.moderate) == (1.0, 1.0, 0.0)
 
@@ -274,11 +276,11 @@ def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
 def test_examples_that_passed_hold_the_model_in_place(sampled, monkeypatch):
     """PTX: the mean loss of a token over all its batches, times its weight, is added to the gradient."""
     model, groups = sampled
-    monkeypatch.setattr(rl, "reward", lambda conversation, penalty: 0.0)
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 0.0)
     examples = [Example(c.ids, c.mask) for group in groups for c in group[:2]]
     batches = [collate(examples[:1]), collate(examples[1:])]
     recorder = Recorder(model)
-    rl.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, ptx=0.3), batches)
+    rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, ptx=0.3), batches)
     model.zero_grad()
     (0.3 * token_losses(model, collate(examples)).mean()).backward()
     want = torch.cat([flat(p) for p in model.parameters()])
@@ -290,9 +292,9 @@ def test_logprobs_of_a_row_are_its_own(sampled):
     """Sum over its written tokens; what stands in the other rows of the batch does not matter."""
     model, groups = sampled
     conversations = [c for group in groups for c in group]
-    together = rl.sequence_logprobs(model, collate([Example(c.ids, c.mask) for c in conversations]), TEMPERATURE)
+    together = objective.sequence_logprobs(model, collate([Example(c.ids, c.mask) for c in conversations]), TEMPERATURE)
     for c, value in zip(conversations, together):
-        alone = rl.sequence_logprobs(model, collate([Example(c.ids, c.mask)]), TEMPERATURE)
+        alone = objective.sequence_logprobs(model, collate([Example(c.ids, c.mask)]), TEMPERATURE)
         assert alone.item() == pytest.approx(value.item(), abs=1e-4)
 
 
@@ -300,7 +302,7 @@ def test_a_row_that_wrote_nothing_has_probability_one(sampled):
     model, groups = sampled
     ids = torch.tensor([groups[0][0].ids])
     batch = Batch(ids, torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids, dtype=torch.bool))
-    assert rl.sequence_logprobs(model, batch, 1.0).tolist() == [0.0]
+    assert objective.sequence_logprobs(model, batch, 1.0).tolist() == [0.0]
 
 
 # ---- rounds ---------------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ def test_a_row_that_wrote_nothing_has_probability_one(sampled):
 
 def test_a_round_is_sampled_again_the_same(tokenizer):
     def words(seed, index):
-        groups, temperature = rl.sample_round(tiny_model(), tokenizer, SETTINGS, seed, index)
+        groups, temperature = rounds.sample_round(tiny_model(), tokenizer, SETTINGS, seed, index)
         return [[c.ids for c in group] for group in groups], temperature
 
     assert words(0, 1) == words(0, 1)
@@ -317,7 +319,7 @@ def test_a_round_is_sampled_again_the_same(tokenizer):
 
 def test_a_round_has_k_attempts_at_each_of_p_training_tasks(tokenizer):
     settings = replace(SETTINGS, levels=(1, 2), prompts=6, rounds=5, temperature=(1.0, 0.6))
-    groups, temperature = rl.sample_round(tiny_model(), tokenizer, settings, 0, 2)
+    groups, temperature = rounds.sample_round(tiny_model(), tokenizer, settings, 0, 2)
     assert temperature == pytest.approx(0.8)
     assert [len(group) for group in groups] == [4] * 6
     assert all(len({c.task.key for c in group}) == 1 for group in groups)
@@ -335,7 +337,7 @@ def test_rounds_can_be_continued(tokenizer):
         return MuonClip(model, lr=0.01, adamw_lr=0.01)
 
     whole = tiny_model()
-    history = rl.reinforce(whole, tokenizer, optimizer_of(whole), settings, seed=0)
+    history = rounds.reinforce(whole, tokenizer, optimizer_of(whole), settings, seed=0)
     halves = tiny_model()
     optimizer = optimizer_of(halves)
 
@@ -347,8 +349,8 @@ def test_rounds_can_be_continued(tokenizer):
             raise PowerCut
 
     with pytest.raises(PowerCut):
-        rl.reinforce(halves, tokenizer, optimizer, settings, seed=0, on_round=cut)
-    rest = rl.reinforce(halves, tokenizer, optimizer, settings, seed=0, first=2)
+        rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, on_round=cut)
+    rest = rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, first=2)
     assert rest == history[2:]
     assert all(map(torch.equal, whole.state_dict().values(), halves.state_dict().values()))
 
@@ -356,13 +358,13 @@ def test_rounds_can_be_continued(tokenizer):
 def test_rewards_go_up(tokenizer, monkeypatch):
     """A bandit: the first token of the answer is right when its id is even. It begins at one half."""
     right = lambda conversation, penalty=0.0: float(conversation.ids[conversation.prompt_length] % 2 == 0)
-    monkeypatch.setattr(rl, "reward", right)
+    monkeypatch.setattr(rewards_, "reward", right)
     settings = replace(
         SETTINGS, family="chain", levels=(1, 2), rounds=10, prompts=8, attempts=8, tau=0.1, updates=2,
         limits=Limits(turn_tokens=1, turns=1, context=200),
     )  # fmt: skip
     model = tiny_model()
-    history = rl.reinforce(model, tokenizer, MuonClip(model, lr=0.02, adamw_lr=0.02), settings, seed=0)
+    history = rounds.reinforce(model, tokenizer, MuonClip(model, lr=0.02, adamw_lr=0.02), settings, seed=0)
     assert 0.3 < history[0].success < 0.7
     assert history[-1].success > 0.9
     tasks = [worlds.generate(random.Random(7), "chain", 2) for _ in range(16)]
@@ -376,14 +378,14 @@ def test_rewards_go_up(tokenizer, monkeypatch):
 def check_end(learned):
     """Solved levels end a run; a level out of reach beside solved ones does not, nor does one that is half solved."""
     measured = dict(reward=0.0, tokens=100.0, temperature=1.0)
-    assert learned(rl.Round(success=0.98, moderate=0.06, **measured), rl.Settings())
-    assert not learned(rl.Round(success=0.98, moderate=0.2, **measured), rl.Settings())
-    assert not learned(rl.Round(success=0.72, moderate=0.06, **measured), rl.Settings())  # two of three levels solved
-    assert not learned(rl.Round(success=0.0, moderate=0.0, **measured), rl.Settings())
+    assert learned(rounds.Round(success=0.98, moderate=0.06, **measured), rounds.Settings())
+    assert not learned(rounds.Round(success=0.98, moderate=0.2, **measured), rounds.Settings())
+    assert not learned(rounds.Round(success=0.72, moderate=0.06, **measured), rounds.Settings())  # two of three levels solved
+    assert not learned(rounds.Round(success=0.0, moderate=0.0, **measured), rounds.Settings())
 
 
 def test_rl_ends_when_all_is_solved_and_no_sooner():
-    check_end(rl.learned)
+    check_end(rounds.learned)
 
 
 @pytest.mark.parametrize("mutant", [

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from kimi_mini import schedule
-from kimi_mini.muonclip import MuonClip
-from kimi_mini.schedule import cosine, scale_lr, wsd
+from kimi_mini.training.optim import schedule
+from kimi_mini.training.optim.muonclip import MuonClip
+from kimi_mini.training.optim.schedule import cosine, scale_lr, wsd
 
 
 def check_phases(wsd):

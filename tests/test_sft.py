@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kimi_mini import sft
-from kimi_mini.sft import make_plan
-from kimi_mini.synthesis import Source
-from kimi_mini.train import Example
+from kimi_mini.training import sft
+from kimi_mini.training.batch import Example
+from kimi_mini.training.sft import make_plan
+from kimi_mini.training.synthesis import Source
 
 SOURCES = [
     Source("chain", "think", 0.4, (1, 2, 3, 4)),

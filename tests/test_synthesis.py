@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kimi_mini import sft, synthesis, worlds
+from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.pipeline import Plan
-from kimi_mini.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft, synthesis
+from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.worlds import FAMILIES, WORLDS
 from kimi_mini.worlds import held_out as held_out_
 

@@ -9,17 +9,11 @@ import torch.nn.functional as F
 from tiny import tiny_model
 
 from kimi_mini import MuonClip
-from kimi_mini import train as training
 from kimi_mini.base.errors import KimiError
-from kimi_mini.train import (
-    Example,
-    History,
-    collate,
-    evaluate_loss,
-    micro_batches,
-    token_losses,
-    train,
-)
+from kimi_mini.training import batch as batch_
+from kimi_mini.training import loop as training
+from kimi_mini.training.batch import Example, collate, micro_batches, token_losses
+from kimi_mini.training.loop import History, evaluate_loss, train
 
 SMALL = {"vocab_size": 64}
 
@@ -86,13 +80,13 @@ def padding_counts(model, batches):
 
 def everything_is_learned(model, batches):
     """Mutant: the mask is forgotten, observations are trained on."""
-    full = [training.Batch(b.ids, b.valid, b.valid) for b in batches]
+    full = [batch_.Batch(b.ids, b.valid, b.valid) for b in batches]
     return step_loss(model, full)
 
 
 def off_by_one(model, batches):
     """Mutant: the mask says where a token is read, not where it is written."""
-    shifted = [training.Batch(b.ids, torch.roll(b.mask, 1, 1), b.valid) for b in batches]
+    shifted = [batch_.Batch(b.ids, torch.roll(b.mask, 1, 1), b.valid) for b in batches]
     return step_loss(model, shifted)
 
 

@@ -17,8 +17,11 @@ import torch
 import torch.distributed as dist
 from tiny import tiny_model
 
-from kimi_mini import MuonClip, distributed, muon
-from kimi_mini.train import Example, History, micro_batches, train
+from kimi_mini import MuonClip
+from kimi_mini.training.batch import Example, micro_batches
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.optim import muon
 
 STEPS = 4
 

@@ -29,8 +29,9 @@ from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.muonclip import MuonClip
-from kimi_mini.train import Batch, train
+from kimi_mini.training.batch import Batch
+from kimi_mini.training.loop import train
+from kimi_mini.training.optim.muonclip import MuonClip
 
 TAU, BOUND = logit_growth.LOW_TAU, 1.05
 HOT, TABLES = logit_growth.HOT["muon"]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini import sft, synthesis, viz
+from kimi_mini import viz
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import over_seeds
 from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.options import figures
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
-from kimi_mini.schedule import wsd
-from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import History, train
+from kimi_mini.training import sft, synthesis
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
+from kimi_mini.training.synthesis import Source, Trajectory
 from kimi_mini.worlds import held_out
 
 BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"

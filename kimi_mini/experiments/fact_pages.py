@@ -9,7 +9,7 @@ import numpy as np
 from kimi_mini.text import rephrase
 from kimi_mini.text.rephrase import Person
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example
+from kimi_mini.training.batch import Example
 
 GROUP = 3  # people on a page
 

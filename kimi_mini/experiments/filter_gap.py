@@ -22,8 +22,8 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
-from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.synthesis import Source, Trajectory
 
 LEVELS = {"follow": (6, 7, 8), "condition": (1, 2), "cheapest": (6, 7, 8), "buy": (5, 6, 7)}
 TOKENS = 400_000

@@ -18,11 +18,12 @@ from kimi_mini.experiments.inference import across, finish
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
-from kimi_mini.schedule import wsd
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, History, collate, evaluate_loss, train
+from kimi_mini.training.batch import Batch, Example, collate
+from kimi_mini.training.loop import History, evaluate_loss, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
 
 HEADS = (3, 6)
 TOKENS, WINDOW, HELD_OUT = 600_000, 256, 64

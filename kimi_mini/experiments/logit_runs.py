@@ -28,12 +28,13 @@ from kimi_mini.base.paths import RUNS
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.muonclip import MuonClip, split_parameters
-from kimi_mini.recipe import BIAS_RATE
-from kimi_mini.schedule import wsd
 from kimi_mini.text.corpus import pack, split, stdlib_documents, token_stream
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, History, evaluate_loss, train
+from kimi_mini.training.batch import Batch
+from kimi_mini.training.loop import History, evaluate_loss, train
+from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import BIAS_RATE
 
 KEPT = RUNS / "logit_growth"
 WINDOW_TOKENS, STEP_WINDOWS = 256, 4  # 1024 tokens a step

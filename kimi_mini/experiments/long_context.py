@@ -34,11 +34,12 @@ from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.model.presets import YARN
 from kimi_mini.model.rope import frequencies
-from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
-from kimi_mini.schedule import wsd
 from kimi_mini.text import corpus, drills, needles
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, History, micro_batches, token_losses, train
+from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
 
 TRAINED, FACTOR = 64, 8
 LENGTHS = (64, 128, 256, 512)

@@ -18,7 +18,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.evaluation.scoreboard import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.synthesis import SOURCES
+from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds.held_out import held_out_tasks, measured_levels
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}

@@ -16,15 +16,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kimi_mini import sft, synthesis, viz_agent
+from kimi_mini import viz_agent
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
 from kimi_mini.experiments.options import arguments, figures
-from kimi_mini.recipe import STEP_TOKENS
-from kimi_mini.synthesis import Source, Trajectory
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft, synthesis
+from kimi_mini.training.recipe import STEP_TOKENS
+from kimi_mini.training.synthesis import Source, Trajectory
 
 FAMILY, LEVELS, LONG = "buy", (3, 4, 5, 6, 7, 8), (7, 8)
 SLIP = 0.3  # how often a step goes wrong

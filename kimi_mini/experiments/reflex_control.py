@@ -17,7 +17,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import BASE, finish, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
 from kimi_mini.pipeline import Plan
-from kimi_mini.synthesis import SOURCES, Source
+from kimi_mini.training.synthesis import SOURCES, Source
 from kimi_mini.worlds.held_out import trained_levels
 
 SHARE = sum(source.share for source in SOURCES if source.family == "chain") / sum(s.share for s in SOURCES)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kimi_mini import sft, viz_agent, worlds
+from kimi_mini import viz_agent, worlds
 from kimi_mini.agent import folder as folder_
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
@@ -28,8 +28,9 @@ from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
 from kimi_mini.experiments.options import arguments, figures
-from kimi_mini.synthesis import Source
-from kimi_mini.train import Example
+from kimi_mini.training import sft
+from kimi_mini.training.batch import Example
+from kimi_mini.training.synthesis import Source
 
 START_TOKENS, OWN_TOKENS = 200_000, 120_000
 PROMPTS, ATTEMPTS = 40, 4  # new tasks a family; attempts at each

@@ -42,12 +42,13 @@ from kimi_mini.experiments.fact_pages import (
 )
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
-from kimi_mini.schedule import wsd
 from kimi_mini.text import planted_errors, rephrase
 from kimi_mini.text.rephrase import Person
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example, collate, micro_batches, train
+from kimi_mini.training.batch import Example, collate, micro_batches
+from kimi_mini.training.loop import train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 
 REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
 ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}

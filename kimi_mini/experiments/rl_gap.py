@@ -18,15 +18,16 @@ import random
 
 from tqdm import tqdm
 
-from kimi_mini import rl, sft
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import difference, wilson
 from kimi_mini.experiments.common import TUNED, finish, gap, mean, pools, row, success
 from kimi_mini.experiments.options import arguments
-from kimi_mini.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
-from kimi_mini.synthesis import SOURCES
+from kimi_mini.training import sft
+from kimi_mini.training.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
+from kimi_mini.training.rl import rounds as rl
+from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds.held_out import measured_levels
 
 FAMILY, LONGER = "follow", range(6, 13)

@@ -12,17 +12,17 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini import domains
-from kimi_mini.balance import balanced_by_loss
 from kimi_mini.base.evidence import Log
 from kimi_mini.evaluation.routing import LoadMeter
 from kimi_mini.experiments import inference
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.moe import gate_factor
-from kimi_mini.recipe import optimizer_for
-from kimi_mini.schedule import wsd
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import History, train
+from kimi_mini.training.balance import balanced_by_loss
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import optimizer_for
 
 NOTEBOOK = "01_mixture_of_experts.ipynb"
 LENGTH, ROWS = 128, 16  # tokens of a window; windows of a step

@@ -38,8 +38,8 @@ from kimi_mini.experiments.token_runs import (
     Runs,
     tuned,
 )
-from kimi_mini.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS
-from kimi_mini.train import keep_freed_memory
+from kimi_mini.training.machine.placement import keep_freed_memory
+from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS
 
 BUDGETS = (200_000, 400_000, 800_000)  # tokens of the AdamW runs
 SHORTER = (0.2, 0.4, 0.8, 1.6, 3.2)  # budgets of the MuonClip runs, in units of the first one

@@ -25,12 +25,12 @@ from kimi_mini.base.files import read_json, write_json
 from kimi_mini.bench import same_in_transformers
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.muonclip import MuonClip, split_parameters
-from kimi_mini.recipe import BIAS_RATE, STEP_TOKENS, TAU
-from kimi_mini.schedule import wsd
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example, collate, token_losses
+from kimi_mini.training.batch import Example, collate, token_losses
+from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import BIAS_RATE, STEP_TOKENS, TAU
 
 Rates = tuple[float, float]  # of the matrices; of embedding, head and norms
 

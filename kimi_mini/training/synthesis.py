@@ -28,7 +28,7 @@ from kimi_mini.agent import conversation, loop
 from kimi_mini.base.files import read_arrays, replacing
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Example
+from kimi_mini.training.batch import Example
 from kimi_mini.worlds import shop
 from kimi_mini.worlds.base import is_held_out
 

@@ -14,106 +14,25 @@ its seed. So a run that is killed and started again ends with the same numbers a
 
 from __future__ import annotations
 
-import ctypes
 import pickle
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_mini import distributed
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.placement import Placement, is_out_of_memory
-
-
-def keep_freed_memory(threshold: int = 1 << 30) -> None:
-    """Ask glibc to keep freed blocks up to ``threshold`` bytes instead of handing them back to the system.
-
-    Activations of a step are freed and asked for again every time; without this each costs a page fault.
-    Measured on a step of the nano: 4% faster with one thread, 13% with two. Does nothing on other systems.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-1, threshold)  # M_TRIM_THRESHOLD
-        mallopt(-3, threshold)  # M_MMAP_THRESHOLD
-
+from kimi_mini.training.batch import Batch, token_losses
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.machine.placement import Placement, is_out_of_memory, keep_freed_memory
 
 # what a damaged or foreign file makes torch.load and load_state_dict raise
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
-
-
-class Example(NamedTuple):
-    """One sequence: ``ids`` (T,) uint16 and ``mask`` (T,) bool, True where the token is to be learned."""
-
-    ids: np.ndarray
-    mask: np.ndarray
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded examples: ``ids`` (B, T) long, ``mask`` and ``valid`` (B, T) bool."""
-
-    ids: Tensor
-    mask: Tensor
-    valid: Tensor
-
-    @property
-    def learned(self) -> int:
-        """How many tokens carry loss: the first token of a row has nothing before it and never does."""
-        return int(self.mask[:, 1:].sum())
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on ``device``."""
-        return Batch(self.ids.to(device), self.mask.to(device), self.valid.to(device))
-
-    def rows(self, start: int, stop: int) -> Batch:
-        """Some of its rows, as wide as before."""
-        return Batch(self.ids[start:stop], self.mask[start:stop], self.valid[start:stop])
-
-
-def collate(examples: Sequence[Example]) -> Batch:
-    """Pad to the longest example. Causal order keeps the padding from touching anything real."""
-    longest = max(len(example.ids) for example in examples)
-    ids = np.zeros((len(examples), longest), np.int64)
-    mask, valid = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
-    for row, example in enumerate(examples):
-        size = len(example.ids)
-        ids[row, :size], mask[row, :size], valid[row, :size] = example.ids, example.mask, True
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(valid))
-
-
-def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
-    """Cut a step's examples into batches of about ``tokens`` padded tokens, like lengths together."""
-    ordered = sorted(examples, key=lambda example: len(example.ids))
-    batches, rows = [], []
-    for example in ordered:
-        if rows and (len(rows) + 1) * len(example.ids) > tokens:
-            batches.append(collate(rows))
-            rows = []
-        rows.append(example)
-    return [*batches, collate(rows)]
-
-
-def token_losses(model: KimiMini, batch: Batch) -> Tensor:
-    """Negative log-likelihood in nats of every learned token, (number of learned tokens,).
-
-    The head is applied to the learned positions alone: with a mask of one token in three that saves
-    two thirds of the logits.
-    """
-    batch = batch.to(model.lm_head.weight.device)
-    hidden = model.hidden_states(batch.ids, valid=batch.valid)  # (B, T, h)
-    learned = batch.mask[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][learned])  # (N, V)
-    return F.cross_entropy(logits.float(), batch.ids[:, 1:][learned], reduction="none")
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kimi_mini.synthesis import Source, Trajectory
-from kimi_mini.train import Batch, Example, micro_batches
+from kimi_mini.training.batch import Batch, Example, micro_batches
+from kimi_mini.training.synthesis import Source, Trajectory
 
 Pools = dict[tuple[Source, int], list[Example]]
 

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
@@ -33,7 +32,9 @@ from kimi_mini.agent.conversation import Conversation, Limits
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.train import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.rl.objective import advantages, policy_loss, sequence_logprobs
+from kimi_mini.training.rl.rewards import reward
 
 
 @dataclass(frozen=True)
@@ -54,38 +55,6 @@ class Settings:
     least_moderate: float = 0.1  # the run ends when fewer tasks than this share still have something to teach,
     solved: float = 0.9  # and more attempts than this succeed
     limits: Limits = field(default_factory=Limits)
-
-
-def reward(conversation: Conversation, budget_penalty: float = 0.5) -> float:
-    """1 if the verifier accepts, else 0; an attempt that ran out of tokens or turns loses ``budget_penalty``."""
-    if conversation.finish != "stop":
-        return max(-1.0, -budget_penalty)
-    return 1.0 if conversation.verdict().passed else 0.0
-
-
-def advantages(rewards: Tensor) -> Tensor:
-    """r_i - r_mean within each group. rewards (P, K) -> (P, K)."""
-    return rewards - rewards.mean(-1, keepdim=True)
-
-
-def policy_loss(new: Tensor, old: Tensor, advantage: Tensor, tau: float) -> Tensor:
-    """K2's objective for sequence log-probabilities ``new`` (with gradient) and ``old``, all (N,).
-
-    Divided by 2 tau, which changes no minimum: the gradient is then -(advantage - tau log ratio) grad log pi,
-    of the same size whatever tau is.
-    """
-    return ((advantage - tau * (new - old)) ** 2).mean() / (2 * tau)
-
-
-def sequence_logprobs(model: KimiMini, batch: Batch, temperature: float) -> Tensor:
-    """Sum of the log-probabilities of each row's own tokens at the sampling temperature, (B,)."""
-    batch = batch.to(model.lm_head.weight.device)
-    hidden = model.hidden_states(batch.ids, valid=batch.valid)
-    written = batch.mask[:, 1:]  # (B, T-1)
-    logits = model.lm_head(hidden[:, :-1][written]).float() / temperature  # (N, V)
-    chosen = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][written][:, None])[:, 0]
-    rows = torch.arange(len(written), device=written.device)[:, None].expand_as(written)[written]
-    return torch.zeros(len(written), device=chosen.device).index_add(0, rows, chosen)
 
 
 @dataclass

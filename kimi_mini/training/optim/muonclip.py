@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from kimi_mini import distributed
-from kimi_mini.muon import Muon, check_rates, evaluate
+from kimi_mini.training.machine import distributed
+from kimi_mini.training.optim.muon import Muon, check_rates, evaluate
 
 TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
 

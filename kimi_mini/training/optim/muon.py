@@ -24,7 +24,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kimi_mini.distributed import each_its_share
+from kimi_mini.training.machine.distributed import each_its_share
 
 # The quintic a x + b x^3 + c x^5 that each round applies to every singular value. It is steep at 0 and does
 # not converge: after five rounds the values lie scattered over 0.7 to 1.2, which trains as well as exactly 1.

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.muonclip import MuonClip
-from kimi_mini.placement import is_out_of_memory
-from kimi_mini.train import History
+from kimi_mini.training.loop import History
+from kimi_mini.training.machine.placement import is_out_of_memory
+from kimi_mini.training.optim.muonclip import MuonClip
 
 STEP_TOKENS, MICRO_TOKENS = 4096, 2048
 MUON_LR, ADAMW_LR, WEIGHT_DECAY, TAU, BIAS_RATE = 0.008, 0.01, 0.05, 100.0, 0.005

@@ -1,0 +1,1 @@
+"""One step and many: batches, the loop, optimizers, machines, synthesis, fine-tuning, RL."""

@@ -1,0 +1,79 @@
+"""Examples, micro-batches, and the loss of every learned token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kimi_mini.model.kimi import KimiMini
+
+
+class Example(NamedTuple):
+    """One sequence: ``ids`` (T,) uint16 and ``mask`` (T,) bool, True where the token is to be learned."""
+
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded examples: ``ids`` (B, T) long, ``mask`` and ``valid`` (B, T) bool."""
+
+    ids: Tensor
+    mask: Tensor
+    valid: Tensor
+
+    @property
+    def learned(self) -> int:
+        """How many tokens carry loss: the first token of a row has nothing before it and never does."""
+        return int(self.mask[:, 1:].sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.valid.to(device))
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows, as wide as before."""
+        return Batch(self.ids[start:stop], self.mask[start:stop], self.valid[start:stop])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad to the longest example. Causal order keeps the padding from touching anything real."""
+    longest = max(len(example.ids) for example in examples)
+    ids = np.zeros((len(examples), longest), np.int64)
+    mask, valid = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
+    for row, example in enumerate(examples):
+        size = len(example.ids)
+        ids[row, :size], mask[row, :size], valid[row, :size] = example.ids, example.mask, True
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(valid))
+
+
+def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
+    """Cut a step's examples into batches of about ``tokens`` padded tokens, like lengths together."""
+    ordered = sorted(examples, key=lambda example: len(example.ids))
+    batches, rows = [], []
+    for example in ordered:
+        if rows and (len(rows) + 1) * len(example.ids) > tokens:
+            batches.append(collate(rows))
+            rows = []
+        rows.append(example)
+    return [*batches, collate(rows)]
+
+
+def token_losses(model: KimiMini, batch: Batch) -> Tensor:
+    """Negative log-likelihood in nats of every learned token, (number of learned tokens,).
+
+    The head is applied to the learned positions alone: with a mask of one token in three that saves
+    two thirds of the logits.
+    """
+    batch = batch.to(model.lm_head.weight.device)
+    hidden = model.hidden_states(batch.ids, valid=batch.valid)  # (B, T, h)
+    learned = batch.mask[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][learned])  # (N, V)
+    return F.cross_entropy(logits.float(), batch.ids[:, 1:][learned], reduction="none")

@@ -1,0 +1,1 @@
+"""Where a model is trained: device, number format, memory, several processes."""

@@ -1,0 +1,1 @@
+"""Muon, MuonClip with QK-Clip, and the schedules of the learning rate."""
