@@ -115,19 +115,19 @@ FLOORS = {
 
 def draw(log: dict, folder: Path) -> None:
     """The figures of a run: the scoreboard, chains by length, and training from the first step to the last."""
-    from kimi_mini import viz
+    from kimi_mini.course.figures import scores, training
 
     board = log["scoreboard"]
     single = {name: row for name, row in board.items() if ledger.is_main(name)}
     floors = {name: floor for name, (_, floor) in FLOORS.items()}
     lengths = {mode: chain_lengths(board, mode) for mode in ("thinking", "reflex", "reflex_control")}
     figures = {
-        "scoreboard": viz.scoreboard(single, floors),
-        "chain_by_length": viz.accuracy_by_length(
+        "scoreboard": scores.scoreboard(single, floors),
+        "chain_by_length": scores.accuracy_by_length(
             {mode: points for mode, points in lengths.items() if points}, chance=0.01, trained_to=8,
             xlabel="operations in the chain", title="Held-out chains: with and without a thought",
         ),
-        "training": viz.training_curves(log["curves"]),
+        "training": training.training_curves(log["curves"]),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -11,7 +11,7 @@ import torch
 MODULES = ("", "_agent", "_attention", "_moe", "_optimizer", "_thinking", "_training")
 CHECKERS = [
     pytest.param(check, id=name)
-    for module in (importlib.import_module(f"kimi_mini.exercises{end}") for end in MODULES)
+    for module in (importlib.import_module(f"kimi_mini.course.exercises.base{end}") for end in MODULES)
     for name, check in vars(module).items()
     if name.startswith("check_") and check.__module__ == module.__name__
 ]

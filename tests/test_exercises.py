@@ -6,7 +6,7 @@ import pytest
 from answers import assert_hints
 
 from kimi_mini import worlds
-from kimi_mini.exercises import (
+from kimi_mini.course.exercises.base import (
     chain_value,
     check_cache_bytes,
     check_chain_prompt,

@@ -6,7 +6,7 @@ import random
 import pytest
 from answers import assert_hints
 
-from kimi_mini import exercises_agent as ex
+from kimi_mini.course.exercises import agent as ex
 
 MARK = "<|tool_call_argument_begin|>"
 

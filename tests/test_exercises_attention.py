@@ -6,7 +6,7 @@ import pytest
 import torch
 from answers import failing, unsolved
 
-from kimi_mini import exercises_attention as ex
+from kimi_mini.course.exercises import attention as ex
 
 
 def absorb(q, w):

@@ -6,7 +6,7 @@ import torch
 from answers import assert_hints
 
 from kimi_mini import KimiConfig
-from kimi_mini import exercises_moe as ex
+from kimi_mini.course.exercises import moe as ex
 from kimi_mini.model.moe import Router
 
 

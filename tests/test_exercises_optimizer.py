@@ -5,7 +5,7 @@ import pytest
 import torch
 from answers import failing, unsolved
 
-from kimi_mini import exercises_optimizer as ex
+from kimi_mini.course.exercises import muonclip as ex
 
 
 def scale(shape):

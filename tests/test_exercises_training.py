@@ -9,7 +9,7 @@ import pytest
 import torch
 from answers import assert_hints
 
-from kimi_mini import exercises_training as ex
+from kimi_mini.course.exercises import pretraining as ex
 
 
 def schedule(step, total, warmup, decay):

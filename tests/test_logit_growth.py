@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import KimiConfig, KimiMini, viz_optimizer
+from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import muonclip
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.experiments import clip_overshoot, clip_silence, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Setting, spikes, summary, thin, train_one
@@ -191,20 +192,20 @@ def test_arms_differ_in_what_they_say(small):
 
 
 def test_figures_show_what_they_are_given():
-    fig = viz_optimizer.bands({"a": {"x": ([1, 2], [[1, 2], [3, 4]])}}, ["y"], [False], {"x": "red"}, [[2.0]], 1)
+    fig = muonclip.bands({"a": {"x": ([1, 2], [[1, 2], [3, 4]])}}, ["y"], [False], {"x": "red"}, [[2.0]], 1)
     line = next(line for line in fig.axes[0].lines if line.get_label() == "x")
     assert line.get_ydata().tolist() == [2, 3]
-    fig = viz_optimizer.heads([1, 2], np.ones((2, 3, 4)), 5.0)
+    fig = muonclip.heads([1, 2], np.ones((2, 3, 4)), 5.0)
     assert len(fig.axes) == 3 and len(fig.axes[0].lines) == 5
     before = np.ones((4, 3))
     after = np.array([1, 1, 0.5, 0.5])[:, None] * before
-    fig = viz_optimizer.rows(before, after, {"a": (0, 2), "b": (2, 4)})
+    fig = muonclip.rows(before, after, {"a": (0, 2), "b": (2, 4)})
     assert fig.axes[2].lines[0].get_xdata().tolist() == [1, 1, 0.5, 0.5]
-    viz_optimizer.singular_values({"a": [2, 1]})
+    muonclip.singular_values({"a": [2, 1]})
 
 
 def test_a_histogram_shows_density_and_an_equal_one_dashed():
-    fig = viz_optimizer.histogram([-1, 0, 4], {"a": [1, 4], "b": [1, 4]}, 1.0)  # as many in each unit of logit
+    fig = muonclip.histogram([-1, 0, 4], {"a": [1, 4], "b": [1, 4]}, 1.0)  # as many in each unit of logit
     first, second = fig.axes[0].patches
     assert first.get_data().values.tolist() == pytest.approx([0.2, 0.2]) and "per unit" in fig.axes[0].get_ylabel()
     assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kimi_mini.widgets import WIDGET_VIEW
+from kimi_mini.course.sliders import WIDGET_VIEW
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)

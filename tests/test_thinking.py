@@ -7,12 +7,13 @@ import pytest
 import torch
 from tiny import tiny_model, typed
 
-from kimi_mini import exercises_thinking, worlds
+from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, traces
 from kimi_mini.agent.traces import pieces
+from kimi_mini.course.exercises import thinking as exercises_thinking
+from kimi_mini.course.exercises.base import Checked
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.attention import attention_rows
-from kimi_mini.exercises import Checked
 from kimi_mini.inference import attempts, thinking
 from kimi_mini.inference.api import respond, respond_all, response
 from kimi_mini.inference.attempts import Attempt, compare, score

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from nbconvert import HTMLExporter
 
-from kimi_mini import trace_view, viz, viz_model
 from kimi_mini.agent import traces
-from kimi_mini.widgets import WIDGET_VIEW, explore
+from kimi_mini.course.figures import inside, scores, style, trace, training
+from kimi_mini.course.sliders import WIDGET_VIEW, explore
 
 BOARD = {
     "chain/add": dict(value=0.9, low=0.85, high=0.94, n=200),
@@ -59,7 +59,7 @@ def bar_values(ax) -> list[float]:
 
 # ------------------------------------------------------------------------------------------------- figures
 def test_scoreboard_bars_intervals_labels_and_floors():
-    fig = viz.scoreboard(BOARD, floors={"repair/pass@1": 0.7})
+    fig = scores.scoreboard(BOARD, floors={"repair/pass@1": 0.7})
     levels, gaps = fig.axes
     order = ["chain/thinking", "chain/reflex", "chain/add", "shop/buy", "repair/pass@1"]
     assert [label.get_text() for label in levels.get_yticklabels()] == order
@@ -75,7 +75,7 @@ def test_scoreboard_bars_intervals_labels_and_floors():
 
 def test_scoreboard_without_rows_is_refused():
     with pytest.raises(ValueError, match="no rows"):
-        viz.scoreboard({})
+        scores.scoreboard({})
 
 
 def test_training_curves_join_stages_by_tokens():
@@ -84,19 +84,19 @@ def test_training_curves_join_stages_by_tokens():
         "publish": {"loss": []},
         "finetune": {"loss": [2.0, 1.0], "max_logit": [8.0, 7.0], "tokens": [500_000, 500_000]},
     }
-    fig = viz.training_curves(curves)
+    fig = training.training_curves(curves)
     assert len(fig.axes) == 2, "no panel for MaxVio, which nobody logged"
     loss = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 2 and line.get_alpha()]
     assert [list(line.get_ydata()) for line in loss] == [[4.0, 3.0], [2.0, 1.0]]
     assert [list(line.get_xdata()) for line in loss] == [[1.0, 2.0], [2.5, 3.0]]
     assert {"pretrain", "finetune"} <= set(texts(fig)) and "publish" not in texts(fig)
     with pytest.raises(ValueError, match="no stage"):
-        viz.training_curves({"publish": {"loss": []}})
+        training.training_curves({"publish": {"loss": []}})
 
 
 def test_the_thick_line_is_a_centred_mean():
     values = list(np.arange(100.0))
-    fig = viz.training_curves({"one": {"loss": values}}, smooth=11)
+    fig = training.training_curves({"one": {"loss": values}}, smooth=11)
     thick = fig.axes[0].lines[1]
     assert thick.get_linewidth() > fig.axes[0].lines[0].get_linewidth()
     np.testing.assert_allclose(thick.get_ydata()[5:-5], values[5:-5])  # a straight line stays where it is
@@ -105,7 +105,7 @@ def test_the_thick_line_is_a_centred_mean():
 
 def test_accuracy_by_length():
     points = [dict(length=n, value=1 / n, low=1 / n - 0.05, high=min(1, 1 / n + 0.04)) for n in (1, 2, 9)]
-    fig = viz.accuracy_by_length({"thinking": points}, chance=0.01, trained_to=8)
+    fig = scores.accuracy_by_length({"thinking": points}, chance=0.01, trained_to=8)
     ax = fig.axes[0]
     bars = next(box for box in ax.containers if isinstance(box, ErrorbarContainer))
     line, _, (spread,) = bars
@@ -113,16 +113,16 @@ def test_accuracy_by_length():
     ends = [tuple(segment[:, 1]) for segment in spread.get_segments()]
     np.testing.assert_allclose(ends, [(p["low"], p["high"]) for p in points])
     assert {"thinking", "guessing (0.01)", "longer than trained"} <= set(texts(fig))
-    assert "longer than trained" not in texts(viz.accuracy_by_length({"x": points[:2]}, trained_to=8))
+    assert "longer than trained" not in texts(scores.accuracy_by_length({"x": points[:2]}, trained_to=8))
 
 
 def test_budget_table_shares_and_bars():
-    fig = viz.budget_table({"K2": {"parameters": 1.026e12, "layers": 61}, "ours": {"parameters": 951_600}})
+    fig = scores.budget_table({"K2": {"parameters": 1.026e12, "layers": 61}, "ours": {"parameters": 951_600}})
     assert {"K2", "ours", "1.026T", "61", "951.6k", "-"} <= set(texts(fig))
-    fig = viz.shares({"K2": {"experts": 9, "rest": 1}, "ours": {"experts": 1, "rest": 1}})
+    fig = style.shares({"K2": {"experts": 9, "rest": 1}, "ours": {"experts": 1, "rest": 1}})
     assert bar_values(fig.axes[0]) == [90, 50, 10, 50]
     assert {"90%", "50%", "10%"} <= set(texts(fig))
-    fig = viz.bars({"MHA": 160.0, "MLA": 2.5}, "GB", limits=(0.1, 1000))
+    fig = style.bars({"MHA": 160.0, "MLA": 2.5}, "GB", limits=(0.1, 1000))
     assert bar_values(fig.axes[0]) == [160.0, 2.5] and fig.axes[0].get_xlim() == (0.1, 1000)
     assert {"160 GB", "2.5 GB"} <= set(texts(fig))
 
@@ -133,22 +133,22 @@ def test_budget_table_shares_and_bars():
      (0, "0"), (-2e6, "-2M"), ("70,272 B", "70,272 B")],
 )  # fmt: skip
 def test_human_numbers(value, text):
-    assert viz.human(value) == text
+    assert style.human(value) == text
 
 
 def test_routing_heatmap_shows_each_weight_at_its_expert_and_token():
-    table = viz_model.dense_routing([[2, 0], [1, 2]], [[0.7, 0.3], [0.6, 0.4]], 4)
+    table = inside.dense_routing([[2, 0], [1, 2]], [[0.7, 0.3], [0.6, 0.4]], 4)
     np.testing.assert_array_equal(table, [[0.3, 0], [0, 0.6], [0.7, 0.4], [0, 0]])
-    fig = viz_model.routing_heatmap(["a b", "\n"], table, "layer 1")
+    fig = inside.routing_heatmap(["a b", "\n"], table, "layer 1")
     shown = fig.axes[0].images[0].get_array()
     np.testing.assert_array_equal(shown.filled(0), table)
     assert shown.mask[3].all() and {"a␣b", "⏎", "layer 1"} <= set(texts(fig))
     with pytest.raises(ValueError, match="3 tokens"):
-        viz_model.routing_heatmap(["a", "b", "c"], table)
+        inside.routing_heatmap(["a", "b", "c"], table)
 
 
 def test_attention_logits():
-    fig = viz_model.attention_logits({"Muon": [1.0, 200.0], "MuonClip": [1.0, 100.0]}, tau=100)
+    fig = inside.attention_logits({"Muon": [1.0, 200.0], "MuonClip": [1.0, 100.0]}, tau=100)
     ax = fig.axes[0]
     assert [list(line.get_ydata()) for line in ax.lines] == [[1.0, 200.0], [1.0, 100.0], [100, 100]]
     assert ax.get_yscale() == "log" and {"Muon", "MuonClip", "τ = 100"} <= set(texts(fig))
@@ -157,15 +157,15 @@ def test_attention_logits():
 def every_figure() -> dict[str, Figure]:
     point = [dict(length=1, value=0.5, low=0.4, high=0.6)]
     return {
-        "scoreboard": viz.scoreboard(BOARD),
-        "training": viz.training_curves({"a": {"loss": [1.0, 2.0], "tokens": [1, 1]}}),
-        "length": viz.accuracy_by_length({"a": point}),
-        "budget": viz.budget_table({"a": {"b": 1.0}}),
-        "shares": viz.shares({"a": {"b": 1.0}}),
-        "bars": viz.bars({"a": 1.0}),
-        "routing": viz_model.routing_heatmap(["x"], np.ones((2, 1))),
-        "logits": viz_model.attention_logits({"a": [1.0, 2.0]}, tau=2.0),
-        "trace": trace_view.trace_figure(MESSAGES, tokens=[1] * 6, title="t"),
+        "scoreboard": scores.scoreboard(BOARD),
+        "training": training.training_curves({"a": {"loss": [1.0, 2.0], "tokens": [1, 1]}}),
+        "length": scores.accuracy_by_length({"a": point}),
+        "budget": scores.budget_table({"a": {"b": 1.0}}),
+        "shares": style.shares({"a": {"b": 1.0}}),
+        "bars": style.bars({"a": 1.0}),
+        "routing": inside.routing_heatmap(["x"], np.ones((2, 1))),
+        "logits": inside.attention_logits({"a": [1.0, 2.0]}, tau=2.0),
+        "trace": trace.trace_figure(MESSAGES, tokens=[1] * 6, title="t"),
     }
 
 
@@ -195,18 +195,18 @@ def test_pieces_are_what_was_said_by_whom_in_order():
 
 
 def test_trace_html_shows_the_text_and_runs_none_of_it():
-    page = trace_view.trace_html(MESSAGES, tokens=[3, 9, 2, 8, 4, 1])
+    page = trace.trace_html(MESSAGES, tokens=[3, 9, 2, 8, 4, 1])
     for piece in traces.pieces(MESSAGES):
         assert html.escape(piece.text) in page
     assert "<b>fig</b>" not in page and "9 tokens" in page
-    part = trace_view.trace_html(MESSAGES, step=3)
+    part = trace.trace_html(MESSAGES, step=3)
     assert "ask first" in part and "price {" not in part
 
 
 def test_trace_figure_steps_without_changing_its_size():
     sizes = set()
     for step in range(1, 7):
-        fig = trace_view.trace_figure(MESSAGES, step, tokens=[3, 9, 2, 8, 4, 1])
+        fig = trace.trace_figure(MESSAGES, step, tokens=[3, 9, 2, 8, 4, 1])
         png(fig)
         shown = texts(fig)
         for index, piece in enumerate(traces.pieces(MESSAGES)):
@@ -218,11 +218,11 @@ def test_trace_figure_steps_without_changing_its_size():
 
 def test_a_long_trace_keeps_the_newest_in_sight_and_long_lines_whole():
     messages = [{"role": "user", "content": f"line {i}"} for i in range(200)]
-    fig = trace_view.trace_figure(messages, step=150)
+    fig = trace.trace_figure(messages, step=150)
     assert "line 149" in texts(fig) and "line 150" not in texts(fig) and "line 100" not in texts(fig)
     assert any("earlier pieces" in t for t in texts(fig)) and fig.get_size_inches()[1] < 11
     words = " ".join(f"word{i}" for i in range(60))
-    lines = texts(trace_view.trace_figure([{"role": "user", "content": words}]))
+    lines = texts(trace.trace_figure([{"role": "user", "content": words}]))
     assert words in "".join(line for line in lines if "word" in line)
 
 

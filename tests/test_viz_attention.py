@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kimi_mini import viz_attention as va
+from kimi_mini.course.figures import attention as va
 
 FLOPS = [{"context": 4096, "64": 1e11, "128": 1.5e11, "more": 0.5}, {"context": 8192, "64": 2e11, "128": 3.6e11, "more": 0.8}]
 

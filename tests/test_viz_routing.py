@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from kimi_mini import viz_routing
+from kimi_mini.course.figures import moe
 
 
 def texts(fig) -> str:
@@ -26,7 +26,7 @@ def texts(fig) -> str:
 
 def test_the_explorer_marks_the_tokens_of_its_expert():
     table = np.array([[0.0, 1.2, 0.0], [0.7, 0.0, 0.5]])
-    fig = viz_routing.explorer(["def", " x", "\n"], table, 1, "here")
+    fig = moe.explorer(["def", " x", "\n"], table, 1, "here")
     assert {"def", "␣x", "⏎", "here"} <= set(texts(fig).split("\n"))
     bold = [label.get_text() for label in fig.axes[0].get_xticklabels() if label.get_fontweight() == "bold"]
     assert bold == ["def", "⏎"]
@@ -37,27 +37,27 @@ def test_the_explorer_marks_the_tokens_of_its_expert():
 @pytest.mark.parametrize(("tokens", "expert"), [(["a"], 0), (["a", "b", "c"], 2), (["a", "b", "c"], -1)])
 def test_an_explorer_that_does_not_fit_is_refused(tokens, expert):
     with pytest.raises(ValueError, match="do not fit"):
-        viz_routing.explorer(tokens, np.ones((2, 3)), expert)
+        moe.explorer(tokens, np.ones((2, 3)), expert)
 
 
 def test_dollars_in_a_text_are_not_mathematics():
-    assert r"\$x^" in texts(viz_routing.explorer(["$x^", "$"], np.ones((2, 2)), 0))
+    assert r"\$x^" in texts(moe.explorer(["$x^", "$"], np.ones((2, 2)), 0))
 
 
 def test_use_by_domain_is_relative_to_an_equal_share():
     shares = np.array([[[0.5, 0.25, 0.25, 0.0], [0.25] * 4]])
-    fig = viz_routing.use_by_domain(shares, ["Python", "prose"])
+    fig = moe.use_by_domain(shares, ["Python", "prose"])
     assert fig.axes[0].images[0].get_array().tolist() == [[2, 1, 1, 0], [1, 1, 1, 1]]
     assert "Python" in texts(fig) and "MoE layer 1" in texts(fig)
 
 
 def test_meetings_leave_the_diagonal_out():
-    fig = viz_routing.meetings(np.array([[0.0, 1.5], [1.5, 0.0]]))
+    fig = moe.meetings(np.array([[0.0, 1.5], [1.5, 0.0]]))
     assert fig.axes[0].images[0].get_array().mask.tolist() == [[True, False], [False, True]]
 
 
 def test_gate_weights_are_sorted_shares():
-    fig = viz_routing.gate_weights(np.array([[[0.5, 1.5]], [[1.2, 0.8]]]), 2.0)
+    fig = moe.gate_weights(np.array([[[0.5, 1.5]], [[1.2, 0.8]]]), 2.0)
     best, second = ([p.get_x() for p in bars if p.get_height()] for bars in fig.axes[0].containers)
     assert min(best) >= 0.5 > max(second)
 
@@ -66,18 +66,18 @@ BAR = {"value": 0.4, "low": 0.3, "high": 0.5}
 
 
 def test_specialisation_shows_bits_their_control_and_every_rise():
-    fig = viz_routing.specialisation({"domain": [BAR, BAR]}, {"domain": [0.1, 0.02]},
+    fig = moe.specialisation({"domain": [BAR, BAR]}, {"domain": [0.1, 0.02]},
                                      {"a": [0.2, 0.001], "random": [0.0, -0.01]}, ["a", "b"])  # fmt: skip
     shown = texts(fig)
     assert all(part in shown for part in ("4x", "20x", "+0.200", "-0.010", "top expert of\na", "random", "labels shuffled"))
 
 
 def test_balance_and_sparsity_show_every_way_and_every_model():
-    curves = {name: [1.0, 0.3] for name in viz_routing.WORDS}
-    shown = texts(viz_routing.balance(curves, curves, {"sign": BAR, "loss": BAR | {"low": None, "high": None}}, 1_000_000))
-    assert all(name in shown for name in viz_routing.WORDS.values())
+    curves = {name: [1.0, 0.3] for name in moe.WORDS}
+    shown = texts(moe.balance(curves, curves, {"sign": BAR, "loss": BAR | {"low": None, "high": None}}, 1_000_000))
+    assert all(name in shown for name in moe.WORDS.values())
     loss, seconds = {"8": BAR, "16": BAR, "dense": BAR}, {"8": 10.0, "16": 12.0, "dense": 9.0}
-    shown = texts(viz_routing.sparsity({
+    shown = texts(moe.sparsity({
         "text": (loss, seconds, {2.0: BAR, 4.0: BAR}, CURVES), "facts": (loss, seconds, None, CURVES),
     }, {8: 1.0, 48: 1.69}))  # fmt: skip
     wanted = ("8", "16", "dense", "K2 report", "95% t interval", "text: over the tokens", "facts: over activated FLOPs")
@@ -89,7 +89,7 @@ CURVES = {"8": ([0, 1000], [0, 2e12], [3.0, 1.0]), "dense": ([0, 1000], [0, 4e12
 
 def test_an_interval_below_zero_leaves_a_logarithmic_axis_at_half_the_least_mean():
     loss = {"8": {"value": 1.0, "low": 0.5, "high": 2.0}, "16": {"value": 0.1, "low": -0.3, "high": 0.4}}
-    fig = viz_routing.sparsity({part: (loss, {"8": 1.0, "16": 2.0}, None, CURVES) for part in ("a", "b")}, {})
+    fig = moe.sparsity({part: (loss, {"8": 1.0, "16": 2.0}, None, CURVES) for part in ("a", "b")}, {})
     fig.savefig(io.BytesIO(), format="png", dpi=40)
     left, over, flops = (fig.axes[place] for place in (0, 2, 3))
     assert left.get_yscale() == "log" and left.get_ylim()[0] == pytest.approx(0.05) and left.get_ylim()[1] > 2.0
@@ -98,11 +98,11 @@ def test_an_interval_below_zero_leaves_a_logarithmic_axis_at_half_the_least_mean
 
 
 def test_violation_draws_one_line_a_name():
-    fig = viz_routing.violation({"a": [2, 1], "b": [1, 1]}, "t", 0.35)
+    fig = moe.violation({"a": [2, 1], "b": [1, 1]}, "t", 0.35)
     assert [line.get_label() for line in fig.axes[0].lines] == ["a", "b", "0.35"]
 
 
-SOURCE = """from kimi_mini.widgets import explore
+SOURCE = """from kimi_mini.course.sliders import explore
 def draw(layer=1):
     return str([10, 20][layer - 1])
 """

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kimi_mini.viz_training import lines, running_mean, to_the_same_loss
+from kimi_mini.course.figures.training import lines, running_mean, to_the_same_loss
 
 
 def test_lines_shows_every_panel_and_label():

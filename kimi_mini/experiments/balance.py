@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import moe, style
 from kimi_mini.evaluation.routing import dead, losses, max_vio
 from kimi_mini.experiments import inference, routed
 from kimi_mini.experiments.options import arguments
@@ -125,14 +125,14 @@ def report(log: Log) -> None:
         log.claim(f"moe/{arm.replace(' ', '_')}", claim=said, source=source, **won, **common)
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """MaxVio over tokens, how load is spread at the end, and what each way costs in loss."""
     rows = log["rows"]
     curves = {arm: np.mean(of(rows, arm, "max_vio_curve"), 0) for arm in RULES}
     load = {arm: np.mean([np.mean(load, 0) / np.mean(load) for load in of(rows, arm, "load")], 0) for arm in RULES}
     price = {arm: inference.across([100 * x for x in paired(rows, arm, "none")]) for arm in RULES[1:]}
-    return viz_routing.balance(curves, load, price, log["tokens"])
+    return moe.balance(curves, load, price, log["tokens"])
 
 
 if __name__ == "__main__":

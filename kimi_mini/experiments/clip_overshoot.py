@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import style
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_runs import Recorder, Setting, batch_of
 from kimi_mini.experiments.options import arguments
@@ -135,11 +135,11 @@ def report(log: Log) -> None:
         log.claim(f"overshoot/{name}", claim=claim, floor=0.0, holds=(found["low"] or 0) > 0, **found, **common)
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: the largest S / tau after a clip against the rate, a dot a seed. Right: how many clips stay in bounds."""
-    fig, axes = viz.figure(11, 4.6, 1, 2)
-    for windows, colour, marker in zip(STEPS, (viz.RED, viz.BLUE, viz.GREEN), "os^"):
+    fig, axes = style.figure(11, 4.6, 1, 2)
+    for windows, colour, marker in zip(STEPS, (style.RED, style.BLUE, style.GREEN), "os^"):
         tokens = windows * logit_runs.WINDOW_TOKENS
         found = [rate for rate in RATES if worst(log["rows"], rate, tokens)]
         for ax, key in zip(axes[0], ("worst", "within")):
@@ -150,7 +150,7 @@ def draw(log: dict) -> Figure:
     for ax, title, label in zip(axes[0], ("One step after a clip", "How many stay"),
                                 ("largest S / τ", f"share of clips up to {BOUND} τ")):  # fmt: skip
         ax.set(title=title, xlabel="learning rate of Muon", ylabel=label, xscale="log")
-    axes[0][0].axhline(BOUND, color=viz.GREY, linestyle="--")
+    axes[0][0].axhline(BOUND, color=style.GREY, linestyle="--")
     axes[0][0].legend()
     return fig
 

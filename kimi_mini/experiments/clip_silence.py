@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_optimizer
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import muonclip, style
 from kimi_mini.experiments import inference, logit_growth, logit_runs
 from kimi_mini.experiments.logit_growth import LOW_TAU, OFF, chosen, interval
 from kimi_mini.experiments.logit_runs import Setting, train_one
@@ -28,7 +28,7 @@ from kimi_mini.experiments.options import arguments
 STEPS = 2500
 RATE, TABLE_RATE, DECAY = 1e-2, 4e-3, 0.1
 ARMS = {"clip": (DECAY, LOW_TAU), "clip, no decay": (0.0, LOW_TAU), "decay, no clip": (DECAY, OFF)}  # (decay, tau)
-COLOURS = {"clip": viz.BLUE, "clip, no decay": viz.ORANGE, "decay, no clip": viz.RED}
+COLOURS = {"clip": style.BLUE, "clip, no decay": style.ORANGE, "decay, no clip": style.RED}
 K2_SHARE = 70_000 / 231_000  # of K2's training had passed when its last head was clipped
 LATEST, HARM = 0.5, 0.02  # at most this share of ours; nats that the clip may cost
 
@@ -76,13 +76,13 @@ def report(log: Log) -> None:
               claim="validation loss (nats) that the clip costs after it has fallen silent")  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: the largest logit; right: heads clipped in a step. Mean of the seeds, and their spread."""
     curves = {key: logit_growth.curves(log["rows"], "dense", ARMS, key) for key in ("max_logit", "clipped_heads")}
     titles = {"max_logit": "The largest logit", "clipped_heads": "Heads clipped in a step (of 16)"}
     panels = {titles[key]: lines for key, lines in curves.items()}
-    return viz_optimizer.bands(panels, ["attention logit", "heads"], [False, False], COLOURS, [(log["tau"],), ()])
+    return muonclip.bands(panels, ["attention logit", "heads"], [False, False], COLOURS, [(log["tau"],), ()])
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini import viz
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import over_seeds
 from kimi_mini.base.paths import CHECKPOINTS
+from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.options import figures
 from kimi_mini.model.kimi import KimiMini
@@ -83,5 +83,5 @@ def gap(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
 def finish(log: Log, title: str) -> None:
     """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
     path = log.save()
-    viz.scoreboard(log.more["scoreboard"], title=title).savefig(figures(path.parent) / f"{path.stem}.png", dpi=110)
+    scores.scoreboard(log.more["scoreboard"], title=title).savefig(figures(path.parent) / f"{path.stem}.png", dpi=110)
     print(path)

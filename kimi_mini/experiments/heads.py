@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import attention, style
 from kimi_mini.experiments.inference import across, finish
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.config import KimiConfig
@@ -103,11 +103,11 @@ def report(log: Log) -> None:
               value=100 * log.more["k2"][-1]["more"], seeds=[], **shared)  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: loss of every seed, a line joins the two models of a seed. Right: K2's FLOPs against context."""
     losses = {seed: [row["loss"] for row in log["rows"] if row["seed"] == seed] for seed in log["seeds"]}
-    return viz_attention.heads_study(losses, HEADS, log["k2"])
+    return attention.heads_study(losses, HEADS, log["k2"])
 
 
 if __name__ == "__main__":

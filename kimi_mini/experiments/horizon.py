@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, Limits
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import style
 from kimi_mini.evaluation.attention import attention_rows
 from kimi_mini.evaluation.scoreboard import MANAGED, solve
 from kimi_mini.experiments import inference
@@ -250,14 +250,14 @@ def report(log: Log) -> None:
 # -- figure --------------------------------------------------------------------------------------------
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: success against calls. Right: before a name is copied, where the copying head looks, and the result."""
     rows = log["rows"]
-    fig, axes = viz.figure(13, 5.0, 1, 2)
+    fig, axes = style.figure(13, 5.0, 1, 2)
     left, right = axes[0]
     counts = sorted({row["calls"] for row in rows if row["part"] == "calls"})
-    arms = (("managed", "old turns hidden", viz.BLUE, "o"), ("full", "whole context kept", viz.RED, "s"))
+    arms = (("managed", "old turns hidden", style.BLUE, "o"), ("full", "whole context kept", style.RED, "s"))
     for context, label, colour, marker in arms:
         points = [share(rows, "passed", part="calls", context=context, calls=count) for count in counts]
         values = [point["value"] for point in points]
@@ -272,11 +272,11 @@ def draw(log: dict) -> Figure:
     at = sorted({row["call"] for row in rows if row["part"] == "look"})
     newest, older, chance = ([mean_at(rows, call, key, layer, head) for call in at] for key in LINES)
     right.stackplot(at, newest, older, [1 - a - b for a, b in zip(newest, older)], alpha=0.85,
-                    colors=(viz.GREEN, viz.ORANGE, "#DDDDDD"),
+                    colors=(style.GREEN, style.ORANGE, "#DDDDDD"),
                     labels=[LINES["newest"], LINES["older"], "elsewhere"])  # fmt: skip
-    right.plot(at, chance, color=viz.BLACK, marker="o", markersize=5, label=LINES["chance"])
-    right.axvline(PRACTISED + 0.5, color=viz.BLACK, linestyle=":", linewidth=1.5)
-    right.text(PRACTISED + 0.7, 1.02, "longer than practised", fontsize=viz.FONT - 1)
+    right.plot(at, chance, color=style.BLACK, marker="o", markersize=5, label=LINES["chance"])
+    right.axvline(PRACTISED + 0.5, color=style.BLACK, linestyle=":", linewidth=1.5)
+    right.text(PRACTISED + 0.7, 1.02, "longer than practised", fontsize=style.FONT - 1)
     right.set(xlim=(at[0], at[-1]), ylim=(0, 1.09), xticks=at[::2], xlabel="call", ylabel="attention, probability",
               title=f"Whole context kept: layer {layer + 1}, head {head + 1}")  # fmt: skip
     fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)

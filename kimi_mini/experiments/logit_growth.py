@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_optimizer
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import over_seeds
+from kimi_mini.course.figures import muonclip, style
 from kimi_mini.experiments import inference, logit_runs, options
 from kimi_mini.experiments.logit_runs import SIZES, Setting, train_one
 
@@ -38,8 +38,8 @@ ARMS = {  # name: (optimizer, hot?, tau)
     "hot AdamW": ("adamw", True, OFF), "hot Muon": ("muon", True, OFF), "hot MuonClip 100": ("muon", True, K2_TAU),
     "hot MuonClip 30": ("muon", True, LOW_TAU), "hot AdamW + QK-Clip 30": ("adamw", True, LOW_TAU),
 }  # fmt: skip
-COLOURS = {"AdamW": viz.GREY, "Muon": viz.RED, "MuonClip 100": viz.BLUE, "MuonClip 30": viz.SKY,
-           "AdamW + QK-Clip 30": viz.ORANGE}  # fmt: skip
+COLOURS = {"AdamW": style.GREY, "Muon": style.RED, "MuonClip 100": style.BLUE, "MuonClip 30": style.SKY,
+           "AdamW + QK-Clip 30": style.ORANGE}  # fmt: skip
 DASHES = {"MuonClip 100": "--", "MuonClip 30": ":"}  # where they do not clip they lie on Muon
 
 
@@ -231,7 +231,7 @@ def draw(log: dict) -> Figure:
             panels[f"{size}, {heat}: loss"] = curves(log["rows"], size, arms, "loss")
             marks += [(LOW_TAU,) if heat == "tuned" else (LOW_TAU, K2_TAU), ()]
     rows = len(panels) // 2
-    fig = viz_optimizer.bands(panels, ["largest attention logit", "nats a token"] * rows, [True, False] * rows, COLOURS,
+    fig = muonclip.bands(panels, ["largest attention logit", "nats a token"] * rows, [True, False] * rows, COLOURS,
                               marks, columns=2, styles=DASHES)  # fmt: skip
     for ax in fig.axes[1::2]:  # the first steps fall so far that nothing else would show
         ends = [line.get_ydata()[-10:].mean() for line in ax.lines]

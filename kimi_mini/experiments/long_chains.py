@@ -21,9 +21,9 @@ from dataclasses import replace
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import scores, style
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.kimi import KimiMini
@@ -122,13 +122,13 @@ def report(log: Log) -> None:
               floor=0.80, **common, **success(log.rows, "as it is", 12))  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Success against length, one line a means, side by side: equal curves would hide each other."""
     steps = sorted({row["steps"] for row in log["rows"]})
     series = {means: [{"length": n + aside, **success(log["rows"], means, n)} for n in steps]
               for means, aside in zip(MEANS, (-0.18, -0.06, 0.06, 0.18))}  # fmt: skip
-    return viz.accuracy_by_length(series, chance=0.01, trained_to=TRAINED, xlabel="steps in the chain",
+    return scores.accuracy_by_length(series, chance=0.01, trained_to=TRAINED, xlabel="steps in the chain",
                                   title="Longer than trained")  # fmt: skip
 
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import viz_attention
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
+from kimi_mini.course.figures import attention
 from kimi_mini.experiments.inference import across, finish
 from kimi_mini.experiments.options import arguments
 from kimi_mini.model.config import KimiConfig
@@ -244,7 +244,7 @@ def draw(log: dict) -> Figure:
             "interpolation, tuned": ("interpolation", True), "YaRN, tuned": ("YaRN", True)}  # fmt: skip
     maps = {name: [[success(log["rows"], *arm, length, depth=depth) for length in LENGTHS] for depth in DEPTHS]
             for name, arm in arms.items()}  # fmt: skip
-    return viz_attention.needle_maps(maps, LENGTHS, DEPTHS, TRAINED)
+    return attention.needle_maps(maps, LENGTHS, DEPTHS, TRAINED)
 
 
 def draw_loss(log: dict) -> Figure:
@@ -255,7 +255,7 @@ def draw_loss(log: dict) -> Figure:
 
     panels = {title: {kind: curve(kind, tuned) for kind in KINDS}
               for title, tuned in (("Before any tune", False), ("After the tune", True))}  # fmt: skip
-    return viz_attention.loss_by_position(panels, BUCKET, TRAINED)
+    return attention.loss_by_position(panels, BUCKET, TRAINED)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
@@ -68,13 +68,13 @@ def report(log: Log) -> None:
               **inference.across([gap(seed) for seed in log.seeds]))  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """One panel a family: success against difficulty in both modes."""
-    fig, axes = viz.figure(13, 4.2, 1, len(FAMILIES), sharey=True, width_ratios=(8, 5, 2.6, 4, 3.2))
+    fig, axes = style.figure(13, 4.2, 1, len(FAMILIES), sharey=True, width_ratios=(8, 5, 2.6, 4, 3.2))
     for ax, (family, unit) in zip(axes[0], FAMILIES.items()):
         levels = sorted({row["level"] for row in log["rows"] if row["family"] == family})
-        for mode, colour, marker, aside in (("thinking", viz.BLUE, "o", -0.1), ("reflex", viz.ORANGE, "s", 0.1)):
+        for mode, colour, marker, aside in (("thinking", style.BLUE, "o", -0.1), ("reflex", style.ORANGE, "s", 0.1)):
             places = [level + aside for level in levels]  # side by side: equal curves would hide each other
             points = [success(log["rows"], family, mode, level) for level in levels]
             values = [point["value"] for point in points]

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import pipeline, viz
+from kimi_mini import pipeline
 from kimi_mini.base import paths
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.ledger import is_main
 from kimi_mini.base.paths import RESULTS
+from kimi_mini.course.figures import style
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.publishing import FLOORS
@@ -74,18 +75,18 @@ def report(log: Log) -> None:
         log.claim(f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, value=max(found) - min(found), **common)
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """A line a row, a dot a seed; floors in red."""
     names = [name for name in dict.fromkeys(row["name"] for row in log["rows"]) if is_main(name) or name in UNSURE]
-    fig, axes = viz.figure(10, 0.34 * len(names) + 1.6)
+    fig, axes = style.figure(10, 0.34 * len(names) + 1.6)
     ax, spread = axes[0, 0], np.linspace(-0.2, 0.2, len(log["seeds"]))
-    for seed, shift, colour in zip(log["seeds"], spread, viz.PALETTE):
+    for seed, shift, colour in zip(log["seeds"], spread, style.PALETTE):
         found = {row["name"]: row["value"] for row in log["rows"] if row["seed"] == seed}
         ax.plot([found[name] for name in names], np.arange(len(names)) + shift, "o", color=colour, label=f"seed {seed}")
     for place, name in enumerate(names):
         if name in FLOORS:
-            ax.plot([FLOORS[name][1]] * 2, [place - 0.4, place + 0.4], color=viz.RED, linewidth=3)
+            ax.plot([FLOORS[name][1]] * 2, [place - 0.4, place + 0.4], color=style.RED, linewidth=3)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.03, 1.03), xlabel="held-out success",
            title="Whole runs that differ in their seed (red: floor)")  # fmt: skip
     ax.invert_yaxis()

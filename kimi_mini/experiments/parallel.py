@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap
+from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import LIMITS, solve
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
@@ -114,13 +114,13 @@ def report(log: Log) -> None:
                   source="article (verifiers)", **common, **gain)  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Success against the tokens that were spent a task, one line a choice."""
     rows = [row for row in log["rows"] if "choice" in row]
-    fig, axes = viz.figure(11, 5.0)
+    fig, axes = style.figure(11, 5.0)
     ax = axes[0, 0]
-    for (name, marker), colour in zip(zip(CHOICES, "oD^s"), (viz.BLUE, viz.SKY, viz.PURPLE, viz.GREY)):
+    for (name, marker), colour in zip(zip(CHOICES, "oD^s"), (style.BLUE, style.SKY, style.PURPLE, style.GREY)):
         points = [mean_point(rows, name, size) for size in SIZES]
         tokens, values = [x for x, *_ in points], [y for _, y, *_ in points]
         spread = [[y - low for _, y, low, _ in points], [high - y for _, y, _, high in points]]

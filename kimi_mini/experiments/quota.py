@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kimi_mini import viz_agent
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import agent
 from kimi_mini.experiments.common import TUNED, gap, mean, row, success, tune
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.text.tokenizer import Tokenizer
@@ -112,7 +112,7 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
 def draw(rows: Sequence[Mapping], folder: Path) -> None:
     """quota.png: success by level, mean over seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = viz_agent.by_level(means(rows), "Lists of 3 to 8 purchases, learned from what passed", "items to buy",
+    figure = agent.by_level(means(rows), "Lists of 3 to 8 purchases, learned from what passed", "items to buy",
                                 "held-out success (%)")  # fmt: skip
     figure.savefig(folder / "quota.png", dpi=110)
 

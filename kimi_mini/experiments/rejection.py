@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kimi_mini import viz_agent, worlds
+from kimi_mini import worlds
 from kimi_mini.agent import folder as folder_
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import agent
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.common import TUNED, gap, mean, pools, row, success, tune
 from kimi_mini.experiments.filter_gap import LEVELS, MISTAKES
@@ -140,7 +141,7 @@ def draw(rows: Sequence[dict], folder: Path) -> None:
     scores = {name: {arm: [entry[name] for entry in rows if entry["arm"] == arm] for arm in ("before", *ARMS)}
               for name in MEASURES}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    figure = viz_agent.arms(scores, "One round on the model's own attempts", "held-out success")
+    figure = agent.arms(scores, "One round on the model's own attempts", "held-out success")
     figure.savefig(folder / "rejection.png", dpi=110)
 
 

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from kimi_mini import KimiConfig, viz
+from kimi_mini import KimiConfig
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import style
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.fact_pages import (
     GROUP,
@@ -244,17 +245,17 @@ def report(log: Log) -> None:
               **check, **inference.rate(*caught(log.rows, "none")))  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: questions never asked, ours beside the report's. Right: what the checks catch."""
     rows = log["rows"]
-    fig, axes = viz.figure(13, 5.2, 1, 3, width_ratios=(3, 2.2, 3))
+    fig, axes = style.figure(13, 5.2, 1, 3, width_ratios=(3, 2.2, 3))
     ours, theirs, check = axes[0]
-    for place, (arm, colour) in enumerate(zip(ARMS, (viz.ORANGE, viz.SKY, viz.BLUE))):
+    for place, (arm, colour) in enumerate(zip(ARMS, (style.ORANGE, style.SKY, style.BLUE))):
         for group, raw in enumerate(RAW_EVERY):
             values, x = [100 * value for value in scores(rows, arm, raw=raw)], group + 0.28 * (place - 1)
             ours.bar(x, np.mean(values), color=colour, width=0.26, label=arm if group == 0 else None)
-            ours.plot([x] * len(values), values, "o", color=viz.BLACK, markersize=4)
+            ours.plot([x] * len(values), values, "o", color=style.BLACK, markersize=4)
             ours.annotate(f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center")
         theirs.bar(place, REPORT[arm], color=colour, width=0.7)
         theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center")
@@ -264,8 +265,8 @@ def draw(log: dict) -> Figure:
              xlabel="raw among the pages read before")  # fmt: skip
     theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs")
     kinds = list(planted_errors.ERRORS)
-    for shift, key, colour, name in ((-0.2, "refused", viz.GREEN, "facts compared"),
-                                     (0.2, "refused_by_words", viz.GREY, "only words compared")):  # fmt: skip
+    for shift, key, colour, name in ((-0.2, "refused", style.GREEN, "facts compared"),
+                                     (0.2, "refused_by_words", style.GREY, "only words compared")):  # fmt: skip
         shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]
         check.barh(np.arange(len(kinds)) + shift, shares, height=0.38, color=colour, label=name)
     check.set_yticks(range(len(kinds)), kinds)

@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import moe, style
 from kimi_mini.evaluation.routing import losses, max_vio
 from kimi_mini.experiments import inference, routed
 from kimi_mini.experiments.options import arguments
@@ -170,7 +170,7 @@ def report(log: Log) -> None:
               claim="text: seconds of training of 256 experts over those of 8 at equal activated FLOPs")  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Facts and text: loss by number of experts (mean over seeds, 95% t interval), against seconds and over the tokens;
     for text the FLOPs saved beside K2's. Facts are learned in the decay, behind the point where a saving could be read
@@ -183,7 +183,7 @@ def draw(log: dict) -> Figure:
         ours = {experts / CHOSEN: inference.across(savings(log, reading)[str(experts)]) for experts in EXPERTS}
         curves = {name: curve(find(rows, reading, name)) for name in ARMS if name not in ("16", "32", "128")}
         parts[reading] = (points, seconds, None if reading == "facts" else ours, curves)
-    return viz_routing.sparsity(parts, K2_SAVED)
+    return moe.sparsity(parts, K2_SAVED)
 
 
 def curve(rows: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

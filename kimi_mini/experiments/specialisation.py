@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import viz, viz_routing
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import moe, style
 from kimi_mini.domains import DOMAINS
 from kimi_mini.evaluation.routing import (
     TOKEN_CLASSES,
@@ -124,7 +124,7 @@ def report(log: Log) -> None:
         log.claim(f"moe/silence_{name.split()[0].lower()}", claim=said, floor=2.0, value=worst, **common)
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Information per layer beside its control, and rises of the loss."""
     rows = log["rows"]
@@ -137,7 +137,7 @@ def draw(log: dict) -> Figure:
         control[label] = [float(np.mean([row["shuffled"] for row in found])) for found in parts]
     rises = {name: np.mean([[row["rise"][d] for d in log["domains"]] for row in of(rows, "silence", of=name)], 0)
              for name in (*log["domains"], "random")}  # fmt: skip
-    return viz_routing.specialisation(measured, control, rises, log["domains"])
+    return moe.specialisation(measured, control, rises, log["domains"])
 
 
 if __name__ == "__main__":

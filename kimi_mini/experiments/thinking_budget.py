@@ -15,10 +15,10 @@ from collections.abc import Iterable
 
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
+from kimi_mini.course.figures import style
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
 from kimi_mini.inference.thinking import Turn
@@ -115,25 +115,25 @@ def answers_behind_the_stop(rows: Iterable[dict]) -> tuple[int, int]:
 # -- figure --------------------------------------------------------------------------------------------
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Left: accuracy against budget, for the mix and for some lengths. Right: is a stop followed by a number?"""
     rows = log["rows"]
-    fig, axes = viz.figure(12, 4.8, 1, 2, width_ratios=(3, 2))
+    fig, axes = style.figure(12, 4.8, 1, 2, width_ratios=(3, 2))
     left, right = axes[0]
     budgets = [budget for budget in BUDGETS if budget is not None]
     groups = {"all lengths": LENGTHS, "1-2 steps": (1, 2), "3-5 steps": (3, 4, 5), "6-8 steps": (6, 7, 8)}
-    for (name, levels), colour, marker in zip(groups.items(), (viz.BLACK, viz.SKY, viz.GREEN, viz.PURPLE), "os^D"):
+    for (name, levels), colour, marker in zip(groups.items(), (style.BLACK, style.SKY, style.GREEN, style.PURPLE), "os^D"):
         points = [success(rows, str(budget), levels) for budget in budgets]
         values = [point[0] for point in points]
         spread = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
         width = 3.4 if name == "all lengths" else 1.8
         left.errorbar(budgets, values, spread, color=colour, marker=marker, capsize=3, linewidth=width, label=name)
     reflex = success(rows, "reflex", LENGTHS)[0]
-    left.axhline(reflex, color=viz.ORANGE, linestyle="--", label=f"reflex ({reflex:.2f})")
+    left.axhline(reflex, color=style.ORANGE, linestyle="--", label=f"reflex ({reflex:.2f})")
     left.set(xlabel="thinking budget (tokens)", ylabel="right answers", ylim=(-0.03, 1.05),
              title="More budget, more right answers")  # fmt: skip
-    for ending, colour, name in (("", viz.BLUE, "answer held to digits"), (" free", viz.RED, "answer left free")):
+    for ending, colour, name in (("", style.BLUE, "answer held to digits"), (" free", style.RED, "answer left free")):
         found = {b: [row for row in rows if row["arm"] == f"{b}{ending}" and row["cut"]] for b in budgets[1:]}
         shares = {b: answers_behind_the_stop(part) for b, part in found.items() if part}
         right.plot(shares.keys(), [a / n for a, n in shares.values()], color=colour, marker="o", label=name)

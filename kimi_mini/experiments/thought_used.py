@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.agent import conversation, traces
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
+from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import LIMITS
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
@@ -218,17 +218,17 @@ def report(log: Log) -> None:
               source=source, floor=0.90, **share("decision turned round (shop)", "follows"), **common)  # fmt: skip
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """For each intervention the share of answers that follow it, stay as they were, or are something else."""
     arms = list(dict.fromkeys(row["arm"] for row in log["rows"]))
     sums = {arm: [sum(r[k] for r in log["rows"] if r["arm"] == arm) for k in ("n", "follows", "stays")] for arm in arms}
-    fig, axes = viz.figure(11, 0.8 * len(arms) + 1.9)
+    fig, axes = style.figure(11, 0.8 * len(arms) + 1.9)
     ax = axes[0, 0]
     for place, arm in enumerate(arms):
         count, follows, stays = sums[arm]
         parts, left = (follows / count, stays / count, 1 - (follows + stays) / count), 0.0
-        for share, colour, label in zip(parts, (viz.BLUE, viz.ORANGE, viz.GREY), OUTCOMES):
+        for share, colour, label in zip(parts, (style.BLUE, style.ORANGE, style.GREY), OUTCOMES):
             ax.barh(place, share, left=left, color=colour, height=0.62, label=label if place == 0 else None)
             left += share
         low, high = wilson(follows, count)

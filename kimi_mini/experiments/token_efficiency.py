@@ -21,11 +21,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import viz
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
+from kimi_mini.course.figures import style
 from kimi_mini.experiments.common import gap
 from kimi_mini.experiments.options import arguments, figures
 from kimi_mini.experiments.token_runs import (
@@ -46,7 +46,7 @@ SHORTER = (0.2, 0.4, 0.8, 1.6, 3.2)  # budgets of the MuonClip runs, in units of
 START = {MUONCLIP: (MUON_LR, ADAMW_LR), ADAMW: (0.004, 0.004)}  # rates where tuning begins
 MOONLIGHT = 0.519
 LEAST_SCALE = 0.1  # below, runs of different budgets would be equally long
-COLOURS = {MUONCLIP: viz.BLUE, ADAMW: viz.ORANGE, TWO_RATES: viz.RED, TRANSFORMERS: viz.GREY}
+COLOURS = {MUONCLIP: style.BLUE, ADAMW: style.ORANGE, TWO_RATES: style.RED, TRANSFORMERS: style.GREY}
 
 
 def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[int, Rates]]:
@@ -150,10 +150,10 @@ def law_ratio(laws: dict[str, tuple[float, float]], budget: float) -> float:
     return float((c / (a * budget**-b)) ** (1 / d) / budget)
 
 
-@viz.styled
+@style.styled
 def draw(log: dict) -> Figure:
     """Validation loss against tokens and against seconds, mean of the seeds with their range."""
-    fig, axes = viz.figure(11, 4.8, 1, 2, sharey=True)
+    fig, axes = style.figure(11, 4.8, 1, 2, sharey=True)
     for way, colour in COLOURS.items():
         runs = [entry for entry in log["rows"] if entry["way"] == way and entry["seed"] in log["seeds"]]
         budgets = sorted({entry["tokens"] for entry in runs})

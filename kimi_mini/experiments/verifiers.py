@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kimi_mini import viz_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import agent
 from kimi_mini.evaluation import error_rates
 from kimi_mini.evaluation.adversary.right import LOOKS_TWICE
 from kimi_mini.experiments.options import arguments, figures
@@ -74,7 +74,7 @@ def draw(rows: list[dict], folder: Path) -> None:
     chosen = [row | {"name": f"{row['world']}: {row['kind']}"} for row in rows
               if row["verifier"] == "world's verifier" and not row["right"]]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    figure = viz_agent.error_rates(chosen, title="Wrong trajectories that look right: how many are accepted",
+    figure = agent.error_rates(chosen, title="Wrong trajectories that look right: how many are accepted",
                                    label="accepted")  # fmt: skip
     figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")
 

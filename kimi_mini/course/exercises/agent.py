@@ -15,7 +15,7 @@ import jsonschema
 
 from kimi_mini import worlds
 from kimi_mini.base.intervals import wilson
-from kimi_mini.exercises import Checked, _number, _try, checker
+from kimi_mini.course.exercises.base import Checked, _number, _try, checker
 from kimi_mini.worlds import repair
 from kimi_mini.worlds.base import turn
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox

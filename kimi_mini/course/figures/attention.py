@@ -15,7 +15,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, RED, figure, styled
+from kimi_mini.course.figures.style import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    RED,
+    figure,
+    styled,
+)
 
 
 @styled

@@ -17,7 +17,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PALETTE, RED, SKY, figure, styled
+from kimi_mini.course.figures.style import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    RED,
+    SKY,
+    figure,
+    styled,
+)
 
 # -- tokens --------------------------------------------------------------------------------------------
 

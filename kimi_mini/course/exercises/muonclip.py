@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.exercises import Checked, _try, checker
+from kimi_mini.course.exercises.base import Checked, _try, checker
 
 
 def _tensor(value: Any, shape: Sequence[int]) -> Tensor | None:

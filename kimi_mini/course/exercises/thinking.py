@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini.exercises import Checked, _number, _try, checker
+from kimi_mini.course.exercises.base import Checked, _number, _try, checker
 from kimi_mini.inference.attempts import Attempt, majority
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kimi_mini.viz import (
+from kimi_mini.course.figures.style import (
     BLACK,
     BLUE,
     FONT,

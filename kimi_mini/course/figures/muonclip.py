@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.viz import BLACK, FONT, GREY, PALETTE, figure, styled
+from kimi_mini.course.figures.style import BLACK, FONT, GREY, PALETTE, figure, styled
 
 
 @styled

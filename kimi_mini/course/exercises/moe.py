@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kimi_mini.course.exercises.base import Checked, _try, checker
 from kimi_mini.evaluation.routing import mutual_information
-from kimi_mini.exercises import Checked, _try, checker
 from kimi_mini.model.moe import Router
 
 

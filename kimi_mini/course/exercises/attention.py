@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.exercises import Checked, _first_match, _try, checker
+from kimi_mini.course.exercises.base import Checked, _first_match, _try, checker
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.presets import YARN
 from kimi_mini.model.rope import apply_rope, frequencies, rotations

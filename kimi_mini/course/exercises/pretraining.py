@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
-from kimi_mini.exercises import Checked, _try, checker
+from kimi_mini.course.exercises.base import Checked, _try, checker
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.training.machine.placement import training_flops
 from kimi_mini.training.optim.schedule import wsd

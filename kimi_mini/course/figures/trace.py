@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini.agent.traces import Piece, pieces
-from kimi_mini.viz import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
+from kimi_mini.course.figures.style import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    figure,
+    styled,
+)
 
 KINDS = {  # kind -> (colour, background)
     "system": ("#707070", "#F4F4F4"),

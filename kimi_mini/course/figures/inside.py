@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini.viz import BLACK, FONT, PALETTE, figure, styled
+from kimi_mini.course.figures.style import BLACK, FONT, PALETTE, figure, styled
 
 
 @styled

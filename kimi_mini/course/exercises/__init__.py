@@ -1,0 +1,1 @@
+"""Checkers and hints of the notebooks' exercises, one file a notebook."""

@@ -1,0 +1,1 @@
+"""Figures as pure functions of numbers, one file a subject."""
