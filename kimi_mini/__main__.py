@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------ commands
 def run(args: argparse.Namespace) -> int | None:
     _check_preset(args.preset)
-    from kimi_mini import pipeline
+    from kimi_mini.pipeline import main as pipeline
 
     return pipeline.main(args)
 
@@ -51,11 +51,11 @@ def bench(args: argparse.Namespace) -> int | None:
 
 
 def ledger(args: argparse.Namespace) -> int | None:
-    from kimi_mini import publishing
     from kimi_mini.base import ledger
+    from kimi_mini.pipeline import publish
 
     if not args.check:
-        publishing.refresh()
+        publish.refresh()
     return ledger.main(args)
 
 

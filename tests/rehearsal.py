@@ -12,13 +12,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kimi_mini import __main__, publishing, stages
+from kimi_mini import __main__
 from kimi_mini.evaluation import scoreboard
+from kimi_mini.pipeline import publish, shared
 from kimi_mini.text import corpus
 from kimi_mini.training import loop
 from kimi_mini.training.rl import rewards, rounds
 
-ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publishing.FLOORS)
+ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publish.FLOORS)
 
 
 def mortal(replace, name, number):
@@ -38,11 +39,11 @@ def mortal(replace, name, number):
 
 def make_small():
     """Everything that the stages look up: sizes and limits, none of the logic."""
-    stages.STEP_TOKENS = 1024
-    stages.train = functools.partial(loop.train, save_seconds=0.0)
+    shared.STEP_TOKENS = 1024
+    shared.train = functools.partial(loop.train, save_seconds=0.0)
     documents = functools.partial(corpus.default_documents, 300_000)
     corpus.default_documents = lambda size: documents()
-    stages.rl.Settings = functools.partial(
+    shared.rl.Settings = functools.partial(
         rounds.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=scoreboard.Limits(turn_tokens=12, turns=2)
     )
     rewards.reward = lambda conversation, penalty: float(conversation.ids[conversation.prompt_length] % 2)  # by lot

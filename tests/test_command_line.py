@@ -16,11 +16,11 @@ from kimi_mini.base.errors import BadFile, KimiError, MissingFile
 # A stand-in for the pipeline, given to a real child process: it does what the test asks for.
 STAND_IN = """
 import sys, types
-module = types.ModuleType("kimi_mini.pipeline")
+module = types.ModuleType("kimi_mini.pipeline.main")
 exec(sys.argv[1], module.__dict__)
-sys.modules["kimi_mini.pipeline"] = module
+sys.modules["kimi_mini.pipeline.main"] = module
 import kimi_mini
-kimi_mini.pipeline = module
+kimi_mini.pipeline.main = module
 from kimi_mini.__main__ import main
 sys.exit(main(["run"]))
 """
@@ -44,10 +44,10 @@ def main_with(monkeypatch, capsys, words: list[str], error: BaseException) -> tu
         raise error
 
     monkeypatch.delenv("KIMI_MINI_DEBUG", raising=False)
-    module = types.ModuleType("kimi_mini.pipeline")
+    module = types.ModuleType("kimi_mini.pipeline.main")
     module.main = fail
-    monkeypatch.setitem(sys.modules, "kimi_mini.pipeline", module)
-    monkeypatch.setattr("kimi_mini.pipeline", module, raising=False)
+    monkeypatch.setitem(sys.modules, "kimi_mini.pipeline.main", module)
+    monkeypatch.setattr("kimi_mini.pipeline.main", module, raising=False)
     return command_line.main(words), capsys.readouterr().err
 
 

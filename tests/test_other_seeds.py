@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from kimi_mini import pipeline
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import other_seeds
-from kimi_mini.publishing import FLOORS
+from kimi_mini.pipeline import main
+from kimi_mini.pipeline.publish import FLOORS
 
 
 def made_up(tmp_path, **changed):
@@ -44,7 +44,7 @@ def test_the_shipped_run_is_read_and_other_seeds_are_trained(monkeypatch, tmp_pa
         args.folder.mkdir(parents=True)
         (args.folder / "run.json").write_text(json.dumps({"trained": args.seed}))
 
-    monkeypatch.setattr(pipeline, "main", train)
+    monkeypatch.setattr(main, "main", train)
     monkeypatch.setattr(other_seeds, "RUNS", tmp_path)
     assert other_seeds.run_of(0, 1.0)["seed"] == 0 and not asked
     assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [(2, 1.0)]

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from kimi_mini import pipeline
 from kimi_mini.base.errors import KimiError
-from kimi_mini.pipeline import STAGES, Plan, Run
+from kimi_mini.pipeline import plan
+from kimi_mini.pipeline.plan import STAGES, Plan, Run
 
 SCALE = "0.001"
 KILLS = ("trajectories.npz:1", "finetune.pt:4", "reinforce.pt:2", "rows-final.json:3", "run.json:1")  # file: which save
@@ -179,6 +179,6 @@ def test_budgets_scale_down_to_a_few_steps(scale, tokens):
 
 
 def test_stages_and_functions_match():
-    from kimi_mini import stages
+    from kimi_mini.pipeline import stages
 
-    assert tuple(stages.STAGE_FUNCTIONS) == STAGES == pipeline.STAGES
+    assert tuple(stages.STAGE_FUNCTIONS) == STAGES == plan.STAGES

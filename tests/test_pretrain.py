@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from kimi_mini import pretrain
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline import pretrain
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import recipe
 
@@ -22,7 +22,7 @@ def torchrun(root, *words):
     """The command on two processes: exit status and what it said."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, "-m", "kimi_mini.pretrain", *map(str, words)], cwd=root, env=env,
+    done = subprocess.run([*launcher, "-m", "kimi_mini.pipeline.pretrain", *map(str, words)], cwd=root, env=env,
                           capture_output=True, text=True, check=False)  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
-from kimi_mini.pipeline import Plan
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis

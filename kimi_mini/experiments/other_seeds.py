@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini import pipeline
 from kimi_mini.base import paths
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
@@ -23,7 +22,9 @@ from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import style
 from kimi_mini.experiments import inference
 from kimi_mini.experiments.options import arguments
-from kimi_mini.publishing import FLOORS
+from kimi_mini.pipeline import main as pipeline
+from kimi_mini.pipeline import plan as plan_
+from kimi_mini.pipeline.publish import FLOORS
 
 RUNS = paths.RUNS / "seeds"
 UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")  # at the edge of training, or past it
@@ -48,8 +49,8 @@ def main() -> None:
 
 def run_of(seed: int, scale: float) -> dict:
     """The log of a whole run with that seed: the shipped one, or one trained now in a folder of its own."""
-    plan = pipeline.Plan(seed=seed, scale=scale)
-    if plan == pipeline.Plan() and (RESULTS / "run.json").is_file():
+    plan = plan_.Plan(seed=seed, scale=scale)
+    if plan == plan_.Plan() and (RESULTS / "run.json").is_file():
         return read_json(RESULTS / "run.json")
     folder = RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
     words = argparse.Namespace(preset=plan.preset, seed=seed, device=plan.device, scale=scale, folder=folder)

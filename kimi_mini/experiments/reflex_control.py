@@ -16,7 +16,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.common import BASE, finish, mean, pools, row, success, tune
 from kimi_mini.experiments.options import arguments
-from kimi_mini.pipeline import Plan
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training.synthesis import SOURCES, Source
 from kimi_mini.worlds.held_out import trained_levels
 

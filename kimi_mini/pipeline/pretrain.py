@@ -1,8 +1,8 @@
 """Pre-training as a command of its own: on one CPU, one GPU, or several processes under torchrun.
 
-    python -m kimi_mini.pretrain --tokens 500000                                  this machine, as it is
-    python -m kimi_mini.pretrain --preset mini --tokens 100000000 --hub NAME      a GPU, text from the hub
-    torchrun --nproc-per-node 8 -m kimi_mini.pretrain --preset mini --tokens 100000000 --hub NAME     eight GPUs
+    python -m kimi_mini.pipeline.pretrain --tokens 500000                                  this machine, as it is
+    python -m kimi_mini.pipeline.pretrain --preset mini --tokens 100000000 --hub NAME      a GPU, text from the hub
+    torchrun --nproc-per-node 8 -m kimi_mini.pipeline.pretrain --preset mini --tokens 100000000 --hub NAME     eight GPUs
 
 Device, number format and micro-batch choose themselves. The run saves itself and goes on when it is started again, with
 any number of processes: a step is the same step however it is shared out. A folder keeps to the plan it was begun with
@@ -192,7 +192,7 @@ def documents(args: argparse.Namespace) -> list[corpus.Document]:
 
 def parser() -> argparse.ArgumentParser:
     """All options; the defaults are the pipeline's."""
-    words = argparse.ArgumentParser(prog="python -m kimi_mini.pretrain", description=__doc__.splitlines()[0])
+    words = argparse.ArgumentParser(prog="python -m kimi_mini.pipeline.pretrain", description=__doc__.splitlines()[0])
     add = words.add_argument
     add("--preset", default="nano", help="size of the model: nano (CPU), mini (GPU)")
     add("--tokens", type=positive, default=1_300_000, help="how many to train on")

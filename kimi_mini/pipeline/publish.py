@@ -13,7 +13,7 @@ from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 
 if TYPE_CHECKING:
-    from kimi_mini.pipeline import Run
+    from kimi_mini.pipeline.plan import Run
 
 
 SHIPPED = ("base", "tuned", "final")
@@ -25,7 +25,7 @@ def publish(run: Run) -> Path:
     A rehearsal, another seed or size, and a run in a folder of its own keep everything there: what is shipped is only
     replaced by the same again.
     """
-    from kimi_mini.pipeline import DEFAULT_FOLDER, Plan
+    from kimi_mini.pipeline.plan import DEFAULT_FOLDER, Plan
 
     began = time.perf_counter()
     full = run.plan == Plan() and run.folder == DEFAULT_FOLDER
@@ -60,7 +60,7 @@ def ship(source: Path, target: Path) -> None:
 
 def run_log(run: Run, folder: Path) -> Log:
     """The run as one log: stages, curves, scoreboard, claims."""
-    from kimi_mini.pipeline import STAGES
+    from kimi_mini.pipeline.plan import STAGES
 
     notes = {stage: run.read(stage) for stage in STAGES[:-1]}  # all but this one
     board = {**notes["evaluate"]["scoreboard"], **from_experiments()}

@@ -1,0 +1,1 @@
+"""`make run`: the plan, the stages in their order, and what they leave behind."""

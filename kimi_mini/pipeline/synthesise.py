@@ -1,0 +1,43 @@
+"""Experts work on generated tasks, verifiers judge them, and only what passed is kept."""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from kimi_mini.base.errors import KimiError
+from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.shared import tokenizer_of
+from kimi_mini.training import synthesis
+from kimi_mini.training.synthesis import SOURCES
+
+
+def synthesise(run: Run) -> dict:
+    """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
+    tokenizer, made = tokenizer_of(run), {}
+    tokens = run.plan.scaled(run.plan.finetune_tokens)
+    counts = {source: synthesis.wanted(source, tokens) for source in SOURCES}
+    with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
+        for source, count in counts.items():
+            made[source] = list(synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update))
+    synthesis.save(run.folder / "trajectories.npz", made)
+    written = sum(len(item.example.ids) for items in made.values() for item in items)
+    total = sum(map(len, made.values()))
+    return {"tokens": written, "summary": f"{total:,} trajectories of {written:,} tokens"}
+
+
+def filter_passed(run: Run) -> dict:
+    """Keep what the verifiers accepted. The quota of fine-tuning needs some of every level, so an empty one is an
+    error here; so is a held-out task."""
+    made = synthesis.load(run.folder / "trajectories.npz")
+    kept = {source: synthesis.passed_only(items) for source, items in made.items()}
+    funnel = {}
+    for source, items in made.items():
+        for level in source.levels:
+            counts = [sum(item.level == level for item in pool) for pool in (items, kept[source])]
+            funnel[f"{source.family}/{source.mode}/{level}"] = {"made": counts[0], "passed": counts[1]}
+            if not counts[1]:
+                raise KimiError(f"no trajectory of {source.family} at level {level} passed; make more of them")
+    synthesis.refuse_held_out(item for items in kept.values() for item in items)
+    synthesis.save(run.folder / "training.npz", kept)
+    total, passed = (sum(entry[key] for entry in funnel.values()) for key in ("made", "passed"))
+    return {"funnel": funnel, "tokens": 0, "summary": f"{passed:,} of {total:,} passed their verifier"}
