@@ -45,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> int | None:
 
 
 def bench(args: argparse.Namespace) -> int | None:
-    from kimi_mini import bench
+    from kimi_mini.experiments.deployment import speed as bench
 
     return bench.main(args)
 

@@ -12,7 +12,8 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.adversary import perform
-from kimi_mini.experiments import filter_gap, rl_gap
+from kimi_mini.experiments.rl import gap
+from kimi_mini.experiments.verifiers import filter_gap
 from kimi_mini.worlds import held_out as held_out_
 
 BY_HEART = "output hard-coded for the public tests"
@@ -183,10 +184,10 @@ def test_the_gap_of_filtering_needs_its_size_and_an_interval_clear_of_zero(tmp_p
 
 
 def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path):
-    before = dict.fromkeys(("sampled", "greedy", "pass@8", *rl_gap.OTHERS), 0.5)
+    before = dict.fromkeys(("sampled", "greedy", "pass@8", *gap.OTHERS), 0.5)
     after = [before | {"sampled": 0.7, "greedy": 0.4, "pass@8": 0.45, "buy": 0.4}] * 3
     log = Log("rl_gap", folder=tmp_path)
-    rl_gap.report(log, before, after, [0, 1, 2], 200)
+    gap.report(log, before, after, [0, 1, 2], 200)
     board, found = log.more["scoreboard"], claims(log)
     assert board["rl/gap"]["value"] == pytest.approx(0.2) and board["rl/greedy_gap"]["value"] == pytest.approx(-0.1)
     assert found["rl/gap"]["holds"] and not found["rl/pass@8"]["holds"]  # sharpened, and it shows

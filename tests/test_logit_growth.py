@@ -10,8 +10,8 @@ from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import muonclip
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
-from kimi_mini.experiments import clip_overshoot, clip_silence, logit_growth, logit_runs
-from kimi_mini.experiments.logit_runs import Setting, spikes, summary, thin, train_one
+from kimi_mini.experiments.muonclip import clip_overshoot, clip_silence, logit_growth, logit_runs
+from kimi_mini.experiments.muonclip.logit_runs import Setting, spikes, summary, thin, train_one
 
 SMALL = dict(vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
              first_k_dense_replace=2, kv_lora_rank=24, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)  # fmt: skip

@@ -8,7 +8,7 @@ from torch import nn
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
-from kimi_mini.experiments import heads, long_context
+from kimi_mini.experiments.attention import heads, long_context
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import frequencies, rotations
 

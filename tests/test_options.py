@@ -10,7 +10,7 @@ from kimi_mini import experiments
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RESULTS
-from kimi_mini.experiments import options
+from kimi_mini.experiments import harness
 
 NAMES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
 WITH_MAIN = [name for name in NAMES if hasattr(importlib.import_module(f"kimi_mini.experiments.{name}"), "main")]
@@ -19,11 +19,11 @@ WITH_MAIN = [name for name in NAMES if hasattr(importlib.import_module(f"kimi_mi
 @pytest.fixture
 def said(monkeypatch):
     """What `arguments` makes of words; the number of threads stays as it is."""
-    monkeypatch.setattr(options.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(harness.torch, "set_num_threads", lambda count: None)
 
     def read(*words, **more):
         monkeypatch.setattr(sys, "argv", ["experiment", *map(str, words)])
-        return options.arguments("An experiment.", **more)
+        return harness.arguments("An experiment.", **more)
 
     return read
 
@@ -31,11 +31,11 @@ def said(monkeypatch):
 def test_only_a_whole_run_is_published(said, tmp_path):
     assert said().folder == said("--seeds", 0, 1, 2).folder == said("--threads", 2).folder == RESULTS
     for words in (["--seeds", 0], ["--seeds", 2, 1, 0], ["--scale", 0.5]):
-        assert said(*words).folder == options.REHEARSAL
-    assert said("--base", tmp_path, base=RESULTS).folder == options.REHEARSAL
+        assert said(*words).folder == harness.REHEARSAL
+    assert said("--base", tmp_path, base=RESULTS).folder == harness.REHEARSAL
     assert said(base=RESULTS).folder == RESULTS and said(seeds=(0, 1)).seeds == [0, 1]
-    assert said("--folder", tmp_path).folder == tmp_path == options.figures(tmp_path)
-    assert options.figures(RESULTS).name == "figures"
+    assert said("--folder", tmp_path).folder == tmp_path == harness.figures(tmp_path)
+    assert harness.figures(RESULTS).name == "figures"
 
 
 @pytest.mark.parametrize("words", [("--scale", -1), ("--scale", 0), ("--scale", "nan"), ("--scale", "inf"), ("--threads", 0),

@@ -9,7 +9,7 @@ from tiny import Typist, typed
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
-from kimi_mini.experiments import quota, rejection
+from kimi_mini.experiments.verifiers import quota, rejection
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example
 from kimi_mini.training.synthesis import Source

@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_model
 
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments import fact_pages, rephrasing
+from kimi_mini.experiments.pretraining import fact_pages, rephrasing
 from kimi_mini.text import planted_errors, rephrase
 from kimi_mini.text.planted_errors import plant
 from kimi_mini.text.rephrase import (

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini import domains
 from kimi_mini.evaluation import routing
+from kimi_mini.experiments.moe import domains
 from kimi_mini.training.loop import max_violation
 
 IDS = np.random.default_rng(0).integers(0, 1024, (6, 20))

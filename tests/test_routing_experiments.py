@@ -7,7 +7,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import over_seeds
 from kimi_mini.base.paths import RESULTS
-from kimi_mini.experiments import balance, routed, sparsity, specialisation
+from kimi_mini.experiments.moe import balance, shared, sparsity, specialisation
 
 
 def size(config):
@@ -27,7 +27,7 @@ def test_a_token_costs_the_same_whatever_the_number_of_experts_but_for_the_route
 def test_balance_arms_have_equal_sizes():
     def shape(arm):
         settings = {key: value for key, value in balance.ARMS[arm].items() if key not in balance.TRAINING}
-        return size(routed.shape(**{"experts": balance.EXPERTS, "chosen": balance.CHOSEN} | settings))
+        return size(shared.shape(**{"experts": balance.EXPERTS, "chosen": balance.CHOSEN} | settings))
 
     ours, without = shape("sign"), shape("no shared")
     assert without.shared_experts == 0
@@ -38,12 +38,12 @@ def test_balance_arms_have_equal_sizes():
 def test_facts_follow_their_table():
     table = np.random.default_rng(0).integers(0, sparsity.THIRD, (sparsity.FIRST, sparsity.SECOND))
     windows = sparsity.facts(table, 5, 1).astype(int) - sparsity.FIRST_WORD
-    first, second, third = (windows[:, place : routed.LENGTH // 3 * 3 : 3] for place in range(3))
+    first, second, third = (windows[:, place : shared.LENGTH // 3 * 3 : 3] for place in range(3))
     assert (third - sparsity.FIRST - sparsity.SECOND == table[first, second - sparsity.FIRST]).all()
     assert len(np.unique(first)) == sparsity.FIRST and len(np.unique(second)) == sparsity.SECOND
     _, held_out, learned = sparsity.read("facts", 1000, 0)
-    assert learned.sum() == routed.LENGTH // 3 and learned[2] and not learned[:2].any()
-    assert held_out["facts"].shape[1] == routed.LENGTH
+    assert learned.sum() == shared.LENGTH // 3 and learned[2] and not learned[:2].any()
+    assert held_out["facts"].shape[1] == shared.LENGTH
 
 
 def curve(loss_at_end, steps, speed):
@@ -67,7 +67,7 @@ def test_the_ratio_of_silence_is_own_over_the_largest_of_the_others():
 
 
 def test_a_short_run_of_every_way_to_balance_says_what_it_did():
-    windows, held_out = routed.texts(routed.ROWS * routed.LENGTH * 4, 0, held_out=2)
+    windows, held_out = shared.texts(shared.ROWS * shared.LENGTH * 4, 0, held_out=2)
     rows = {arm: balance.measure(arm, balance.ARMS[arm], windows, held_out, 4, 0) for arm in ("none", "sign", "centred", "loss")}
     assert rows["none"]["bias_mean"] == rows["loss"]["bias_mean"] == 0
     assert rows["centred"]["bias_mean"] < 1e-6 < rows["sign"]["bias_mean"]

@@ -7,7 +7,8 @@ from tiny import Typist
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, policy
-from kimi_mini.experiments import horizon, inference, long_chains, modes
+from kimi_mini.experiments import harness
+from kimi_mini.experiments.thinking import horizon, long_chains, modes
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import held_out
 
@@ -60,8 +61,8 @@ def test_a_gap_keeps_the_words_and_their_distance_and_closing_it_only_the_words(
 
 
 def test_a_share_stays_between_none_and_all():
-    assert inference.share_across([0.0, 0.1, 0.0])["low"] == 0.0 and inference.share_across([1.0, 0.9])["high"] == 1.0
-    assert inference.share_across([0.5]) == {"value": 0.5, "low": None, "high": None}
+    assert harness.share_across([0.0, 0.1, 0.0])["low"] == 0.0 and harness.share_across([1.0, 0.9])["high"] == 1.0
+    assert harness.share_across([0.5]) == {"value": 0.5, "low": None, "high": None}
 
 
 def curves(fig):

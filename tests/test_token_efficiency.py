@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments import token_efficiency as te
-from kimi_mini.experiments import token_runs
+from kimi_mini.experiments.muonclip import token_efficiency as te
+from kimi_mini.experiments.muonclip import token_runs
 
 
 def law(way, a, b, tokens, seed=0, seconds=0.2):

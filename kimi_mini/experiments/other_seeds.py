@@ -20,8 +20,8 @@ from kimi_mini.base.files import read_json
 from kimi_mini.base.ledger import is_main
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import style
-from kimi_mini.experiments import inference
-from kimi_mini.experiments.options import arguments
+from kimi_mini.experiments import harness
+from kimi_mini.experiments.harness import arguments
 from kimi_mini.pipeline import main as pipeline
 from kimi_mini.pipeline import plan as plan_
 from kimi_mini.pipeline.publish import FLOORS
@@ -44,7 +44,7 @@ def main() -> None:
         log.more["stages"][seed] = run["stages"]
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
     report(log)
-    inference.finish(log, other_seeds=draw)
+    harness.finish(log, other_seeds=draw)
 
 
 def run_of(seed: int, scale: float) -> dict:

@@ -17,10 +17,7 @@ from kimi_mini.pipeline.shared import (
 from kimi_mini.training import sft
 from kimi_mini.training.batch import Batch, Example
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import (
-    MICRO_TOKENS,
-    STEP_TOKENS,
-)
+from kimi_mini.training.recipe import MICRO_TOKENS, STEP_TOKENS
 
 TEXT_IN_FINETUNING = 128  # tokens of real text in every step of fine-tuning, against forgetting
 

@@ -19,12 +19,7 @@ from kimi_mini.pipeline.shared import (
 from kimi_mini.training import sft
 from kimi_mini.training.batch import Batch
 from kimi_mini.training.loop import History, load_state, save_state
-from kimi_mini.training.recipe import (
-    MICRO_TOKENS,
-    RL_ADAMW_LR,
-    RL_LR,
-    optimizer_for,
-)
+from kimi_mini.training.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
 from kimi_mini.training.rl import rounds as rl
 
 

@@ -21,12 +21,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import recipe, sft, synthesis
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.machine.placement import choose_device
-from kimi_mini.training.recipe import (
-    BIAS_RATE,
-    Bar,
-    curve,
-    optimizer_for,
-)
+from kimi_mini.training.recipe import BIAS_RATE, Bar, curve, optimizer_for
 
 WINDOW = 256  # tokens of a window of real text
 

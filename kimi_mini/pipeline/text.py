@@ -20,9 +20,7 @@ from kimi_mini.training import synthesis
 from kimi_mini.training.batch import Batch, Example, micro_batches
 from kimi_mini.training.loop import evaluate_loss
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import (
-    STEP_TOKENS,
-)
+from kimi_mini.training.recipe import STEP_TOKENS
 
 
 def drill(run: Run) -> dict:

@@ -106,7 +106,7 @@ class Tokenizer:
         file = _json_file(path)
         if not file.is_file():
             raise MissingFile(
-                f"no tokenizer at {file}; python -m kimi_mini.vocabulary makes the shipped one again"
+                f"no tokenizer at {file}; python -m kimi_mini.experiments.vocabulary makes the shipped one again"
             )
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))

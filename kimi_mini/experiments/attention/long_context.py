@@ -1,0 +1,261 @@
+"""Trained on 64 tokens, used on 512: finding needles and reading text, with YaRN and without.
+
+A small dense model with latent attention learns text and needles in windows of 64 tokens, after recall drills. Then its
+positions are treated in one of three ways, with and without a short tune on windows of 512:
+
+    as it was        positions beyond 64 mean angles that it never saw
+    interpolation    every position divided by 8: no new angles, but neighbours stand an eighth as far apart
+    YaRN             only pairs of the rotation that turn less than once in 64 tokens are divided by 8 (K2's hard step),
+                     and the softmax is sharpened by mscale squared
+
+A first version asked for every needle in training: no window of 512 was full of hay, and YaRN missed needles at the
+very start and the very end. Now half of the haystacks ask for few, one of them at an end.
+
+Needles: success by depth and length. Text: loss by position. And one more arm, the best model seeing only the last 64
+tokens, must fail on every needle outside of that window: a check of the test itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import wilson
+from kimi_mini.course.figures import attention
+from kimi_mini.experiments.harness import across, arguments, finish
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.model.presets import YARN
+from kimi_mini.model.rope import frequencies
+from kimi_mini.text import corpus, drills, needles
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
+
+TRAINED, FACTOR = 64, 8
+LENGTHS = (64, 128, 256, 512)
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SYMBOLS = np.arange(1024, 1152)  # tokens that no text holds
+CONFIG = KimiConfig.preset("nano", vocab_size=1152, first_k_dense_replace=3)  # the nano with all layers dense
+DRILL_TOKENS, SHORT_TOKENS, TUNE_TOKENS = 1_600_000, 300_000, 700_000  # the first at most
+QUESTIONS, WINDOWS = 40, 48  # a depth and length; windows of text
+KINDS = ("as it was", "interpolation", "YaRN")
+BUCKET = 32  # positions averaged in the loss by position
+NOTEBOOK = "02_latent_attention_long_context.ipynb"
+
+
+def main() -> None:
+    """Train, stretch, tune and measure; write data/results/long_context.json and its figures."""
+    args = arguments(__doc__.splitlines()[0])
+    log = Log("long_context", seeds=args.seeds, folder=args.folder, trained_length=TRAINED, factor=FACTOR)
+    training, validation = book_tokens()
+    for seed in args.seeds:
+        model, histories = train_short(training, seed, args.scale)
+        for stage, history in zip(("drill", "text and needles"), histories):
+            note(log, seed, stage, history)
+        for kind in KINDS:
+            longer = stretched(model, kind)
+            measure(log, longer, validation, seed, kind, False, args.scale)
+            note(log, seed, f"tune, {kind}", tune(longer, training, seed, args.scale))
+            measure(log, longer, validation, seed, kind, True, args.scale)
+        measure_window(log, longer, validation, seed, args.scale)
+    report(log)
+    finish(log, long_context=draw, long_context_loss=draw_loss)
+
+
+def note(log: Log, seed: int, stage: str, history: History) -> None:
+    """What a training cost."""
+    log.row(seed=seed, stage=stage, seconds=history.seconds, tokens=sum(history.tokens), loss=history.loss[-1])
+
+
+# -- training ------------------------------------------------------------------------------------------
+
+
+def book_tokens() -> tuple[np.ndarray, np.ndarray]:
+    """Moby-Dick as two streams of tokens, uint16: training and validation chapters."""
+    tokenizer = Tokenizer.load()
+    return tuple(corpus.token_stream(tokenizer, part) for part in corpus.split(corpus.book_documents()))
+
+
+def drill_examples(rng: np.random.Generator, text: np.ndarray) -> list[Example]:
+    """One step of the first stage: half short recall and copy drills, half haystacks of TRAINED tokens."""
+    half = STEP_TOKENS // 2
+    short = [Example(*pair) for pair in drills.drills(rng, half, SYMBOLS)]
+    return short + [Example(*needles.haystack(rng, text, TRAINED, SYMBOLS)) for _ in range(half // TRAINED)]
+
+
+def examples(rng: np.random.Generator, text: np.ndarray, length: int) -> list[Example]:
+    """One step in windows of `length`: three haystacks for every window of plain text."""
+    count = STEP_TOKENS // length
+    hay = [Example(*needles.haystack(rng, text, length, SYMBOLS, few=0.5)) for _ in range(count - count // 4)]
+    return hay + [Example(needles.span(rng, text, length), np.ones(length, bool)) for _ in range(count // 4)]
+
+
+def fit(model: KimiMini, make: Callable[..., list[Example]], seed: Sequence[int], tokens: int, rate: float = 1.0,
+        until: float | None = None) -> History:  # fmt: skip
+    """Train on `make(rng)`, a step's examples, with rates times `rate`.
+
+    Linear decay over the second half; or no decay, but an end as soon as the loss is below `until`.
+    """
+    steps, decay = max(2, tokens // STEP_TOKENS), 0.5 if until is None else 0.0
+
+    def data(step: int) -> list[Batch]:
+        return micro_batches(make(np.random.default_rng([*seed, step])), STEP_TOKENS)
+
+    def progress(step: int, history: History) -> None:
+        if step % 25 == 24 or step == steps - 1:
+            print(f"  step {step + 1}/{steps}: loss {np.mean(history.loss[-10:]):.2f}", flush=True)
+
+    return train(
+        model, optimizer_for(model, MUON_LR * rate, ADAMW_LR * rate), data, steps,
+        lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay), progress=progress,
+        stop_when=lambda history: until is not None and len(history.loss) > 20 and np.mean(history.loss[-10:]) < until,
+    )  # fmt: skip
+
+
+def train_short(text: np.ndarray, seed: int, scale: float = 1.0) -> tuple[KimiMini, list[History]]:
+    """A model from random weights that never sees a position beyond TRAINED: drills first, then text and needles."""
+    torch.manual_seed(seed)
+    model = KimiMini(CONFIG)
+    mixture = partial(examples, text=text, length=TRAINED)
+    first = fit(model, partial(drill_examples, text=text), (seed, 0), int(DRILL_TOKENS * scale), until=0.3)
+    return model, [first, fit(model, mixture, (seed, 1), int(SHORT_TOKENS * scale))]
+
+
+def tune(model: KimiMini, text: np.ndarray, seed: int, scale: float = 1.0) -> History:
+    """A short tune, in place, on windows of TRAINED * FACTOR."""
+    mixture = partial(examples, text=text, length=TRAINED * FACTOR)
+    return fit(model, mixture, (seed, 2), int(TUNE_TOKENS * scale), rate=0.5)
+
+
+# -- longer positions ----------------------------------------------------------------------------------
+
+
+def stretched(model: KimiMini, kind: str, factor: int = FACTOR) -> KimiMini:
+    """A copy of a model whose positions are treated in one of KINDS, weights unchanged."""
+    scaling = {**YARN, "factor": float(factor), "original_max_position_embeddings": TRAINED,
+               "beta_fast": 1.0, "beta_slow": 1.0}  # fmt: skip
+    copy = KimiMini(model.config.replace(rope_scaling=scaling if kind == "YaRN" else None))
+    copy.load_state_dict(model.state_dict())
+    if kind == "interpolation":
+        angles = torch.outer(torch.arange(float(TRAINED * factor)), frequencies(copy.config) / factor)
+        table = torch.polar(torch.ones_like(angles), angles)
+        copy.rotation = lambda length, device: table[:length].to(device)
+    return copy
+
+
+# -- measuring -----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def found(model: KimiMini, asked: Sequence[needles.Question], window: int | None = None) -> int:
+    """How many questions of one length are answered right, seen through the last `window` tokens or whole."""
+    ids = torch.from_numpy(np.stack([question.ids[-(window or 0):] for question in asked]))  # (N, length)
+    with evaluating(model):
+        best = model.lm_head(model.hidden_states(ids)[:, -1]).argmax(-1)
+    return int((best.numpy() == [question.answer for question in asked]).sum())
+
+
+def questions(text: np.ndarray, seed: int, length: int, depth: float, count: int = QUESTIONS) -> list[needles.Question]:
+    """`count` questions of a length and depth, the same for every arm."""
+    rng = np.random.default_rng([seed, length, round(100 * depth), 77])
+    return [needles.question(rng, text, length, SYMBOLS, depth) for _ in range(count)]
+
+
+@torch.no_grad()
+def loss_by_position(model: KimiMini, text: np.ndarray, count: int = WINDOWS) -> list[float]:
+    """Mean loss in nats of plain text in each BUCKET of positions, over `count` windows of TRAINED * FACTOR tokens."""
+    windows = corpus.pack(text, TRAINED * FACTOR)[:count].astype(np.int64)
+    ids, every = torch.from_numpy(windows), torch.ones(windows.shape, dtype=torch.bool)
+    with evaluating(model):
+        losses = token_losses(model, Batch(ids, every, every)).view(len(ids), -1).mean(0)  # (length - 1,)
+    return [part.mean().item() for part in losses.split(BUCKET)]
+
+
+def measure(log: Log, model: KimiMini, text: np.ndarray, seed: int, kind: str, tuned: bool, scale: float) -> None:
+    """Needles at every length and depth, and the loss by position, of one arm."""
+    count = max(4, int(QUESTIONS * scale))
+    for length in LENGTHS:
+        for depth in DEPTHS:
+            right = found(model, questions(text, seed, length, depth, count))
+            log.row(seed=seed, kind=kind, tuned=tuned, length=length, depth=depth, right=right, n=count)
+    log.row(seed=seed, kind=kind, tuned=tuned, loss_by_position=loss_by_position(model, text))
+    by_length = {length: round(success(log.rows, kind, tuned, length, seed), 2) for length in LENGTHS}
+    print(f"seed {seed}, {kind}{', tuned' if tuned else ''}: {by_length}", flush=True)
+
+
+def measure_window(log: Log, model: KimiMini, text: np.ndarray, seed: int, scale: float) -> None:
+    """The last arm's model on needles outside of a window of TRAINED tokens."""
+    length = TRAINED * FACTOR
+    asked = [q for depth in DEPTHS for q in questions(text, seed, length, depth, max(4, int(QUESTIONS * scale)))]
+    outside = [question for question in asked if question.place <= length - TRAINED]
+    log.row(seed=seed, window=TRAINED, right=found(model, outside, TRAINED), n=len(outside))
+
+
+# -- reporting -----------------------------------------------------------------------------------------
+
+
+def success(rows: Sequence[dict], kind: str, tuned: bool, length: int, seed: int | None = None,
+            depth: float | None = None) -> float:  # fmt: skip
+    """Share of needles found by an arm at a length: in one seed or all, at one depth or all."""
+    chosen = [row for row in rows if "depth" in row and (row["kind"], row["tuned"], row["length"])
+              == (kind, tuned, length) and seed in (None, row["seed"]) and depth in (None, row["depth"])]  # fmt: skip
+    return sum(row["right"] for row in chosen) / sum(row["n"] for row in chosen)
+
+
+def report(log: Log) -> None:
+    """The claims, all at eight times the trained length."""
+    longest = max(LENGTHS)
+
+    def rates(kind: str, tuned: bool) -> np.ndarray:
+        return np.array([success(log.rows, kind, tuned, longest, seed) for seed in log.seeds])
+
+    shared = {"notebook": NOTEBOOK, "figure": "figures/long_context.png"}
+    yarn = rates("YaRN", True)
+    log.claim("long/yarn", claim="needles found at 8 times the trained length, with YaRN and a short tune", floor=0.90,
+              source="K2 report 2.5 (YaRN to 128k)", **shared, **across(yarn))  # fmt: skip
+    log.claim("long/none", claim="needles found there by the same model without any extension", floor=0.30,
+              at_most=True, source="K2 report 2.5", **shared, **across(rates("as it was", False)))  # fmt: skip
+    for name, kind, other in (("interpolation", "interpolation", "plain interpolation"),
+                              ("tune_only", "as it was", "no extension")):  # fmt: skip
+        gain = across(yarn - rates(kind, True))
+        log.claim(f"long/yarn_over_{name}", claim=f"YaRN finds more than {other} after the same tune", floor=0.0,
+                  holds=(gain["low"] or 0) > 0, source="YaRN paper (2309.00071)", **shared, **gain)  # fmt: skip
+    hidden = [row for row in log.rows if "window" in row]
+    right, count = (sum(row[key] for row in hidden) for key in ("right", "n"))
+    low, high = wilson(right, count)
+    log.claim("long/outside_window", claim="needles outside a window of 64 tokens found by the YaRN model", floor=0.05,
+              at_most=True, source="check of the test", value=right / count, low=low, high=high, **shared)  # fmt: skip
+
+
+def draw(log: dict) -> Figure:
+    """Heat maps of success by depth and length: as trained, YaRN without a tune, then all kinds after the tune."""
+    arms = {"no extension": ("as it was", False), "YaRN, no tune": ("YaRN", False),
+            "only tuned at 512": ("as it was", True),
+            "interpolation, tuned": ("interpolation", True), "YaRN, tuned": ("YaRN", True)}  # fmt: skip
+    maps = {name: [[success(log["rows"], *arm, length, depth=depth) for length in LENGTHS] for depth in DEPTHS]
+            for name, arm in arms.items()}  # fmt: skip
+    return attention.needle_maps(maps, LENGTHS, DEPTHS, TRAINED)
+
+
+def draw_loss(log: dict) -> Figure:
+    """Loss of text by position, mean over seeds: untouched and untuned, and after the tune."""
+    def curve(kind: str, tuned: bool) -> np.ndarray:
+        return np.mean([row["loss_by_position"] for row in log["rows"]
+                        if "loss_by_position" in row and (row["kind"], row["tuned"]) == (kind, tuned)], 0)  # fmt: skip
+
+    panels = {title: {kind: curve(kind, tuned) for kind in KINDS}
+              for title, tuned in (("Before any tune", False), ("After the tune", True))}  # fmt: skip
+    return attention.loss_by_position(panels, BUCKET, TRAINED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))

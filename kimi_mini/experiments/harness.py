@@ -1,0 +1,119 @@
+"""What every experiment shares: its command line, its log, its rows and figures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from kimi_mini.agent.folder import load_agent
+from kimi_mini.base.command import above_zero, folder, natural, positive
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.intervals import over_seeds, wilson
+from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, RUNS
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.text.tokenizer import Tokenizer
+
+REHEARSAL = RUNS / "rehearsal"
+
+
+def parser(description: str, seeds: Sequence[int] = (0, 1, 2),
+           **checkpoints: Path) -> argparse.ArgumentParser:  # fmt: skip
+    """The options that all share. checkpoints: option -> folder to start from, such as base=BASE."""
+    words = argparse.ArgumentParser(description=description)
+    words.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
+    words.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets and task counts")
+    words.add_argument("--folder", type=folder, default=None, help="where log and figures go")
+    words.add_argument("--threads", type=positive, default=1)
+    for name, start in checkpoints.items():
+        words.add_argument(f"--{name}", type=Path, default=start, help="checkpoint folder to start from")
+    return words
+
+
+def read(words: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line. `folder` is where the log goes; the number of threads is set."""
+    args = words.parse_args()
+    if len(set(args.seeds)) < len(args.seeds):
+        words.error("--seeds: a seed that is run twice is still one seed")
+    torch.set_num_threads(args.threads)
+    decisive = {name: value for name, value in vars(args).items() if name not in ("folder", "threads")}
+    whole = all(value == words.get_default(name) for name, value in decisive.items())
+    args.folder = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
+    return args
+
+
+def arguments(description: str, **options) -> argparse.Namespace:
+    """`parser` and `read` for an experiment that has no options of its own."""
+    return read(parser(description, **options))
+
+
+def figures(folder: Path) -> Path:
+    """Where the figures of a log in `folder` go: figures/ for a published one, else beside it."""
+    return FIGURES if folder == RESULTS else folder
+
+
+def mean(outcomes: Sequence[Sequence[bool]]) -> float:
+    """Share of all attempts that passed."""
+    return sum(map(sum, outcomes)) / sum(map(len, outcomes))
+
+
+def row(rates: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1), tasks a seed."""
+    entry = gap(rates, seeds, count)
+    return entry | {"low": max(0.0, entry["low"]), "high": min(1.0, entry["high"])}
+
+
+def gap(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+    """A scoreboard entry of differences, one a seed: mean, 95% interval (t), tasks a seed."""
+    value, low, high = over_seeds(values)
+    return {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
+
+
+def shipped() -> Path:
+    """The final agent: the one in data/checkpoints, or that of a run of one's own."""
+    folders = [CHECKPOINTS / "final", RUNS / "checkpoints" / "final"]
+    return next((folder for folder in folders if (folder / "config.json").is_file()), folders[0])
+
+
+def begin(name: str, args: argparse.Namespace) -> tuple[KimiMini, Tokenizer, Log]:
+    """The agent, and a log that names its weights."""
+    model, tokenizer = load_agent(args.checkpoint)
+    log = Log(name, seeds=args.seeds, folder=args.folder, weights=fingerprint(args.checkpoint))
+    return model, tokenizer, log
+
+
+def finish(log: Log, **draws: Callable[[dict], Figure]) -> None:
+    """Save the log and draw its figures NAME.png: into figures/ when the log is the published one, else beside it."""
+    path = log.save()
+    for name, draw in draws.items():
+        draw(read_json(path)).savefig(figures(path.parent) / f"{name}.png", dpi=110, bbox_inches="tight")
+    print(path)
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hexadecimal digits that tell the weights of a checkpoint folder apart."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def rate(successes: int, count: int) -> dict:
+    """A success rate over the tasks of all seeds (one model, so only the tasks differ): {value, low, high}, Wilson."""
+    low, high = wilson(successes, count)
+    return {"value": successes / count, "low": low, "high": high}
+
+
+def across(values: Sequence[float]) -> dict:
+    """A difference between arms on the same tasks: mean over seeds, t interval; {value, low, high}."""
+    if len(values) < 2:
+        return {"value": values[0], "low": None, "high": None}
+    return dict(zip(("value", "low", "high"), over_seeds(values)))
+
+
+def share_across(values: Sequence[float]) -> dict:
+    """`across` for shares: the interval ends at 0 and at 1."""
+    found = across(values)
+    return {key: value if value is None else min(max(value, 0.0), 1.0) for key, value in found.items()}

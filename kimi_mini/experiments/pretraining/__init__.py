@@ -1,0 +1,1 @@
+"""Notebook 04: rephrasing and the facts it is measured on."""

@@ -1,0 +1,1 @@
+"""Notebook 07: what a short run of RL is worth."""

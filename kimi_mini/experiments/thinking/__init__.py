@@ -1,0 +1,1 @@
+"""Notebook 08: modes, budgets, parallel attempts, long horizons, whether the thought is used."""

@@ -1,0 +1,1 @@
+"""Notebook 06: error rates, filtered against unfiltered, quota, rejection sampling."""

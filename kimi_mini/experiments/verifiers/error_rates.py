@@ -1,0 +1,83 @@
+"""How often do the verifiers err? No model, only trajectories: 3,000 right and 3,000 wrong ones a world.
+
+An adversary who knows every answer makes wrong trajectories that look right, and right ones that look unusual; each
+world's verifier judges them, and beside it three verifiers that are not good enough and a rubric that also reads the
+thoughts. An error is a wrong trajectory accepted or a right one refused.
+
+One right kind is tried apart, because the shop's verifier is meant to refuse it: a chain of records with one of them
+read twice. Its row and its claim show what that strictness costs.
+
+What the numbers mean: rates over these kinds in equal parts, not over what a model does. A slip that happens to come
+out right is counted as a false accept, because the work was wrong; no verifier that looks only at results can see it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures import agent
+from kimi_mini.evaluation import error_rates
+from kimi_mini.evaluation.adversary.right import LOOKS_TWICE
+from kimi_mini.experiments.harness import arguments, figures
+from kimi_mini.worlds import WORLDS
+
+COUNT = 3000  # right and as many wrong trajectories a world
+NOTEBOOK = "06_the_verifier_economy.ipynb"
+
+
+def main() -> None:
+    """Measure every verifier in every world; write data/results/verifiers.json."""
+    args = arguments(__doc__.splitlines()[0], seeds=(0,))
+    count, seed = max(40, int(COUNT * args.scale)), args.seeds[0]
+    log = Log("verifiers", seeds=[seed], folder=args.folder)
+    log.more["summary"] = {}
+    for world in WORLDS:
+        for name, accepts in error_rates.VERIFIERS.items():
+            rates = error_rates.error_rates(world, count, accepts, seed)
+            for kind, rate in rates.items():
+                log.row(world=world, verifier=name, kind=kind.name, right=kind.right, **rate.as_dict())
+            accepted, refused = error_rates.false_accepts(rates), error_rates.false_rejects(rates)
+            log.more["summary"][f"{world}/{name}"] = {
+                "false_accepts": accepted.as_dict(), "false_rejects": refused.as_dict()
+            }  # fmt: skip
+            print(f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}")
+    strict = error_rates.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[LOOKS_TWICE]
+    log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
+    report(log)
+    print(log.save())
+    draw(log.rows, figures(args.folder))
+
+
+def report(log: Log) -> None:
+    """The ledger's lines: both error rates of the worlds' own verifiers."""
+    words = {"false_accepts": "accepts at most 1% of wrong ones", "false_rejects": "refuses at most 1% of right ones"}
+    for world in WORLDS:
+        for error, text in words.items():
+            rate = log.more["summary"][f"{world}/world's verifier"][error]
+            log.claim(
+                f"verify/{world}/{error}", claim=f"the verifier of {world} {text}", source="this project",
+                value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
+                figure="figures/verifiers.png", notebook=NOTEBOOK,
+            )  # fmt: skip
+    rate = log.more["summary"]["shop/looks at a record twice"]["false_rejects"]
+    log.claim(
+        "verify/shop/looks_twice", claim="the verifier of shop refuses at most 1% of chains with one record read twice",
+        source="this project", value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
+        figure="figures/verifiers.png", notebook=NOTEBOOK,
+    )  # fmt: skip
+
+
+def draw(rows: list[dict], folder: Path) -> None:
+    """verifiers.png: how often each world's own verifier accepts a wrong trajectory, kind by kind."""
+    chosen = [row | {"name": f"{row['world']}: {row['kind']}"} for row in rows
+              if row["verifier"] == "world's verifier" and not row["right"]]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = agent.error_rates(chosen, title="Wrong trajectories that look right: how many are accepted",
+                                   label="accepted")  # fmt: skip
+    figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))

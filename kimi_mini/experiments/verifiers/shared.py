@@ -1,0 +1,69 @@
+"""What the experiments with agents share: checkpoints to start from, and fine-tuning on a chosen pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import CHECKPOINTS
+from kimi_mini.course.figures import scores
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.experiments.harness import figures
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft, synthesis
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.optim.schedule import wsd
+from kimi_mini.training.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
+from kimi_mini.training.synthesis import Source, Trajectory
+from kimi_mini.worlds import held_out
+
+BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
+
+
+def pools(
+    tokenizer: Tokenizer, sources: Sequence[Source], tokens: int, seed: int, mistakes: float,
+    keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed, passes: float = 1.5,
+) -> sft.Pools:
+    """Trajectories of ``sources`` that ``keep`` lets through, enough for ``tokens`` tokens read ``passes`` times."""
+    made = {}
+    for source in sources:
+        count = synthesis.wanted(source, tokens, passes) * 2  # the mistakes of an experiment cost more than usual
+        everything = synthesis.synthesise(tokenizer, source, count, seed, mistakes)
+        made[source] = [trajectory for trajectory in everything if keep(trajectory)]
+    return sft.pools_of(made)
+
+
+def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: str = "") -> History:
+    """Fine-tune ``model`` in place as the pipeline does: same optimizer, step size, curriculum and schedule."""
+    plan = sft.make_plan(examples, tokens, STEP_TOKENS, seed)
+    steps, bar = len(plan), Bar(tokens)
+    bar.bar.set_description(title)
+    history = train(
+        model, optimizer_for(model), lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS), steps,
+        lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
+        bias_rate=BIAS_RATE, progress=bar,
+    )  # fmt: skip
+    bar.close()
+    return history
+
+
+def success(
+    model: KimiMini, tokenizer: Tokenizer, family: str, levels: Sequence[int], count: int, temperature: float = 0.0,
+    attempts: int = 1, thinking: bool = True, seed: int = 0,
+) -> list[list[bool]]:
+    """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
+    tasks = held_out.held_out_tasks(family, levels, count, seed)
+    copies = [task for task in tasks for _ in range(attempts)]
+    done = scoreboard.solve(model, tokenizer, copies, scoreboard.LIMITS, thinking, temperature, seed)
+    passed = [conversation.verdict().passed for conversation in done]
+    for conversation in done:
+        conversation.environment.close()
+    return [passed[i : i + attempts] for i in range(0, len(passed), attempts)]
+
+
+def finish(log: Log, title: str) -> None:
+    """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
+    path = log.save()
+    scores.scoreboard(log.more["scoreboard"], title=title).savefig(figures(path.parent) / f"{path.stem}.png", dpi=110)
+    print(path)

@@ -1,0 +1,50 @@
+"""How the shipped tokenizer was made: `python -m kimi_mini.experiments.vocabulary` writes data/tokenizer/ again.
+
+It learns from what the model will read: real text, and the worlds' own conversations. The conversations weigh more, so
+that item names, labels and the punctuation of JSON become one token each and a call costs few tokens.
+"""
+
+import random
+from collections.abc import Iterator
+
+from kimi_mini import worlds
+from kimi_mini.agent import loop
+from kimi_mini.base.paths import TOKENIZER
+from kimi_mini.text import chat, corpus
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds import shop
+
+CONVERSATIONS = 300  # of each family and level
+WEIGHT = 12
+TEXT_CHARACTERS = 600_000  # of each kind of real text
+
+
+def world_texts(seed: int = 0) -> Iterator[str]:
+    """Rendered conversations of every family and level, all of them from the training side of the split."""
+    rng = random.Random(seed)
+    for family, world in worlds.FAMILIES.items():
+        for level in worlds.WORLDS[world].FAMILIES[family]:
+            for _ in range(CONVERSATIONS):
+                played = loop.play(worlds.generate(rng, family, level), rng)
+                yield chat.render(played.messages, played.tools, as_written=True)
+                played.environment.close()
+    for _ in range(CONVERSATIONS):  # every name in both of its places
+        colours, goods = rng.sample(shop.COLOURS, len(shop.COLOURS)), rng.sample(shop.GOODS, len(shop.GOODS))
+        yield " ".join(f'"{colour} {good}"' for colour, good in zip(colours, goods))
+
+
+def make() -> Tokenizer:
+    """Train on worlds and real text."""
+    texts = [(text, WEIGHT) for text in world_texts()]
+    for documents in (corpus.stdlib_documents(), corpus.book_documents()):
+        left = TEXT_CHARACTERS
+        for document in documents:
+            if left <= 0:
+                break
+            texts.append((document.text[:left], 1))
+            left -= len(document.text)
+    return Tokenizer.train(texts, 1024)
+
+
+if __name__ == "__main__":
+    print(make().save(TOKENIZER))
