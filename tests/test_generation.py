@@ -5,7 +5,7 @@ import torch
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.inference.decoder import Decoder
-from kimi_mini.inference.sampling import sample
+from kimi_mini.inference.sampling import generate, sample
 
 CONFIG = KimiConfig.preset("nano", vocab_size=64, num_hidden_layers=3, initializer_range=0.15)
 
@@ -158,7 +158,7 @@ def greedy_without_cache(model, ids, new):
 def test_greedy_generation_equals_the_uncached_loop():
     model = make()
     ids = torch.tensor(random_rows([6, 6, 6]))
-    assert torch.equal(model.generate(ids, 12), greedy_without_cache(model, ids, 12))
+    assert torch.equal(generate(model, ids, 12), greedy_without_cache(model, ids, 12))
 
 
 def test_generation_stops_and_pads_after_eos():
@@ -166,14 +166,14 @@ def test_generation_stops_and_pads_after_eos():
     ids = torch.tensor(random_rows([6, 6, 6]))
     free = greedy_without_cache(model, ids, 12)
     eos = free[0, 8].item()
-    out = model.generate(ids, 12, eos_token_id=eos)
+    out = generate(model, ids, 12, eos_token_id=eos)
     for row, full in zip(out.tolist(), free.tolist()):
         new = full[6:]
         end = new.index(eos) + 1 if eos in new else len(new)
         assert row[6:6 + end] == new[:end][:len(row) - 6]
         assert all(token == eos for token in row[6 + end:])
     first = free[0, 6:].tolist().index(eos)
-    assert torch.equal(model.generate(ids[:1], 12, eos_token_id=eos), free[:1, :first + 7])
+    assert torch.equal(generate(model, ids[:1], 12, eos_token_id=eos), free[:1, :first + 7])
 
 
 def test_generation_takes_end_and_padding_from_the_config():
@@ -182,7 +182,7 @@ def test_generation_takes_end_and_padding_from_the_config():
     free = greedy_without_cache(make(), ids, 12)
     end, pad = free[0, 8].item(), 3
     model = make(CONFIG.replace(eos_token_id=[end, CONFIG.vocab_size - 1], pad_token_id=pad))
-    out = model.generate(ids, 12)
+    out = generate(model, ids, 12)
     stop = out[0].tolist().index(end, 6)
     assert (out[0, stop + 1 :] == pad).all() and out.shape[1] > stop + 1 and not torch.equal(out, free)
 
@@ -194,22 +194,22 @@ def test_generation_takes_end_and_padding_from_the_config():
 ])  # fmt: skip
 def test_what_cannot_be_continued_is_refused(ids, new, temperature):
     with pytest.raises(ValueError, match="must"):
-        make().generate(ids, new, temperature)
+        generate(make(), ids, new, temperature)
 
 
 def test_a_temperature_next_to_zero_is_greedy():
     model, ids = make(), torch.tensor(random_rows([6]))
-    assert torch.equal(model.generate(ids, 8, 1e-40), model.generate(ids, 8))
+    assert torch.equal(generate(model, ids, 8, 1e-40), generate(model, ids, 8))
 
 
 def test_zero_new_tokens():
     ids = torch.tensor([[1, 2, 3]])
-    assert torch.equal(make().generate(ids, 0), ids)
+    assert torch.equal(generate(make(), ids, 0), ids)
 
 
 def test_sampling_is_seeded():
     model, ids = make(), torch.tensor(random_rows([4]))
-    a, b, c = (model.generate(ids, 20, 1.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    a, b, c = (generate(model, ids, 20, 1.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 

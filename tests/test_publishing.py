@@ -8,6 +8,7 @@ from kimi_mini import KimiMini
 from kimi_mini.agent import conversation
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
+from kimi_mini.inference.sampling import generate
 from kimi_mini.pipeline.publish import SHIPPED, from_experiments, ship
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -55,7 +56,7 @@ def test_a_shipped_agent_ends_its_turn(name):
         prompt = chat.encode(tokenizer, [{"role": "system", "content": conversation.SYSTEM}, {
             "role": "user", "content": "Start with 82, h *2, i -4, end. Two digits, modulo 100?"}],
             add_generation_prompt=True)[0]  # fmt: skip
-        written = model.generate(torch.tensor([prompt]), 80)[0, len(prompt) :].tolist()
+        written = generate(model, torch.tensor([prompt]), 80)[0, len(prompt) :].tolist()
         assert written[-1] == ends[0] and chat.parse_ids(tokenizer, written)["content"] == "60"
 
 

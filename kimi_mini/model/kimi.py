@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from kimi_mini.base.errors import BadFile
-from kimi_mini.inference import sampling
 from kimi_mini.model import checkpoint
 from kimi_mini.model.attention import LatentAttention
 from kimi_mini.model.config import KimiConfig
@@ -116,12 +115,6 @@ class KimiMini(nn.Module):
             return self.rotation(input_ids.shape[1], input_ids.device)[None]
         table = self.rotation(self.config.max_position_embeddings, input_ids.device)
         return table[positions if positions.dim() == 2 else positions[None]]
-
-    def generate(self, input_ids: Tensor, max_new_tokens: int, temperature: float = 0.0,
-                 eos_token_id: int | list[int] | None = None,
-                 generator: torch.Generator | None = None) -> Tensor:
-        """(B, T) -> (B, T + new): see generation.generate."""
-        return sampling.generate(self, input_ids, max_new_tokens, temperature, eos_token_id, generator)
 
     # ---- what training reads ---------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from kimi_mini.base.command import above_zero, folder, in_one_line, natural, pos
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_arrays, write_json
+from kimi_mini.inference.sampling import generate
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
@@ -107,7 +108,7 @@ def sample(model: KimiMini, tokenizer: Tokenizer, prompt: str = PROMPT, tokens: 
     generator = torch.Generator(ids.device).manual_seed(seed)
     was_training = model.training
     model.eval()
-    written: Tensor = model.generate(ids, tokens, temperature, generator=generator)
+    written: Tensor = generate(model, ids, tokens, temperature, generator=generator)
     model.train(was_training)
     return tokenizer.decode(written[0].tolist())
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.deployment.stopwatch import Action, Bench, Row
+from kimi_mini.inference.sampling import generate
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kernels import attention, linear
 from kimi_mini.model.kimi import KimiMini
@@ -183,7 +184,7 @@ def generation_rows(bench: Bench) -> None:
             return reference.generate(ids, max_new_tokens=new, min_new_tokens=new, **options)
 
         bench.compare(f"generate nano, batch {rows} / transformers",
-                      lambda ids=ids, new=new: model.generate(ids, new, eos_token_id=-1), theirs, 2.0)
+                      lambda ids=ids, new=new: generate(model, ids, new, eos_token_id=-1), theirs, 2.0)
 
 
 @torch.no_grad()
