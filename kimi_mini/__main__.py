@@ -79,8 +79,12 @@ def _set_threads(threads: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options; needs nothing but the standard library."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=positive, default=None, help="processor threads (default: torch's own)")
-    common.add_argument("--seed", type=natural, default=0, help="seed of everything that is drawn (default 0)")
+    common.add_argument(
+        "--threads", type=positive, default=None, help="processor threads (default: torch's own)"
+    )
+    common.add_argument(
+        "--seed", type=natural, default=0, help="seed of everything that is drawn (default 0)"
+    )
     shipped = argparse.ArgumentParser(add_help=False)
     shipped.add_argument("--checkpoint", default=CHECKPOINT, help=f"checkpoint folder (default {CHECKPOINT})")
 
@@ -90,8 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("run", parents=[common], help="train from random weights to a checked agent")
     train.add_argument("--preset", default="nano", help="size of the model (default nano)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
-    train.add_argument("--folder", type=folder, default="data/run", help="where the run is kept (default data/run)")
-    train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute")
+    train.add_argument(
+        "--folder", type=folder, default="data/run", help="where the run is kept (default data/run)"
+    )
+    train.add_argument(
+        "--scale", type=above_zero, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute"
+    )
     train.set_defaults(function=run)
 
     talk = commands.add_parser("chat", parents=[common, shipped], help="talk to the agent, with its tools")
@@ -105,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     speed = commands.add_parser("bench", parents=[common], help="measure the speed against transformers")
     speed.set_defaults(function=bench)
 
-    book = commands.add_parser("ledger", parents=[common], help="write the claims and the scoreboard into README")
+    book = commands.add_parser(
+        "ledger", parents=[common], help="write the claims and the scoreboard into README"
+    )
     book.add_argument("--check", action="store_true", help="only say whether README is up to date")
     book.set_defaults(function=ledger)
     return parser

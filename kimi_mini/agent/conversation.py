@@ -77,7 +77,11 @@ def act(conversation: Conversation, message: Message) -> list[Message]:
         if call.get("id") is None:
             call["id"] = f"functions.{name}:{conversation.calls}"
         conversation.calls += 1
-        text = box.call(name, call["function"]["arguments"]).content if box else "error: no tools are declared here"
+        text = (
+            box.call(name, call["function"]["arguments"]).content
+            if box
+            else "error: no tools are declared here"
+        )
         results.append({"role": "tool", "name": name, "tool_call_id": call["id"], "content": text})
     conversation.messages += results
     if not results:

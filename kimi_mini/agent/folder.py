@@ -21,8 +21,11 @@ def save_agent(model: KimiMini, folder: Path) -> None:
     """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
     files = [TOKENIZER / name for name in ("tokenizer.json", "tokenizer_config.json")]
     special = Tokenizer.load().special
-    ids = {"bos_token_id": special["[BOS]"], "pad_token_id": special["[PAD]"],
-           "eos_token_id": [special["<|im_end|>"], special["[EOS]"]]}  # fmt: skip
+    ids = {
+        "bos_token_id": special["[BOS]"],
+        "pad_token_id": special["[PAD]"],
+        "eos_token_id": [special["<|im_end|>"], special["[EOS]"]],
+    }
     save_folder(folder, model.config.replace(**ids), model.state_dict(), files)
     with replacing(folder / "chat_template.jinja") as part:
         part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
@@ -32,7 +35,9 @@ def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
     """Model and tokenizer of a checkpoint folder. Raises KimiError that says what to do."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise KimiError(f"no checkpoint in {folder}; `make run` trains one, --checkpoint names another folder")
+        raise KimiError(
+            f"no checkpoint in {folder}; `make run` trains one, --checkpoint names another folder"
+        )
     try:
         return KimiMini.from_pretrained(folder), Tokenizer.load(folder)
     except (OSError, ValueError, KeyError) as error:

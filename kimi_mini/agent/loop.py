@@ -35,7 +35,9 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Task
 
 
-def play(task: Task, rng: random.Random, mistake: str | None = None, thinking: bool = True, first_call: int = 0):
+def play(
+    task: Task, rng: random.Random, mistake: str | None = None, thinking: bool = True, first_call: int = 0
+):
     """Let the world's scripted expert work on ``task``. Returns the finished Conversation (messages only)."""
     conversation = opening(task, thinking)
     conversation.calls = first_call

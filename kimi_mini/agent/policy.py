@@ -89,5 +89,6 @@ class LocalPolicy:
             if not live:
                 break
         return [
-            Reply(written[row], chances[row], "stop" if written[row][-1] == self.stop else "length") for row in rows
+            Reply(written[row], chances[row], "stop" if written[row][-1] == self.stop else "length")
+            for row in rows
         ]

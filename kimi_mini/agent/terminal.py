@@ -23,7 +23,15 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task, held_out
 
-COLOURS = {"user": "1", "thought": "35", "call": "34", "result": "33", "answer": "1;32", "note": "2", "error": "31"}
+COLOURS = {
+    "user": "1",
+    "thought": "35",
+    "call": "34",
+    "result": "33",
+    "answer": "1;32",
+    "note": "2",
+    "error": "31",
+}
 LIMITS = conversation_.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
 HELP = """\
   3             take task 3 of the list         new       other tasks, drawn from the held-out ones
@@ -35,9 +43,13 @@ Or type a task yourself. It is a very small model: keep to the forms that it was
 
 # Our shop: name, price, stock, next. Small enough to check the agent by eye.
 DEMO_ROWS = [
-    ["red fig", 14, 9, "old lamp"], ["blue tea", 35, 4, "red fig"], ["old lamp", 72, 9, "dark rope"],
-    ["dark rope", 21, 7, "sweet pear"], ["sweet pear", 18, 9, None], ["gold ring", 96, 2, "blue tea"],
-]  # fmt: skip
+    ["red fig", 14, 9, "old lamp"],
+    ["blue tea", 35, 4, "red fig"],
+    ["old lamp", 72, 9, "dark rope"],
+    ["dark rope", 21, 7, "sweet pear"],
+    ["sweet pear", 18, 9, None],
+    ["gold ring", 96, 2, "blue tea"],
+]
 DEMO_TASKS = {
     "follow": 'Follow next from "gold ring" until null. Which item is last?',
     "condition": 'If the stock of "dark rope" is below 8, buy 2 "red fig", else buy 3 "blue tea".',
@@ -89,7 +101,9 @@ class Talk:
             return False
         if word in ("/think", "/reflex"):
             self.thinking = word == "/think"
-            self.say("note", "the agent now thinks first" if self.thinking else "the agent now answers at once")
+            self.say(
+                "note", "the agent now thinks first" if self.thinking else "the agent now answers at once"
+            )
         elif word == "/help":
             self.help()
         elif word == "/shop":
@@ -123,7 +137,9 @@ class Talk:
     def draw_tasks(self) -> None:
         """A new list of held-out tasks, one of each family."""
         self.tasks = [
-            worlds.generate(self.rng, family, self.rng.choice(held_out.measured_levels(family)), held_out=True)
+            worlds.generate(
+                self.rng, family, self.rng.choice(held_out.measured_levels(family)), held_out=True
+            )
             for family in worlds.FAMILIES
         ]
         print("\nheld-out tasks (never trained on):")
@@ -179,8 +195,11 @@ class Talk:
 
     def summary(self, conversation: conversation_.Conversation, seconds: float) -> None:
         """What it cost, how it ended, and what the verifier says."""
-        why = {"length": "cut off: the turn grew too long", "turns": "stopped: too many turns",
-               "context": "stopped: the context is full"}  # fmt: skip
+        why = {
+            "length": "cut off: the turn grew too long",
+            "turns": "stopped: too many turns",
+            "context": "stopped: the context is full",
+        }
         if conversation.finish in why:
             self.say("error", why[conversation.finish])
         calls = {0: "", 1: "1 call, "}.get(conversation.calls, f"{conversation.calls} calls, ")
@@ -190,7 +209,9 @@ class Talk:
             self.say("note", f"verifier: {'passed' if verdict.passed else 'FAILED'}, {verdict.evidence}")
         elif conversation.task.family in ("condition", "buy"):
             orders = conversation.environment.state.execute("SELECT count, item FROM orders").fetchall()
-            self.say("note", "orders in the shop: " + (", ".join(f"{n} {item}" for n, item in orders) or "none"))
+            self.say(
+                "note", "orders in the shop: " + (", ".join(f"{n} {item}" for n, item in orders) or "none")
+            )
         conversation.environment.close()
 
 

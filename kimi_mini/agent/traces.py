@@ -1,8 +1,8 @@
 """Conversations with tools as a trace viewer shows them: who wrote which token, and what each piece cost.
 
-    take_turn       a turn of `thinking.write` into a running conversation; what is ours stays marked as ours
-    piece_costs     tokens of each thought, call, result and answer
-    check_trace     a trace shows every turn and result, and no word that the model did not write or read, or ValueError
+take_turn       a turn of `thinking.write` into a running conversation; what is ours stays marked as ours
+piece_costs     tokens of each thought, call, result and answer
+check_trace     a trace shows every turn and result, and no word that the model did not write or read, or ValueError
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def _own_turns(conversation: Conversation, tokenizer: Tokenizer) -> Iterator[tup
     """(ids, own) of every assistant turn. Raises ValueError unless there is one for each assistant message."""
     said = sum(message["role"] == "assistant" for message in conversation.messages)
     if said != len(conversation.turn_starts):
-        raise ValueError(f"{said} assistant messages, but the tokens of {len(conversation.turn_starts)} turns")
+        raise ValueError(
+            f"{said} assistant messages, but the tokens of {len(conversation.turn_starts)} turns"
+        )
     end = tokenizer.token_id("<|im_end|>")
     for start in conversation.turn_starts:
         rest = conversation.ids[start:]
@@ -63,10 +65,14 @@ def _own_turns(conversation: Conversation, tokenizer: Tokenizer) -> Iterator[tup
 def _rendered(tokenizer: Tokenizer, message: dict, first: bool) -> int:
     """Tokens of a message that the model did not write, as a turn of its own."""
     opening = [] if first else [{"role": "system", "content": ""}]
-    return len(chat.encode(tokenizer, [*opening, message])[0]) - len(chat.encode(tokenizer, opening)[0]) * (not first)
+    return len(chat.encode(tokenizer, [*opening, message])[0]) - len(chat.encode(tokenizer, opening)[0]) * (
+        not first
+    )
 
 
-def _split_costs(ids: list[int], own: list[bool], present: list[bool], marks: Marks, call_end: int) -> list[int]:
+def _split_costs(
+    ids: list[int], own: list[bool], present: list[bool], marks: Marks, call_end: int
+) -> list[int]:
     """Own tokens of thought, content, call, call, ... of one turn; a part that is not there passes its own on."""
     parts, part = [0] * len(present), 0
     for token, is_own in zip(ids, own):
@@ -87,7 +93,9 @@ def _split_costs(ids: list[int], own: list[bool], present: list[bool], marks: Ma
     return costs
 
 
-def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequence[dict] | None = None) -> None:
+def check_trace(
+    conversation: Conversation, tokenizer: Tokenizer, messages: Sequence[dict] | None = None
+) -> None:
     """Does a trace show what happened, all of it and nothing else? `messages`: if not the conversation's own.
 
     Every assistant message must be what its tokens parse to, and each thought, answer and call must lie within a run
@@ -100,8 +108,13 @@ def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequ
     if len(places) != len(turns):
         raise ValueError(f"the trace shows {len(places)} turns of the model; it wrote {len(turns)}")
     stops, starts = [*places, len(shown)], [*conversation.turn_starts, len(conversation.ids)]
-    opening = chat.encode(tokenizer, shown[: stops[0]], conversation.tools, add_generation_prompt=True,
-                          thinking=conversation.thinking)[0]  # fmt: skip
+    opening = chat.encode(
+        tokenizer,
+        shown[: stops[0]],
+        conversation.tools,
+        add_generation_prompt=True,
+        thinking=conversation.thinking,
+    )[0]
     if opening != conversation.ids[: conversation.prompt_length]:
         raise ValueError("the trace shows another question than the model was given")
     for index, stop, (ids, own), start, following in zip(places, stops[1:], turns, starts, starts[1:]):
@@ -112,8 +125,9 @@ def check_trace(conversation: Conversation, tokenizer: Tokenizer, messages: Sequ
             raise ValueError(f"behind message {index} the trace shows other results than the model was given")
 
 
-def _check_said(index: int, message: dict, ids: list[int], own: list[bool], thinking: bool,
-                tokenizer: Tokenizer) -> None:  # fmt: skip
+def _check_said(
+    index: int, message: dict, ids: list[int], own: list[bool], thinking: bool, tokenizer: Tokenizer
+) -> None:
     """Raises ValueError when a shown assistant message is not what the model wrote in this turn."""
     parsed = chat.parse_ids(tokenizer, ids, None if thinking else False)
     runs = _own_runs(ids, own, tokenizer)
@@ -121,7 +135,9 @@ def _check_said(index: int, message: dict, ids: list[int], own: list[bool], thin
         if said != written or not any(said in run for run in runs):
             raise ValueError(f"message {index} shows text that the model did not write: {said!r:.80}")
     if len(_said(message)) != len(_said(parsed)):
-        raise ValueError(f"message {index} shows {len(_said(message))} texts; the model wrote {len(_said(parsed))}")
+        raise ValueError(
+            f"message {index} shows {len(_said(message))} texts; the model wrote {len(_said(parsed))}"
+        )
 
 
 def _said(message: dict) -> list[str]:
@@ -138,7 +154,14 @@ def _own_runs(ids: list[int], own: list[bool], tokenizer: Tokenizer) -> list[str
     return [tokenizer.decode(ids[a:b]) for a, b in pairwise(cuts) if a < b and own[a]] or [""]
 
 
-AUTHORS = {"system": "template", "user": "user", "thought": "model", "call": "model", "result": "environment", "answer": "model"}
+AUTHORS = {
+    "system": "template",
+    "user": "user",
+    "thought": "model",
+    "call": "model",
+    "result": "environment",
+    "answer": "model",
+}
 
 
 @dataclass(frozen=True)
@@ -166,7 +189,9 @@ def pieces(messages: Sequence[dict]) -> list[Piece]:
         if role == "assistant":
             said = [("thought", message.get("reasoning_content") or "")]
             calls = [call["function"] for call in message.get("tool_calls") or []]
-            said += [("answer", content)] + [("call", f"{call['name']} {call['arguments']}") for call in calls]
+            said += [("answer", content)] + [
+                ("call", f"{call['name']} {call['arguments']}") for call in calls
+            ]
         elif role in ("system", "user", "tool"):
             said = [("result" if role == "tool" else role, content)]
         else:

@@ -13,8 +13,16 @@ from collections.abc import Callable
 
 from kimi_mini.base.errors import KimiError, explain_os_error
 
-USER_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
-               errno.ENOTDIR}  # fmt: skip
+USER_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+}
 
 
 SAVED = "stopped; what was saved is safe: run the same command to go on"

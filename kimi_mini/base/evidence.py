@@ -23,7 +23,19 @@ from kimi_mini.base.errors import KimiError, explain_os_error
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RESULTS
 
-CLAIM_KEYS = ("name", "claim", "source", "value", "low", "high", "seeds", "floor", "holds", "figure", "notebook")
+CLAIM_KEYS = (
+    "name",
+    "claim",
+    "source",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "floor",
+    "holds",
+    "figure",
+    "notebook",
+)
 VERSIONS = ("torch", "numpy", "tokenizers", "transformers", "pydantic-monty")
 
 
@@ -40,8 +52,16 @@ class Log:
     Raises KimiError at once when the folder cannot be made.
     """
 
-    def __init__(self, name: str, *, seeds: Sequence[int] = (0,), device: str = "cpu",
-                 folder: str | Path = RESULTS, command: str | None = None, **more: Any):  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        *,
+        seeds: Sequence[int] = (0,),
+        device: str = "cpu",
+        folder: str | Path = RESULTS,
+        command: str | None = None,
+        **more: Any,
+    ):
         self.path = Path(folder) / f"{name}.json"
         self.seeds, self.device, self.command = list(seeds), device, command or this_command()
         self.rows: list[dict[str, Any]] = []
@@ -57,10 +77,22 @@ class Log:
         """Keep one measurement, as a figure will want to read it."""
         self.rows.append(values)
 
-    def claim(self, name: str, *, claim: str, source: str, value: float, low: float | None = None,
-              high: float | None = None, floor: float | None = None, at_most: bool = False,
-              holds: bool | None = None, seeds: Sequence[int] | None = None, figure: str | None = None,
-              notebook: str | None = None) -> None:  # fmt: skip
+    def claim(
+        self,
+        name: str,
+        *,
+        claim: str,
+        source: str,
+        value: float,
+        low: float | None = None,
+        high: float | None = None,
+        floor: float | None = None,
+        at_most: bool = False,
+        holds: bool | None = None,
+        seeds: Sequence[int] | None = None,
+        figure: str | None = None,
+        notebook: str | None = None,
+    ) -> None:
         """Keep one line of the ledger.
 
         name, claim, source  "moe/balance"; what is claimed; who claims it and where
@@ -79,9 +111,14 @@ class Log:
     def as_dict(self) -> dict[str, Any]:
         """The whole log as it is written."""
         machine = environment(self.device)
-        head = {"command": self.command, "device": self.device, "threads": machine.pop("threads"),
-                "versions": machine, "seeds": self.seeds,
-                "seconds": round(perf_counter() - self._start, 3)}  # fmt: skip
+        head = {
+            "command": self.command,
+            "device": self.device,
+            "threads": machine.pop("threads"),
+            "versions": machine,
+            "seeds": self.seeds,
+            "seconds": round(perf_counter() - self._start, 3),
+        }
         return head | self.more | {"rows": self.rows, "claims": self.claims}
 
     def save(self) -> Path:
@@ -107,8 +144,10 @@ def check_plan(folder: Path, plan: dict[str, Any]) -> bool:
     before = read_json(file)
     changed = [name for name in plan if before.get(name) != plan[name]]
     if changed:
-        raise KimiError(f"{folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
-                        f"or delete {folder}")  # fmt: skip
+        raise KimiError(
+            f"{folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
+            f"or delete {folder}"
+        )
     return False
 
 

@@ -62,7 +62,9 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise KimiError(explain_os_error(error, path)) from error
     except ValueError as error:
-        raise KimiError(f"{path} is not valid JSON ({error}); delete it and run the command that makes it") from error
+        raise KimiError(
+            f"{path} is not valid JSON ({error}); delete it and run the command that makes it"
+        ) from error
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -71,7 +73,9 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise KimiError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+        raise KimiError(
+            f"{path} cannot be read ({error}); delete it and run the same command again"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -115,6 +119,10 @@ class replacing:
             os.replace(self.temporary, self.path)
             return
         self.temporary.unlink(missing_ok=True)
-        if isinstance(error, SafetensorError) or (isinstance(error, RuntimeError) and "inline_container" in str(error)):
-            raise KimiError(f"{self.path} could not be written, probably because the disk is full: free some space and "
-                            "run the same command again") from error  # fmt: skip
+        if isinstance(error, SafetensorError) or (
+            isinstance(error, RuntimeError) and "inline_container" in str(error)
+        ):
+            raise KimiError(
+                f"{self.path} could not be written, probably because the disk is full: free some space and "
+                "run the same command again"
+            ) from error

@@ -55,8 +55,9 @@ def t_quantile(freedom: int) -> float:
     return z + first / v + second / v**2 + third / v**3 + fourth / v**4
 
 
-def bootstrap(values: Sequence[float], statistic: Callable[..., Any] = np.mean, draws: int = 2000,
-              seed: int = 0) -> tuple[float, float, float]:  # fmt: skip
+def bootstrap(
+    values: Sequence[float], statistic: Callable[..., Any] = np.mean, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """Any statistic with its 95% percentile interval -> (value, low, high); `statistic` takes axis=-1."""
     data = np.asarray(values, dtype=float)  # (n,)
     picks = np.random.default_rng(seed).integers(0, len(data), (draws, len(data)))  # (draws, n)

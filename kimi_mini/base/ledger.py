@@ -45,7 +45,9 @@ def update() -> bool:
 def render(readme: str, folder: Path = RESULTS) -> str:
     """README text with both tables, and the tree if it shows one, made anew. Raises KimiError on a missing marker or a
     bad log."""
-    text = replace_between(replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder))
+    text = replace_between(
+        replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder)
+    )
     return replace_between(text, "tree", tree()) if "<!-- tree:begin -->" in text else text
 
 
@@ -112,9 +114,14 @@ def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     evidence += [f"[{kind}]({place})" for kind, place in places.items() if (README.parent / place).exists()]
     narrowly = not claim["holds"] and number(claim["value"]) == number(claim["floor"])  # 1.0501 of 1.05
     return (
-        claim["claim"], claim["source"], with_interval(claim, 5 if narrowly else 3), number(claim["floor"]),
-        "holds" if claim["holds"] else "**does not hold**", _seeds(claim["seeds"]), ", ".join(evidence),
-    )  # fmt: skip
+        claim["claim"],
+        claim["source"],
+        with_interval(claim, 5 if narrowly else 3),
+        number(claim["floor"]),
+        "holds" if claim["holds"] else "**does not hold**",
+        _seeds(claim["seeds"]),
+        ", ".join(evidence),
+    )
 
 
 def _place(kind: str, path: str) -> str:
@@ -123,8 +130,16 @@ def _place(kind: str, path: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------- scoreboard
-GAPS = ("filter/gap", "filter/broken_verifier_gap", "quota/gap", "rejection/gap", "rejection/filter_gap", "rl/gap",
-        "rl/greedy_gap", "rl/pass@8_gap")  # fmt: skip
+GAPS = (
+    "filter/gap",
+    "filter/broken_verifier_gap",
+    "quota/gap",
+    "rejection/gap",
+    "rejection/filter_gap",
+    "rl/gap",
+    "rl/greedy_gap",
+    "rl/pass@8_gap",
+)
 
 
 def is_main(name: str) -> bool:
@@ -140,7 +155,9 @@ def scoreboard(folder: Path = RESULTS) -> str:
     if not path.exists():
         return "Not measured yet: `make run` writes it."
     board = read_json(path).get("scoreboard", {})
-    main, rest = ({name: row for name, row in board.items() if is_main(name) is first} for first in (True, False))
+    main, rest = (
+        {name: row for name, row in board.items() if is_main(name) is first} for first in (True, False)
+    )
     if not rest:
         return _board_table(main)
     fold = f"<details><summary>{len(rest)} more rows: single lengths, before RL, arms of the experiments</summary>"
@@ -149,7 +166,9 @@ def scoreboard(folder: Path = RESULTS) -> str:
 
 def _board_table(board: dict[str, dict[str, Any]]) -> str:
     head = ("held-out tasks", "value [95% interval]", "tasks", "seeds")
-    rows = [(f"`{name}`", with_interval(row), str(row["n"]), _seeds(row["seeds"])) for name, row in board.items()]
+    rows = [
+        (f"`{name}`", with_interval(row), str(row["n"]), _seeds(row["seeds"])) for name, row in board.items()
+    ]
     return table(head, rows)
 
 

@@ -178,7 +178,9 @@ def _control(name: str, spec: Any, start: Any) -> ipywidgets.Widget:
         return ipywidgets.Checkbox(value=start if isinstance(start, bool) else spec, description=name)
     if isinstance(spec, str):
         value = start if isinstance(start, str) else spec
-        return ipywidgets.Text(value=value, description=name, continuous_update=False, layout={"width": "90%"})
+        return ipywidgets.Text(
+            value=value, description=name, continuous_update=False, layout={"width": "90%"}
+        )
     if isinstance(spec, tuple) and len(spec) in (2, 3) and all(_is_number(end) for end in spec):
         return _slider(name, spec, start)
     if isinstance(spec, (list, dict)) and len(spec):
@@ -200,7 +202,9 @@ def _choice(name: str, spec: list | dict, start: Any) -> ipywidgets.Widget:
     values = list(spec.values()) if isinstance(spec, dict) else spec
     options = list(spec.items()) if isinstance(spec, dict) else spec
     if any(getattr(value, "shape", ()) != () for value in values):
-        raise TypeError(f"explore: control {name!r} offers arrays: offer names, and look the arrays up in draw")
+        raise TypeError(
+            f"explore: control {name!r} offers arrays: offer names, and look the arrays up in draw"
+        )
     first = start if start in values else values[0]
     return ipywidgets.Dropdown(options=options, value=first, description=name, style=_STYLE)
 
@@ -216,9 +220,14 @@ def _slider(name: str, spec: tuple, start: Any) -> ipywidgets.Widget:
     step = spec[2] if len(spec) == 3 else 1 if whole else (high - low) / 50 or 1.0
     fits = isinstance(start, (int, float)) and low <= start <= high
     return kind(
-        min=low, max=high, step=step, value=start if fits else low, description=name, style=_STYLE,
+        min=low,
+        max=high,
+        step=step,
+        value=start if fits else low,
+        description=name,
+        style=_STYLE,
         layout={"width": "70%"},
-    )  # fmt: skip
+    )
 
 
 def _ends(control: ipywidgets.Widget) -> list[Any]:

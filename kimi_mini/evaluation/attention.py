@@ -49,8 +49,9 @@ def head_maxima(table: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def attention_rows(model: KimiMini, ids: Sequence[int], looking: Sequence[int],
-                   positions: Sequence[int] | None = None) -> Tensor:
+def attention_rows(
+    model: KimiMini, ids: Sequence[int], looking: Sequence[int], positions: Sequence[int] | None = None
+) -> Tensor:
     """What the tokens with the indices `looking` look at: (L, H, P, T), rows summing to 1.
 
     Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.

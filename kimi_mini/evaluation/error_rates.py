@@ -24,24 +24,34 @@ def reads_words(conversation: Conversation) -> bool:
 
 def ignores_work(conversation: Conversation) -> bool:
     """Right answer or right orders, whether or not anything was looked at; the public tests alone for code."""
-    task, state, answer = conversation.task, conversation.environment.state, final_answer(conversation.messages) or ""
+    task, state, answer = (
+        conversation.task,
+        conversation.environment.state,
+        final_answer(conversation.messages) or "",
+    )
     if task.world == "repair":
         return state.public_tests_pass
     if task.family in ("condition", "buy"):
-        return sorted(map(list, state.execute("SELECT item, count FROM orders"))) == sorted(task.data["bought"])
+        return sorted(map(list, state.execute("SELECT item, count FROM orders"))) == sorted(
+            task.data["bought"]
+        )
     return answer == (task.data["path"][-1] if task.family == "follow" else str(task.data["answer"]))
 
 
 def ignores_state(conversation: Conversation) -> bool:
     """Goes by what was called: each purchase was attempted with the right arguments, some edit was made."""
     task = conversation.task
-    calls = [call["function"] for message in conversation.messages for call in message.get("tool_calls") or []]
+    calls = [
+        call["function"] for message in conversation.messages for call in message.get("tool_calls") or []
+    ]
     if task.world == "repair":
         return any(call["name"] == "edit" for call in calls)
     if task.family in ("condition", "buy"):
         tried = [json.loads(call["arguments"]) for call in calls if call["name"] == "buy"]
         return all({"item": item, "count": count} in tried for item, count in task.data["bought"])
     return ignores_work(conversation)
+
+
 VERIFIERS: dict[str, Callable[[Conversation], bool]] = {
     "reads words": reads_words,
     "ignores the state": ignores_state,
@@ -80,9 +90,12 @@ def total(rates: Iterable[Rate]) -> Rate:
 
 
 def error_rates(
-    world: str, count: int, accepts: Callable[[Conversation], bool] = outcome, seed: int = 0,
+    world: str,
+    count: int,
+    accepts: Callable[[Conversation], bool] = outcome,
+    seed: int = 0,
     kinds: Sequence[Kind] = KINDS,
-) -> dict[Kind, Rate]:  # fmt: skip
+) -> dict[Kind, Rate]:
     """Errors of the verifier ``accepts`` on about ``count`` right and ``count`` wrong trajectories of ``world``.
 
     Every kind of trajectory that is played in this world gets the same number, its families and levels in turn.
@@ -90,7 +103,9 @@ def error_rates(
     """
     rates = {}
     for right in (True, False):
-        ours = [kind for kind in kinds if kind.right is right and any(FAMILIES[f] == world for f in kind.families)]
+        ours = [
+            kind for kind in kinds if kind.right is right and any(FAMILIES[f] == world for f in kind.families)
+        ]
         for kind in ours:
             each = -(-count // len(ours))
             rates[kind] = Rate(sum(accepts(c) != right for c in played(world, kind, each, seed)), each)
@@ -101,9 +116,11 @@ def played(world: str, kind: Kind, count: int, seed: int) -> Iterable[Conversati
     """``count`` conversations of one kind, families and levels in turn; each is closed when the next is asked for."""
     places = [
         (family, level)
-        for family in kind.families if FAMILIES[family] == world
-        for level in WORLDS[world].FAMILIES[family] if level >= kind.from_level
-    ]  # fmt: skip
+        for family in kind.families
+        if FAMILIES[family] == world
+        for level in WORLDS[world].FAMILIES[family]
+        if level >= kind.from_level
+    ]
     rng = random.Random(f"{seed}/{world}/{kind.name}")
     for index in range(count):
         conversation = perform(kind, generate(rng, *places[index % len(places)]), rng)

@@ -71,7 +71,9 @@ class LoadMeter:
             self.now[index] += torch.bincount(indices.flatten(), minlength=len(self.now[index]))
 
     def __call__(self, step: int, history) -> None:
-        self.taken.append(np.stack([load.cpu().numpy() for load in self.now]) if self.now else np.zeros((0, 0), int))
+        self.taken.append(
+            np.stack([load.cpu().numpy() for load in self.now]) if self.now else np.zeros((0, 0), int)
+        )
         for load in self.now:
             load.zero_()
 
@@ -106,7 +108,9 @@ def shuffled_information(labels: np.ndarray, experts: np.ndarray, draws: int = 2
     router that follows the text's topic would beat a control that shuffles single tokens, whatever the labels mean.
     """
     rng = np.random.default_rng(seed)
-    return float(np.mean([mutual_information(labels[rng.permutation(len(labels))], experts) for _ in range(draws)]))
+    return float(
+        np.mean([mutual_information(labels[rng.permutation(len(labels))], experts) for _ in range(draws)])
+    )
 
 
 def usage(labels: np.ndarray, experts: np.ndarray, count: int) -> np.ndarray:
@@ -125,7 +129,9 @@ def coactivation(experts: np.ndarray, count: int) -> np.ndarray:
     np.put_along_axis(chosen, flat, 1.0, axis=1)
     together, alone = chosen.T @ chosen / len(flat), chosen.mean(0)
     k = flat.shape[1]
-    chance = np.outer(alone, alone) * ((k - 1) / k) / ((count - 1) / count)  # a token never chooses one expert twice
+    chance = (
+        np.outer(alone, alone) * ((k - 1) / k) / ((count - 1) / count)
+    )  # a token never chooses one expert twice
     table = together / np.maximum(chance, 1e-12)
     np.fill_diagonal(table, 0.0)
     return table

@@ -39,6 +39,8 @@ class Criterion:
 
     name: str
     look: Callable[[Conversation], tuple[bool, str]]
+
+
 Rubric = tuple[Criterion, ...]
 
 
@@ -73,6 +75,8 @@ def _tools(conversation: Conversation) -> tuple[bool, str]:
     calls = [call for message in conversation.messages for call in message.get("tool_calls") or []]
     strange = {call["function"]["name"] for call in calls} - declared
     return not strange, f"undeclared: {', '.join(sorted(strange))}" if strange else f"{len(calls)} calls"
+
+
 SUM = re.compile(r"(\d+)([-+*])(\d+)(?:\+(\d+))?=(-?\d+)")  # 12+9=21, and with a carry 4*7+2=30
 BELOW = re.compile(r"(\d+) below (\d+) (yes|no)")
 
@@ -94,5 +98,7 @@ def _work(conversation: Conversation) -> tuple[bool, str]:
     thoughts = " ; ".join(message.get("reasoning_content") or "" for message in conversation.messages)
     wrong = false_statements(thoughts, MODULUS if conversation.task.family == "chain" else None)
     return not wrong, f"false: {wrong[0]}" if wrong else "nothing false is stated"
+
+
 OUTCOME = Criterion("outcome", _outcome)
 RUBRIC: Rubric = (Criterion("finish", _finish), OUTCOME, Criterion("tools", _tools), Criterion("work", _work))

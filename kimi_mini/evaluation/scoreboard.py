@@ -24,7 +24,9 @@ from kimi_mini.worlds import Task
 from kimi_mini.worlds.held_out import held_out_tasks, measured_levels, trained_levels
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
-MANAGED = Limits(turn_tokens=48, turns=400, context=320, manage=True)  # hides before a context outgrows training
+MANAGED = Limits(
+    turn_tokens=48, turns=400, context=320, manage=True
+)  # hides before a context outgrows training
 BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 
@@ -44,6 +46,8 @@ class Row:
 
 def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:
     return Row(name, family, tuple(levels or measured_levels(family)), **options)
+
+
 FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
 ROWS = (
     *(_row(f"chain/thinking/{level}", "chain", [level]) for level in trained_levels("chain")),
@@ -60,7 +64,9 @@ ROWS = (
     _row("shop/follow_100_full", "follow", [100], limits=FULL),
     _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.1),
     *(_row(f"chain/beyond/{level}", "chain", [level]) for level in (9, 10, 12)),
-    _row("shop/follow_practised/8", "follow", [8]),  # shown one to five in fine-tuning, tried six to eight in RL
+    _row(
+        "shop/follow_practised/8", "follow", [8]
+    ),  # shown one to five in fine-tuning, tried six to eight in RL
     _row("shop/follow_beyond/12", "follow", [12]),
     _row("shop/cheapest_beyond/6", "cheapest", [6]),
     _row("shop/buy_beyond/5", "buy", [5]),
@@ -69,8 +75,15 @@ ROWS = (
 BEFORE_RL = ("shop/follow_practised/8", "shop/follow_beyond/12", "repair/pass@1", "repair/best_of_4")
 
 
-def solve(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], limits: Limits, thinking: bool = True,
-          temperature: float = 0.0, seed: int = 0) -> list[Conversation]:
+def solve(
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    tasks: Sequence[Task],
+    limits: Limits,
+    thinking: bool = True,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Conversation]:
     """Work on ``tasks`` in batches; conversations in the order of the tasks."""
     policy = LocalPolicy(model, tokenizer, temperature, seed)
     done = []
@@ -97,9 +110,13 @@ def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: i
     passed = sum(conversation.verdict().passed for conversation in done)
     low, high = wilson(passed, len(done))
     return {
-        "value": passed / len(done), "low": low, "high": high, "n": len(done), "seeds": [seed],
+        "value": passed / len(done),
+        "low": low,
+        "high": high,
+        "n": len(done),
+        "seeds": [seed],
         "seconds": round(time.perf_counter() - began, 2),
-    }  # fmt: skip
+    }
 
 
 def pooled(entries: Sequence[dict]) -> dict:
@@ -108,8 +125,14 @@ def pooled(entries: Sequence[dict]) -> dict:
     passed = round(sum(entry["value"] * entry["n"] for entry in entries))
     low, high = wilson(passed, count)
     seconds = sum(entry["seconds"] for entry in entries)
-    return {"value": passed / count, "low": low, "high": high, "n": count, "seeds": entries[0]["seeds"],
-            "seconds": round(seconds, 2)}  # fmt: skip
+    return {
+        "value": passed / count,
+        "low": low,
+        "high": high,
+        "n": count,
+        "seeds": entries[0]["seeds"],
+        "seconds": round(seconds, 2),
+    }
 
 
 def with_pools(board: dict[str, dict]) -> dict[str, dict]:
@@ -123,7 +146,11 @@ def with_pools(board: dict[str, dict]) -> dict[str, dict]:
 
 
 def scoreboard(
-    model: KimiMini, tokenizer: Tokenizer, count: int = 200, seed: int = 0, rows: Sequence[Row] = ROWS,
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    count: int = 200,
+    seed: int = 0,
+    rows: Sequence[Row] = ROWS,
     on_row: Callable[[str, dict], None] | None = None,
 ) -> dict[str, dict]:
     """Every row, and the chains of all lengths pooled."""

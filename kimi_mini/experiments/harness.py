@@ -22,8 +22,9 @@ from kimi_mini.text.tokenizer import Tokenizer
 REHEARSAL = RUNS / "rehearsal"
 
 
-def parser(description: str, seeds: Sequence[int] = (0, 1, 2),
-           **checkpoints: Path) -> argparse.ArgumentParser:  # fmt: skip
+def parser(
+    description: str, seeds: Sequence[int] = (0, 1, 2), **checkpoints: Path
+) -> argparse.ArgumentParser:
     """The options that all share. checkpoints: option -> folder to start from, such as base=BASE."""
     words = argparse.ArgumentParser(description=description)
     words.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))

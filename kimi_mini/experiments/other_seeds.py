@@ -27,7 +27,11 @@ from kimi_mini.pipeline import plan as plan_
 from kimi_mini.pipeline.publish import FLOORS
 
 RUNS = paths.RUNS / "seeds"
-UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")  # at the edge of training, or past it
+UNSURE = (
+    "chain/beyond/9",
+    "shop/follow_practised/8",
+    "shop/follow_beyond/12",
+)  # at the edge of training, or past it
 SPREAD = 0.1  # at most, or the row is luck
 NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
 
@@ -39,7 +43,10 @@ def main() -> None:
     for seed in args.seeds:
         run = run_of(seed, args.scale)
         for name, entry in run["scoreboard"].items():
-            if name.split("/")[0] in ("chain", "shop", "repair", "before_rl") and "reflex_control" not in name:
+            if (
+                name.split("/")[0] in ("chain", "shop", "repair", "before_rl")
+                and "reflex_control" not in name
+            ):
                 log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
         log.more["stages"][seed] = run["stages"]
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
@@ -73,23 +80,38 @@ def report(log: Log) -> None:
     for name in UNSURE:
         found = values(log.rows, name)
         claim = f"largest minus smallest of {len(found)} whole runs, at the edge of training: {name}"
-        log.claim(f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, value=max(found) - min(found), **common)
+        log.claim(
+            f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, value=max(found) - min(found), **common
+        )
 
 
 @style.styled
 def draw(log: dict) -> Figure:
     """A line a row, a dot a seed; floors in red."""
-    names = [name for name in dict.fromkeys(row["name"] for row in log["rows"]) if is_main(name) or name in UNSURE]
+    names = [
+        name for name in dict.fromkeys(row["name"] for row in log["rows"]) if is_main(name) or name in UNSURE
+    ]
     fig, axes = style.figure(10, 0.34 * len(names) + 1.6)
     ax, spread = axes[0, 0], np.linspace(-0.2, 0.2, len(log["seeds"]))
     for seed, shift, colour in zip(log["seeds"], spread, style.PALETTE):
         found = {row["name"]: row["value"] for row in log["rows"] if row["seed"] == seed}
-        ax.plot([found[name] for name in names], np.arange(len(names)) + shift, "o", color=colour, label=f"seed {seed}")
+        ax.plot(
+            [found[name] for name in names],
+            np.arange(len(names)) + shift,
+            "o",
+            color=colour,
+            label=f"seed {seed}",
+        )
     for place, name in enumerate(names):
         if name in FLOORS:
             ax.plot([FLOORS[name][1]] * 2, [place - 0.4, place + 0.4], color=style.RED, linewidth=3)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.03, 1.03), xlabel="held-out success",
-           title="Whole runs that differ in their seed (red: floor)")  # fmt: skip
+    ax.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        xlim=(-0.03, 1.03),
+        xlabel="held-out success",
+        title="Whole runs that differ in their seed (red: floor)",
+    )
     ax.invert_yaxis()
     ax.legend(loc="center left")
     return fig

@@ -97,7 +97,9 @@ def score(choose: Chooser, groups: Sequence[Sequence[Attempt]]) -> Score:
         raise ValueError("every task needs at least one attempt")
     chosen = [choose(list(group)) for group in groups]
     count = len(chosen)
-    return Score(choose.__name__, sum(c.passed for c in chosen) / count, sum(c.tokens for c in chosen) / count)
+    return Score(
+        choose.__name__, sum(c.passed for c in chosen) / count, sum(c.tokens for c in chosen) / count
+    )
 
 
 def compare(first: Score, second: Score) -> float:

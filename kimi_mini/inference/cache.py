@@ -16,8 +16,9 @@ class LatentCache:
 
     def __init__(self, config, rows: int, max_length: int, device=None, dtype=torch.float32):
         self.max_length = max_length
-        self.store = torch.zeros(config.num_hidden_layers, rows, max_length + 1, config.latent_dim,
-                                 device=device, dtype=dtype)
+        self.store = torch.zeros(
+            config.num_hidden_layers, rows, max_length + 1, config.latent_dim, device=device, dtype=dtype
+        )
         self.set_lengths([0] * rows)
 
     def set_lengths(self, lengths: list[int]) -> None:
@@ -40,7 +41,7 @@ class LatentCache:
         """A right-padded chunk (rows, max(counts)) is coming, counts[i] real tokens in row i."""
         device, width = self.store.device, max(counts)
         self.pending_ends = self.ends(counts)
-        self.fresh = not any(self.host_lengths)          # nothing cached yet: the chunk attends to itself
+        self.fresh = not any(self.host_lengths)  # nothing cached yet: the chunk attends to itself
         offsets, counts = torch.arange(width, device=device), torch.tensor(counts, device=device)
         self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)  # (rows, width)
         self.slots = self.positions.masked_fill(offsets >= counts[:, None], self.max_length)
@@ -97,7 +98,7 @@ class LayerView:
         """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r
         + d_r)."""
         self.store[self.cache.rows, self.cache.slots] = latents
-        return self.store[:, :self.cache.seen]
+        return self.store[:, : self.cache.seen]
 
 
 class Step:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kimi_mini.inference.cache import Step
 
-FOLD_LIMIT = 2 ** 21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
+FOLD_LIMIT = 2**21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
 DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
 
 
@@ -61,15 +61,15 @@ class FoldedAttention:
         """x (N, h), rotation (N, 1, d_r/2) complex, store (rows, slots, r + d_r): this layer's cache."""
         y = unit(x, self.eps) @ self.w_in
         if self.q_rank is not None:
-            y = torch.cat([unit(y[:, :self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank:]], 1)
+            y = torch.cat([unit(y[:, : self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank :]], 1)
         y = y.view(len(x), self.heads + 1, -1)  # (N, H + 1, r + d_r): queries, then the latent
-        torch.view_as_complex(y[..., self.rank:].unflatten(-1, (-1, 2))).mul_(rotation)
-        latent = y[:, -1, :self.rank]
+        torch.view_as_complex(y[..., self.rank :].unflatten(-1, (-1, 2))).mul_(rotation)
+        latent = y[:, -1, : self.rank]
         latent.copy_(unit(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = store[:, :step.seen] if step.all_rows else store[:, :step.seen][step.rows]  # (N, S, r + d_r)
+        seen = store[:, : step.seen] if step.all_rows else store[:, : step.seen][step.rows]  # (N, S, r + d_r)
         weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
-        context = torch.bmm(weights, seen[..., :self.rank])  # (N, H, r)
+        context = torch.bmm(weights, seen[..., : self.rank])  # (N, H, r)
         return torch.addmm(x, context.flatten(1), self.w_out)
 
 
@@ -84,7 +84,7 @@ class FoldedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = unit(x, self.eps) @ self.w_in
-        return torch.addmm(x, F.silu(y[:, :self.width]).mul_(y[:, self.width:]), self.w_out)
+        return torch.addmm(x, F.silu(y[:, : self.width]).mul_(y[:, self.width :]), self.w_out)
 
 
 class FoldedMoE:

@@ -13,8 +13,9 @@ from kimi_mini.inference.decoder import Decoder
 COLDEST = 1e-6  # a lower temperature is 0: the division would overflow
 
 
-def sample(logits: Tensor, temperature: float = 1.0,
-           generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """logits (rows, V) -> ids (rows,) long and their log-probabilities (rows,) fp32 under softmax(logits /
     temperature).
 
@@ -36,15 +37,23 @@ def sample(logits: Tensor, temperature: float = 1.0,
 
 
 @torch.no_grad()
-def generate(model, input_ids: Tensor, max_new_tokens: int, temperature: float = 0.0,
-             eos_token_id: int | list[int] | None = None, generator: torch.Generator | None = None) -> Tensor:
+def generate(
+    model,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    eos_token_id: int | list[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Continue every row of input_ids (B, T) by up to max_new_tokens: (B, T + new).
 
     eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and
     generation ends when all rows have. ValueError for an empty batch or prompt, and for numbers out of range.
     """
     if input_ids.ndim != 2 or 0 in input_ids.shape:
-        raise ValueError(f"input_ids must be (B, T) with at least one token a row, got {tuple(input_ids.shape)}")
+        raise ValueError(
+            f"input_ids must be (B, T) with at least one token a row, got {tuple(input_ids.shape)}"
+        )
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
     config = model.config

@@ -123,8 +123,15 @@ class _Draft:
 
 @torch.no_grad()
 def write(
-    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], *, budget: Budget = None,
-    max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, prefixes: Sequence[Prefix] | None = None,
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+    *,
+    budget: Budget = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+    prefixes: Sequence[Prefix] | None = None,
     answer_ids: Collection[int] | None = None,
 ) -> list[Turn]:
     """One turn behind each prompt, all of them decoded together.
@@ -144,7 +151,9 @@ def write(
     budgets = [budget] * len(prompts) if single else list(budget)
     prefixes = [Prefix([], [])] * len(prompts) if prefixes is None else prefixes
     if not len(budgets) == len(prefixes) == len(prompts):
-        raise ValueError(f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit")
+        raise ValueError(
+            f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit"
+        )
     for limit in budgets:
         if limit is not None and not _counts(limit):
             hint = "0 closes the thought at once, None sets no limit"
@@ -153,7 +162,9 @@ def write(
         raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
     for token in answer_ids or ():
         if not _counts(token) or token >= model.config.vocab_size:
-            raise ValueError(f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}")
+            raise ValueError(
+                f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}"
+            )
     drafts = [_Draft(list(p), limit, Marks.of(tokenizer)) for p, limit in zip(prompts, budgets)]
     for draft, prefix in zip(drafts, prefixes):
         for token, own in zip(prefix.ids, prefix.own, strict=True):
@@ -172,15 +183,23 @@ def _counts(value: object, least: int = 0) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
-def _decode(model: KimiMini, drafts: list[_Draft], max_tokens: int, temperature: float, seed: int,
-            banned: Tensor | None) -> None:
+def _decode(
+    model: KimiMini,
+    drafts: list[_Draft],
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    banned: Tensor | None,
+) -> None:
     """Write until every draft has its end. Rows of finished drafts are dropped once they are the majority.
 
     banned (V,) bool: tokens that a draft may not hold behind a hard stop.
     """
     if not drafts:
         return
-    longest = max(len(draft.pending) for draft in drafts) + 2 * max_tokens  # a forced token for each own, at worst
+    longest = (
+        max(len(draft.pending) for draft in drafts) + 2 * max_tokens
+    )  # a forced token for each own, at worst
     decoder = Decoder(model, len(drafts), min(longest, model.config.max_position_embeddings))
     generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
     rows = list(drafts)
@@ -206,9 +225,13 @@ def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str =
 
     The kept tokens are the model's own, those of `value` are ours. Raises ValueError when there is no such step.
     """
-    places = [i for i, token in enumerate(turn.ids) if turn.thought[i] and tokenizer.decode([token]).endswith(mark)]
+    places = [
+        i for i, token in enumerate(turn.ids) if turn.thought[i] and tokenizer.decode([token]).endswith(mark)
+    ]
     if not 0 <= step < len(places):
-        raise ValueError(f"the thought has {len(places)} tokens that end in {mark!r}; there is no number {step}")
+        raise ValueError(
+            f"the thought has {len(places)} tokens that end in {mark!r}; there is no number {step}"
+        )
     kept = places[step] + 1
     new = list(tokenizer.encode_plain(value))
     return Prefix(turn.ids[:kept] + new, turn.own[:kept] + [False] * len(new))

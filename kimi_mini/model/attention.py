@@ -64,8 +64,9 @@ class LatentAttention(nn.Module):
         k = torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.heads, -1)], -1)
         return k.transpose(1, 2), v.transpose(1, 2)
 
-    def forward(self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None,
-                inspect: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None, inspect: bool = False
+    ) -> Tensor:
         """x (B, T, h) -> (B, T, h).
 
         rotation (1 or B, T, d_r/2) complex. valid (B, T): rows that count for max_logits. cache: a view with
@@ -116,11 +117,13 @@ class LatentAttention(nn.Module):
 
         All heads read the same latents, so the heads of a row are rows of one product: nothing is copied per head.
         """
-        to_key, to_value = self.kv_b_proj.weight.unflatten(0, (self.heads, -1)).split([self.nope, self.value], 1)
+        to_key, to_value = self.kv_b_proj.weight.unflatten(0, (self.heads, -1)).split(
+            [self.nope, self.value], 1
+        )
         q_nope, q_rope = q.split([self.nope, self.rope], -1)
         q = torch.cat([torch.einsum("bhtn,hnr->bhtr", q_nope, to_key), q_rope], -1)  # (B, H, T, r + d_r)
         scores = scaled_scores(q.flatten(1, 2), latents.transpose(1, 2), self.scale)  # (B, H * T, S)
         if mask is not None:
             scores = scores.unflatten(1, q.shape[1:3]).masked_fill(~mask, float("-inf")).flatten(1, 2)
-        context = torch.bmm(scores.softmax(-1).to(latents.dtype), latents[..., :self.rank])  # (B, H * T, r)
+        context = torch.bmm(scores.softmax(-1).to(latents.dtype), latents[..., : self.rank])  # (B, H * T, r)
         return torch.einsum("bhtr,hvr->bhtv", context.unflatten(1, q.shape[1:3]), to_value)

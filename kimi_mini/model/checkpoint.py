@@ -63,8 +63,9 @@ def to_memory_keys(disk: dict[str, Tensor], config: KimiConfig) -> dict[str, Ten
     return state
 
 
-def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor],
-                tokenizer_files: list[str | Path] = ()) -> None:
+def save_folder(
+    folder: str | Path, config: KimiConfig, state: dict[str, Tensor], tokenizer_files: list[str | Path] = ()
+) -> None:
     """Write the folder. Each file appears whole or not at all; OSError when the disk refuses."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,9 @@ def save_folder(folder: str | Path, config: KimiConfig, state: dict[str, Tensor]
         state.pop("lm_head.weight", None)
     with replacing(folder / "model.safetensors") as temporary:
         save_file(to_disk_keys(state), temporary, metadata={"format": "pt"})
-    for stale in _shards(folder):  # of what lay there before: transformers would be content, `weight_files` too
+    for stale in _shards(
+        folder
+    ):  # of what lay there before: transformers would be content, `weight_files` too
         stale.unlink(missing_ok=True)
     with replacing(folder / "config.json") as temporary:
         dtype = str(state["model.embed_tokens.weight"].dtype).removeprefix("torch.")

@@ -77,18 +77,35 @@ class KimiConfig:
 
     def _check(self):
         """Refuse what this architecture cannot express, with one line that says what to change."""
-        counts = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank", "v_head_dim",
-                  "qk_nope_head_dim", "qk_rope_head_dim", "intermediate_size", "moe_intermediate_size", "n_group",
-                  "n_routed_experts", "num_experts_per_tok", "max_position_embeddings")  # fmt: skip
+        counts = (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "kv_lora_rank",
+            "v_head_dim",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "intermediate_size",
+            "moe_intermediate_size",
+            "n_group",
+            "n_routed_experts",
+            "num_experts_per_tok",
+            "max_position_embeddings",
+        )
         for name in counts:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"KimiConfig: {name} must be a whole number from 1, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"KimiConfig: {name} must be a whole number from 1, not {getattr(self, name)!r}"
+                )
         for name in ("first_k_dense_replace", "n_shared_experts"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"KimiConfig: {name} must be a whole number from 0, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"KimiConfig: {name} must be a whole number from 0, not {getattr(self, name)!r}"
+                )
+        grouped = self.num_key_value_heads != self.num_attention_heads
         unsupported = {
-            "num_key_value_heads must equal num_attention_heads (MLA keeps no separate key heads)":
-                self.num_key_value_heads != self.num_attention_heads,
+            "num_key_value_heads must equal num_attention_heads (MLA keeps no separate key heads)": grouped,
             "hidden_act must be 'silu'": self.hidden_act != "silu",
             "scoring_func must be 'sigmoid'": self.scoring_func != "sigmoid",
             "topk_method must be 'noaux_tc'": self.topk_method != "noaux_tc",
@@ -96,19 +113,22 @@ class KimiConfig:
             "attention_dropout must be 0": self.attention_dropout != 0,
             "moe_layer_freq must be 1": self.moe_layer_freq != 1,
             "qk_rope_head_dim must be even": self.qk_rope_head_dim % 2 != 0,
-            "num_experts_per_tok must not exceed n_routed_experts":
-                self.num_experts_per_tok > self.n_routed_experts,
+            "num_experts_per_tok must not exceed n_routed_experts": self.num_experts_per_tok
+            > self.n_routed_experts,
             "n_group must divide n_routed_experts": self.n_routed_experts % max(self.n_group, 1) != 0,
             "topk_group must lie between 1 and n_group": not 1 <= self.topk_group <= self.n_group,
-            "n_group > 1 needs at least two experts a group":
-                self.n_group > 1 and self.n_routed_experts < 2 * self.n_group,
-            "the topk_group groups must hold num_experts_per_tok experts":
-                self.topk_group * (self.n_routed_experts // max(self.n_group, 1)) < self.num_experts_per_tok,
-            "rope_scaling must be None or of type 'yarn'":
-                self.rope_scaling is not None and _rope_type(self.rope_scaling) != "yarn",
+            "n_group > 1 needs at least two experts a group": self.n_group > 1
+            and self.n_routed_experts < 2 * self.n_group,
+            "the topk_group groups must hold num_experts_per_tok experts": self.topk_group
+            * (self.n_routed_experts // max(self.n_group, 1))
+            < self.num_experts_per_tok,
+            "rope_scaling must be None or of type 'yarn'": self.rope_scaling is not None
+            and _rope_type(self.rope_scaling) != "yarn",
             "rope_scaling of type 'yarn' needs a factor": self.rope_scaling is not None
-                and "factor" not in self.rope_scaling,
-            "rope_theta and rms_norm_eps must be above 0": not (self.rope_theta > 0 and self.rms_norm_eps > 0),
+            and "factor" not in self.rope_scaling,
+            "rope_theta and rms_norm_eps must be above 0": not (
+                self.rope_theta > 0 and self.rms_norm_eps > 0
+            ),
         }
         for rule, broken in unsupported.items():
             if broken:
@@ -145,11 +165,18 @@ class KimiConfig:
     def count_parameters(self) -> ParameterCount:
         """Parameters of the whole model, without building it. The router bias is a buffer and not counted."""
         h, heads = self.hidden_size, self.num_attention_heads
-        query = (h * heads * self.qk_head_dim if self.q_lora_rank is None
-                 else self.q_lora_rank * (h + 1 + heads * self.qk_head_dim))
-        attention = (query + h * self.latent_dim + self.kv_lora_rank
-                     + self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
-                     + heads * self.v_head_dim * h)
+        query = (
+            h * heads * self.qk_head_dim
+            if self.q_lora_rank is None
+            else self.q_lora_rank * (h + 1 + heads * self.qk_head_dim)
+        )
+        attention = (
+            query
+            + h * self.latent_dim
+            + self.kv_lora_rank
+            + self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
+            + heads * self.v_head_dim * h
+        )
         layers, expert = self.num_hidden_layers, 3 * h * self.moe_intermediate_size
         dense_layers = min(self.first_k_dense_replace, layers)
         moe_layers = layers - dense_layers
@@ -180,8 +207,12 @@ class KimiConfig:
         """Cache of one token over all layers. kind: "mla" the latent; "mha" every head's key and value;
         "gqa" `groups` key-value heads; "mqa" one."""
         head = self.qk_head_dim + self.v_head_dim
-        elements = {"mla": self.latent_dim, "mha": self.num_attention_heads * head,
-                    "gqa": groups * head, "mqa": head}
+        elements = {
+            "mla": self.latent_dim,
+            "mha": self.num_attention_heads * head,
+            "gqa": groups * head,
+            "mqa": head,
+        }
         if kind not in elements:
             raise ValueError(f"unknown kind of cache {kind!r}; choose one of: {', '.join(elements)}")
         return self.num_hidden_layers * elements[kind] * bytes_per_element
@@ -189,8 +220,12 @@ class KimiConfig:
     def to_dict(self) -> dict:
         """The config.json of a Hugging Face DeepSeek-V3 folder. Kimi K2 is one: transformers knows no "kimi_k2"."""
         values = {**asdict(self), "model_type": "deepseek_v3"}
-        return {"architectures": ["DeepseekV3ForCausalLM"], **values, "rope_interleave": True,
-                "use_cache": True}
+        return {
+            "architectures": ["DeepseekV3ForCausalLM"],
+            **values,
+            "rope_interleave": True,
+            "use_cache": True,
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> KimiConfig:
@@ -265,8 +300,14 @@ class ParameterCount:
 
     @property
     def total_without_embeddings(self) -> int:
-        return (self.attention + self.dense_mlp + self.routed_experts + self.shared_experts
-                + self.router + self.norms)
+        return (
+            self.attention
+            + self.dense_mlp
+            + self.routed_experts
+            + self.shared_experts
+            + self.router
+            + self.norms
+        )
 
     @property
     def activated_without_embeddings(self) -> int:

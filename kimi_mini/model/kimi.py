@@ -33,8 +33,9 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None,
-                inspect: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None, inspect: bool = False
+    ) -> Tensor:
         """x (B, T, h) -> (B, T, h); arguments as in LatentAttention and MoE."""
         x = x + self.self_attn(self.input_layernorm(x), rotation, valid, cache, inspect)
         normed = self.post_attention_layernorm(x)
@@ -87,8 +88,14 @@ class KimiMini(nn.Module):
 
     # ---- forward ---------------------------------------------------------------------------------------
 
-    def forward(self, input_ids: Tensor, positions: Tensor | None = None, valid: Tensor | None = None,
-                cache=None, inspect: bool = False) -> Output:
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        valid: Tensor | None = None,
+        cache=None,
+        inspect: bool = False,
+    ) -> Output:
         """input_ids (B, T) int -> Output with logits (B, T, V).
 
         positions (T,) or (B, T): default 0 .. T-1. valid (B, T) bool: real tokens when rows are padded on the
@@ -97,8 +104,14 @@ class KimiMini(nn.Module):
         hidden = self.hidden_states(input_ids, valid, positions, cache, inspect)
         return Output(self.lm_head(hidden), hidden)
 
-    def hidden_states(self, input_ids: Tensor, valid: Tensor | None = None, positions: Tensor | None = None,
-                      cache=None, inspect: bool = False) -> Tensor:
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        valid: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache=None,
+        inspect: bool = False,
+    ) -> Tensor:
         """(B, T) -> (B, T, h) after the final norm: training applies `lm_head` where it needs logits."""
         if not isinstance(input_ids, Tensor) or input_ids.dim() != 2:
             given = tuple(input_ids.shape) if isinstance(input_ids, Tensor) else type(input_ids).__name__
@@ -182,10 +195,14 @@ class KimiMini(nn.Module):
         try:
             missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
         except RuntimeError as error:  # sizes
-            raise BadFile(f"{folder} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
+            raise BadFile(
+                f"{folder} does not fit its config.json: {str(error).splitlines()[-1].strip()}"
+            ) from None
         if missing or unexpected:
-            raise BadFile(f"{folder} does not fit its config.json: {len(missing)} tensors missing "
-                          f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}")
+            raise BadFile(
+                f"{folder} does not fit its config.json: {len(missing)} tensors missing "
+                f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
+            )
         for router in model.routers():
             router.load = torch.zeros(router.load.shape, dtype=torch.int64)
         if config.tie_word_embeddings:

@@ -45,7 +45,7 @@ def allowed_by_groups(choice: Tensor, n_group: int, topk_group: int) -> Tensor:
 
     -inf, not 0: a legal expert with a negative bias would lose against a masked 0.
     """
-    grouped = choice.unflatten(-1, (n_group, -1))                                    # (N, G, E/G)
+    grouped = choice.unflatten(-1, (n_group, -1))  # (N, G, E/G)
     best = grouped.topk(2, -1).values.sum(-1).topk(topk_group, -1, sorted=False).indices
     keep = torch.zeros(grouped.shape[:2], dtype=torch.bool, device=choice.device).scatter_(1, best, True)
     return grouped.masked_fill(~keep[..., None], float("-inf")).flatten(1)

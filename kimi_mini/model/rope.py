@@ -25,7 +25,7 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 def softmax_scale(config: KimiConfig) -> float:
     """What query . key is multiplied by before the softmax: (nope + rope)^-0.5, times mscale^2 under YaRN."""
-    scale = config.qk_head_dim ** -0.5
+    scale = config.qk_head_dim**-0.5
     if config.rope_scaling and config.rope_scaling.get("mscale_all_dim"):
         scale *= yarn_mscale(config.rope_scaling["factor"], config.rope_scaling["mscale_all_dim"]) ** 2
     return scale

@@ -37,9 +37,14 @@ def finetune(run: Run) -> dict:
 
     steps = len(plan)
     history = trained(
-        run, "finetune", model, data, steps, tokens,
+        run,
+        "finetune",
+        model,
+        data,
+        steps,
+        tokens,
         schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
-    )  # fmt: skip
+    )
     save_checkpoint(run, model, "tuned")
     loss = float(np.mean(history.loss[-50:]))
     return note_of(history, loss=loss, summary=f"loss {loss:.3f} after {sum(history.tokens):,} tokens")

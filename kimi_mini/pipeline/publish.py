@@ -65,20 +65,35 @@ def run_log(run: Run, folder: Path) -> Log:
     notes = {stage: run.read(stage) for stage in STAGES[:-1]}  # all but this one
     board = {**notes["evaluate"]["scoreboard"], **from_experiments()}
     log = Log(
-        "run", seeds=[run.plan.seed], device=run.plan.device, folder=folder, command="make run", seed=run.plan.seed,
-        stages=[], scoreboard=board, peak_bytes=max(note["peak_bytes"] for note in notes.values()),
-        funnel=notes["filter"]["funnel"], rounds=notes["reinforce"]["rounds"],
+        "run",
+        seeds=[run.plan.seed],
+        device=run.plan.device,
+        folder=folder,
+        command="make run",
+        seed=run.plan.seed,
+        stages=[],
+        scoreboard=board,
+        peak_bytes=max(note["peak_bytes"] for note in notes.values()),
+        funnel=notes["filter"]["funnel"],
+        rounds=notes["reinforce"]["rounds"],
         validation={k: notes["pretrain"][k] for k in ("validation_before", "validation_loss")},
         curves={stage: n["curve"] for stage, n in notes.items() if "curve" in n},
-    )  # fmt: skip
+    )
     for stage, note in notes.items():
         add_stage(log, stage, note["seconds"], note["tokens"])
     for name, (text, floor) in FLOORS.items():
         entry = board[name]
         log.claim(
-            name, claim=text, source="this project", value=entry["value"], low=entry["low"], high=entry["high"],
-            floor=floor, figure="figures/scoreboard.png", notebook="00_kimi_k2_on_one_page.ipynb",
-        )  # fmt: skip
+            name,
+            claim=text,
+            source="this project",
+            value=entry["value"],
+            low=entry["low"],
+            high=entry["high"],
+            floor=floor,
+            figure="figures/scoreboard.png",
+            notebook="00_kimi_k2_on_one_page.ipynb",
+        )
     return log
 
 
@@ -101,6 +116,8 @@ def from_experiments() -> dict[str, dict]:
         if file.name != "run.json":
             rows |= read_json(file).get("scoreboard", {})
     return rows
+
+
 FLOORS = {
     "chain/thinking": ("a thought before the answer solves chains of every trained length", 0.97),
     "shop/follow": ("tool calls: follow a chain of records", 0.97),
@@ -124,11 +141,14 @@ def draw(log: dict, folder: Path) -> None:
     figures = {
         "scoreboard": scores.scoreboard(single, floors),
         "chain_by_length": scores.accuracy_by_length(
-            {mode: points for mode, points in lengths.items() if points}, chance=0.01, trained_to=8,
-            xlabel="operations in the chain", title="Held-out chains: with and without a thought",
+            {mode: points for mode, points in lengths.items() if points},
+            chance=0.01,
+            trained_to=8,
+            xlabel="operations in the chain",
+            title="Held-out chains: with and without a thought",
         ),
         "training": training.training_curves(log["curves"]),
-    }  # fmt: skip
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")

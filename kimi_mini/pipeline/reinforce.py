@@ -10,12 +10,7 @@ from tqdm import tqdm
 
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.pipeline.plan import Run
-from kimi_mini.pipeline.shared import (
-    load_checkpoint,
-    save_checkpoint,
-    tokenizer_of,
-    training_pools,
-)
+from kimi_mini.pipeline.shared import load_checkpoint, save_checkpoint, tokenizer_of, training_pools
 from kimi_mini.training import sft
 from kimi_mini.training.batch import Batch
 from kimi_mini.training.loop import History, load_state, save_state

@@ -46,25 +46,40 @@ def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
 def load_checkpoint(run: Run, name: str) -> KimiMini:
     """The model that an earlier stage saved."""
     if not (run.folder / "checkpoints" / name / "config.json").is_file():
-        raise KimiError(f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again")
+        raise KimiError(
+            f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again"
+        )
     return folder_.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
 
 
-def trained(run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options) -> History:
+def trained(
+    run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options
+) -> History:
     """One training stage with its bar, resumable from data/run/STAGE.pt."""
     bar = Bar(tokens)
     options.setdefault("schedule", lambda step: 1.0)
     history = train(
-        model, optimizer_for(model), data, steps, bias_rate=BIAS_RATE, state_file=run.folder / f"{stage}.pt",
-        progress=bar, **options,
-    )  # fmt: skip
+        model,
+        optimizer_for(model),
+        data,
+        steps,
+        bias_rate=BIAS_RATE,
+        state_file=run.folder / f"{stage}.pt",
+        progress=bar,
+        **options,
+    )
     bar.close()
     return history
 
 
 def note_of(history: History, **more) -> dict:
     """What every training stage notes."""
-    return {"seconds": round(history.seconds, 2), "tokens": sum(history.tokens), "curve": curve(history), **more}
+    return {
+        "seconds": round(history.seconds, 2),
+        "tokens": sum(history.tokens),
+        "curve": curve(history),
+        **more,
+    }
 
 
 def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

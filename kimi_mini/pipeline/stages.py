@@ -15,6 +15,8 @@ def publish(run: Run) -> dict:
     """The run's log, figures and checkpoints; a rehearsal (scale below 1) keeps them in its own folder."""
     where = publishing.publish(run)
     return {"tokens": 0, "summary": f"see {where}"}
+
+
 STAGE_FUNCTIONS = {
     "drill": drill,
     "pretrain": pretrain,

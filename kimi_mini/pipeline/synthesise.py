@@ -18,7 +18,9 @@ def synthesise(run: Run) -> dict:
     counts = {source: synthesis.wanted(source, tokens) for source in SOURCES}
     with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
         for source, count in counts.items():
-            made[source] = list(synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update))
+            made[source] = list(
+                synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update)
+            )
     synthesis.save(run.folder / "trajectories.npz", made)
     written = sum(len(item.example.ids) for items in made.values() for item in items)
     total = sum(map(len, made.values()))
@@ -36,7 +38,9 @@ def filter_passed(run: Run) -> dict:
             counts = [sum(item.level == level for item in pool) for pool in (items, kept[source])]
             funnel[f"{source.family}/{source.mode}/{level}"] = {"made": counts[0], "passed": counts[1]}
             if not counts[1]:
-                raise KimiError(f"no trajectory of {source.family} at level {level} passed; make more of them")
+                raise KimiError(
+                    f"no trajectory of {source.family} at level {level} passed; make more of them"
+                )
     synthesis.refuse_held_out(item for items in kept.values() for item in items)
     synthesis.save(run.folder / "training.npz", kept)
     total, passed = (sum(entry[key] for entry in funnel.values()) for key in ("made", "passed"))

@@ -34,10 +34,15 @@ def drill(run: Run) -> dict:
         return micro_batches(examples, STEP_TOKENS)
 
     history = trained(
-        run, "drill", model, data, limit // STEP_TOKENS, limit,
+        run,
+        "drill",
+        model,
+        data,
+        limit // STEP_TOKENS,
+        limit,
         schedule=lambda step: min(1.0, (step + 1) / 20),
         stop_when=lambda history: len(history.loss) > 20 and np.mean(history.loss[-20:]) < 0.3,
-    )  # fmt: skip
+    )
     save_checkpoint(run, model, "drilled")
     loss = float(np.mean(history.loss[-20:]))
     return note_of(history, loss=loss, summary=f"loss {loss:.2f} after {sum(history.tokens):,} tokens")
@@ -63,9 +68,14 @@ def pretrain(run: Run) -> dict:
         return [batch for part in np.array_split(chosen, 2) for batch in text_batch(part)]
 
     history = trained(
-        run, "pretrain", model, data, steps, tokens,
+        run,
+        "pretrain",
+        model,
+        data,
+        steps,
+        tokens,
         schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.3, floor=0.2),
-    )  # fmt: skip
+    )
     after = evaluate_loss(model, held_out)
     save_checkpoint(run, model, "base")
     summary = f"validation loss {before:.2f} -> {after:.2f} nats a token"

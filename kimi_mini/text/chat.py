@@ -25,9 +25,16 @@ from kimi_mini.text.parser import parse, parse_ids
 from kimi_mini.text.tokenizer import Tokenizer
 
 __all__ = [
-    "CHAT_TEMPLATE", "DEFAULT_SYSTEM", "content_text", "encode", "encode_results", "history_end", "parse", "parse_ids",
+    "CHAT_TEMPLATE",
+    "DEFAULT_SYSTEM",
+    "content_text",
+    "encode",
+    "encode_results",
+    "history_end",
+    "parse",
+    "parse_ids",
     "render",
-]  # fmt: skip
+]
 
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 

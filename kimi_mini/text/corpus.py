@@ -26,9 +26,19 @@ from kimi_mini.text.tokenizer import Tokenizer
 # Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is
 # a dump of this machine.
 SKIPPED_FOLDERS = {
-    "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "dist-packages",
-    "encodings", "pydoc_data", "__phello__", "__pycache__",
-}  # fmt: skip
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+    "site-packages",
+    "dist-packages",
+    "encodings",
+    "pydoc_data",
+    "__phello__",
+    "__pycache__",
+}
 SKIPPED_FILES = {"html/entities.py", "_pydecimal.py", "tkinter/tix.py"}
 
 
@@ -126,8 +136,10 @@ def refuse_leak(training: Iterable[Document], validation: Iterable[Document]) ->
     for document in validation:
         twin = document.name if document.name in names else texts.get(_hash(" ".join(document.text.split())))
         if twin is not None:
-            raise KimiError(f"{document.name} is held out for validation and also trained on (as {twin}): "
-                            "remove copies before splitting")  # fmt: skip
+            raise KimiError(
+                f"{document.name} is held out for validation and also trained on (as {twin}): "
+                "remove copies before splitting"
+            )
 
 
 # ---------------------------------------------------------------- datasets (imported on use: it takes seconds)
@@ -143,8 +155,13 @@ def as_dataset(documents: Iterable[Document]):
 
 
 def load_hub(
-    name: str, /, split: str = "train", text_column: str = "text", max_documents: int | None = None,
-    max_characters: int | None = None, **options
+    name: str,
+    /,
+    split: str = "train",
+    text_column: str = "text",
+    max_documents: int | None = None,
+    max_characters: int | None = None,
+    **options,
 ) -> list[Document]:
     """Documents of a data set on the Hugging Face hub, streamed: only what is taken is downloaded.
 
@@ -173,7 +190,9 @@ def load_hub(
     documents, characters = [], 0
     for index, row in enumerate(rows):
         if not isinstance(row[text_column], str):
-            raise HubError(f"row {index} of {name!r} has no text in {text_column!r}; columns: {', '.join(row)}")
+            raise HubError(
+                f"row {index} of {name!r} has no text in {text_column!r}; columns: {', '.join(row)}"
+            )
         documents.append(Document(f"{name}/{split}/{index}", row[text_column]))
         characters += len(row[text_column])
         if max_characters is not None and characters >= max_characters:

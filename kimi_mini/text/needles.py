@@ -24,7 +24,9 @@ class Question(NamedTuple):
     place: int
 
 
-def scatter(rng: np.random.Generator, text: np.ndarray, needles: np.ndarray, first: int | None = None) -> np.ndarray:
+def scatter(
+    rng: np.random.Generator, text: np.ndarray, needles: np.ndarray, first: int | None = None
+) -> np.ndarray:
     """Put needles (P, 2) between the tokens of text (T,), at random or, for needle 0, at `first`: (T + 2 P,) int64."""
     gaps = rng.integers(0, len(text) + 1, len(needles))
     if first is not None:

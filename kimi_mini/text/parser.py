@@ -33,7 +33,9 @@ def parse_ids(tokenizer: Tokenizer, ids: Sequence[int], thinking: bool | None = 
     call, from a tool's result for instance, has not called anything."""
     special = set(tokenizer.special.values())
     runs = [(marker, tokenizer.decode(run)) for marker, run in groupby(ids, key=special.__contains__)]
-    unused = (letter for letter in map(chr, range(0xE000, 0xF900)) if not any(letter in part for _, part in runs))
+    unused = (
+        letter for letter in map(chr, range(0xE000, 0xF900)) if not any(letter in part for _, part in runs)
+    )
     hidden = {ord(first): next(unused) for first in "<["}  # how markers begin
     message = parse("".join(part if marker else part.translate(hidden) for marker, part in runs), thinking)
     shown = {ord(letter): chr(first) for first, letter in hidden.items()}

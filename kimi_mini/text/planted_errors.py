@@ -1,6 +1,6 @@
 """Planted errors: ten ways in which a rewriter can go wrong, to measure the fidelity check of `rephrase`.
 
-    plant(text, error, rng)    a rewritten text with one error of the kind in it
+plant(text, error, rng)    a rewritten text with one error of the kind in it
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def _swapped(text: str, rng: np.random.Generator) -> str:
     if not names:
         return text
     match = _pick(rng, names)
-    others = [last for last in (*LAST, *(name.split()[1] for name in NAME.findall(text))) if last not in match.group()]
+    others = [
+        last
+        for last in (*LAST, *(name.split()[1] for name in NAME.findall(text)))
+        if last not in match.group()
+    ]
     new = f"{match.group().split()[0]} {_pick(rng, others)}"
     return text[: match.start()] + new + text[match.end() :]
 
@@ -85,7 +89,9 @@ def _invented(text: str, rng: np.random.Generator) -> str:
 
 
 def _negated(text: str, rng: np.random.Generator) -> str:
-    verbs = list(re.finditer(r"\b(lives|works|plays|was|is|has|settled|practises|became|came|loves|earns)\b", text))
+    verbs = list(
+        re.finditer(r"\b(lives|works|plays|was|is|has|settled|practises|became|came|loves|earns)\b", text)
+    )
     if not verbs:
         return text
     place = _pick(rng, verbs).start()
@@ -100,14 +106,25 @@ def _wrong_verb(text: str, rng: np.random.Generator) -> str:
         return text
     place = _pick(rng, plain)
     (attribute, value), who = said(found[place])[0], (NAME.findall(found[place]) or ["she", "he"])
-    subject = who[0] if who[0] in found[place] else next(x for x in rephrase.FIRST if x in found[place].lower().split())
+    subject = (
+        who[0]
+        if who[0] in found[place]
+        else next(x for x in rephrase.FIRST if x in found[place].lower().split())
+    )
     other = str(_pick(rng, [key for key in VALUES if key != attribute]))
     found[place] = sentence(str(_pick(rng, rephrase.OTHER_WORDS[other])), subject, value)
     return " ".join(found)
 
 
 ERRORS = {
-    "dropped digit": _dropped, "changed digit": _changed, "misspelled name": _misspelled, "swapped names": _swapped,
-    "exchanged values": _exchanged, "another value": _another, "lost sentence": _lost, "invented fact": _invented,
-    "negated": _negated, "wrong verb": _wrong_verb,
-}  # fmt: skip
+    "dropped digit": _dropped,
+    "changed digit": _changed,
+    "misspelled name": _misspelled,
+    "swapped names": _swapped,
+    "exchanged values": _exchanged,
+    "another value": _another,
+    "lost sentence": _lost,
+    "invented fact": _invented,
+    "negated": _negated,
+    "wrong verb": _wrong_verb,
+}

@@ -27,7 +27,9 @@ FIRST = {
     "she": "Alma Berta Clara Dora Edda Flora Greta Hanna Ida Jette Klara Lena Mara Nora Olga Paula Rosa Selma".split(),
     "he": "Anton Bruno Carl David Emil Felix Georg Hugo Ivan Jakob Karl Leon Max Nils Otto Paul Ralf Simon".split(),
 }
-_STARTS = "Bal Bor Cas Dam Del Fal Fen Gar Gol Hal Hem Jar Kal Kel Lam Lor Mal Mor Nal Nor Pal Por Ral Ros Sal Tor"
+_STARTS = (
+    "Bal Bor Cas Dam Del Fal Fen Gar Gol Hal Hem Jar Kal Kel Lam Lor Mal Mor Nal Nor Pal Por Ral Ros Sal Tor"
+)
 _ENDS = (
     "ander bach berg burg dahl dorf ein eke eler er feld gard haus heim hof ik ing kamp lin mann mark mer nau ner "
     "onek quist rup sen stad stein stett strom ter thal vik wald ward win zik"
@@ -35,28 +37,62 @@ _ENDS = (
 LAST = [start + end for start in _STARTS.split() for end in _ENDS.split()]  # one each: no two people share it
 VALUES = {
     "year": [str(year) for year in range(1920, 2000)],
-    "town": ("Lima Oslo Rome Paris Cairo Delhi Seoul Tunis Quito Dublin Lisbon Madrid Vienna Warsaw "
-             "Athens Bergen Havana Nairobi Boston Kyoto").split(),
-    "trade": ("baker tailor miller potter weaver joiner teacher doctor lawyer painter plumber farmer "
-              "sailor hunter barber butcher printer mason smith cooper").split(),
-    "music": ("harp flute violin cello trumpet drum guitar piano banjo zither organ horn oboe lute "
-              "fiddle tuba clarinet bassoon whistle viola").split(),
-}  # fmt: skip
+    "town": (
+        "Lima Oslo Rome Paris Cairo Delhi Seoul Tunis Quito Dublin Lisbon Madrid Vienna Warsaw "
+        "Athens Bergen Havana Nairobi Boston Kyoto"
+    ).split(),
+    "trade": (
+        "baker tailor miller potter weaver joiner teacher doctor lawyer painter plumber farmer "
+        "sailor hunter barber butcher printer mason smith cooper"
+    ).split(),
+    "music": (
+        "harp flute violin cello trumpet drum guitar piano banjo zither organ horn oboe lute "
+        "fiddle tuba clarinet bassoon whistle viola"
+    ).split(),
+}
 _KNOWN_VALUES = {value for values in VALUES.values() for value in values}
-RAW = {"year": "{x} was born in the year {v}", "town": "{x} lives in the town of {v}", "trade": "{x} works as a {v}",
-       "music": "{x} plays the {v}"}  # fmt: skip
+RAW = {
+    "year": "{x} was born in the year {v}",
+    "town": "{x} lives in the town of {v}",
+    "trade": "{x} works as a {v}",
+    "music": "{x} plays the {v}",
+}
 OTHER_WORDS = {
-    "year": ("{x} was born in {v}", "{x} came into the world in {v}", "{x} is a child of the year {v}",
-             "{x} first saw the light in {v}", "it was in {v} that {x} was born"),
-    "town": ("{x} lives in {v}", "{x} has a house in {v}", "{x} is at home in {v}", "today {x} lives in {v}",
-             "{x} settled in {v}"),
-    "trade": ("{x} works as a {v}", "{x} is a {v}", "{x} earns a living as a {v}", "by trade {x} is a {v}",
-              "{x} became a {v}"),
-    "music": ("{x} plays the {v}", "{x} practises the {v}", "in the evening {x} plays the {v}",
-              "{x} is good at the {v}", "{x} loves to play the {v}"),
-}  # fmt: skip
-QUESTIONS = {"year": "When was {x} born?", "town": "Where does {x} live?", "trade": "What does {x} work as?",
-             "music": "What does {x} play?"}  # fmt: skip
+    "year": (
+        "{x} was born in {v}",
+        "{x} came into the world in {v}",
+        "{x} is a child of the year {v}",
+        "{x} first saw the light in {v}",
+        "it was in {v} that {x} was born",
+    ),
+    "town": (
+        "{x} lives in {v}",
+        "{x} has a house in {v}",
+        "{x} is at home in {v}",
+        "today {x} lives in {v}",
+        "{x} settled in {v}",
+    ),
+    "trade": (
+        "{x} works as a {v}",
+        "{x} is a {v}",
+        "{x} earns a living as a {v}",
+        "by trade {x} is a {v}",
+        "{x} became a {v}",
+    ),
+    "music": (
+        "{x} plays the {v}",
+        "{x} practises the {v}",
+        "in the evening {x} plays the {v}",
+        "{x} is good at the {v}",
+        "{x} loves to play the {v}",
+    ),
+}
+QUESTIONS = {
+    "year": "When was {x} born?",
+    "town": "Where does {x} live?",
+    "trade": "What does {x} work as?",
+    "music": "What does {x} play?",
+}
 CHUNK = 5  # sentences
 
 _WORD = re.compile(r"[A-Za-z]+|\d+")
@@ -65,7 +101,10 @@ _FORMS = [(attribute, form) for attribute in VALUES for form in (RAW[attribute],
 _NEUTRAL = {word.lower() for _, form in _FORMS for word in _WORD.findall(form)}
 _NEUTRAL |= {"she", "he", "and"}
 _PATTERNS = [
-    (attribute, re.compile(form.format(x=rf"(?P<who>{NAME.pattern}|she|he|~)", v=r"(?P<value>\w+)"), re.IGNORECASE))
+    (
+        attribute,
+        re.compile(form.format(x=rf"(?P<who>{NAME.pattern}|she|he|~)", v=r"(?P<value>\w+)"), re.IGNORECASE),
+    )
     for attribute, form in _FORMS
 ]
 
@@ -144,7 +183,9 @@ def write_chunk(chunk: str, context: str, rng: np.random.Generator) -> str:
         for place in rng.permutation(len(own)):
             form = str(rng.choice(OTHER_WORDS[own[place].attribute]))
             again = bool(written) and written[-1][0] == person
-            if again and form.startswith("{x} ") and rng.random() < 0.2:  # ... lives in Lima and works as a baker
+            if (
+                again and form.startswith("{x} ") and rng.random() < 0.2
+            ):  # ... lives in Lima and works as a baker
                 tail = form.removeprefix("{x} ").format(v=own[place].value)
                 written[-1] = (person, f"{written[-1][1][:-1]} and {tail}.")
                 continue
@@ -161,8 +202,9 @@ def pronoun_of(name: str) -> str:
 Writer = Callable[[str, str, np.random.Generator], str]
 
 
-def rewrite(text: str, rng: np.random.Generator, write: Writer = write_chunk, check: bool = True,
-            tries: int = 8) -> tuple[str, int]:  # fmt: skip
+def rewrite(
+    text: str, rng: np.random.Generator, write: Writer = write_chunk, check: bool = True, tries: int = 8
+) -> tuple[str, int]:
     """A whole text in other words, and how many rewritten chunks the check refused.
 
     A chunk that fails `tries` times is taken over as it stands in the source.
@@ -197,7 +239,9 @@ def read(text: str, context: str = "") -> list[Fact]:
 def said(part: str) -> list[tuple[str, str]]:
     """(attribute, value) of each clause of a sentence: "She lives in Lima and works as a baker." has two."""
     first, *more = part.removesuffix(".").split(" and ")
-    found = [_clause(clause) for clause in (first, *(f"~ {tail}" for tail in more))]  # ~: the subject of the first
+    found = [
+        _clause(clause) for clause in (first, *(f"~ {tail}" for tail in more))
+    ]  # ~: the subject of the first
     if None in found:
         return [("?", word) for word in _WORD.findall(part) if word in _KNOWN_VALUES]
     return found
@@ -215,7 +259,9 @@ def problems(source: str, rewritten: str, before: str = "", done: str = "") -> l
     before, done    the text in front of the chunk: of the source, and as rewritten so far
     """
     known = set(_WORD.findall(f"{before} {source}"))
-    strange = [word for word in _WORD.findall(rewritten) if word not in known and word.lower() not in _NEUTRAL]
+    strange = [
+        word for word in _WORD.findall(rewritten) if word not in known and word.lower() not in _NEUTRAL
+    ]
     wanted, found = read(source, before), read(rewritten, done)
     found_problems = [f"a word from nowhere: {word}" for word in strange]
     found_problems += [f"lost: {fact}" for fact in wanted if fact not in found]

@@ -25,13 +25,22 @@ from kimi_mini.base.paths import TOKENIZER
 
 # K2's names in K2's order. As there, padding is the very last id.
 SPECIAL_TOKENS = (
-    "[BOS]", "[EOS]",
-    "<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>",
-    "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>",
-    "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
-    "<think>", "</think>",
+    "[BOS]",
+    "[EOS]",
+    "<|im_end|>",
+    "<|im_user|>",
+    "<|im_assistant|>",
+    "<|im_system|>",
+    "<|im_middle|>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<think>",
+    "</think>",
     "[PAD]",
-)  # fmt: skip
+)
 
 _SPLIT_RULES = (
     r"(?<=\p{L})'(?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # don't -> don 't; but the string 'salt' keeps its s

@@ -88,9 +88,14 @@ def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Pla
 
 
 def train_step(
-    model: KimiMini, optimizer, batches: Sequence[Batch], bias_rate: float, history: History,
-    bias_rule: str = "sign", place: Placement | None = None,
-) -> None:  # fmt: skip
+    model: KimiMini,
+    optimizer,
+    batches: Sequence[Batch],
+    bias_rate: float,
+    history: History,
+    bias_rule: str = "sign",
+    place: Placement | None = None,
+) -> None:
     """One optimizer step over ``batches``, recorded in ``history``. Raw gradients are clipped, never updates.
 
     Raises KimiError when loss or gradient is not finite; the weights are then still those of the step before.
@@ -173,7 +178,9 @@ def train(
 
 def last_good(file: Path | None, steps: int) -> str:
     """What is left after a step that failed."""
-    return f"the last good state is {file}, after {steps} steps" if file and steps else "nothing was saved yet"
+    return (
+        f"the last good state is {file}, after {steps} steps" if file and steps else "nothing was saved yet"
+    )
 
 
 def save_state(file: Path, model: KimiMini, optimizer, history: History) -> None:
@@ -200,6 +207,8 @@ def load_state(file: Path, model: KimiMini, optimizer) -> History:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])
     except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:80]  # torch goes on about its own versions
+        reason = (str(error) or type(error).__name__).splitlines()[0][
+            :80
+        ]  # torch goes on about its own versions
         raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from None
     return history

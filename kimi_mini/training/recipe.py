@@ -35,7 +35,9 @@ def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
         if not is_out_of_memory(error):
             raise
         total = config.count_parameters().total
-        raise KimiError(f"{preset} has {total:,} parameters, more than fit here: take a smaller --preset") from None
+        raise KimiError(
+            f"{preset} has {total:,} parameters, more than fit here: take a smaller --preset"
+        ) from None
 
 
 def optimizer_for(model: KimiMini, lr: float = MUON_LR, adamw_lr: float = ADAMW_LR) -> MuonClip:
@@ -52,7 +54,9 @@ class Bar:
     def __call__(self, step: int, history: History) -> None:
         self.bar.update(sum(history.tokens) - self.bar.n)
         if step % 10 == 0:
-            self.bar.set_postfix(loss=f"{np.mean(history.loss[-20:]):.3f}", max_logit=f"{history.max_logit[-1]:.0f}")
+            self.bar.set_postfix(
+                loss=f"{np.mean(history.loss[-20:]):.3f}", max_logit=f"{history.max_logit[-1]:.0f}"
+            )
 
     def close(self) -> None:
         self.bar.close()

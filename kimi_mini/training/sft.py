@@ -70,7 +70,9 @@ def make_plan(
             step.append(((source, level), index))
             spent[pick] += length
             size += length
-        spent[closed] = (spent / shares)[~closed].min() * shares[closed]  # who waits has nothing to catch up on
+        spent[closed] = (spent / shares)[~closed].min() * shares[
+            closed
+        ]  # who waits has nothing to catch up on
         plan.append(step)
         done += size
     return plan

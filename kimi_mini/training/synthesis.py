@@ -63,14 +63,27 @@ def _sources() -> list[Source]:
         return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
 
     shares = [
-        ("chain", "think", 0.22), ("add", "think", 0.04), ("times", "think", 0.05), ("follow", "think", 0.02),
-        ("condition", "think", 0.06), ("cheapest", "think", 0.16), ("buy", "think", 0.05), ("repair", "think", 0.20),
-        ("chain", "reflex", 0.02), ("add", "reflex", 0.003), ("times", "reflex", 0.003), ("follow", "reflex", 0.007),
-        ("condition", "reflex", 0.007), ("buy", "reflex", 0.01), ("repair", "reflex", 0.01),
-    ]  # fmt: skip
+        ("chain", "think", 0.22),
+        ("add", "think", 0.04),
+        ("times", "think", 0.05),
+        ("follow", "think", 0.02),
+        ("condition", "think", 0.06),
+        ("cheapest", "think", 0.16),
+        ("buy", "think", 0.05),
+        ("repair", "think", 0.20),
+        ("chain", "reflex", 0.02),
+        ("add", "reflex", 0.003),
+        ("times", "reflex", 0.003),
+        ("follow", "reflex", 0.007),
+        ("condition", "reflex", 0.007),
+        ("buy", "reflex", 0.01),
+        ("repair", "reflex", 0.01),
+    ]
     others = [Source("follow", "window", 0.03, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
-    others += [Source(family, "sheet", share, (1,)) for family, share in
-               (("chain", 0.02), ("condition", 0.03), ("repair", 0.05))]  # fmt: skip
+    others += [
+        Source(family, "sheet", share, (1,))
+        for family, share in (("chain", 0.02), ("condition", 0.03), ("repair", 0.05))
+    ]
     return [Source(family, mode, share, levels(family)) for family, mode, share in shares] + others
 
 
@@ -78,7 +91,13 @@ SOURCES = _sources()
 
 
 def trajectory(
-    tokenizer: Tokenizer, seed: str, family: str, level: int, mode: str, mistakes: float, held_out: bool = False
+    tokenizer: Tokenizer,
+    seed: str,
+    family: str,
+    level: int,
+    mode: str,
+    mistakes: float,
+    held_out: bool = False,
 ) -> Trajectory:
     """One trajectory from its seed: generate a task, let the expert play (``mistakes`` is the chance that it errs on
     purpose), verify, tokenise."""
@@ -97,7 +116,9 @@ def trajectory(
     return Trajectory(example, family, level, mode, mistake, verdict.passed, task.key)
 
 
-def _tokenise(tokenizer: Tokenizer, played: conversation.Conversation, window: random.Random | None) -> Example:
+def _tokenise(
+    tokenizer: Tokenizer, played: conversation.Conversation, window: random.Random | None
+) -> Example:
     """Ids and mask; with ``window`` the oldest turns are left out as context management would, and the first one that
     stays is not learned, because what it followed from is hidden."""
     messages = played.messages
@@ -161,7 +182,9 @@ def refuse_held_out(trajectories: Iterable[Trajectory]) -> None:
     """Raises ValueError if the task of one of them is held out. Sheets have no task."""
     for item in trajectories:
         if item.mode != "sheet" and is_held_out(item.key):
-            raise ValueError(f"a held-out task of {item.family}, level {item.level}, is among the training examples")
+            raise ValueError(
+                f"a held-out task of {item.family}, level {item.level}, is among the training examples"
+            )
 
 
 def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
@@ -175,7 +198,9 @@ def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
     about = json.dumps({"sources": [asdict(source) for source in made], "rest": rest})
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, ids=ids, mask=mask, lengths=lengths, sources=numbers, about=np.array(about))
+        np.savez_compressed(
+            stream, ids=ids, mask=mask, lengths=lengths, sources=numbers, about=np.array(about)
+        )
 
 
 def load(file: Path) -> dict[Source, list[Trajectory]]:

@@ -93,7 +93,9 @@ def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None
     if call is not None:
         name, arguments = call
         text = json.dumps(arguments, separators=(",", ":"))
-        message["tool_calls"] = [{"id": None, "type": "function", "function": {"name": name, "arguments": text}}]
+        message["tool_calls"] = [
+            {"id": None, "type": "function", "function": {"name": name, "arguments": text}}
+        ]
     return message
 
 

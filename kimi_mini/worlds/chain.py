@@ -15,16 +15,7 @@ from __future__ import annotations
 import random
 import string
 
-from kimi_mini.worlds.base import (
-    Environment,
-    Expert,
-    Message,
-    Sheet,
-    Task,
-    Verdict,
-    final_answer,
-    turn,
-)
+from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, final_answer, turn
 
 MODULUS = 100
 FAMILIES = {"chain": range(1, 9), "add": range(2, 5), "times": range(2, 5)}
@@ -124,7 +115,10 @@ def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> t
 def _work_add(task: Task, rng: random.Random, mistake: str | None) -> tuple[str, str]:
     left, right = str(task.data["left"])[::-1], str(task.data["right"])[::-1]
     return _work_digits(
-        task, rng, mistake, lambda i, carry: (f"{left[i]}+{right[i]}+{carry}", int(left[i]) + int(right[i]) + carry)
+        task,
+        rng,
+        mistake,
+        lambda i, carry: (f"{left[i]}+{right[i]}+{carry}", int(left[i]) + int(right[i]) + carry),
     )
 
 

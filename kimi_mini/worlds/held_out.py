@@ -35,5 +35,7 @@ def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) ->
         if tasks.setdefault(task.key, task) is task:
             new = tries
         if tries - new > 1000:
-            raise KimiError(f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer")
+            raise KimiError(
+                f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer"
+            )
     return list(tasks.values())

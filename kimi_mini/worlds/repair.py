@@ -15,16 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kimi_mini.worlds.base import (
-    Environment,
-    Expert,
-    Message,
-    Sheet,
-    Task,
-    Verdict,
-    most_calls,
-    turn,
-)
+from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, most_calls, turn
 from kimi_mini.worlds.tools.sandbox import run_python
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError
 
@@ -35,7 +26,9 @@ VERBS = {"+": ("add", "to"), "-": ("subtract", "from"), "*": ("multiply", "by")}
 COMPARED = {">": "over", "<": "under", "==": "equal"}
 INPUTS = [(1, 2), (2, 7), (5, 4), (9, 8), (3, 1), (7, 3), (4, 9), (8, 5)]
 PUBLIC = 4  # the first tests are run by ``edit``; the others are hidden and count at the end
-HIDDEN = [(x, y) for x in range(10) for y in range(10)]  # the verifier's: a special case for a test is no repair
+HIDDEN = [
+    (x, y) for x in range(10) for y in range(10)
+]  # the verifier's: a special case for a test is no repair
 LINE_MARKS = "ABCDEFGH"
 RULE_MARKS = "abcdefgh"
 
@@ -136,7 +129,9 @@ def results(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> lis
         values = json.loads((ran.stdout.splitlines() or [""])[-1])
     except (ValueError, RecursionError):
         return ["not a number"] * len(inputs)
-    return values if isinstance(values, list) and len(values) == len(inputs) else ["not a number"] * len(inputs)
+    return (
+        values if isinstance(values, list) and len(values) == len(inputs) else ["not a number"] * len(inputs)
+    )
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
@@ -155,7 +150,9 @@ def generate(rng: random.Random, family: str, level: int) -> Task:
     rules = "\n".join(f"{mark} {line.rule}" for mark, line in zip(RULE_MARKS, lines))
     listing = "\n".join(f"{mark} {code}" for mark, code in zip(LINE_MARKS, buggy_code))
     (x, y) = INPUTS[shown]
-    prompt = f"Fix f(x, y).\n{rules}\nend\n{listing}\nend\nf({x}, {y}) gave {got[shown]}, wanted {wanted[shown]}"
+    prompt = (
+        f"Fix f(x, y).\n{rules}\nend\n{listing}\nend\nf({x}, {y}) gave {got[shown]}, wanted {wanted[shown]}"
+    )
     data = {"right": right_code, "buggy": buggy_code, "at": at, "bug": bug, "wanted": wanted}
     return Task("repair", family, level, prompt, data)
 

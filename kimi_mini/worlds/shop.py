@@ -122,7 +122,12 @@ def open_environment(task: Task) -> Environment:
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
     """A scripted customer. ``mistake="slip"`` takes one wrong step (wrong item, count, branch or comparison);
     ``mistake="lazy"`` stops before the work is done."""
-    play = {"follow": _play_follow, "condition": _play_condition, "cheapest": _play_cheapest, "buy": _play_buy}
+    play = {
+        "follow": _play_follow,
+        "condition": _play_condition,
+        "cheapest": _play_cheapest,
+        "buy": _play_buy,
+    }
     return play[task.family](task, rng, mistake)
 
 
@@ -137,7 +142,9 @@ def comparison_sheet(rng: random.Random) -> Sheet:
     for _ in range(14):
         top = rng.choice((10, 100))
         left = rng.randrange(top)
-        right = rng.randrange(top) if rng.random() < 0.5 else min(max(left + rng.randrange(-4, 5), 0), top - 1)
+        right = (
+            rng.randrange(top) if rng.random() < 0.5 else min(max(left + rng.randrange(-4, 5), 0), top - 1)
+        )
         question, _, decision = compared(left, right, left < right).rpartition(" ")
         pieces += [(f" {question}", False), (f" {decision}", True)]
     return pieces
@@ -175,7 +182,9 @@ def _play_condition(task: Task, rng: random.Random, mistake: str | None) -> Expe
     below = (stock < limit) != (mistake == "slip")
     item, count = choices[0] if below else choices[1]
     if mistake != "lazy":
-        yield turn(f'{compared(stock, limit, below)} {count} "{item}"', call=("buy", {"item": item, "count": count}))
+        yield turn(
+            f'{compared(stock, limit, below)} {count} "{item}"', call=("buy", {"item": item, "count": count})
+        )
     yield turn("end", content="done")
 
 
@@ -203,7 +212,9 @@ def _play_cheapest(task: Task, rng: random.Random, mistake: str | None) -> Exper
     for index, item in enumerate(items):
         if index == slip and mistake == "lazy":
             break
-        result = yield turn(f'{note}{marks[index]} "{item}" {marks[index + 1]}', call=("price", {"item": item}))
+        result = yield turn(
+            f'{note}{marks[index]} "{item}" {marks[index + 1]}', call=("price", {"item": item})
+        )
         price = json.loads(result)["price"]
         lower = known is None or (price < known) != (index == slip)
         sign = "" if known is None else f"{compared(price, known, lower)} "
@@ -236,7 +247,9 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, f"{calls} calls, where {most} are plenty")
     reads = db.execute("SELECT item, field, orders FROM reads ORDER BY rowid").fetchall()
     if not _established(task, reads):
-        return Verdict(False, f"read {[item for item, *_ in reads][:4]}..., which does not establish the answer")
+        return Verdict(
+            False, f"read {[item for item, *_ in reads][:4]}..., which does not establish the answer"
+        )
     if task.family in ("condition", "buy"):
         return Verdict(True, f"orders {orders}")
     right = task.data["path"][-1] if task.family == "follow" else task.data["answer"]

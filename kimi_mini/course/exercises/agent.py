@@ -30,7 +30,12 @@ LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
     ("answer", False, True, "an answer is the model's own, with or without a thought before it"),
     ("end", True, True, "without its <|im_end|> the model never learns to stop"),
     ("end", False, True, "a reflex has to learn to stop too"),
-    ("result", True, False, "a result comes from the environment: trained on it, a model invents results of its own"),
+    (
+        "result",
+        True,
+        False,
+        "a result comes from the environment: trained on it, a model invents results of its own",
+    ),
     ("result", False, False, "a result comes from the environment in either mode"),
     ("user", True, False, "the user's words are given; the model need not learn to ask them"),
     ("user", False, False, "the user's words are given in either mode"),
@@ -39,7 +44,12 @@ LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
     ("opening", True, False, "the opening <|im_assistant|>assistant<|im_middle|> is put there by the loop"),
     ("opening", False, False, "the opening <|im_assistant|>assistant<|im_middle|> is put there by the loop"),
     ("think tags", True, True, "a thinking model opens and closes its thought itself"),
-    ("think tags", False, False, "in reflex mode the prompt gives the empty tags: the model did not choose them"),
+    (
+        "think tags",
+        False,
+        False,
+        "in reflex mode the prompt gives the empty tags: the model did not choose them",
+    ),
 )
 
 
@@ -66,10 +76,13 @@ REFUNDS = (  # (arguments, do they pass?, hint)
     ({"item": "red fig", "count": 0}, False, "count begins at 1: look for `minimum`"),
     ({"item": "red fig", "count": 10}, False, "count ends at 9: look for `maximum`"),
     ({"item": "red fig", "count": 1, "reason": "mood"}, False, "only two reasons exist: look for `enum`"),
-    ({"item": "red fig", "count": 1, "colour": "red"}, False, "arguments that you do not name are refused by "
-     "`additionalProperties: False`"),
+    (
+        {"item": "red fig", "count": 1, "colour": "red"},
+        False,
+        "arguments that you do not name are refused by `additionalProperties: False`",
+    ),
     ({"item": "", "count": 1}, False, "an empty item is none: look for `minLength`"),
-)  # fmt: skip
+)
 
 
 @checker
@@ -82,9 +95,13 @@ def check_refund_schema(schema: dict) -> Checked:
     except (ValueError, TypeError) as error:
         return Checked(False, f"no tool takes this schema: {error}")
     for arguments, right, hint in REFUNDS:
-        if jsonschema.Draft202012Validator(schema).is_valid(arguments) != right:  # a Tool closes an open schema itself
+        if (
+            jsonschema.Draft202012Validator(schema).is_valid(arguments) != right
+        ):  # a Tool closes an open schema itself
             return Checked(False, f"{json.dumps(arguments)} {'is refused' if right else 'passes'}: {hint}")
-    return Checked(True, f"{len(REFUNDS)} calls sorted; what the model would read: {box.call('refund', '{}').content}")
+    return Checked(
+        True, f"{len(REFUNDS)} calls sorted; what the model would read: {box.call('refund', '{}').content}"
+    )
 
 
 MARK = "<|tool_call_argument_begin|>"
@@ -93,7 +110,12 @@ CALLS = (  # (id, arguments, name, hint)
     ("functions.buy:12", "{}", "buy", "the index may have several digits"),
     ("search-web:3", "{}", "search-web", "some models leave out `functions.`, and a name may hold a -"),
     ("functions.note:1", '{"t":"12:30.5"}', "note", "arguments may hold : and ."),
-    ("functions.buy:0", "{broken", "buy", "broken JSON is passed on as it stands: the tool says what is wrong with it"),
+    (
+        "functions.buy:0",
+        "{broken",
+        "buy",
+        "broken JSON is passed on as it stands: the tool says what is wrong with it",
+    ),
     (" next:4 ", "{}", "next", "spaces around the id do not matter"),
 )
 
@@ -116,7 +138,10 @@ def _dialogue(turns: int) -> list[dict]:
     for index in range(turns):
         message = turn(f"t{index}", call=("next", {"item": str(index)}))
         message["tool_calls"][0]["id"] = f"functions.next:{index}"
-        messages += [message, {"role": "tool", "tool_call_id": f"functions.next:{index}", "content": f"r{index}"}]
+        messages += [
+            message,
+            {"role": "tool", "tool_call_id": f"functions.next:{index}", "content": f"r{index}"},
+        ]
     return messages
 
 
@@ -133,16 +158,25 @@ def check_hide_turns(function: Callable[[list[dict], int], list[dict]]) -> Check
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
             return Checked(False, "return the messages that stay, as a list")
         if value[:2] != messages[:2]:
-            return Checked(False, "what the system and the user said stays: without it the model forgets its task")
+            return Checked(
+                False, "what the system and the user said stays: without it the model forgets its task"
+            )
         if keep == 0:
-            return Checked(False, "keep=0 hides every turn, and a slice from -0 hides none: count from the front")
+            return Checked(
+                False, "keep=0 hides every turn, and a slice from -0 hides none: count from the front"
+            )
         if turns <= keep:
             return Checked(False, f"with {turns} turns and keep={keep} nothing has to be hidden")
         roles = [message.get("role") for message in value[2:]]
         if roles[:1] == ["tool"]:
-            return Checked(False, "a result without its call is left in front: a turn is a call and its result")
-        return Checked(False, f"of {turns} turns and keep={keep} these stay: {roles.count('assistant')} calls, "
-                              f"{roles.count('tool')} results")  # fmt: skip
+            return Checked(
+                False, "a result without its call is left in front: a turn is a call and its result"
+            )
+        return Checked(
+            False,
+            f"of {turns} turns and keep={keep} these stay: {roles.count('assistant')} calls, "
+            f"{roles.count('tool')} results",
+        )
     return Checked(True, "the context stays short, so a chain of 300 calls looks like the end of a short one")
 
 
@@ -155,7 +189,13 @@ FOLLOWED = (  # (path, reads, answer, is it right?, hint)
     (["a", "b", "c"], ["a", "b", "c"], "b", False, "it looked at everything and answered another item"),
     (["a", "b", "c"], ["c", "b", "a"], "c", False, "nobody can know c before b was read: the order shows it"),
     (["a", "b", "c"], ["a", "x", "y", "z", "b", "c"], "c", False, "it read the whole shop, not the chain"),
-    (["a", "b", "c"], ["a", "b", "c", "x"], "c", False, "it read on behind the end: that is not the chain alone"),
+    (
+        ["a", "b", "c"],
+        ["a", "b", "c", "x"],
+        "c",
+        False,
+        "it read on behind the end: that is not the chain alone",
+    ),
     (["a", "b", "c"], ["x", "a", "b", "c"], "c", False, "it read something else before the chain"),
     (["a"], ["a"], "a", True, "a chain may end at once"),
 )
@@ -190,8 +230,11 @@ def check_enough(function: Callable[[float], int]) -> Checked:
             return Checked(False, "the rule of three (3 / limit) is close, but Wilson's interval wants more")
         if value != right:
             upper = wilson(0, value)[1] if value > 0 else 1
-            return Checked(False, f"limit {limit}: 0 of {value} errors give an upper end of {upper:.4f}; "
-                                  f"{'too few' if value < right else 'fewer are enough'}")  # fmt: skip
+            return Checked(
+                False,
+                f"limit {limit}: 0 of {value} errors give an upper end of {upper:.4f}; "
+                f"{'too few' if value < right else 'fewer are enough'}",
+            )
     return Checked(True, "381 clean trials bound an error rate by 1%: that is why we use thousands")
 
 
@@ -215,14 +258,19 @@ def check_quota(function: Callable[[list[tuple[int, bool]], int], list[int]]) ->
             return Checked(False, "it chose a trajectory that did not pass")
         counts = Counter(level for level, _ in chosen)
         if 5 not in counts or counts[5] < n:
-            return Checked(False, f"level 5 has one trajectory that passed; take it {n} times, not {counts[5]}")
+            return Checked(
+                False, f"level 5 has one trajectory that passed; take it {n} times, not {counts[5]}"
+            )
         if set(counts.values()) != {n} or set(counts) != {level for level, _ in pool}:
             return Checked(False, f"want {n} of each level, not {dict(sorted(counts.items()))}")
         different = Counter(pool[index][0] for index in set(value))
         for level, count in available.items():
             if different[level] < min(n, count):
-                return Checked(False, f"level {level} has {count} that passed; of {n} chosen there {different[level]} "
-                                      "are different: repeat only when all are taken")  # fmt: skip
+                return Checked(
+                    False,
+                    f"level {level} has {count} that passed; of {n} chosen there {different[level]} "
+                    "are different: repeat only when all are taken",
+                )
     return Checked(True, "the filter decides what is true, the quota decides how much of it is seen")
 
 
@@ -239,7 +287,11 @@ def check_cheat(function: Callable[[list[str], dict], tuple[str, str]]) -> Check
         value, problem = _try(function, list(task.data["buggy"]), tests)
         if problem is not None:
             return problem
-        if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value)):
+        if not (
+            isinstance(value, (tuple, list))
+            and len(value) == 2
+            and all(isinstance(part, str) for part in value)
+        ):
             return Checked(False, "return the mark of a line and its new code, such as ('A', 'x = x + 1')")
         result = environment.toolbox.call("edit", json.dumps({"line": value[0], "code": value[1]}))
         if not environment.state.public_tests_pass:
@@ -248,4 +300,3 @@ def check_cheat(function: Callable[[list[str], dict], tuple[str, str]]) -> Check
         if verdict.passed:
             return Checked(False, "that is a real repair; make one that only knows the tests")
     return Checked(True, f"the public tests pass, and the verifier refuses: {verdict.evidence}")
-

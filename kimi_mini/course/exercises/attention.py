@@ -34,7 +34,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _hint(value: Tensor, wrong: dict[str, Tensor]) -> str | None:
     """The hint of the first known wrong answer that is close to `value`."""
-    return next((hint for hint, known in wrong.items() if known.shape == value.shape and _same(value, known)), None)
+    return next(
+        (hint for hint, known in wrong.items() if known.shape == value.shape and _same(value, known)), None
+    )
 
 
 @checker
@@ -80,20 +82,25 @@ def check_turn(function: Callable[[Tensor, float], Tensor]) -> Checked:
             return problem
         double = torch.polar(torch.ones(9, width // 2), 2 * rotation.angle())
         squared = torch.polar(
-            torch.ones(9, width // 2), torch.outer(torch.arange(9.0), theta ** -(torch.arange(width // 2) / width))
+            torch.ones(9, width // 2),
+            torch.outer(torch.arange(9.0), theta ** -(torch.arange(width // 2) / width)),
         )
         wrong = {
-            "pairs are neighbours, (x0, x1), (x2, x3); yours are (x0, x_{d/2}), the convention of other models":
-                _halves(x, rotation),
-            "that turns backwards: (a, b) becomes (a cos - b sin, a sin + b cos)": apply_rope(x, rotation.conj()),
+            "pairs are neighbours, (x0, x1), (x2, x3); yours are (x0, x_{d/2}), as in other models": _halves(
+                x, rotation
+            ),
+            "that turns backwards: (a, b) becomes (a cos - b sin, a sin + b cos)": apply_rope(
+                x, rotation.conj()
+            ),
             "that is x as it was": x,
             "your angles are twice as large": apply_rope(x, double),
             "the exponent is -2 i / d for pair i: there are d / 2 pairs": apply_rope(x, squared),
-            "positions count from 0: the first token is not turned":
-                apply_rope(x, rotations(config, 10)[1:]),
-        }  # fmt: skip
+            "positions count from 0: the first token is not turned": apply_rope(x, rotations(config, 10)[1:]),
+        }
         if not _same(value, apply_rope(x, rotation)):
-            return Checked(False, _hint(value, wrong) or f"for width {width} and theta {theta:g} the numbers differ")
+            return Checked(
+                False, _hint(value, wrong) or f"for width {width} and theta {theta:g} the numbers differ"
+            )
     return Checked(True, "and a score now depends on the distance alone")
 
 
@@ -114,16 +121,22 @@ def check_break_even(function: Callable[[KimiConfig], int]) -> Checked:
         right = most(2 * r + rope, nope + rope + v, r * (nope + v))
         wrong = {
             "making keys and values is what naive attention pays before any query: r (d_n + d_v)": 0,
-            "the absorbed form meets the latent twice: once for the score, once for the context":
-                most(r + rope, nope + rope + v, r * (nope + v)),
-            "values are made from the latent too: r (d_n + d_v)": most(2 * r + rope, nope + rope + v, r * nope),
-            "the head count cancels: both forms pay for every head":
-                most(2 * r + rope, nope + rope + v, r * (nope + v) * c.num_attention_heads),
+            "the absorbed form meets the latent twice: once for the score, once for the context": most(
+                r + rope, nope + rope + v, r * (nope + v)
+            ),
+            "values are made from the latent too: r (d_n + d_v)": most(
+                2 * r + rope, nope + rope + v, r * nope
+            ),
+            "the head count cancels: both forms pay for every head": most(
+                2 * r + rope, nope + rope + v, r * (nope + v) * c.num_attention_heads
+            ),
             "fewer, not as many": right + 1,
-        }  # fmt: skip
+        }
         if value != right:
             hint = _first_match(value, wrong)
-            return Checked(False, hint or f"for {name} you get {value!r}; count one head and one cached token")
+            return Checked(
+                False, hint or f"for {name} you get {value!r}; count one head and one cached token"
+            )
     return Checked(True, "K2 absorbs chunks of up to 170 tokens; longer prompts are read in the naive form")
 
 
@@ -133,8 +146,18 @@ def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) ->
 
     Pairs that turn less than once in `length` tokens are slowed down by `factor`, the others stay.
     """
-    for d, theta, length, factor in ((64, 50000.0, 4096, 32.0), (16, 50000.0, 64, 8.0), (32, 10000.0, 2048, 4.0)):
-        scaling = {**YARN, "factor": factor, "original_max_position_embeddings": length, "beta_fast": 1, "beta_slow": 1}
+    for d, theta, length, factor in (
+        (64, 50000.0, 4096, 32.0),
+        (16, 50000.0, 64, 8.0),
+        (32, 10000.0, 2048, 4.0),
+    ):
+        scaling = {
+            **YARN,
+            "factor": factor,
+            "original_max_position_embeddings": length,
+            "beta_fast": 1,
+            "beta_slow": 1,
+        }
         config = KimiConfig.preset("nano", qk_rope_head_dim=d, rope_theta=theta, rope_scaling=scaling)
         right, plain = frequencies(config).double(), frequencies(config.replace(rope_scaling=None)).double()
         value, problem = _try(function, d, theta, length, factor)
@@ -145,13 +168,13 @@ def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) ->
         value = value.double()
         wrong = {
             "nothing has changed: the slow pairs have to be slowed down": plain,
-            "that divides all of them, which is plain interpolation: fast pairs tell neighbours apart, leave them":
-                plain / factor,
+            "that divides all of them, which is plain interpolation: leave the fast pairs": plain / factor,
             "the other way round: the fast pairs stay, the slow ones are divided": torch.where(
-                right == plain, plain / factor, plain),
+                right == plain, plain / factor, plain
+            ),
             "divide: a longer context needs slower pairs": torch.where(right == plain, plain, plain * factor),
             "a full turn is 2 pi": torch.where(plain * length < 1, plain / factor, plain),
-        }  # fmt: skip
+        }
         if not torch.allclose(value, right, rtol=1e-4, atol=0):
             close = (hint for hint, known in wrong.items() if torch.allclose(value, known, rtol=1e-4, atol=0))
             first = int((value / right - 1).abs().gt(1e-4).nonzero()[0])
@@ -191,7 +214,9 @@ def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
         "that head looks at itself": (1, 1),
     }
     if (layer, head) != (1, 0):
-        return Checked(False, _first_match((layer, head), wrong) or f"there is no head {head} in layer {layer}")
+        return Checked(
+            False, _first_match((layer, head), wrong) or f"there is no head {head} in layer {layer}"
+        )
     moved = torch.flip(weights, (0, 1))
     again, problem = _try(function, list(ids), moved)
     if problem is not None:

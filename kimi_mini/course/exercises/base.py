@@ -45,7 +45,9 @@ def checker(check: Callable[..., Checked]) -> Callable[..., Checked]:
         try:
             return check(*arguments, **options)
         except Exception as error:  # noqa: BLE001  an array where a number was asked for, a set in place of a list, ...
-            return Checked(False, f"that is not the kind of thing that was asked for ({type(error).__name__}: {error})")
+            return Checked(
+                False, f"that is not the kind of thing that was asked for ({type(error).__name__}: {error})"
+            )
 
     return checked
 
@@ -97,15 +99,21 @@ def check_expert_parameters(function: Callable[[KimiConfig], int]) -> Checked:
         wrong = {
             "a SwiGLU expert has three matrices: gate, up and down": 2 * h * width,
             "one matrix is not enough: gate, up and down": h * width,
-            "that is the dense layer's width; experts have moe_intermediate_size": 3 * h * config.intermediate_size,
+            "that is the dense layer's width; experts have moe_intermediate_size": 3
+            * h
+            * config.intermediate_size,
             "that is all experts of a layer; one was asked for": 3 * h * width * count,
             "matrices hold width x height numbers, not width + height": 3 * (h + width),
         }
         if value != 3 * h * width:
-            return Checked(False, _first_match(value, wrong) or f"for {name} you count {value:,}; go by the shapes")
+            return Checked(
+                False, _first_match(value, wrong) or f"for {name} you count {value:,}; go by the shapes"
+            )
     k2 = KimiConfig.preset("k2")
     routed = k2.count_parameters().routed_experts
-    return Checked(True, f"44,040,192 for K2; its 60 x 384 experts hold {routed / 1e9:.0f} billion parameters")
+    return Checked(
+        True, f"44,040,192 for K2; its 60 x 384 experts hold {routed / 1e9:.0f} billion parameters"
+    )
 
 
 @checker
@@ -125,10 +133,12 @@ def check_cache_bytes(function: Callable[[KimiConfig, int], int]) -> Checked:
             "every layer has a cache of its own": 2 * (latent + rope) * tokens,
             "a number takes two bytes": layers * (latent + rope) * tokens,
             "MLA caches nothing per head: leave the heads out": right * config.num_attention_heads,
-            "that is keys and values of every head, the cache that MLA avoids":
-                config.kv_cache_bytes_per_token(kind="mha") * tokens,
+            "that is keys and values of every head, the cache that MLA avoids": config.kv_cache_bytes_per_token(
+                kind="mha"
+            )
+            * tokens,
             "and for every token": right // tokens,
-        }  # fmt: skip
+        }
         if value != right:
             hint = _first_match(value, wrong) or f"for {name} and {tokens:,} tokens you get {value:,}"
             return Checked(False, hint)
@@ -137,11 +147,29 @@ def check_cache_bytes(function: Callable[[KimiConfig, int], int]) -> Checked:
 
 ORDER_CASES = (  # (orders in the database, wanted, what the agent said, is it right?, hint)
     ([["fig", 2]], [["fig", 2]], "done", True, "the right order must pass"),
-    ([["fig", 1]], [["fig", 2]], "done", False, "it says done and bought 1 fig in place of 2: look at the orders"),
+    (
+        [["fig", 1]],
+        [["fig", 2]],
+        "done",
+        False,
+        "it says done and bought 1 fig in place of 2: look at the orders",
+    ),
     ([], [["fig", 2]], "done", False, "it says done and bought nothing"),
-    ([["fig", 2]], [["fig", 2]], "I could not do it", True, "the fig was bought; what it says does not matter"),
+    (
+        [["fig", 2]],
+        [["fig", 2]],
+        "I could not do it",
+        True,
+        "the fig was bought; what it says does not matter",
+    ),
     ([["nut", 1], ["fig", 2]], [["fig", 2], ["nut", 1]], "done", True, "the order of buying does not matter"),
-    ([["fig", 2], ["fig", 2]], [["fig", 2]], "done", False, "it bought the fig twice: a set would not notice"),
+    (
+        [["fig", 2], ["fig", 2]],
+        [["fig", 2]],
+        "done",
+        False,
+        "it bought the fig twice: a set would not notice",
+    ),
     ([["fig", 2], ["tea", 1]], [["fig", 2]], "done", False, "it also bought tea, which nobody asked for"),
 )
 
@@ -170,7 +198,9 @@ def check_chain_prompt(prompt: str, ask: Callable[[str], str], target: int = 42,
         return Checked(False, f"write a task such as: {CHAIN_FORM}")
     match = CHAIN.fullmatch(prompt.strip())
     if match is None:
-        return Checked(False, f"keep to the form '{CHAIN_FORM}': first two digits, then single ones, commas and all")
+        return Checked(
+            False, f"keep to the form '{CHAIN_FORM}': first two digits, then single ones, commas and all"
+        )
     listed = [step.split(" ") for step in match[2].rstrip(", ").split(", ")]
     if len(listed) < steps:
         return Checked(False, f"that is {len(listed)} operations; take at least {steps}")

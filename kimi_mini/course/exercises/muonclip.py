@@ -32,15 +32,23 @@ def _close(a: Tensor, b: Tensor) -> bool:
 SHAPES = ((96, 96), (144, 48), (48, 144), (16, 60, 96), (16, 96, 60), (200, 12, 20))
 WRONG_SCALES = (
     (lambda s: 0.2, "an orthogonal matrix has root mean square 1/sqrt(max(out, in)), not 1"),
-    (lambda s: max(1, s[-2] / s[-1]) ** 0.5, "that is the first Muon's factor: it keeps the spectral size, and AdamW's "
-     "learning rate no longer fits"),
+    (
+        lambda s: max(1, s[-2] / s[-1]) ** 0.5,
+        "that is the first Muon's factor: it keeps the spectral size, and AdamW's "
+        "learning rate no longer fits",
+    ),
     (lambda s: 0.2 * max(s) ** 0.5, "for a stack (E, out, in) the number of experts is no side of a matrix"),
-    (lambda s: 0.2 * max(torch.Size(s[:-1]).numel(), s[-1]) ** 0.5, "the experts of a stack are separate matrices: "
-     "E * out is the shape in memory"),
-    (lambda s: 0.2 * min(s[-2:]) ** 0.5, "count again how many entries share the energy: U V^T has min(out, in) "
-     "singular values of 1 and out * in entries"),
+    (
+        lambda s: 0.2 * max(torch.Size(s[:-1]).numel(), s[-1]) ** 0.5,
+        "the experts of a stack are separate matrices: E * out is the shape in memory",
+    ),
+    (
+        lambda s: 0.2 * min(s[-2:]) ** 0.5,
+        "count again how many entries share the energy: U V^T has min(out, in) "
+        "singular values of 1 and out * in entries",
+    ),
     (lambda s: max(s[-2:]) ** 0.5, "that gives a root mean square of 1; AdamW's usual update has 0.2"),
-)  # fmt: skip
+)
 
 
 @checker
@@ -60,7 +68,9 @@ def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
     for rule, hint in WRONG_SCALES:
         if fits(rule):
             return Checked(False, hint)
-    wrong = [(s, v) for s, v in zip(SHAPES, given) if not abs(v - 0.2 * max(s[-2:]) ** 0.5) < 1e-4]  # nan is wrong too
+    wrong = [
+        (s, v) for s, v in zip(SHAPES, given) if not abs(v - 0.2 * max(s[-2:]) ** 0.5) < 1e-4
+    ]  # nan is wrong too
     shape, value = wrong[0]
     rms = value / max(shape[-2:]) ** 0.5
     return Checked(False, f"shape {shape}: {value:.4g} gives an update with a root mean square of {rms:.3g}")
@@ -69,15 +79,35 @@ def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
 # -- who gets which optimizer --------------------------------------------------------------------------
 
 PARAMETERS = (  # (name, shape, Muon?, hint)
-    ("model.embed_tokens.weight", (1024, 96), False, "a row of the embedding belongs to one token: it is a table"),
-    ("lm_head.weight", (1024, 96), False, "the head is a table too, one row a token, although it is a matrix product"),
+    (
+        "model.embed_tokens.weight",
+        (1024, 96),
+        False,
+        "a row of the embedding belongs to one token: it is a table",
+    ),
+    (
+        "lm_head.weight",
+        (1024, 96),
+        False,
+        "the head is a table too, one row a token, although it is a matrix product",
+    ),
     ("model.norm.weight", (96,), False, "a vector has no singular values"),
     ("model.layers.1.self_attn.kv_a_layernorm.weight", (48,), False, "a vector has no singular values"),
     ("model.layers.0.mlp.gate_proj.weight", (240, 96), True, "a hidden matrix: what Muon is for"),
-    ("model.layers.1.mlp.gate.weight", (16, 96), True, "the router is a hidden matrix as well (Moonlight, figure 4)"),
+    (
+        "model.layers.1.mlp.gate.weight",
+        (16, 96),
+        True,
+        "the router is a hidden matrix as well (Moonlight, figure 4)",
+    ),
     ("model.layers.1.mlp.experts.up_proj", (16, 60, 96), True, "a stack of 16 experts is 16 hidden matrices"),
     ("model.layers.2.self_attn.kv_b_proj.weight", (144, 48), True, "a hidden matrix: what Muon is for"),
-    ("model.layers.9.self_attn.o_proj.weight", (7168, 8192), True, "a hidden matrix, K2's: size makes no table of it"),
+    (
+        "model.layers.9.self_attn.o_proj.weight",
+        (7168, 8192),
+        True,
+        "a hidden matrix, K2's: size makes no table of it",
+    ),
 )
 
 
@@ -115,9 +145,16 @@ def _evidence() -> tuple[list[Tensor], list[Tensor]]:
     return raw, valid
 
 
-def _largest(raw: list[Tensor], valid: list[Tensor], scale: float = SCALE, causal: bool = True, padding: bool = True,
-             sign: bool = True, nothing: float = -torch.inf,
-             batches: Callable = lambda maxima: maxima.amax(0)) -> Tensor:  # fmt: skip
+def _largest(
+    raw: list[Tensor],
+    valid: list[Tensor],
+    scale: float = SCALE,
+    causal: bool = True,
+    padding: bool = True,
+    sign: bool = True,
+    nothing: float = -torch.inf,
+    batches: Callable = lambda maxima: maxima.amax(0),
+) -> Tensor:
     maxima = []
     for scores, real in zip(raw, valid):
         hidden = torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool)
@@ -129,13 +166,25 @@ def _largest(raw: list[Tensor], valid: list[Tensor], scale: float = SCALE, causa
 
 WRONG_EVIDENCE = (
     (dict(scale=1.0), "the logit is what enters the softmax: multiply by the scale"),
-    (dict(causal=False), "a pair from the future counts: those logits are masked and never reach the softmax"),
+    (
+        dict(causal=False),
+        "a pair from the future counts: those logits are masked and never reach the softmax",
+    ),
     (dict(padding=False), "a query that is padding counts: it is no part of the batch"),
     (dict(sign=False), "the report takes the signed maximum: a large negative logit does no harm"),
-    (dict(nothing=0.0), "a head with negative logits alone gets 0: hide pairs with -inf and begin at -inf, not at 0"),
+    (
+        dict(nothing=0.0),
+        "a head with negative logits alone gets 0: hide pairs with -inf and begin at -inf, not at 0",
+    ),
     (dict(batches=lambda maxima: maxima.mean(0)), "take the maximum over micro-batches, not the mean"),
-    (dict(batches=lambda maxima: maxima[-1]), "the maximum of the last micro-batch alone: keep the earlier ones"),
-    (dict(batches=lambda maxima: maxima.amax().expand(4)), "one number for all heads: then innocent heads are cut too"),
+    (
+        dict(batches=lambda maxima: maxima[-1]),
+        "the maximum of the last micro-batch alone: keep the earlier ones",
+    ),
+    (
+        dict(batches=lambda maxima: maxima.amax().expand(4)),
+        "one number for all heads: then innocent heads are cut too",
+    ),
 )
 
 
@@ -146,19 +195,25 @@ def check_evidence(function: Callable[[list[Tensor], list[Tensor], float], Tenso
     raw: q k^T of each micro-batch (B, H, T, T); valid: which tokens are real (B, T); a query sees itself and the past.
     """
     raw, valid = _evidence()
-    value, problem = _try(function, [scores.clone() for scores in raw], [real.clone() for real in valid], SCALE)
+    value, problem = _try(
+        function, [scores.clone() for scores in raw], [real.clone() for real in valid], SCALE
+    )
     if problem is not None:
         return problem
     numbers = _tensor(value, (4,))
     if numbers is None:
         return Checked(False, "return one number a head: a tensor of shape (H,)")
     if _close(numbers, _largest(raw, valid)):
-        return Checked(True, f"S = {[round(x, 2) for x in numbers.tolist()]}: one number a head, nothing hidden")
+        return Checked(
+            True, f"S = {[round(x, 2) for x in numbers.tolist()]}: one number a head, nothing hidden"
+        )
     for mistake, hint in WRONG_EVIDENCE:
         if _close(numbers, _largest(raw, valid, **mistake)):
             return Checked(False, hint)
     right = _largest(raw, valid).tolist()
-    return Checked(False, f"heads give {[round(x, 2) for x in numbers.tolist()]}, want {[round(x, 2) for x in right]}")
+    return Checked(
+        False, f"heads give {[round(x, 2) for x in numbers.tolist()]}, want {[round(x, 2) for x in right]}"
+    )
 
 
 # -- what QK-Clip cuts ---------------------------------------------------------------------------------
@@ -183,10 +238,17 @@ def check_cut(function: Callable[[float], Sequence[float]]) -> Checked:
         if not same(k_rope, 1):
             return Checked(False, "the rope key is shared: shrink it and every other head pays")
         if not same(q_rope, gamma):
-            return Checked(False, f"gamma = {gamma}: the rope part of the logit shrinks by {q_rope:.3g}; its key is "
-                                  "not ours, so the query has to carry all of gamma")  # fmt: skip
+            return Checked(
+                False,
+                f"gamma = {gamma}: the rope part of the logit shrinks by {q_rope:.3g}; its key is "
+                "not ours, so the query has to carry all of gamma",
+            )
         if not same(q_nope * k_nope, gamma):
-            return Checked(False, f"gamma = {gamma}: the nope part of the logit shrinks by {q_nope * k_nope:.3g}")
+            return Checked(
+                False, f"gamma = {gamma}: the nope part of the logit shrinks by {q_nope * k_nope:.3g}"
+            )
         if not same(q_nope, k_nope):
-            return Checked(False, "right for the logits; but share the cut evenly, so that neither side shrinks alone")
+            return Checked(
+                False, "right for the logits; but share the cut evenly, so that neither side shrinks alone"
+            )
     return Checked(True, "every logit of the head times gamma, no other head touched")

@@ -47,8 +47,14 @@ def _equal(values: Any, right: Sequence[float]) -> bool:
 def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
     """function(step, total, warmup, decay) is WSD's factor: up to 1 over `warmup` updates, 1, and in a straight line to
     0 over the last `decay`."""
-    for step, total, warmup, decay in ((0, 100, 10, 40), (9, 100, 10, 40), (59, 100, 10, 40), (80, 100, 10, 40),
-                                       (99, 100, 10, 40), (5, 50, 0, 10)):  # fmt: skip
+    for step, total, warmup, decay in (
+        (0, 100, 10, 40),
+        (9, 100, 10, 40),
+        (59, 100, 10, 40),
+        (80, 100, 10, 40),
+        (99, 100, 10, 40),
+        (5, 50, 0, 10),
+    ):
         given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
         value, problem = _try(function, step, total, warmup, decay)
         if problem is not None:
@@ -58,13 +64,14 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
             continue
         started, left, number = step / max(warmup, 1), (total - step - 1) / decay, _number(value)
         hints = {
-            "the first update would have factor 0 and teach nothing: count from 1":
-                step < warmup and _close(value, started),
+            "the first update would have factor 0 and teach nothing: count from 1": step < warmup
+            and _close(value, started),
             "the stable phase is at 1, not below": right == 1.0,
-            "the factor reaches 0 at `total`, one after the last update": step >= total - decay and _close(value, left),
+            "the factor reaches 0 at `total`, one after the last update": step >= total - decay
+            and _close(value, left),
             "a factor, not a learning rate: between 0 and 1": number is None or not 0 <= number <= 1,
             "the decay takes the last `decay` updates of `total`": step >= total - decay,
-        }  # fmt: skip
+        }
         hint = next((text for text, found in hints.items() if found), None)
         return Checked(False, hint or f"{given} you get {value!r:.60}")
     return Checked(True, "and the stable phase can be left at any step: that is what WSD is for")
@@ -128,15 +135,22 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
             return Checked(False, "asked twice, a document changes sides: the name alone must decide")
         held = sum(sides[share]) / len(NAMES)
         if abs(held - share) > 0.03:
-            return Checked(False, f"of {len(NAMES)} documents {held:.1%} are held out in place of {share:.0%}")
+            return Checked(
+                False, f"of {len(NAMES)} documents {held:.1%} are held out in place of {share:.0%}"
+            )
         folders = {name.split("/")[1] for name, out in zip(NAMES, sides[share]) if out}
         if len(folders) < 7:
-            return Checked(False, "whole folders are held out or kept: validation would be another kind of text")
+            return Checked(
+                False, "whole folders are held out or kept: validation would be another kind of text"
+            )
         with mock.patch("builtins.hash", _hash_of_another_process):
             elsewhere = _sides(function, share, NAMES)[0]
         if elsewhere != sides[share]:
-            return Checked(False, "Python's `hash` of a string is another number in the next run, and documents would "
-                                  "change sides: take hashlib")  # fmt: skip
+            return Checked(
+                False,
+                "Python's `hash` of a string is another number in the next run, and documents would "
+                "change sides: take hashlib",
+            )
     if any(small and not large for small, large in zip(sides[0.05], sides[0.2])):
         hint = "what is held out at 5% should still be held out at 20%: compare one number of the name with share"
         return Checked(False, hint)
@@ -153,20 +167,26 @@ def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]
             return problem
         right = training_flops(config, window) * speed / rate
         forward, whole = config.flops_per_token((window + 1) / 2), 3 * config.flops_per_token(window)
-        if _close(value, right, 1e-3) or _close(value, 3 * config.flops_per_token(window / 2) * speed / rate, 1e-3):
+        if _close(value, right, 1e-3) or _close(
+            value, 3 * config.flops_per_token(window / 2) * speed / rate, 1e-3
+        ):
             continue
         hints = {
             "training costs three times the forward pass": forward * speed / rate,
             "the backward pass costs twice the forward pass, not once": 2 * forward * speed / rate,
             "on average a token sees half of the window: causal attention": whole * speed / rate,
-            "activated parameters only: a token does not go through every expert":
-                6 * config.count_parameters().total * speed / rate,
+            "activated parameters only: a token does not go through every expert": 6
+            * config.count_parameters().total
+            * speed
+            / rate,
             "a share, not per cent": 100 * right,
             "upside down": 1 / right,
-        }  # fmt: skip
+        }
         hint = next((text for text, wrong in hints.items() if _close(value, wrong, 1e-2)), None)
         return Checked(False, hint or f"for {name} you get {value!r:.60}, about {right:.3f} is right")
-    return Checked(True, "the share of the machine that the mathematics needs; the rest waits, moves or routes")
+    return Checked(
+        True, "the share of the machine that the mathematics needs; the rest waits, moves or routes"
+    )
 
 
 RANKS = [
@@ -186,11 +206,13 @@ def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     if not isinstance(value, dict) or not JOINED.keys() <= value.keys():
         return Checked(False, f"return a dict with {', '.join(JOINED)}")
     hints = {
-        "max_logit": {115.0: "the sum of two maxima is nobody's logit: QK-Clip would shrink the head too far",
-                      57.5: "the mean of two maxima lets the larger one live: tau would not hold",
-                      31.0: "the largest of all ranks, not the first one's"},
+        "max_logit": {
+            115.0: "the sum of two maxima is nobody's logit: QK-Clip would shrink the head too far",
+            57.5: "the mean of two maxima lets the larger one live: tau would not hold",
+            31.0: "the largest of all ranks, not the first one's",
+        },
         "loss": {1.75: "a mean of means: the rank with 20 tokens would count as much as the one with 60"},
-    }  # fmt: skip
+    }
     for name in ("max_logit", "loss"):
         if not _close(value[name], JOINED[name]):
             hint = next((text for wrong, text in hints[name].items() if _close(value[name], wrong)), None)

@@ -26,17 +26,20 @@ def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
         if value == right:
             continue
         hints = {
-            "a thought that fits is closed too, by the model itself": value == THOUGHT and budget >= len(THOUGHT),
+            "a thought that fits is closed too, by the model itself": value == THOUGHT
+            and budget >= len(THOUGHT),
             "nothing was cut": value == THOUGHT,
             "the thought stays open: without </think> the model goes on thinking": value == right[:-1],
-            "</think> is ours and costs nothing: the budget is for the thought":
-                value == [*THOUGHT[: max(0, budget - 1)], CLOSE],
+            "</think> is ours and costs nothing: the budget is for the thought": value
+            == [*THOUGHT[: max(0, budget - 1)], CLOSE],
             "one token too many got through": value == [*THOUGHT[: budget + 1], CLOSE],
             "keep the beginning of the thought, not its end": value[:-1] == THOUGHT[-budget:],
             "</think> goes behind the thought": value[:1] == [CLOSE] and budget > 0,
-        }  # fmt: skip
+        }
         hint = next((text for text, found in hints.items() if found), None)
-        return Checked(False, hint or f"with a budget of {budget} you return {' '.join(map(str, value))!r:.60}")
+        return Checked(
+            False, hint or f"with a budget of {budget} you return {' '.join(map(str, value))!r:.60}"
+        )
     return Checked(True, "hard, and yet the model always gets to answer")
 
 
@@ -56,12 +59,15 @@ def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
         if given == right:
             continue
         hints = {
-            "the value is the *result* of that step: do not apply the step itself once more":
-                _run(OPERATIONS_ASKED[step:], value),
+            "the value is the *result* of that step: do not apply the step itself once more": _run(
+                OPERATIONS_ASKED[step:], value
+            ),
             "start with the step behind the changed one": _run(OPERATIONS_ASKED, value),
             "modulo 100, after every step": _run(OPERATIONS_ASKED[step + 1 :], value, modulus=10**9),
-            "that is only the next step; go on to the end": _run(OPERATIONS_ASKED[step + 1 : step + 2], value),
-        }  # fmt: skip
+            "that is only the next step; go on to the end": _run(
+                OPERATIONS_ASKED[step + 1 : step + 2], value
+            ),
+        }
         hint = next((text for text, wrong in hints.items() if wrong == given), None)
         return Checked(False, hint or f"for step {step} and value {value} you get {given!r}")
     return Checked(True, "what the answer must be if the thought is what it is computed with")
@@ -103,9 +109,15 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
             return Checked(False, f"{why}; you choose {answer!r} of {answers}")
         if tokens != spent:
             own = next(cost for given, cost in attempts if given == winner)
-            hint = "all attempts were paid for, not only the one that won" if tokens == own else f"they cost {spent}"
+            hint = (
+                "all attempts were paid for, not only the one that won"
+                if tokens == own
+                else f"they cost {spent}"
+            )
             return Checked(False, hint)
-    return Checked(True, "and so a vote over eight must never be compared with a single attempt as if it were free")
+    return Checked(
+        True, "and so a vote over eight must never be compared with a single attempt as if it were free"
+    )
 
 
 @checker
@@ -122,11 +134,11 @@ def check_reliability(function: Callable[[int, float], float]) -> Checked:
             continue
         hints = {
             "the chance of the whole is a product, not a sum: no division": success / calls,
-            "that is how often a run succeeds whose single calls succeed that often; asked is the way back":
-                success**calls,
+            "that is how often a run succeeds whose single calls succeed that often; asked is the way back": success
+            ** calls,
             "close, but chances multiply: errors only add up while they are few": 1 - (1 - success) / calls,
             "every call takes its toll: the single one must be better than the whole": success,
-        }  # fmt: skip
+        }
         hint = next((text for text, wrong in hints.items() if abs(wrong - value) < 1e-9), None)
         return Checked(False, hint or f"for {calls} calls and {success:.0%} you get {value:.6g}")
     return Checked(True, "99.99% a call for 97% of 300 calls: long work is made of small reliability")

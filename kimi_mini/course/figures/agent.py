@@ -1,11 +1,11 @@
 """Figures of agents and their verifiers, as pure functions of plain numbers like those of `viz`.
 
-    token_strip       a conversation token by token: who wrote it, and is it trained on?
-    turn_figure       one turn of a trajectory: thought, call, result, the state after it, what it cost
-    funnel            how many trajectories each stage lets through
-    error_rates       how often a verifier errs, kind by kind, with 95% intervals
-    arms              success of several trainings, one dot a seed
-    by_level          a share for each level, some pools side by side
+token_strip       a conversation token by token: who wrote it, and is it trained on?
+turn_figure       one turn of a trajectory: thought, call, result, the state after it, what it cost
+funnel            how many trajectories each stage lets through
+error_rates       how often a verifier errs, kind by kind, with 95% intervals
+arms              success of several trainings, one dot a seed
+by_level          a share for each level, some pools side by side
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ ROW_CHARS = 92
 
 @styled
 def token_strip(
-    tokens: Sequence[str], authors: Sequence[str], trained: Sequence[bool], breaks: Sequence[int] = (), title: str = ""
+    tokens: Sequence[str],
+    authors: Sequence[str],
+    trained: Sequence[bool],
+    breaks: Sequence[int] = (),
+    title: str = "",
 ) -> Figure:
     """A box a token: its colour says who wrote it, a bar under it that its loss is trained on.
 
@@ -57,12 +61,23 @@ def token_strip(
     for token, author, learned, (row, x) in zip(tokens, authors, trained, places):
         text = _visible(token)
         width = len(text) + 0.3
-        ax.broken_barh([(x, width)], (row + 0.1, 0.62), facecolor=AUTHORS[author], edgecolor="white", linewidth=1)
+        ax.broken_barh(
+            [(x, width)], (row + 0.1, 0.62), facecolor=AUTHORS[author], edgecolor="white", linewidth=1
+        )
         if learned:
             ax.broken_barh([(x, width)], (row + 0.72, 0.12), facecolor=GREEN)
-        ax.text(x + width / 2, row + 0.42, text, family="monospace", fontsize=11.5, ha="center", va="center",
-                color=BLACK, weight="bold" if text.startswith("<|") or "think>" in text else "normal",
-                parse_math=False)  # fmt: skip
+        ax.text(
+            x + width / 2,
+            row + 0.42,
+            text,
+            family="monospace",
+            fontsize=11.5,
+            ha="center",
+            va="center",
+            color=BLACK,
+            weight="bold" if text.startswith("<|") or "think>" in text else "normal",
+            parse_math=False,
+        )
     ax.set_title(title)
     for author, colour in AUTHORS.items():
         ax.bar(0, 0, color=colour, label=f"{author} ({list(authors).count(author)})")
@@ -90,17 +105,24 @@ def _rows_of(texts: Sequence[str], breaks: set[int]) -> tuple[list[tuple[int, fl
 # -- one turn ------------------------------------------------------------------------------------------
 
 PIECES = {  # kind -> (colour of its label, background)
-    "task": ("#707070", "#F4F4F4"), "thought": ("#CC79A7", "#FAF0F6"), "call": (BLUE, "#EAF3F9"),
-    "result": (ORANGE, "#FDF5E6"), "answer": (GREEN, "#E8F6F2"),
-}  # fmt: skip
+    "task": ("#707070", "#F4F4F4"),
+    "thought": ("#CC79A7", "#FAF0F6"),
+    "call": (BLUE, "#EAF3F9"),
+    "result": (ORANGE, "#FDF5E6"),
+    "answer": (GREEN, "#E8F6F2"),
+}
 COLUMNS = 58  # characters a line
 
 
 @styled
 def turn_figure(
-    task: str, pieces: Sequence[tuple[str, str, int]], state: Sequence[Sequence[str]], spent: Mapping[str, int],
-    title: str = "", changed: Sequence[int] = (),
-) -> Figure:  # fmt: skip
+    task: str,
+    pieces: Sequence[tuple[str, str, int]],
+    state: Sequence[Sequence[str]],
+    spent: Mapping[str, int],
+    title: str = "",
+    changed: Sequence[int] = (),
+) -> Figure:
     """One turn: the task, its pieces (kind, text, tokens), the state after it as a table, and the tokens spent so far.
 
     state: rows of text, the first is the head; `changed` rows (counted from the head) stand out. The figure's size
@@ -135,8 +157,16 @@ def _draw_pieces(ax: Axes, pieces: Sequence[tuple[str, str, int]]) -> None:
         ax.broken_barh([(0.135, 0.865)], (y, height), facecolor=background)
         ax.text(0.065, y + 0.68, kind, color="white", weight="bold", ha="center", va="center")
         for row, line in enumerate(lines):
-            ax.text(0.15, y + 0.68 + row, line, family="monospace", fontsize=FONT - 1, va="center", color=BLACK,
-                    parse_math=False)  # fmt: skip
+            ax.text(
+                0.15,
+                y + 0.68 + row,
+                line,
+                family="monospace",
+                fontsize=FONT - 1,
+                va="center",
+                color=BLACK,
+                parse_math=False,
+            )
         if tokens:
             ax.text(0.99, y + height - 0.55, f"{tokens} tokens", ha="right", va="center", color="#666666")
         y += height + 0.3
@@ -153,8 +183,12 @@ def _draw_state(ax: Axes, rows: Sequence[Sequence[str]], changed: set[int]) -> N
     table.auto_set_column_width(list(range(len(rows[0]))))
     table.scale(1, 1.55)
     for (row, _), cell in table.get_celld().items():
-        cell.set(edgecolor="#DDDDDD", facecolor="#FBE0A8" if row in changed else "#F4F4F4" if row == 0 else "white")
-        cell.set_text_props(fontsize=FONT - 1, weight="bold" if row == 0 else "normal", color=BLACK, parse_math=False)
+        cell.set(
+            edgecolor="#DDDDDD", facecolor="#FBE0A8" if row in changed else "#F4F4F4" if row == 0 else "white"
+        )
+        cell.set_text_props(
+            fontsize=FONT - 1, weight="bold" if row == 0 else "normal", color=BLACK, parse_math=False
+        )
     ax.set_title("state after this turn")
 
 
@@ -162,8 +196,12 @@ def _draw_state(ax: Axes, rows: Sequence[Sequence[str]], changed: set[int]) -> N
 
 
 @styled
-def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, title: str = "",
-           kept: str | None = None) -> Figure:  # fmt: skip
+def funnel(
+    stages: Mapping[str, int],
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
+    kept: str | None = None,
+) -> Figure:
     """What is left after each stage: name -> count, from the top, and its share of the stage before; `notes` stand
     under a stage. Green is the stage that is `kept` (the last, unless it is named); what stands below only looks on."""
     fig, axes = figure(10, 0.9 * len(stages) + 0.8)
@@ -177,8 +215,15 @@ def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, ti
         ax.barh(row, width, left=-width / 2, height=0.78, color=colour)
         text = f"{name}: {count:,}" + (f"  ({count / previous:.0%})" if previous else "")
         inside = width > 0.0125 * len(text)  # a wide bar holds its text, a narrow one has it beside
-        ax.text(0 if inside else width / 2 + 0.015, row, text, va="center", ha="center" if inside else "left",
-                color="white" if inside else BLACK, weight="bold")  # fmt: skip
+        ax.text(
+            0 if inside else width / 2 + 0.015,
+            row,
+            text,
+            va="center",
+            ha="center" if inside else "left",
+            color="white" if inside else BLACK,
+            weight="bold",
+        )
         if not inside:
             end = max(end, width / 2 + 0.0135 * len(text))
         if notes and name in notes:
@@ -190,7 +235,11 @@ def funnel(stages: Mapping[str, int], notes: Mapping[str, str] | None = None, ti
 
 @styled
 def error_rates(
-    rows: Sequence[Mapping], limit: float = 0.01, title: str = "", most: float | None = None, label: str = "errors"
+    rows: Sequence[Mapping],
+    limit: float = 0.01,
+    title: str = "",
+    most: float | None = None,
+    label: str = "errors",
 ) -> Figure:
     """One line a kind: {name, value, low, high, n}, with its 95% interval, and the limit to stay under.
 
@@ -203,12 +252,18 @@ def error_rates(
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=3, alpha=0.45)
         ax.plot(100 * row["value"], y, "o", color=colour, markersize=9)
         text = f"{100 * row['value']:.1f}%  of {row['n']}"
-        ax.annotate(text, (100 * row["high"], y), (8, 0), textcoords="offset points", va="center", fontsize=FONT - 1)
+        ax.annotate(
+            text, (100 * row["high"], y), (8, 0), textcoords="offset points", va="center", fontsize=FONT - 1
+        )
     ax.axvline(100 * limit, color=BLACK, linestyle="--", linewidth=1.5)
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
     end = 100 * (most or max(max(row["high"] for row in rows), 2 * limit))
-    ax.set(xlim=(-0.02 * end, 1.22 * end), ylim=(len(rows) - 0.4, -0.6), xlabel=f"{label} (%), dashed: {limit:.0%}",
-           title=title)  # fmt: skip
+    ax.set(
+        xlim=(-0.02 * end, 1.22 * end),
+        ylim=(len(rows) - 0.4, -0.6),
+        xlabel=f"{label} (%), dashed: {limit:.0%}",
+        title=title,
+    )
     ax.grid(axis="y", visible=False)
     return fig
 
@@ -217,7 +272,9 @@ ARM_COLOURS = {"before": SKY, "everything": GREY, "broken": ORANGE, "passed": GR
 
 
 @styled
-def arms(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str = "", ylabel: str = "success") -> Figure:
+def arms(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], title: str = "", ylabel: str = "success"
+) -> Figure:
     """Several trainings under several conditions: condition -> arm -> one value a seed. Bars are means."""
     names = list(next(iter(scores.values())))
     fig, axes = figure(10, 4.6)
@@ -227,7 +284,9 @@ def arms(scores: Mapping[str, Mapping[str, Sequence[float]]], title: str = "", y
         colour = ARM_COLOURS.get(name, PALETTE[index % len(PALETTE)])
         for x, values in enumerate(scores[condition][name] for condition in scores):
             place = x + (index - (len(names) - 1) / 2) * width
-            ax.bar(place, np.mean(values), width * 0.92, color=colour, alpha=0.75, label=name if x == 0 else None)
+            ax.bar(
+                place, np.mean(values), width * 0.92, color=colour, alpha=0.75, label=name if x == 0 else None
+            )
             ax.plot([place] * len(values), values, "o", color=BLACK, markersize=6, alpha=0.8)
             ax.text(place, max(values) + 0.03, f"{np.mean(values):.2f}", ha="center")
     ax.set_xticks(range(len(scores)), list(scores))

@@ -1,11 +1,11 @@
 """Figures of attention and position, as pure functions of plain numbers like those of `viz`.
 
-    attention_map      what every token of a text looks at, in one head
-    frequency_steps    wavelengths of the rotation, before and after YaRN
-    needle_maps        needles found by depth and length, a heat map an arm
-    loss_by_position   loss of text against position, one panel a stage
-    heads_study        loss with h and 2h heads; FLOPs against context
-    decode_times       milliseconds a decode step against context length
+attention_map      what every token of a text looks at, in one head
+frequency_steps    wavelengths of the rotation, before and after YaRN
+needle_maps        needles found by depth and length, a heat map an arm
+loss_by_position   loss of text against position, one panel a stage
+heads_study        loss with h and 2h heads; FLOPs against context
+decode_times       milliseconds a decode step against context length
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def attention_map(tokens: Sequence[str], weights: np.ndarray, title: str = "") -
     """
     weights = np.asarray(weights, float)
     if weights.shape != (len(tokens), len(tokens)):
-        raise ValueError(f"{len(tokens)} tokens need weights ({len(tokens)}, {len(tokens)}), not {weights.shape}")
+        raise ValueError(
+            f"{len(tokens)} tokens need weights ({len(tokens)}, {len(tokens)}), not {weights.shape}"
+        )
     side = max(6.0, 0.215 * len(tokens) + 1.8)
     fig, axes = figure(side + 1.2, side)
     ax, names = axes[0, 0], [visible(token) for token in tokens]
@@ -76,8 +78,13 @@ def frequency_steps(
         ax.axhline(length, color=colour, linestyle="--", linewidth=1.5, label=f"{text} ({length:,})")
     if step is not None:
         ax.axvline(step + 0.5, color=BLACK, linewidth=1, linestyle=":")
-        ax.annotate(f"step at {step}/{step + 1}", (step + 0.5, 0.04), (6, 0), xycoords=("data", "axes fraction"),
-                    textcoords="offset points")  # fmt: skip
+        ax.annotate(
+            f"step at {step}/{step + 1}",
+            (step + 0.5, 0.04),
+            (6, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+        )
     ax.set(yscale="log", xlabel="pair of the rotation", ylabel="tokens for one full turn", title=title)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
@@ -85,7 +92,10 @@ def frequency_steps(
 
 @styled
 def needle_maps(
-    maps: Mapping[str, Sequence[Sequence[float]]], lengths: Sequence[int], depths: Sequence[float], trained: int
+    maps: Mapping[str, Sequence[Sequence[float]]],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    trained: int,
 ) -> Figure:
     """Share of needles found, a heat map an arm: name -> rows of depths, columns of lengths."""
     fig, axes = figure(3.1 * len(maps) + 1.6, 4.3, 1, len(maps), sharey=True)
@@ -93,7 +103,14 @@ def needle_maps(
         table = np.asarray(table, float)  # (depths, lengths)
         image = ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         for (row, column), value in np.ndenumerate(table):
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.55 else BLACK)
+            ax.text(
+                column,
+                row,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                color="white" if value < 0.55 else BLACK,
+            )
         ax.set_xticks(range(len(lengths)), lengths)
         ax.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
         ax.grid(visible=False)
@@ -105,7 +122,9 @@ def needle_maps(
 
 
 @styled
-def loss_by_position(panels: Mapping[str, Mapping[str, Sequence[float]]], bucket: int, trained: int) -> Figure:
+def loss_by_position(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], bucket: int, trained: int
+) -> Figure:
     """Loss of text against position: panel -> arm -> mean loss of every `bucket` positions."""
     fig, axes = figure(5.2 * len(panels), 4.4, 1, len(panels), sharey=True)
     for ax, (title, arms) in zip(axes[0], panels.items()):
@@ -132,14 +151,27 @@ def heads_study(
     for (seed, values), colour in zip(losses.items(), PALETTE):
         left.plot(range(len(heads)), values, color=colour, marker="o", markersize=9, label=f"seed {seed}")
     left.set_xticks(range(len(heads)), [f"{count} heads" for count in heads])
-    left.set(ylabel="validation loss (nats a token)", title="The nano at equal tokens", xlim=(-0.3, len(heads) - 0.7))
+    left.set(
+        ylabel="validation loss (nats a token)",
+        title="The nano at equal tokens",
+        xlim=(-0.3, len(heads) - 0.7),
+    )
     left.legend()
     contexts = [row["context"] for row in flops]
     for key, colour, marker in (("64", BLUE, "o"), ("128", RED, "s")):
-        right.plot(contexts, [row[key] / 1e9 for row in flops], color=colour, marker=marker, label=f"{key} heads")
+        right.plot(
+            contexts, [row[key] / 1e9 for row in flops], color=colour, marker=marker, label=f"{key} heads"
+        )
     last = flops[-1]
-    right.annotate(f"+{100 * last['more']:.0f}%", (last["context"], last["128"] / 1e9), (-12, 0), ha="right",
-                   textcoords="offset points", color=RED, fontsize=FONT + 2)  # fmt: skip
+    right.annotate(
+        f"+{100 * last['more']:.0f}%",
+        (last["context"], last["128"] / 1e9),
+        (-12, 0),
+        ha="right",
+        textcoords="offset points",
+        color=RED,
+        fontsize=FONT + 2,
+    )
     right.set_xscale("log", base=2)
     right.set_xticks(contexts, [f"{context // 1024}k" for context in contexts])
     right.set(xlabel="context", ylabel="GFLOPs a token", title="K2, counted from its config", ylim=(0, None))

@@ -1,7 +1,7 @@
 """Figures of what happens inside a model, as pure functions of plain numbers like those of `viz`.
 
-    attention_logits    largest attention logit over steps, one line an optimizer, with QK-Clip's tau
-    routing_heatmap     which expert got which token, with what gate weight
+attention_logits    largest attention logit over steps, one line an optimizer, with QK-Clip's tau
+routing_heatmap     which expert got which token, with what gate weight
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def attention_logits(curves: Mapping[str, Sequence[float]], tau: float | None = 
     return fig
 
 
-
-def dense_routing(experts: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], count: int) -> np.ndarray:
+def dense_routing(
+    experts: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], count: int
+) -> np.ndarray:
     """Chosen experts (T, k) and their gate weights (T, k) -> (count, T), zero where an expert was not chosen."""
     table = np.zeros((count, len(experts)))
     for token, (chosen, weight) in enumerate(zip(experts, weights)):

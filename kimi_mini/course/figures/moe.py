@@ -1,13 +1,13 @@
 """Figures of experts and their routers, as pure functions of plain numbers like those of `viz`.
 
-    explorer          which expert gets which token of a text, one expert picked out
-    violation         MaxVio over steps
-    use_by_domain     which share of a domain's choices each expert gets, layer by layer
-    specialisation    what experts say about domain and kind of token, and what each domain loses without its expert
-    meetings          which experts are chosen together
-    gate_weights      how the weights of first, second, ... choice are spread
-    balance           MaxVio over training, load at its end, and the price in loss
-    sparsity          what more experts buy at equal activated FLOPs, and what they cost in seconds
+explorer          which expert gets which token of a text, one expert picked out
+violation         MaxVio over steps
+use_by_domain     which share of a domain's choices each expert gets, layer by layer
+specialisation    what experts say about domain and kind of token, and what each domain loses without its expert
+meetings          which experts are chosen together
+gate_weights      how the weights of first, second, ... choice are spread
+balance           MaxVio over training, load at its end, and the price in loss
+sparsity          what more experts buy at equal activated FLOPs, and what they cost in seconds
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def explorer(tokens: Sequence[str], table: np.ndarray, expert: int, title: str =
         raise ValueError(f"{len(tokens)} tokens and expert {expert} do not fit a table of {table.shape}")
     fig, axes = figure(12, 0.25 * len(table) + 2.6)
     ax = axes[0, 0]
-    image = ax.imshow(np.ma.masked_equal(table, 0), aspect="auto", cmap="viridis_r", vmin=0, interpolation="nearest")
+    image = ax.imshow(
+        np.ma.masked_equal(table, 0), aspect="auto", cmap="viridis_r", vmin=0, interpolation="nearest"
+    )
     ax.axhspan(expert - 0.5, expert + 0.5, fill=False, edgecolor=RED, linewidth=2.5)
     shown = [token.replace(" ", "␣").replace("\n", "⏎").replace("$", "\\$") or "∅" for token in tokens]
     ax.set_xticks(range(len(tokens)), shown, rotation=90, family="monospace")
@@ -101,9 +103,11 @@ def use_by_domain(shares: np.ndarray, names: Sequence[str], title: str = "") -> 
 
 @styled
 def specialisation(
-    measured: Mapping[str, Sequence[Interval]], control: Mapping[str, Sequence[float]],
-    rises: Mapping[str, Sequence[float]], domains: Sequence[str],
-) -> Figure:  # fmt: skip
+    measured: Mapping[str, Sequence[Interval]],
+    control: Mapping[str, Sequence[float]],
+    rises: Mapping[str, Sequence[float]],
+    domains: Sequence[str],
+) -> Figure:
     """Left: bits that expert and label share, a bar a layer and label, its shuffled control as a red line. Right: how
     much each domain's loss rises (columns) when the expert that a domain prefers falls silent (rows).
 
@@ -124,8 +128,14 @@ def _information(ax: Axes, measured: Mapping, control: Mapping) -> None:
         _whiskers(ax, x, bars)
         for place, bar, chance in zip(x, bars, control[label]):
             ax.plot([place - 0.46 * width, place + 0.46 * width], [chance] * 2, color=RED, linewidth=4)
-            ax.annotate(f"{bar['value'] / max(chance, 1e-9):.0f}x", (place, bar["high"] or bar["value"]), (0, 5),
-                        textcoords="offset points", ha="center", color=BLACK)  # fmt: skip
+            ax.annotate(
+                f"{bar['value'] / max(chance, 1e-9):.0f}x",
+                (place, bar["high"] or bar["value"]),
+                (0, 5),
+                textcoords="offset points",
+                ha="center",
+                color=BLACK,
+            )
     ax.plot([], [], color=RED, linewidth=4, label="labels shuffled")
     ax.set_xticks(range(layers), [f"MoE layer {layer + 1}" for layer in range(layers)])
     ax.set(ylabel="bits", title="what an expert's number says")
@@ -141,7 +151,9 @@ def _silence(ax: Axes, rises: np.ndarray, names: Sequence[str], domains: Sequenc
         colour = "white" if shown[row, column] > 0.6 else BLACK
         ax.text(column, row, f"{value:+.3f}", ha="center", va="center", color=colour)
     ax.set_xticks(range(len(domains)), domains)
-    ax.set_yticks(range(len(names)), [f"top expert of\n{name}" if name in domains else name for name in names])
+    ax.set_yticks(
+        range(len(names)), [f"top expert of\n{name}" if name in domains else name for name in names]
+    )
     ax.grid(visible=False)
     ax.set(title="silenced: rise of each domain's loss (nats)")
 
@@ -167,7 +179,13 @@ def gate_weights(weights: np.ndarray, factor: float, title: str = "") -> Figure:
     ax = axes[0, 0]
     for place in range(ordered.shape[1]):
         name = ("best", "second", "third")[place] if place < 3 else f"{place + 1}th"
-        ax.hist(ordered[:, place], bins=np.linspace(0, 1, 61), color=PALETTE[place], alpha=0.75, label=f"{name} choice")
+        ax.hist(
+            ordered[:, place],
+            bins=np.linspace(0, 1, 61),
+            color=PALETTE[place],
+            alpha=0.75,
+            label=f"{name} choice",
+        )
     ax.axvline(1 / ordered.shape[1], color=BLACK, linestyle=":", label="equal shares")
     ax.set(xlabel="share of the token's gate weight", ylabel="tokens", title=title, yticks=[])
     ax.legend()
@@ -175,14 +193,21 @@ def gate_weights(weights: np.ndarray, factor: float, title: str = "") -> Figure:
 
 
 COLOURS = {"none": GREY, "sign": BLUE, "centred": ORANGE, "loss": PALETTE[2]}
-WORDS = {"none": "nothing", "sign": "DeepSeek's bias", "centred": "Moonshot's bias", "loss": "sequence-wise loss"}
+WORDS = {
+    "none": "nothing",
+    "sign": "DeepSeek's bias",
+    "centred": "Moonshot's bias",
+    "loss": "sequence-wise loss",
+}
 
 
 @styled
 def balance(
-    curves: Mapping[str, Sequence[float]], load: Mapping[str, Sequence[float]], price: Mapping[str, Interval],
+    curves: Mapping[str, Sequence[float]],
+    load: Mapping[str, Sequence[float]],
+    price: Mapping[str, Interval],
     tokens: int,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """MaxVio over training; load at its end, experts sorted (1 is an equal share); loss over the unbalanced one, %."""
     fig, axes = figure(13, 4.6, 1, 3, width_ratios=[1.25, 1.1, 0.8])
     left, middle, right = axes[0]
@@ -208,7 +233,9 @@ def balance(
 
 @styled
 def sparsity(
-    parts: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval] | None, Curves]],
+    parts: Mapping[
+        str, tuple[Mapping[str, Interval], Mapping[str, float], Mapping[float, Interval] | None, Curves]
+    ],
     k2: Mapping[float, float],
 ) -> Figure:
     """A row for each reading: loss by experts at equal activated FLOPs, by the clock, over the tokens, and the FLOPs
@@ -230,11 +257,15 @@ def sparsity(
         left.plot([], [], color=BLACK, linewidth=1.8, marker="_", label="95% t interval over the seeds")
         for name, colour in zip((name for name in loss if not name.isdigit()), (ORANGE, GREY)):
             left.axhline(loss[name]["value"], color=colour, linestyle="--", label=name)
-            middle.plot(seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle="")
+            middle.plot(
+                seconds[name], loss[name]["value"], color=colour, marker="s", markersize=10, linestyle=""
+            )
         left.set(title=f"{reading}: loss", ylabel="nats", xlabel="experts")
         middle.set(title=f"{reading}: by the clock", xlim=(0, None), xlabel="seconds of training")
         if max(y) > 5 * min(y):
-            left.set(yscale="log", ylim=(0.5 * min(bar["value"] for bar in loss.values()), None))  # cuts whiskers
+            left.set(
+                yscale="log", ylim=(0.5 * min(bar["value"] for bar in loss.values()), None)
+            )  # cuts whiskers
             middle.set_yscale("log")
         _log_ticks(left, x)
         _over(over, curves, 0)
@@ -257,7 +288,13 @@ def _log_ticks(ax: Axes, ticks: Sequence[float]) -> None:
 
 
 def _flops_saved(ax: Axes, ours: Mapping[float, Interval], k2: Mapping[float, float], title: str) -> None:
-    ax.plot(list(ours), [bar["value"] for bar in ours.values()], color=BLUE, marker="o", label="ours, over sparsity 2")
+    ax.plot(
+        list(ours),
+        [bar["value"] for bar in ours.values()],
+        color=BLUE,
+        marker="o",
+        label="ours, over sparsity 2",
+    )
     _whiskers(ax, list(ours), list(ours.values()))
     ax.plot(list(k2), list(k2.values()), color=RED, marker="D", label="K2 report, over sparsity 8")
     ax.axhline(1, color=BLACK, linewidth=1, linestyle=":")
@@ -282,4 +319,11 @@ def _over(ax: Axes, curves: Curves, column: int) -> None:
 def _whiskers(ax: Axes, x: Sequence[float], bars: Sequence[Interval]) -> None:
     for place, bar in zip(x, bars):
         if bar["low"] is not None:
-            ax.plot([place, place], [bar["low"], bar["high"]], color=BLACK, linewidth=1.8, marker="_", markersize=8)
+            ax.plot(
+                [place, place],
+                [bar["low"], bar["high"]],
+                color=BLACK,
+                linewidth=1.8,
+                marker="_",
+                markersize=8,
+            )

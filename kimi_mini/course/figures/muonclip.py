@@ -1,10 +1,10 @@
 """Figures of an optimizer at work, as pure functions of plain numbers like those of `viz`.
 
-    singular_values    of a matrix before and after, in order of size
-    bands              curves over steps, a few runs each: mean, with everything between the smallest and the largest
-    heads              the largest logit of every head over steps, one panel a layer
-    histogram          how attention logits are distributed, on an axis that is fine around zero
-    rows               a weight matrix as a picture, heads marked at its rows
+singular_values    of a matrix before and after, in order of size
+bands              curves over steps, a few runs each: mean, with everything between the smallest and the largest
+heads              the largest logit of every head over steps, one panel a layer
+histogram          how attention logits are distributed, on an axis that is fine around zero
+rows               a weight matrix as a picture, heads marked at its rows
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def singular_values(values: Mapping[str, Sequence[float]], title: str = "") -> F
     return fig
 
 
-def band(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], colour: str, label: str, **style) -> None:
+def band(
+    ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], colour: str, label: str, **style
+) -> None:
     """One line: the mean of runs (seeds, points), shaded from the smallest to the largest."""
     runs = np.asarray(runs, float)
     ax.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
@@ -40,9 +42,13 @@ def band(ax: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], colour: 
 @styled
 def bands(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]]],
-    ylabels: Sequence[str], logarithmic: Sequence[bool], colours: Mapping[str, str],
-    marks: Sequence[Sequence[float]] | None = None, columns: int = 2, styles: Mapping[str, str] | None = None,
-) -> Figure:  # fmt: skip
+    ylabels: Sequence[str],
+    logarithmic: Sequence[bool],
+    colours: Mapping[str, str],
+    marks: Sequence[Sequence[float]] | None = None,
+    columns: int = 2,
+    styles: Mapping[str, str] | None = None,
+) -> Figure:
     """Panels of bands: title -> name -> (x, runs). marks: horizontal lines of each panel (tau); styles: name -> dashes,
     for lines that lie on others."""
     rows = -(-len(panels) // columns)
@@ -71,7 +77,9 @@ def heads(steps: Sequence[int], maxima: np.ndarray, tau: float | None = None, ti
     fig, axes = figure(12, 3.8, 1, maxima.shape[1], sharey=True)
     for layer, ax in enumerate(axes[0]):
         for head in range(maxima.shape[2]):
-            ax.plot(steps, np.maximum(maxima[:, layer, head], 0.1), color=PALETTE[head % 7], label=f"head {head}")
+            ax.plot(
+                steps, np.maximum(maxima[:, layer, head], 0.1), color=PALETTE[head % 7], label=f"head {head}"
+            )
         if tau is not None:
             ax.axhline(tau, color=BLACK, linestyle="--", linewidth=1.5)
         ax.set(title=f"layer {layer}", xlabel="step", yscale="log")
@@ -82,8 +90,13 @@ def heads(steps: Sequence[int], maxima: np.ndarray, tau: float | None = None, ti
 
 
 @styled
-def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[float]], tau: float | None = None,
-              title: str = "", limit: float = 1000.0) -> Figure:  # fmt: skip
+def histogram(
+    edges: Sequence[float],
+    counts: Mapping[str, Sequence[float]],
+    tau: float | None = None,
+    title: str = "",
+    limit: float = 1000.0,
+) -> Figure:
     """name -> counts between `edges`, as shares of all logits for each unit of logit (so that the width of a bin does
     not matter), both axes stretched so that the tail shows."""
     fig, axes = figure(9.5, 4.6)
@@ -99,8 +112,14 @@ def histogram(edges: Sequence[float], counts: Mapping[str, Sequence[float]], tau
     ax.set_xscale("asinh", linear_width=1.0)
     marks = [mark for mark in (-1000, -100, -10, -1, 0, 1, 10, 100, 1000) if abs(mark) <= limit]
     ax.set_xticks(marks, [f"{mark:g}" for mark in marks])
-    ax.set(yscale="log", ylim=(1e-8, 10), xlim=(-limit, limit), xlabel="attention logit",
-           ylabel="share of all pairs, per unit of logit", title=title)  # fmt: skip
+    ax.set(
+        yscale="log",
+        ylim=(1e-8, 10),
+        xlim=(-limit, limit),
+        xlabel="attention logit",
+        ylabel="share of all pairs, per unit of logit",
+        title=title,
+    )
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 

@@ -78,7 +78,9 @@ def _slots(rows: Mapping) -> dict[str, float]:
     return places
 
 
-def _bars_with_intervals(ax: Axes, rows: Mapping, slots: Mapping[str, float], floors: Mapping[str, float]) -> None:
+def _bars_with_intervals(
+    ax: Axes, rows: Mapping, slots: Mapping[str, float], floors: Mapping[str, float]
+) -> None:
     names = list(rows)
     y, values = [slots[name] for name in names], [rows[name]["value"] for name in names]
     ax.barh(y, values, height=0.72, color=[_row_colour(name) for name in names])
@@ -90,7 +92,9 @@ def _bars_with_intervals(ax: Axes, rows: Mapping, slots: Mapping[str, float], fl
         if name in floors:
             ax.plot([floors[name]] * 2, [place - 0.42, place + 0.42], color=RED, linewidth=3, label="floor")
         end = max(row["value"], high or 0, 0)
-        ax.annotate(_in_words(row), (end, place), (8, 0), textcoords="offset points", va="center", color=BLACK)
+        ax.annotate(
+            _in_words(row), (end, place), (8, 0), textcoords="offset points", va="center", color=BLACK
+        )
     ax.set_yticks(y, [name.replace("_", " ") for name in names])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -116,9 +120,12 @@ def _share(value: float) -> str:
 
 @styled
 def accuracy_by_length(
-    series: Mapping[str, Sequence[Mapping]], chance: float | None = None, trained_to: int | None = None,
-    xlabel: str = "steps that the task needs", title: str = "",
-) -> Figure:  # fmt: skip
+    series: Mapping[str, Sequence[Mapping]],
+    chance: float | None = None,
+    trained_to: int | None = None,
+    xlabel: str = "steps that the task needs",
+    title: str = "",
+) -> Figure:
     """Success against length with 95% intervals: series name -> points {length, value, low, high}.
 
     `chance` draws what guessing gives, `trained_to` shades the lengths beyond training.
@@ -129,7 +136,9 @@ def accuracy_by_length(
     for (name, points), colour, marker in zip(series.items(), PALETTE * 2, "os^Dv<>" * 2):
         x, y = [point["length"] for point in points], [point["value"] for point in points]
         spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
-        ax.errorbar(x, y, np.maximum(spread, 0), color=colour, marker=marker, markersize=8, capsize=4, label=name)
+        ax.errorbar(
+            x, y, np.maximum(spread, 0), color=colour, marker=marker, markersize=8, capsize=4, label=name
+        )
     if chance is not None:
         ax.axhline(chance, color=GREY, linestyle=":", label=f"guessing ({chance:g})")
     if trained_to is not None and trained_to < longest:

@@ -23,15 +23,29 @@ PURPLE, SKY, GREY, BLACK = "#CC79A7", "#56B4E9", "#8A8A8A", "#222222"
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK)
 FONT = 13
 STYLE = {
-    "font.size": FONT, "axes.titlesize": FONT + 2, "axes.labelsize": FONT, "xtick.labelsize": FONT,
-    "ytick.labelsize": FONT, "legend.fontsize": FONT, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlelocation": "left", "axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True,
-    "figure.facecolor": "white", "lines.linewidth": 2.2, "legend.frameon": False, "figure.dpi": 100,
-}  # fmt: skip
+    "font.size": FONT,
+    "axes.titlesize": FONT + 2,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": FONT,
+    "ytick.labelsize": FONT,
+    "legend.fontsize": FONT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "lines.linewidth": 2.2,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+}
 styled = rc_context(STYLE)  # decorates every function that draws
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options
+) -> tuple[Figure, np.ndarray]:
     """A figure in inches and its axes (rows, columns); to be called inside a `styled` function."""
     fig = Figure(figsize=(width, height), layout="constrained")
     axes = fig.subplots(rows, columns, squeeze=False, **options)
@@ -63,7 +77,15 @@ def shares(parts: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
         ax.barh(list(parts), share, left=left, color=colour, label=name, height=0.6)
         for row, (size, start) in enumerate(zip(share, left)):
             if size >= 6:
-                ax.text(start + size / 2, row, f"{size:.0f}%", ha="center", va="center", color="white", weight="bold")
+                ax.text(
+                    start + size / 2,
+                    row,
+                    f"{size:.0f}%",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    weight="bold",
+                )
         left += share
     ax.set(xlim=(0, 100), xlabel="% of the parameters", title=title)
     ax.invert_yaxis()

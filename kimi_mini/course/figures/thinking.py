@@ -1,7 +1,7 @@
 """Figures of thinking mode, as pure functions of plain numbers like those of `viz`.
 
-    name_weights    how a head shares its look between the names that results have brought
-    reliability     chance that a run of calls succeeds, against its length
+name_weights    how a head shares its look between the names that results have brought
+reliability     chance that a run of calls succeeds, against its length
 """
 
 from __future__ import annotations
@@ -11,16 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures.style import (
-    BLACK,
-    FONT,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALETTE,
-    figure,
-    styled,
-)
+from kimi_mini.course.figures.style import BLACK, FONT, GREEN, GREY, ORANGE, PALETTE, figure, styled
 
 
 @styled
@@ -40,10 +31,25 @@ def name_weights(weights: Sequence[float], most: int, title: str = "", note: str
     ax.bar(places[-1:], values[-1:], color=GREEN, label="the newest name, to be copied")
     ax.bar([0], [max(0.0, 1 - values.sum())], color=GREY, label="everything else")
     ax.set_xticks([0, *range(1, most + 1, 2)], ["else", *map(str, range(1, most + 1, 2))])
-    ax.set(xlim=(-0.7, most + 0.7), ylim=(0, 1.03), xlabel="name brought by the result of call", ylabel="attention",
-           title=title)  # fmt: skip
-    ax.text(0.99, 0.93, note, transform=ax.transAxes, ha="right", va="top", fontsize=FONT, parse_math=False,
-            color=BLACK, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
+    ax.set(
+        xlim=(-0.7, most + 0.7),
+        ylim=(0, 1.03),
+        xlabel="name brought by the result of call",
+        ylabel="attention",
+        title=title,
+    )
+    ax.text(
+        0.99,
+        0.93,
+        note,
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+        fontsize=FONT,
+        parse_math=False,
+        color=BLACK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    )
     fig.legend(loc="outside lower center", ncols=3)
     return fig
 
@@ -56,6 +62,8 @@ def reliability(curves: Mapping[str, float], most: int = 300, title: str = "") -
     calls = np.arange(1, most + 1)
     for (label, chance), colour in zip(curves.items(), PALETTE):
         ax.plot(calls, chance**calls, color=colour, label=label)
-    ax.set(xlim=(0, most), ylim=(-0.03, 1.03), xlabel="calls in a row", ylabel="all of them right", title=title)
+    ax.set(
+        xlim=(0, most), ylim=(-0.03, 1.03), xlabel="calls in a row", ylabel="all of them right", title=title
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig

@@ -17,17 +17,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini.agent.traces import Piece, pieces
-from kimi_mini.course.figures.style import (
-    BLACK,
-    BLUE,
-    FONT,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    figure,
-    styled,
-)
+from kimi_mini.course.figures.style import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
 
 KINDS = {  # kind -> (colour, background)
     "system": ("#707070", "#F4F4F4"),
@@ -58,9 +48,13 @@ def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequen
             f"<code style='white-space:pre-wrap;background:none;color:{BLACK}'>{html.escape(piece.text)}</code></div>"
         )
     return f"<div style='max-width:60em;font-size:15px'>{''.join(rows)}</div>"
+
+
 WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
 COLUMNS = 66  # characters a line
-LABEL = {kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS}  # readable on its colour
+LABEL = {
+    kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS
+}  # readable on its colour
 MOST_LINES = 34  # a longer trace scrolls: the newest pieces stay in sight
 
 
@@ -117,11 +111,21 @@ def _draw_piece(ax, piece: Piece, lines: Sequence[str], y: float, note: str, new
     """Draw one block from y downwards; returns where the next one begins."""
     colour, background = KINDS[piece.kind]
     height = len(lines) + 0.4
-    ax.axhspan(y, y + height, 0.11, 1.0, facecolor=background, edgecolor=colour, linewidth=2.5 if newest else 0)
+    ax.axhspan(
+        y, y + height, 0.11, 1.0, facecolor=background, edgecolor=colour, linewidth=2.5 if newest else 0
+    )
     ax.axhspan(y, y + height, 0.0, 0.105, facecolor=colour)
     ax.text(0.0525, y + 0.7, piece.kind, color=LABEL[piece.kind], weight="bold", ha="center", va="center")
     ax.text(0.99, y + 0.7, note, color="#666666", ha="right", va="center", fontsize=FONT - 1)
     for row, line in enumerate(lines):
-        ax.text(0.12, y + 0.7 + row, line, family="monospace", fontsize=FONT - 1, va="center", color=BLACK,
-                parse_math=False)  # fmt: skip
+        ax.text(
+            0.12,
+            y + 0.7 + row,
+            line,
+            family="monospace",
+            fontsize=FONT - 1,
+            va="center",
+            color=BLACK,
+            parse_math=False,
+        )
     return y + height + 0.3

@@ -15,8 +15,14 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 @style.styled
-def lines(panels: Mapping[str, Series], xlabel: str = "", ylabels: Sequence[str] = (), smooth: int = 1,
-          levels: Mapping[str, float] | None = None, zero: bool = True) -> Figure:  # fmt: skip
+def lines(
+    panels: Mapping[str, Series],
+    xlabel: str = "",
+    ylabels: Sequence[str] = (),
+    smooth: int = 1,
+    levels: Mapping[str, float] | None = None,
+    zero: bool = True,
+) -> Figure:
     """Panels side by side, each with a few lines: title -> {label: (x, y)}.
 
     smooth   running mean over so many points (the raw line stays, thin)
@@ -54,7 +60,12 @@ def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float], 
     ax.axhline(loss, color=style.GREY, linestyle=":")
     for (way, (x, y)), colour in zip(curves.items(), style.PALETTE):
         ax.plot(x, y, "o-", color=colour, label=f"{way}: {style.human(reached[way])}")
-        ax.plot([reached[way]] * 2, [min(map(min, (y for _, y in curves.values()))), loss], color=colour, linewidth=1.2)
+        ax.plot(
+            [reached[way]] * 2,
+            [min(map(min, (y for _, y in curves.values()))), loss],
+            color=colour,
+            linewidth=1.2,
+        )
         ax.plot(reached[way], loss, "D", color=colour, markersize=9)
     ax.set(xscale="log", xlabel=xlabel, ylabel="validation loss", title=f"Cost of a loss of {loss:.2f}")
     low, high = ax.get_xlim()
@@ -107,5 +118,7 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], smooth:
 def _thin_and_thick(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str, width: int) -> None:
     ax.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
     window = np.ones(min(width, len(y)))
-    mean = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")  # shorter at both ends
+    mean = np.convolve(y, window, "same") / np.convolve(
+        np.ones(len(y)), window, "same"
+    )  # shorter at both ends
     ax.plot(x, mean, color=colour)

@@ -55,7 +55,11 @@ def _corrected(task: Task, rng: random.Random) -> Expert:
 
 def _last_words(task: Task, rng: random.Random) -> str:
     """The answer in other words, where the words do not matter."""
-    return answer_of(task) if task.family in ("follow", "cheapest") else rng.choice(["ok", "bought it", "all done!"])
+    return (
+        answer_of(task)
+        if task.family in ("follow", "cheapest")
+        else rng.choice(["ok", "bought it", "all done!"])
+    )
 
 
 @right("misspells an item, reads the error, corrects itself", *SHOP)
@@ -113,7 +117,10 @@ def _in_parts(task: Task, rng: random.Random) -> Expert:
     calls = buys_of(task)
     tool, arguments = calls[0]
     if arguments["count"] > 1:
-        calls[:1] = [(tool, {**arguments, "count": arguments["count"] - 1}), (tool, {**arguments, "count": 1})]
+        calls[:1] = [
+            (tool, {**arguments, "count": arguments["count"] - 1}),
+            (tool, {**arguments, "count": 1}),
+        ]
     for call in calls if task.family == "buy" else [*reads_of(task), *calls]:
         yield turn("", call=call)
     yield turn("end", content=_last_words(task, rng))

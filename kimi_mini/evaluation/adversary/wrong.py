@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.evaluation.adversary.base import (
-    CHAIN,
-    SHOP,
-    answer_of,
-    buys_of,
-    expert,
-    reads_of,
-    wrong,
-)
+from kimi_mini.evaluation.adversary.base import CHAIN, SHOP, answer_of, buys_of, expert, reads_of, wrong
 from kimi_mini.worlds import Task, chain
 from kimi_mini.worlds.base import Expert, most_calls, turn
 
@@ -149,12 +141,14 @@ def _wrong_orders(task: Task, rng: random.Random) -> Expert:
     orders = [list(order) for order in task.data["bought"]]
     at = rng.randrange(len(orders))
     item, count = orders[at]
-    orders[at : at + 1] = rng.choice([
-        [],
-        [[item, count - 1 or 2]],
-        [[item, count], [item, 1]] if count < 9 else [[item, 8]],  # there are nine of each
-        [[item, count % 9 + 1]],
-    ])  # fmt: skip
+    orders[at : at + 1] = rng.choice(
+        [
+            [],
+            [[item, count - 1 or 2]],
+            [[item, count], [item, 1]] if count < 9 else [[item, 8]],  # there are nine of each
+            [[item, count % 9 + 1]],
+        ]
+    )
     for item, count in orders:
         yield turn("", call=("buy", {"item": item, "count": count}))
     yield turn("end", content="done")

@@ -33,8 +33,7 @@ NOTEBOOK = "02_latent_attention_long_context.ipynb"
 def main() -> None:
     """Train both at every seed and count K2's FLOPs; write data/results/heads.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
-    log = Log("heads", seeds=args.seeds, folder=args.folder,
-              tokens=int(TOKENS * args.scale), k2=k2_flops())  # fmt: skip
+    log = Log("heads", seeds=args.seeds, folder=args.folder, tokens=int(TOKENS * args.scale), k2=k2_flops())
     training, validation = windows()
     held_out = [text_batch(validation[start : start + 16]) for start in range(0, HELD_OUT, 16)]
     for seed in args.seeds:
@@ -42,8 +41,14 @@ def main() -> None:
             config = KimiConfig.preset("nano", num_attention_heads=heads)
             model, history = train_on_text(config, training, seed, int(TOKENS * args.scale))
             loss, count = evaluate_loss(model, held_out), config.count_parameters()
-            log.row(seed=seed, heads=heads, loss=loss, seconds=history.seconds, tokens=sum(history.tokens),
-                    activated=count.activated_without_embeddings)  # fmt: skip
+            log.row(
+                seed=seed,
+                heads=heads,
+                loss=loss,
+                seconds=history.seconds,
+                tokens=sum(history.tokens),
+                activated=count.activated_without_embeddings,
+            )
             print(f"seed {seed}, {heads} heads: {loss:.4f} nats a token, {history.seconds:.0f} s", flush=True)
     report(log)
     finish(log, heads=draw)
@@ -60,7 +65,9 @@ def text_batch(rows: np.ndarray) -> Batch:
     return collate([Example(row, np.ones(len(row), bool)) for row in rows])
 
 
-def train_on_text(config: KimiConfig, training: np.ndarray, seed: int, tokens: int) -> tuple[KimiMini, History]:
+def train_on_text(
+    config: KimiConfig, training: np.ndarray, seed: int, tokens: int
+) -> tuple[KimiMini, History]:
     """A model from random weights on `tokens` tokens; a seed decides its weights and the order of the text."""
     torch.manual_seed(seed)
     model, rows = KimiMini(config), STEP_TOKENS // WINDOW
@@ -74,8 +81,15 @@ def train_on_text(config: KimiConfig, training: np.ndarray, seed: int, tokens: i
         if step % 25 == 24:
             print(f"  step {step + 1}/{steps}: loss {np.mean(history.loss[-10:]):.3f}", flush=True)
 
-    history = train(model, optimizer_for(model), data, steps, bias_rate=BIAS_RATE, progress=progress,
-                    schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.5))  # fmt: skip
+    history = train(
+        model,
+        optimizer_for(model),
+        data,
+        steps,
+        bias_rate=BIAS_RATE,
+        progress=progress,
+        schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.5),
+    )
     return model, history
 
 
@@ -83,23 +97,44 @@ def k2_flops() -> list[dict[str, float]]:
     """Forward FLOPs of one token of K2 at some contexts, with its 64 heads and with 128 of the same width."""
     found = []
     for context in (4096, 8192, 16384, 32768, 65536, CONTEXT):
-        few, many = (KimiConfig.preset("k2", num_attention_heads=heads, num_key_value_heads=heads)
-                     .flops_per_token(context) for heads in (64, 128))  # fmt: skip
+        few, many = (
+            KimiConfig.preset("k2", num_attention_heads=heads, num_key_value_heads=heads).flops_per_token(
+                context
+            )
+            for heads in (64, 128)
+        )
         found.append({"context": context, "64": few, "128": many, "more": many / few - 1})
     return found
 
 
 def report(log: Log) -> None:
     """The claims."""
+
     def losses(heads: int) -> np.ndarray:
         return np.array([row["loss"] for row in log.rows if row["heads"] == heads])
 
-    shared = {"notebook": NOTEBOOK, "figure": "figures/heads.png", "source": "K2 report 2.3 (0.5 to 1.2%; +83%)"}
+    shared = {
+        "notebook": NOTEBOOK,
+        "figure": "figures/heads.png",
+        "source": "K2 report 2.3 (0.5 to 1.2%; +83%)",
+    }
     gain = across(100 * (1 - losses(HEADS[1]) / losses(HEADS[0])))
-    log.claim("heads/loss", claim="twice the heads lower the validation loss at equal tokens by so many per cent",
-              floor=0.5, holds=gain["value"] >= 0.5 and (gain["low"] or 0) > 0, **shared, **gain)  # fmt: skip
-    log.claim("heads/flops", claim="twice the heads cost K2 so many per cent more FLOPs a token at 128k", floor=83,
-              value=100 * log.more["k2"][-1]["more"], seeds=[], **shared)  # fmt: skip
+    log.claim(
+        "heads/loss",
+        claim="twice the heads lower the validation loss at equal tokens by so many per cent",
+        floor=0.5,
+        holds=gain["value"] >= 0.5 and (gain["low"] or 0) > 0,
+        **shared,
+        **gain,
+    )
+    log.claim(
+        "heads/flops",
+        claim="twice the heads cost K2 so many per cent more FLOPs a token at 128k",
+        floor=83,
+        value=100 * log.more["k2"][-1]["more"],
+        seeds=[],
+        **shared,
+    )
 
 
 @style.styled

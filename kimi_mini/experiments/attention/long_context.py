@@ -73,7 +73,9 @@ def main() -> None:
 
 def note(log: Log, seed: int, stage: str, history: History) -> None:
     """What a training cost."""
-    log.row(seed=seed, stage=stage, seconds=history.seconds, tokens=sum(history.tokens), loss=history.loss[-1])
+    log.row(
+        seed=seed, stage=stage, seconds=history.seconds, tokens=sum(history.tokens), loss=history.loss[-1]
+    )
 
 
 # -- training ------------------------------------------------------------------------------------------
@@ -99,8 +101,14 @@ def examples(rng: np.random.Generator, text: np.ndarray, length: int) -> list[Ex
     return hay + [Example(needles.span(rng, text, length), np.ones(length, bool)) for _ in range(count // 4)]
 
 
-def fit(model: KimiMini, make: Callable[..., list[Example]], seed: Sequence[int], tokens: int, rate: float = 1.0,
-        until: float | None = None) -> History:  # fmt: skip
+def fit(
+    model: KimiMini,
+    make: Callable[..., list[Example]],
+    seed: Sequence[int],
+    tokens: int,
+    rate: float = 1.0,
+    until: float | None = None,
+) -> History:
     """Train on `make(rng)`, a step's examples, with rates times `rate`.
 
     Linear decay over the second half; or no decay, but an end as soon as the loss is below `until`.
@@ -115,10 +123,16 @@ def fit(model: KimiMini, make: Callable[..., list[Example]], seed: Sequence[int]
             print(f"  step {step + 1}/{steps}: loss {np.mean(history.loss[-10:]):.2f}", flush=True)
 
     return train(
-        model, optimizer_for(model, MUON_LR * rate, ADAMW_LR * rate), data, steps,
-        lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay), progress=progress,
-        stop_when=lambda history: until is not None and len(history.loss) > 20 and np.mean(history.loss[-10:]) < until,
-    )  # fmt: skip
+        model,
+        optimizer_for(model, MUON_LR * rate, ADAMW_LR * rate),
+        data,
+        steps,
+        lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay),
+        progress=progress,
+        stop_when=lambda history: (
+            until is not None and len(history.loss) > 20 and np.mean(history.loss[-10:]) < until
+        ),
+    )
 
 
 def train_short(text: np.ndarray, seed: int, scale: float = 1.0) -> tuple[KimiMini, list[History]]:
@@ -141,8 +155,13 @@ def tune(model: KimiMini, text: np.ndarray, seed: int, scale: float = 1.0) -> Hi
 
 def stretched(model: KimiMini, kind: str, factor: int = FACTOR) -> KimiMini:
     """A copy of a model whose positions are treated in one of KINDS, weights unchanged."""
-    scaling = {**YARN, "factor": float(factor), "original_max_position_embeddings": TRAINED,
-               "beta_fast": 1.0, "beta_slow": 1.0}  # fmt: skip
+    scaling = {
+        **YARN,
+        "factor": float(factor),
+        "original_max_position_embeddings": TRAINED,
+        "beta_fast": 1.0,
+        "beta_slow": 1.0,
+    }
     copy = KimiMini(model.config.replace(rope_scaling=scaling if kind == "YaRN" else None))
     copy.load_state_dict(model.state_dict())
     if kind == "interpolation":
@@ -158,13 +177,15 @@ def stretched(model: KimiMini, kind: str, factor: int = FACTOR) -> KimiMini:
 @torch.no_grad()
 def found(model: KimiMini, asked: Sequence[needles.Question], window: int | None = None) -> int:
     """How many questions of one length are answered right, seen through the last `window` tokens or whole."""
-    ids = torch.from_numpy(np.stack([question.ids[-(window or 0):] for question in asked]))  # (N, length)
+    ids = torch.from_numpy(np.stack([question.ids[-(window or 0) :] for question in asked]))  # (N, length)
     with evaluating(model):
         best = model.lm_head(model.hidden_states(ids)[:, -1]).argmax(-1)
     return int((best.numpy() == [question.answer for question in asked]).sum())
 
 
-def questions(text: np.ndarray, seed: int, length: int, depth: float, count: int = QUESTIONS) -> list[needles.Question]:
+def questions(
+    text: np.ndarray, seed: int, length: int, depth: float, count: int = QUESTIONS
+) -> list[needles.Question]:
     """`count` questions of a length and depth, the same for every arm."""
     rng = np.random.default_rng([seed, length, round(100 * depth), 77])
     return [needles.question(rng, text, length, SYMBOLS, depth) for _ in range(count)]
@@ -180,7 +201,9 @@ def loss_by_position(model: KimiMini, text: np.ndarray, count: int = WINDOWS) ->
     return [part.mean().item() for part in losses.split(BUCKET)]
 
 
-def measure(log: Log, model: KimiMini, text: np.ndarray, seed: int, kind: str, tuned: bool, scale: float) -> None:
+def measure(
+    log: Log, model: KimiMini, text: np.ndarray, seed: int, kind: str, tuned: bool, scale: float
+) -> None:
     """Needles at every length and depth, and the loss by position, of one arm."""
     count = max(4, int(QUESTIONS * scale))
     for length in LENGTHS:
@@ -195,7 +218,9 @@ def measure(log: Log, model: KimiMini, text: np.ndarray, seed: int, kind: str, t
 def measure_window(log: Log, model: KimiMini, text: np.ndarray, seed: int, scale: float) -> None:
     """The last arm's model on needles outside of a window of TRAINED tokens."""
     length = TRAINED * FACTOR
-    asked = [q for depth in DEPTHS for q in questions(text, seed, length, depth, max(4, int(QUESTIONS * scale)))]
+    asked = [
+        q for depth in DEPTHS for q in questions(text, seed, length, depth, max(4, int(QUESTIONS * scale)))
+    ]
     outside = [question for question in asked if question.place <= length - TRAINED]
     log.row(seed=seed, window=TRAINED, right=found(model, outside, TRAINED), n=len(outside))
 
@@ -203,11 +228,23 @@ def measure_window(log: Log, model: KimiMini, text: np.ndarray, seed: int, scale
 # -- reporting -----------------------------------------------------------------------------------------
 
 
-def success(rows: Sequence[dict], kind: str, tuned: bool, length: int, seed: int | None = None,
-            depth: float | None = None) -> float:  # fmt: skip
+def success(
+    rows: Sequence[dict],
+    kind: str,
+    tuned: bool,
+    length: int,
+    seed: int | None = None,
+    depth: float | None = None,
+) -> float:
     """Share of needles found by an arm at a length: in one seed or all, at one depth or all."""
-    chosen = [row for row in rows if "depth" in row and (row["kind"], row["tuned"], row["length"])
-              == (kind, tuned, length) and seed in (None, row["seed"]) and depth in (None, row["depth"])]  # fmt: skip
+    chosen = [
+        row
+        for row in rows
+        if "depth" in row
+        and (row["kind"], row["tuned"], row["length"]) == (kind, tuned, length)
+        and seed in (None, row["seed"])
+        and depth in (None, row["depth"])
+    ]
     return sum(row["right"] for row in chosen) / sum(row["n"] for row in chosen)
 
 
@@ -220,40 +257,86 @@ def report(log: Log) -> None:
 
     shared = {"notebook": NOTEBOOK, "figure": "figures/long_context.png"}
     yarn = rates("YaRN", True)
-    log.claim("long/yarn", claim="needles found at 8 times the trained length, with YaRN and a short tune", floor=0.90,
-              source="K2 report 2.5 (YaRN to 128k)", **shared, **across(yarn))  # fmt: skip
-    log.claim("long/none", claim="needles found there by the same model without any extension", floor=0.30,
-              at_most=True, source="K2 report 2.5", **shared, **across(rates("as it was", False)))  # fmt: skip
-    for name, kind, other in (("interpolation", "interpolation", "plain interpolation"),
-                              ("tune_only", "as it was", "no extension")):  # fmt: skip
+    log.claim(
+        "long/yarn",
+        claim="needles found at 8 times the trained length, with YaRN and a short tune",
+        floor=0.90,
+        source="K2 report 2.5 (YaRN to 128k)",
+        **shared,
+        **across(yarn),
+    )
+    log.claim(
+        "long/none",
+        claim="needles found there by the same model without any extension",
+        floor=0.30,
+        at_most=True,
+        source="K2 report 2.5",
+        **shared,
+        **across(rates("as it was", False)),
+    )
+    for name, kind, other in (
+        ("interpolation", "interpolation", "plain interpolation"),
+        ("tune_only", "as it was", "no extension"),
+    ):
         gain = across(yarn - rates(kind, True))
-        log.claim(f"long/yarn_over_{name}", claim=f"YaRN finds more than {other} after the same tune", floor=0.0,
-                  holds=(gain["low"] or 0) > 0, source="YaRN paper (2309.00071)", **shared, **gain)  # fmt: skip
+        log.claim(
+            f"long/yarn_over_{name}",
+            claim=f"YaRN finds more than {other} after the same tune",
+            floor=0.0,
+            holds=(gain["low"] or 0) > 0,
+            source="YaRN paper (2309.00071)",
+            **shared,
+            **gain,
+        )
     hidden = [row for row in log.rows if "window" in row]
     right, count = (sum(row[key] for row in hidden) for key in ("right", "n"))
     low, high = wilson(right, count)
-    log.claim("long/outside_window", claim="needles outside a window of 64 tokens found by the YaRN model", floor=0.05,
-              at_most=True, source="check of the test", value=right / count, low=low, high=high, **shared)  # fmt: skip
+    log.claim(
+        "long/outside_window",
+        claim="needles outside a window of 64 tokens found by the YaRN model",
+        floor=0.05,
+        at_most=True,
+        source="check of the test",
+        value=right / count,
+        low=low,
+        high=high,
+        **shared,
+    )
 
 
 def draw(log: dict) -> Figure:
     """Heat maps of success by depth and length: as trained, YaRN without a tune, then all kinds after the tune."""
-    arms = {"no extension": ("as it was", False), "YaRN, no tune": ("YaRN", False),
-            "only tuned at 512": ("as it was", True),
-            "interpolation, tuned": ("interpolation", True), "YaRN, tuned": ("YaRN", True)}  # fmt: skip
-    maps = {name: [[success(log["rows"], *arm, length, depth=depth) for length in LENGTHS] for depth in DEPTHS]
-            for name, arm in arms.items()}  # fmt: skip
+    arms = {
+        "no extension": ("as it was", False),
+        "YaRN, no tune": ("YaRN", False),
+        "only tuned at 512": ("as it was", True),
+        "interpolation, tuned": ("interpolation", True),
+        "YaRN, tuned": ("YaRN", True),
+    }
+    maps = {
+        name: [[success(log["rows"], *arm, length, depth=depth) for length in LENGTHS] for depth in DEPTHS]
+        for name, arm in arms.items()
+    }
     return attention.needle_maps(maps, LENGTHS, DEPTHS, TRAINED)
 
 
 def draw_loss(log: dict) -> Figure:
     """Loss of text by position, mean over seeds: untouched and untuned, and after the tune."""
-    def curve(kind: str, tuned: bool) -> np.ndarray:
-        return np.mean([row["loss_by_position"] for row in log["rows"]
-                        if "loss_by_position" in row and (row["kind"], row["tuned"]) == (kind, tuned)], 0)  # fmt: skip
 
-    panels = {title: {kind: curve(kind, tuned) for kind in KINDS}
-              for title, tuned in (("Before any tune", False), ("After the tune", True))}  # fmt: skip
+    def curve(kind: str, tuned: bool) -> np.ndarray:
+        return np.mean(
+            [
+                row["loss_by_position"]
+                for row in log["rows"]
+                if "loss_by_position" in row and (row["kind"], row["tuned"]) == (kind, tuned)
+            ],
+            0,
+        )
+
+    panels = {
+        title: {kind: curve(kind, tuned) for kind in KINDS}
+        for title, tuned in (("Before any tune", False), ("After the tune", True))
+    }
     return attention.loss_by_position(panels, BUCKET, TRAINED)
 
 

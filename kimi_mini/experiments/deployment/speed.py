@@ -29,14 +29,25 @@ from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 
 NANO = KimiConfig.preset("nano")
 MID = KimiConfig.preset(
-    "nano", hidden_size=256, num_hidden_layers=6, num_attention_heads=4, kv_lora_rank=64, qk_nope_head_dim=32,
-    qk_rope_head_dim=32, v_head_dim=64, n_routed_experts=64, num_experts_per_tok=4, moe_intermediate_size=128,
-    intermediate_size=640, routed_scaling_factor=1.998,
+    "nano",
+    hidden_size=256,
+    num_hidden_layers=6,
+    num_attention_heads=4,
+    kv_lora_rank=64,
+    qk_nope_head_dim=32,
+    qk_rope_head_dim=32,
+    v_head_dim=64,
+    n_routed_experts=64,
+    num_experts_per_tok=4,
+    moe_intermediate_size=128,
+    intermediate_size=640,
+    routed_scaling_factor=1.998,
 )
 STEP_TOKENS = 4096
 
 
 # ---- what is timed -------------------------------------------------------------------------------------
+
 
 def batch(config: KimiConfig, tokens: int, length: int) -> Tensor:
     """Random ids (tokens / length, length), the same every time."""
@@ -51,11 +62,13 @@ def build(config: KimiConfig) -> KimiMini:
 
 def training_step(model: nn.Module, ids: Tensor, optimizer=None) -> Action:
     """Forward, cross-entropy on every token, backward, and the optimizer's step if there is one."""
+
     def step() -> None:
         model.zero_grad(set_to_none=True)
         F.cross_entropy(model(ids).logits.flatten(0, 1), ids.flatten()).backward()
         if optimizer is not None:
             optimizer.step()
+
     return step
 
 
@@ -93,14 +106,18 @@ def plain_linear() -> Iterator[None]:
         linear.ONEDNN = before
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True) -> tuple[Tensor, None]:
+def sdpa(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True
+) -> tuple[Tensor, None]:
     """torch's scaled_dot_product_attention in place of ours: values padded to the key width, no maximum."""
     width = max(q.shape[-1], v.shape[-1])
     q, k, padded = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, padded, is_causal=True, scale=scale)[..., :v.shape[-1]], None
+    return F.scaled_dot_product_attention(q, k, padded, is_causal=True, scale=scale)[..., : v.shape[-1]], None
 
 
-def untracked(q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True) -> tuple[Tensor, None]:
+def untracked(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True
+) -> tuple[Tensor, None]:
     """Our attention without the maximum."""
     return OURS(q, k, v, scale, track=False)
 
@@ -120,6 +137,7 @@ def attending(kernel: Callable) -> Iterator[None]:
 
 # ---- rows ----------------------------------------------------------------------------------------------
 
+
 def against_transformers(bench: Bench) -> None:
     """Training step with the same weights; transformers in its default setting and with its plain expert
     loop."""
@@ -128,8 +146,12 @@ def against_transformers(bench: Bench) -> None:
         for experts in ("default", "eager"):
             options = {} if experts == "default" else {"experts_implementation": "eager"}
             reference = same_in_transformers(model, **options).train()
-            bench.compare(f"step {label} / transformers, {experts} experts", training_step(model, ids),
-                          training_step(reference, ids), floor)
+            bench.compare(
+                f"step {label} / transformers, {experts} experts",
+                training_step(model, ids),
+                training_step(reference, ids),
+                floor,
+            )
 
 
 def against_dense(bench: Bench) -> None:
@@ -150,9 +172,12 @@ def optimizers(bench: Bench) -> None:
     for label, config, length in (("nano", NANO, 256), ("mid", MID, 512)):
         ids = batch(config, bench.size(STEP_TOKENS), bench.size(length))
         first, second = build(config), build(config)
-        bench.compare(f"step {label} with MuonClip / with AdamW",
-                      training_step(first, ids, MuonClip(first, lr=1e-4)),
-                      training_step(second, ids, adamw_for(second)), 1 / 1.2)
+        bench.compare(
+            f"step {label} with MuonClip / with AdamW",
+            training_step(first, ids, MuonClip(first, lr=1e-4)),
+            training_step(second, ids, adamw_for(second)),
+            1 / 1.2,
+        )
 
 
 def optimizer_alone(bench: Bench) -> None:
@@ -176,15 +201,19 @@ def generation_rows(bench: Bench) -> None:
     model = build(NANO).eval()
     reference = same_in_transformers(model).eval()
     for rows in (1, 32):
-        ids = batch(NANO, rows * 64, 64)[:, :bench.size(64)]
+        ids = batch(NANO, rows * 64, 64)[:, : bench.size(64)]
         new = bench.size(64)
         options = dict(attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0)
 
         def theirs(ids=ids, new=new, options=options) -> Tensor:
             return reference.generate(ids, max_new_tokens=new, min_new_tokens=new, **options)
 
-        bench.compare(f"generate nano, batch {rows} / transformers",
-                      lambda ids=ids, new=new: generate(model, ids, new, eos_token_id=-1), theirs, 2.0)
+        bench.compare(
+            f"generate nano, batch {rows} / transformers",
+            lambda ids=ids, new=new: generate(model, ids, new, eos_token_id=-1),
+            theirs,
+            2.0,
+        )
 
 
 @torch.no_grad()
@@ -198,8 +227,12 @@ def absorbed_decoding(bench: Bench) -> None:
     def ten_times(attend: Callable) -> Action:
         return torch.no_grad()(lambda: [attend(q, latents, None) for _ in range(10)])
 
-    bench.compare("10 decode steps: absorbed / naive, ctx 450", ten_times(layer.attend_absorbed),
-                  ten_times(layer.attend_naive), 3.0)
+    bench.compare(
+        "10 decode steps: absorbed / naive, ctx 450",
+        ten_times(layer.attend_absorbed),
+        ten_times(layer.attend_naive),
+        3.0,
+    )
 
 
 def attention_rows(bench: Bench) -> None:
@@ -213,6 +246,7 @@ def attention_rows(bench: Bench) -> None:
             def other() -> None:
                 with attending(kernel):
                     step()
+
             return other
 
         bench.compare(f"step nano with maxima / without, len {length}", step, without(untracked), 1 / 1.02)
@@ -222,8 +256,9 @@ def attention_rows(bench: Bench) -> None:
 def moe_layers(bench: Bench) -> None:
     """Forward and backward of one MoE layer against a dense MLP as wide as the experts that a token sees."""
     for experts, most in ((32, 1.5), (64, 1.6)):
-        config = KimiConfig.preset("nano", hidden_size=128, n_routed_experts=experts, num_experts_per_tok=4,
-                                   moe_intermediate_size=64)
+        config = KimiConfig.preset(
+            "nano", hidden_size=128, n_routed_experts=experts, num_experts_per_tok=4, moe_intermediate_size=64
+        )
         torch.manual_seed(0)
         routed, dense = MoE(config), MLP(config.hidden_size, 5 * config.moe_intermediate_size)
         for weight in (*routed.parameters(), *dense.parameters()):
@@ -248,12 +283,26 @@ def expert_counts(bench: Bench) -> None:
         bench.compare(f"step nano, {experts} experts / 8 experts", steps[experts], steps[8], 1 / most)
 
 
-ROWS = (against_transformers, against_dense, optimizers, optimizer_alone, generation_rows, absorbed_decoding,
-        attention_rows, moe_layers, expert_counts)
+ROWS = (
+    against_transformers,
+    against_dense,
+    optimizers,
+    optimizer_alone,
+    generation_rows,
+    absorbed_decoding,
+    attention_rows,
+    moe_layers,
+    expert_counts,
+)
 
 
-def run(threads: Sequence[int] = (1, 2), rounds: int = 7, scale: float = 1.0, clock: str = "wall",
-        rows: Sequence[Callable[[Bench], None]] = ROWS) -> list[Row]:
+def run(
+    threads: Sequence[int] = (1, 2),
+    rounds: int = 7,
+    scale: float = 1.0,
+    clock: str = "wall",
+    rows: Sequence[Callable[[Bench], None]] = ROWS,
+) -> list[Row]:
     """Measure all rows at each number of threads and print the table; returns the rows.
 
     Every row is a dict with name, threads, ours_ms, reference_ms, ratio (reference / ours), low and high
@@ -280,9 +329,16 @@ def log_of(rows: Sequence[Row], log: Log) -> Log:
         log.row(**row)
         if row["floor"] is not None:
             threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
-            log.claim(f"bench/{row['name']}/{row['threads']}", claim=f"times as fast: {row['name']}, {threads}",
-                      source="this project", value=row["ratio"], low=row["low"], high=row["high"],
-                      floor=round(row["floor"], 3), holds=row["holds"])  # fmt: skip
+            log.claim(
+                f"bench/{row['name']}/{row['threads']}",
+                claim=f"times as fast: {row['name']}, {threads}",
+                source="this project",
+                value=row["ratio"],
+                low=row["low"],
+                high=row["high"],
+                floor=round(row["floor"], 3),
+                holds=row["holds"],
+            )
     return log
 
 

@@ -37,10 +37,17 @@ class Bench:
         mine, theirs = (statistics.median(column) * 1e3 for column in zip(*pairs))
         ratio = statistics.median(ratios)
         row = dict(
-            name=name, threads=self.threads, ours_ms=mine, reference_ms=theirs, ratio=ratio,
-            low=ratios[len(ratios) // 4], high=ratios[-1 - len(ratios) // 4], rounds=self.rounds,
-            floor=floor, holds=None if floor is None else ratio >= floor,
-        )  # fmt: skip
+            name=name,
+            threads=self.threads,
+            ours_ms=mine,
+            reference_ms=theirs,
+            ratio=ratio,
+            low=ratios[len(ratios) // 4],
+            high=ratios[-1 - len(ratios) // 4],
+            rounds=self.rounds,
+            floor=floor,
+            holds=None if floor is None else ratio >= floor,
+        )
         self.rows.append(row)
         print(format_row(row), flush=True)
         return row

@@ -63,22 +63,33 @@ def main() -> None:
 def measure(arm: str, settings: Mapping, windows: Mapping, held_out: Mapping, steps: int, seed: int) -> dict:
     """Train one arm and say what came out."""
     training = {"rate": RATE} | {key: value for key, value in settings.items() if key in TRAINING}
-    config = shared.shape(**{"experts": EXPERTS, "chosen": CHOSEN}
-                          | {key: value for key, value in settings.items() if key not in TRAINING})  # fmt: skip
+    config = shared.shape(
+        **{"experts": EXPERTS, "chosen": CHOSEN}
+        | {key: value for key, value in settings.items() if key not in TRAINING}
+    )
     done = shared.fit(config, windows, steps, seed, **training)
     by_domain = losses(done.model, held_out)
     late = done.loads[-max(1, steps // 5) :].sum(0)  # (L, E) over the last fifth
     vio = max_vio(done.loads).max(-1)  # (steps,) worst layer
-    spread = np.abs(np.stack([r.e_score_correction_bias.numpy() for r in done.model.routers()]).mean(-1)).max()
+    spread = np.abs(
+        np.stack([r.e_score_correction_bias.numpy() for r in done.model.routers()]).mean(-1)
+    ).max()
     return {
-        "loss": float(np.mean(list(by_domain.values()))), "by_domain": by_domain,
-        "train_loss": shared.thinned(done.history.loss), "max_vio": shared.last_fifth(vio),
-        "max_vio_of_fifth": float(max_vio(late).max()), "dead": int(dead(late).sum()),
-        "max_vio_curve": shared.thinned(vio), "idle_curve": shared.thinned((done.loads == 0).sum((1, 2))),
-        "load": np.sort(late, -1)[:, ::-1].tolist(), "bias_mean": float(spread),
-        "rms": output_rms(done.model, held_out), "activated": config.count_parameters().activated_without_embeddings,
-        "total": config.count_parameters().total_without_embeddings, "seconds": done.history.seconds,
-    }  # fmt: skip
+        "loss": float(np.mean(list(by_domain.values()))),
+        "by_domain": by_domain,
+        "train_loss": shared.thinned(done.history.loss),
+        "max_vio": shared.last_fifth(vio),
+        "max_vio_of_fifth": float(max_vio(late).max()),
+        "dead": int(dead(late).sum()),
+        "max_vio_curve": shared.thinned(vio),
+        "idle_curve": shared.thinned((done.loads == 0).sum((1, 2))),
+        "load": np.sort(late, -1)[:, ::-1].tolist(),
+        "bias_mean": float(spread),
+        "rms": output_rms(done.model, held_out),
+        "activated": config.count_parameters().activated_without_embeddings,
+        "total": config.count_parameters().total_without_embeddings,
+        "seconds": done.history.seconds,
+    }
 
 
 def output_rms(model, held_out: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -91,7 +102,8 @@ def output_rms(model, held_out: Mapping[str, np.ndarray]) -> dict[str, float]:
             for name, part in parts.items():
                 if part is not None:
                     part.register_forward_hook(
-                        lambda m, i, out, name=name: seen[name].append(out.square().mean().sqrt().item()))  # fmt: skip
+                        lambda m, i, out, name=name: seen[name].append(out.square().mean().sqrt().item())
+                    )
     losses(model, held_out)
     return {name: float(np.mean(values)) for name, values in seen.items() if values}
 
@@ -109,18 +121,43 @@ def paired(rows: Sequence[Mapping], arm: str, other: str) -> list[float]:
 def report(log: Log) -> None:
     """Balance with either rule, no dead expert, at next to no price in loss; shared expert and gate factor beside."""
     common = {"figure": "figures/balance.png", "notebook": shared.NOTEBOOK}
-    rules = {"sign": ("DeepSeek's bias rule", "DeepSeek-V3 report 2.1.2"),
-             "centred": ("Moonshot's centred bias rule", "Moonlight report appendix C")}  # fmt: skip
+    rules = {
+        "sign": ("DeepSeek's bias rule", "DeepSeek-V3 report 2.1.2"),
+        "centred": ("Moonshot's centred bias rule", "Moonlight report appendix C"),
+    }
     for arm, (name, source) in rules.items():
         vio = harness.across(of(log.rows, arm, "max_vio"))
-        log.claim(f"moe/maxvio_{arm}", claim=f"{name} keeps MaxVio of a step low (last fifth)", source=source,
-                  floor=0.35, at_most=True, **vio, **common)  # fmt: skip
-        log.claim(f"moe/dead_{arm}", claim=f"{name} leaves no expert dead", source=source,
-                  value=max(of(log.rows, arm, "dead")), floor=0, at_most=True, **common)  # fmt: skip
-        log.claim(f"moe/price_{arm}", claim=f"{name} costs at most 1% of the unbalanced loss", source=source,
-                  floor=0.01, at_most=True, **harness.across(paired(log.rows, arm, "none")), **common)  # fmt: skip
-    for arm, part, source in (("no shared", "a shared expert", "DeepSeek-V3 report 2.1.2"),
-                              ("factor 1", "the gate factor", "Moonlight report appendix C")):  # fmt: skip
+        log.claim(
+            f"moe/maxvio_{arm}",
+            claim=f"{name} keeps MaxVio of a step low (last fifth)",
+            source=source,
+            floor=0.35,
+            at_most=True,
+            **vio,
+            **common,
+        )
+        log.claim(
+            f"moe/dead_{arm}",
+            claim=f"{name} leaves no expert dead",
+            source=source,
+            value=max(of(log.rows, arm, "dead")),
+            floor=0,
+            at_most=True,
+            **common,
+        )
+        log.claim(
+            f"moe/price_{arm}",
+            claim=f"{name} costs at most 1% of the unbalanced loss",
+            source=source,
+            floor=0.01,
+            at_most=True,
+            **harness.across(paired(log.rows, arm, "none")),
+            **common,
+        )
+    for arm, part, source in (
+        ("no shared", "a shared expert", "DeepSeek-V3 report 2.1.2"),
+        ("factor 1", "the gate factor", "Moonlight report appendix C"),
+    ):
         said = f"{part} lowers the loss at equal activated parameters (loss without it over loss with it, minus 1)"
         won = shared.above_zero(paired(log.rows, arm, "sign"))
         log.claim(f"moe/{arm.replace(' ', '_')}", claim=said, source=source, **won, **common)
@@ -131,7 +168,9 @@ def draw(log: dict) -> Figure:
     """MaxVio over tokens, how load is spread at the end, and what each way costs in loss."""
     rows = log["rows"]
     curves = {arm: np.mean(of(rows, arm, "max_vio_curve"), 0) for arm in RULES}
-    load = {arm: np.mean([np.mean(load, 0) / np.mean(load) for load in of(rows, arm, "load")], 0) for arm in RULES}
+    load = {
+        arm: np.mean([np.mean(load, 0) / np.mean(load) for load in of(rows, arm, "load")], 0) for arm in RULES
+    }
     price = {arm: harness.across([100 * x for x in paired(rows, arm, "none")]) for arm in RULES[1:]}
     return moe.balance(curves, load, price, log["tokens"])
 

@@ -21,9 +21,13 @@ DOMAINS = ("Python", "prose", "arithmetic", "tool calls")
 
 
 def windows(
-    tokenizer: Tokenizer, count: int, length: int = 128, held_out: bool = False, seed: int = 0,
+    tokenizer: Tokenizer,
+    count: int,
+    length: int = 128,
+    held_out: bool = False,
+    seed: int = 0,
     domains: Sequence[str] = DOMAINS,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """`count` windows of `length` tokens of each domain, in random order: name -> (count, length) uint16.
 
     Raises ValueError when a domain has too little text.
@@ -32,7 +36,9 @@ def windows(
     for name in domains:
         stream = _fill(_pieces(tokenizer, name, held_out, seed), count * length)
         if len(stream) < count * length:
-            raise ValueError(f"{name} has {len(stream):,} tokens; {count} windows of {length} need {count * length:,}")
+            raise ValueError(
+                f"{name} has {len(stream):,} tokens; {count} windows of {length} need {count * length:,}"
+            )
         cut = corpus.pack(stream, length)[:count]
         found[name] = np.random.default_rng(seed).permutation(cut)
     return found
@@ -70,7 +76,9 @@ def _pieces(tokenizer: Tokenizer, name: str, held_out: bool, seed: int) -> Itera
             yield corpus.token_stream(tokenizer, [document])
         return
     rng = random.Random(f"{name} {seed}")
-    families = ("chain", "add", "times") if name == "arithmetic" else ("follow", "condition", "cheapest", "buy")
+    families = (
+        ("chain", "add", "times") if name == "arithmetic" else ("follow", "condition", "cheapest", "buy")
+    )
     while True:
         family = rng.choice(families)
         levels = worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family]

@@ -27,15 +27,26 @@ from kimi_mini.training.recipe import optimizer_for
 NOTEBOOK = "01_mixture_of_experts.ipynb"
 LENGTH, ROWS = 128, 16  # tokens of a window; windows of a step
 SHAPE = dict(
-    hidden_size=64, num_hidden_layers=3, num_attention_heads=2, intermediate_size=160, moe_intermediate_size=40,
-    kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=32, max_position_embeddings=512,
-)  # fmt: skip
+    hidden_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=160,
+    moe_intermediate_size=40,
+    kv_lora_rank=32,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=16,
+    v_head_dim=32,
+    max_position_embeddings=512,
+)
 
 
 def shape(experts: int = 16, chosen: int = 3, **changes) -> KimiConfig:
     """A small model: one dense layer, two with experts, the gate factor of its own numbers."""
-    routed = dict(n_routed_experts=experts, num_experts_per_tok=chosen,
-                  routed_scaling_factor=round(gate_factor(experts, chosen), 3))  # fmt: skip
+    routed = dict(
+        n_routed_experts=experts,
+        num_experts_per_tok=chosen,
+        routed_scaling_factor=round(gate_factor(experts, chosen), 3),
+    )
     return KimiConfig.preset("nano", **{**SHAPE, **routed, **changes})
 
 
@@ -47,18 +58,29 @@ class Fit(NamedTuple):
     loads: np.ndarray
 
 
-def texts(tokens: int, seed: int, kinds: Sequence[str] = domains.DOMAINS, held_out: int = 48) -> tuple[dict, dict]:
+def texts(
+    tokens: int, seed: int, kinds: Sequence[str] = domains.DOMAINS, held_out: int = 48
+) -> tuple[dict, dict]:
     """Windows to train on for `tokens` tokens, and `held_out` windows a domain that training never sees."""
     tokenizer, count = Tokenizer.load(), -(-tokens // (LENGTH * len(kinds)))
-    return (domains.windows(tokenizer, count, LENGTH, seed=seed, domains=kinds),
-            domains.windows(tokenizer, held_out, LENGTH, held_out=True, domains=kinds))  # fmt: skip
+    return (
+        domains.windows(tokenizer, count, LENGTH, seed=seed, domains=kinds),
+        domains.windows(tokenizer, held_out, LENGTH, held_out=True, domains=kinds),
+    )
 
 
 def fit(
-    config: KimiConfig, windows: dict[str, np.ndarray], steps: int, seed: int, rate: float = 0.01, rule: str = "sign",
-    alpha: float = 0.0, decay_fraction: float = 0.5, progress: Callable[[int, History], None] | None = None,
+    config: KimiConfig,
+    windows: dict[str, np.ndarray],
+    steps: int,
+    seed: int,
+    rate: float = 0.01,
+    rule: str = "sign",
+    alpha: float = 0.0,
+    decay_fraction: float = 0.5,
+    progress: Callable[[int, History], None] | None = None,
     learned: np.ndarray | None = None,
-) -> Fit:  # fmt: skip
+) -> Fit:
     """Train from random weights. rate 0 leaves the bias alone; alpha is the weight of the sequence-wise loss.
 
     learned (LENGTH,) bool: the places of a window that carry loss; all without it.
@@ -74,11 +96,15 @@ def fit(
 
     with balanced_by_loss(model, alpha) if alpha else nullcontext():
         history = train(
-            model, optimizer_for(model), lambda step: domains.batches(windows, step, ROWS // len(windows), learned),
+            model,
+            optimizer_for(model),
+            lambda step: domains.batches(windows, step, ROWS // len(windows), learned),
             steps,
             lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay_fraction),
-            bias_rate=rate, bias_rule=rule, progress=after,
-        )  # fmt: skip
+            bias_rate=rate,
+            bias_rule=rule,
+            progress=after,
+        )
     return Fit(model, history, meter.steps)
 
 

@@ -61,8 +61,12 @@ ARMS: dict[str, KimiConfig] = {
 def main() -> None:
     """Every model with every seed on both readings; write data/results/sparsity.json and figures/sparsity.png."""
     args = arguments(__doc__.splitlines()[0])
-    log = shared.begin("sparsity", args, decay=DECAY,
-                       tokens={reading: int(tokens * args.scale) for reading, tokens in TOKENS.items()})  # fmt: skip
+    log = shared.begin(
+        "sparsity",
+        args,
+        decay=DECAY,
+        tokens={reading: int(tokens * args.scale) for reading, tokens in TOKENS.items()},
+    )
     for seed in args.seeds:
         for reading, tokens in log.more["tokens"].items():
             material = read(reading, tokens, seed)
@@ -109,12 +113,17 @@ def measure(name: str, config: KimiConfig, material: tuple, tokens: int, seed: i
     done = shared.fit(config, windows, steps, seed, decay_fraction=DECAY, learned=learned)
     count, by_domain = config.count_parameters(), losses(done.model, held_out, learned)
     return {
-        "loss": float(np.mean(list(by_domain.values()))), "by_domain": by_domain, "tokens": sum(done.history.tokens),
-        "flops": sum(done.history.tokens) * flops(config), "seconds": done.history.seconds,
-        "train_loss": [round(value, 4) for value in done.history.loss], "flops_per_token": flops(config),
-        "total": count.total_without_embeddings, "activated": count.activated_without_embeddings,
+        "loss": float(np.mean(list(by_domain.values()))),
+        "by_domain": by_domain,
+        "tokens": sum(done.history.tokens),
+        "flops": sum(done.history.tokens) * flops(config),
+        "seconds": done.history.seconds,
+        "train_loss": [round(value, 4) for value in done.history.loss],
+        "flops_per_token": flops(config),
+        "total": count.total_without_embeddings,
+        "activated": count.activated_without_embeddings,
         "max_vio": shared.last_fifth(max_vio(done.loads).max(-1)) if done.loads.size else None,
-    }  # fmt: skip
+    }
 
 
 # -- reading the rows ----------------------------------------------------------------------------------
@@ -154,10 +163,16 @@ def gain(rows: Sequence[Mapping], reading: str, name: str, base: str) -> list[fl
 
 def report(log: Log) -> None:
     """Five doublings of facts one by one, then the first three together, for text too; the dense model, the clock."""
-    common = {"figure": "figures/sparsity.png", "notebook": shared.NOTEBOOK,
-              "source": "K2 report 2.3 (sparsity scaling law)"}  # fmt: skip
+    common = {
+        "figure": "figures/sparsity.png",
+        "notebook": shared.NOTEBOOK,
+        "source": "K2 report 2.3 (sparsity scaling law)",
+    }
     steps = [("facts", "one doubling", low, high) for low, high in itertools.pairwise(EXPERTS)]
-    for reading, step, low, high in [*steps, *((reading, "three doublings", 8, 64) for reading in ("facts", "text"))]:
+    for reading, step, low, high in [
+        *steps,
+        *((reading, "three doublings", 8, 64) for reading in ("facts", "text")),
+    ]:
         won = gain(log.rows, reading, str(high), str(low))
         said = f"{reading}, {step}: loss (nats) that {high} experts save over {low} at equal activated FLOPs"
         log.claim(f"sparsity/{reading}_{low}_to_{high}", claim=said, **shared.above_zero(won), **common)
@@ -167,8 +182,14 @@ def report(log: Log) -> None:
         log.claim(f"sparsity/{reading}_dense", claim=said, **shared.above_zero(won), **common)
     pairs = zip(find(log.rows, "text", "256"), find(log.rows, "text", "8"))
     slower = harness.across([row["seconds"] / base["seconds"] for row, base in pairs])
-    log.claim("sparsity/wall_clock", floor=1.3, at_most=True, **slower, **common,
-              claim="text: seconds of training of 256 experts over those of 8 at equal activated FLOPs")  # fmt: skip
+    log.claim(
+        "sparsity/wall_clock",
+        floor=1.3,
+        at_most=True,
+        **slower,
+        **common,
+        claim="text: seconds of training of 256 experts over those of 8 at equal activated FLOPs",
+    )
 
 
 @style.styled
@@ -180,7 +201,9 @@ def draw(log: dict) -> Figure:
     for reading in ("facts", "text"):
         losses = {name: [row["loss"] for row in find(rows, reading, name)] for name in ARMS}
         points = {name: harness.across(values) for name, values in losses.items()}
-        seconds = {name: float(np.mean([row["seconds"] for row in find(rows, reading, name)])) for name in ARMS}
+        seconds = {
+            name: float(np.mean([row["seconds"] for row in find(rows, reading, name)])) for name in ARMS
+        }
         ours = {experts / CHOSEN: harness.across(savings(log, reading)[str(experts)]) for experts in EXPERTS}
         curves = {name: curve(find(rows, reading, name)) for name in ARMS if name not in ("16", "32", "128")}
         parts[reading] = (points, seconds, None if reading == "facts" else ours, curves)

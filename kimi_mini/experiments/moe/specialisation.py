@@ -53,7 +53,11 @@ def main() -> None:
         for row in silence(done.model, first, second, seed):
             log.row(kind="silence", seed=seed, **row)
         log.row(kind="loss", seed=seed, seconds=done.history.seconds, **losses(done.model, held_out))
-        hurt = {row["of"]: round(ratio(row), 1) for row in of(log.rows, "silence", seed=seed) if row["of"] in DOMAINS}
+        hurt = {
+            row["of"]: round(ratio(row), 1)
+            for row in of(log.rows, "silence", seed=seed)
+            if row["of"] in DOMAINS
+        }
         print(f"seed {seed} own rise over that of the others: {hurt}", flush=True)
     report(log)
     shared.finish(log, draw)
@@ -83,13 +87,22 @@ def silence(model, first: Mapping, second: Mapping, seed: int) -> list[dict]:
     """Choose experts on `first`, silence them one by one, measure on `second`."""
     experts = model.config.n_routed_experts
     labels, ids = labelled(first)
-    shares = np.stack([usage(labels, chosen, experts) for chosen in routes(model, ids).experts])  # (L, domains, E)
+    shares = np.stack(
+        [usage(labels, chosen, experts) for chosen in routes(model, ids).experts]
+    )  # (L, domains, E)
     chosen = [(name, *top_expert(shares, label)) for label, name in enumerate(first)]
     rng = np.random.default_rng(seed)
     chosen += [("random", int(rng.integers(len(shares))), int(rng.integers(experts))) for _ in range(RANDOM)]
-    return [{"of": name, "layer": layer, "expert": expert, "rise": damage(model, second, layer, expert),
-             "share": {other: float(shares[layer, i, expert]) for i, other in enumerate(first)}}
-            for name, layer, expert in chosen]  # fmt: skip
+    return [
+        {
+            "of": name,
+            "layer": layer,
+            "expert": expert,
+            "rise": damage(model, second, layer, expert),
+            "share": {other: float(shares[layer, i, expert]) for i, other in enumerate(first)},
+        }
+        for name, layer, expert in chosen
+    ]
 
 
 def ratio(row: Mapping) -> float:
@@ -115,8 +128,13 @@ def report(log: Log) -> None:
     layers = sorted({row["layer"] for row in of(log.rows, "information")})
     for label in ("domain", "kind of token"):
         best = max((over_control(log.rows, label, layer) for layer in layers), key=np.mean)
-        log.claim(f"moe/information_{label.split()[0]}", floor=5.0, **harness.across(best), **common,
-                  claim=f"bits that expert and {label} share over those of shuffled labels, best layer")  # fmt: skip
+        log.claim(
+            f"moe/information_{label.split()[0]}",
+            floor=5.0,
+            **harness.across(best),
+            **common,
+            claim=f"bits that expert and {label} share over those of shuffled labels, best layer",
+        )
     for name in DOMAINS:
         found = of(log.rows, "silence", of=name)
         worst = min(ratio(row) for row in found)  # a ratio to almost nothing has no mean
@@ -130,14 +148,18 @@ def draw(log: dict) -> Figure:
     """Information per layer beside its control, and rises of the loss."""
     rows = log["rows"]
     layers = sorted({row["layer"] for row in of(rows, "information")})
-    per_layer = {label: [of(rows, "information", label=label, layer=layer) for layer in layers]
-                 for label in ("domain", "kind of token")}  # fmt: skip
+    per_layer = {
+        label: [of(rows, "information", label=label, layer=layer) for layer in layers]
+        for label in ("domain", "kind of token")
+    }
     measured, control = {}, {}
     for label, parts in per_layer.items():
         measured[label] = [harness.across([row["bits"] for row in found]) for found in parts]
         control[label] = [float(np.mean([row["shuffled"] for row in found])) for found in parts]
-    rises = {name: np.mean([[row["rise"][d] for d in log["domains"]] for row in of(rows, "silence", of=name)], 0)
-             for name in (*log["domains"], "random")}  # fmt: skip
+    rises = {
+        name: np.mean([[row["rise"][d] for d in log["domains"]] for row in of(rows, "silence", of=name)], 0)
+        for name in (*log["domains"], "random")
+    }
     return moe.specialisation(measured, control, rises, log["domains"])
 
 

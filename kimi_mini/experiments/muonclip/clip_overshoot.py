@@ -53,8 +53,11 @@ def main() -> None:
             for rate in RATES[-1:] if windows == LARGEST else RATES:
                 row = go_on(start, seed, rate, windows, max(10, int(steps * args.scale)))
                 log.row(**row)
-                print("seed {seed}: rate x{rate:.3f}, {tokens} tokens a step: {clips} clips, S/tau at most "
-                      "{worst:.3f}, within {within:.3f}, loss {loss:.3f}".format(**row), flush=True)  # fmt: skip
+                print(
+                    "seed {seed}: rate x{rate:.3f}, {tokens} tokens a step: {clips} clips, S/tau at most "
+                    "{worst:.3f}, within {within:.3f}, loss {loss:.3f}".format(**row),
+                    flush=True,
+                )
     report(log)
     harness.finish(log, clip_overshoot=draw)
 
@@ -74,13 +77,17 @@ def text(seed: int, windows: int) -> Callable[[int], list[Batch]]:
 def build(seed: int) -> tuple[KimiMini, MuonClip]:
     """A fresh model and its hot optimizer."""
     model = logit_runs.build("dense", seed)
-    return model, logit_runs.optimizer_for(model, Setting("dense", "muon", HOT, TABLES, 0.0, TAU, seed, HOT_STEPS))
+    return model, logit_runs.optimizer_for(
+        model, Setting("dense", "muon", HOT, TABLES, 0.0, TAU, seed, HOT_STEPS)
+    )
 
 
 def hot_run(seed: int, steps: int) -> tuple[dict, dict]:
     """The state of model and optimizer after a hot run that keeps clipping."""
     model, optimizer = build(seed)
-    train(model, optimizer, text(seed, logit_runs.STEP_WINDOWS), steps, lambda step: min(1.0, (step + 1) / 20))
+    train(
+        model, optimizer, text(seed, logit_runs.STEP_WINDOWS), steps, lambda step: min(1.0, (step + 1) / 20)
+    )
     return model.state_dict(), optimizer.state_dict()
 
 
@@ -88,17 +95,29 @@ def go_on(start: tuple[dict, dict], seed: int, rate: float, windows: int, steps:
     """From that state on at `rate` times the hot rates: S / tau of every clipped head, one step after its clip."""
     began = time.perf_counter()
     model, optimizer = build(seed)
-    for part, state in zip((model, optimizer), copy.deepcopy(start)):  # training writes into what it was given
+    for part, state in zip(
+        (model, optimizer), copy.deepcopy(start)
+    ):  # training writes into what it was given
         part.load_state_dict(state)
     recorder = Recorder(model, optimizer, probe=None, every=1)
     data = text(seed + 1000, windows)  # not the order of the hot run
-    history = train(model, optimizer, data, steps, lambda step: rate,
-                    progress=lambda step, _: note(recorder, data, step))  # fmt: skip
+    history = train(
+        model, optimizer, data, steps, lambda step: rate, progress=lambda step, _: note(recorder, data, step)
+    )
     found = recorder.after_clips()
-    return {"seed": seed, "rate": rate, "lr": HOT * rate, "tokens": windows * logit_runs.WINDOW_TOKENS, "steps": steps,
-            "clips": len(found), "worst": max(found, default=0.0), "same_tokens": max(recorder.again, default=0.0),
-            "within": float(np.mean(np.asarray(found) <= BOUND)) if found else 1.0,
-            "loss": float(np.mean(history.loss[-10:])), "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
+    return {
+        "seed": seed,
+        "rate": rate,
+        "lr": HOT * rate,
+        "tokens": windows * logit_runs.WINDOW_TOKENS,
+        "steps": steps,
+        "clips": len(found),
+        "worst": max(found, default=0.0),
+        "same_tokens": max(recorder.again, default=0.0),
+        "within": float(np.mean(np.asarray(found) <= BOUND)) if found else 1.0,
+        "loss": float(np.mean(history.loss[-10:])),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
 
 
 def note(recorder: Recorder, data: Callable[[int], list[Batch]], step: int) -> None:
@@ -114,26 +133,54 @@ def worst(rows: Sequence[dict], rate: float, tokens: int, key: str = "worst") ->
 def report(log: Log) -> None:
     """The claims: the gentlest rate must hold with large steps in every seed; and both causes must be seen."""
     small, large = (windows * logit_runs.WINDOW_TOKENS for windows in (min(STEPS), LARGEST))
-    common = {"notebook": logit_growth.NOTEBOOK, "figure": "figures/clip_overshoot.png", "source": "K2 report 2.1"}
+    common = {
+        "notebook": logit_growth.NOTEBOOK,
+        "figure": "figures/clip_overshoot.png",
+        "source": "K2 report 2.1",
+    }
     gentle = worst(log.rows, RATES[-1], large)
-    log.claim("overshoot/held", floor=BOUND, at_most=True, value=max(gentle), **common,
-              holds=all(0 < value <= BOUND for value in gentle),  # 0: no clip in that seed, nothing shown
-              claim=f"largest S/τ at the step after a clip, worst seed, at a {1 / RATES[-1]:.0f}th of the hot rate and "
-                    f"{large} tokens a step")  # fmt: skip
-    log.claim("overshoot/hot", floor=BOUND, at_most=True, value=max(worst(log.rows, 1.0, small)), **common,
-              claim=f"the same from the same state at the hot rate and {small} tokens a step")  # fmt: skip
-    same = [row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]]  # all seeds, all sizes of a step
-    log.claim("overshoot/same_text", floor=BOUND, at_most=True, value=max(same), **common,
-              holds=all(0 < value <= BOUND for value in same),
-              claim=f"largest S/τ after a clip on the very text that triggered it, at a {1 / RATES[-1]:.0f}th of the "
-                    "hot rate, worst seed and size of a step")  # fmt: skip
+    log.claim(
+        "overshoot/held",
+        floor=BOUND,
+        at_most=True,
+        value=max(gentle),
+        **common,
+        holds=all(0 < value <= BOUND for value in gentle),  # 0: no clip in that seed, nothing shown
+        claim=f"largest S/τ at the step after a clip, worst seed, at a {1 / RATES[-1]:.0f}th of the hot rate and "
+        f"{large} tokens a step",
+    )
+    log.claim(
+        "overshoot/hot",
+        floor=BOUND,
+        at_most=True,
+        value=max(worst(log.rows, 1.0, small)),
+        **common,
+        claim=f"the same from the same state at the hot rate and {small} tokens a step",
+    )
+    same = [
+        row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]
+    ]  # all seeds, all sizes of a step
+    log.claim(
+        "overshoot/same_text",
+        floor=BOUND,
+        at_most=True,
+        value=max(same),
+        **common,
+        holds=all(0 < value <= BOUND for value in same),
+        claim=f"largest S/τ after a clip on the very text that triggered it, at a {1 / RATES[-1]:.0f}th of the "
+        "hot rate, worst seed and size of a step",
+    )
     gain = [a - b for a, b in zip(worst(log.rows, 1.0, small), worst(log.rows, RATES[-1], small))]
     text_gain = [a - b for a, b in zip(worst(log.rows, RATES[-1], small), gentle)]
-    small_claims = (("rate", gain, "overshoot (in τ) that the gentlest rate saves at small steps"),
-                    ("batch", text_gain, "overshoot (in τ) that large steps save at the gentlest rate"))  # fmt: skip
+    small_claims = (
+        ("rate", gain, "overshoot (in τ) that the gentlest rate saves at small steps"),
+        ("batch", text_gain, "overshoot (in τ) that large steps save at the gentlest rate"),
+    )
     for name, values, claim in small_claims:
         found = logit_growth.interval(values)
-        log.claim(f"overshoot/{name}", claim=claim, floor=0.0, holds=(found["low"] or 0) > 0, **found, **common)
+        log.claim(
+            f"overshoot/{name}", claim=claim, floor=0.0, holds=(found["low"] or 0) > 0, **found, **common
+        )
 
 
 @style.styled
@@ -148,8 +195,11 @@ def draw(log: dict) -> Figure:
             rates = HOT * np.array(found)
             ax.plot(rates, points.mean(1), color=colour, marker=marker, label=f"{tokens} tokens a step")
             ax.plot(rates, points, color=colour, marker=".", linestyle="none", alpha=0.6)
-    for ax, title, label in zip(axes[0], ("One step after a clip", "How many stay"),
-                                ("largest S / τ", f"share of clips up to {BOUND} τ")):  # fmt: skip
+    for ax, title, label in zip(
+        axes[0],
+        ("One step after a clip", "How many stay"),
+        ("largest S / τ", f"share of clips up to {BOUND} τ"),
+    ):
         ax.set(title=title, xlabel="learning rate of Muon", ylabel=label, xscale="log")
     axes[0][0].axhline(BOUND, color=style.GREY, linestyle="--")
     axes[0][0].legend()

@@ -28,7 +28,11 @@ from kimi_mini.experiments.muonclip.logit_runs import Setting, train_one
 
 STEPS = 2500
 RATE, TABLE_RATE, DECAY = 1e-2, 4e-3, 0.1
-ARMS = {"clip": (DECAY, LOW_TAU), "clip, no decay": (0.0, LOW_TAU), "decay, no clip": (DECAY, OFF)}  # (decay, tau)
+ARMS = {
+    "clip": (DECAY, LOW_TAU),
+    "clip, no decay": (0.0, LOW_TAU),
+    "decay, no clip": (DECAY, OFF),
+}  # (decay, tau)
 COLOURS = {"clip": style.BLUE, "clip, no decay": style.ORANGE, "decay, no clip": style.RED}
 K2_SHARE = 70_000 / 231_000  # of K2's training had passed when its last head was clipped
 LATEST, HARM = 0.5, 0.02  # at most this share of ours; nats that the clip may cost
@@ -37,15 +41,25 @@ LATEST, HARM = 0.5, 0.02  # at most this share of ours; nats that the clip may c
 def main() -> None:
     """Every way at every seed; write data/results/clip_silence.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
-    log = Log("clip_silence", seeds=args.seeds, folder=args.folder, tau=LOW_TAU, k2_share=K2_SHARE,
-              step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS)  # fmt: skip
+    log = Log(
+        "clip_silence",
+        seeds=args.seeds,
+        folder=args.folder,
+        tau=LOW_TAU,
+        k2_share=K2_SHARE,
+        step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
+    )
     steps = max(30, int(STEPS * args.scale))
     for seed in args.seeds:
         for arm, (decay, tau) in ARMS.items():
-            record = train_one(Setting("dense", "muon", RATE, TABLE_RATE, decay, tau, seed, steps, falls=False))
+            record = train_one(
+                Setting("dense", "muon", RATE, TABLE_RATE, decay, tau, seed, steps, falls=False)
+            )
             log.row(arm=arm, **record)
             last = record["last_clip_step"] or "none"
-            print(logit_growth.line(record, f"seed {seed}, {arm}") + f", last clip at step {last}", flush=True)
+            print(
+                logit_growth.line(record, f"seed {seed}, {arm}") + f", last clip at step {last}", flush=True
+            )
     log.more["training_seconds"] = round(sum(row["seconds"] for row in log.rows))
     report(log)
     harness.finish(log, clip_silence=draw)
@@ -60,27 +74,56 @@ def report(log: Log) -> None:
     """The claims: silence in every seed, after clips; none without decay; what decay does alone; and the price."""
     common = {"notebook": logit_growth.NOTEBOOK, "figure": "figures/clip_silence.png"}
     shares = last_clips(log.rows, "clip")
-    log.claim("silence/last_clip", source="K2 report 2.1", floor=LATEST, at_most=True, value=max(shares), **common,
-              holds=all(0 < share <= LATEST for share in shares),  # 0: there was nothing to fall silent
-              claim=f"share of a run at a constant rate after which no head is clipped, latest seed (K2 "
-                    f"{K2_SHARE:.2f})")  # fmt: skip
+    log.claim(
+        "silence/last_clip",
+        source="K2 report 2.1",
+        floor=LATEST,
+        at_most=True,
+        value=max(shares),
+        **common,
+        holds=all(0 < share <= LATEST for share in shares),  # 0: there was nothing to fall silent
+        claim=f"share of a run at a constant rate after which no head is clipped, latest seed (K2 "
+        f"{K2_SHARE:.2f})",
+    )
     endless = min(last_clips(log.rows, "clip, no decay"))
-    log.claim("silence/not_without_decay", source="this project", floor=0.9, value=endless, **common,
-              claim="without weight decay the clips go on: share of a run up to the last one, earliest seed")
+    log.claim(
+        "silence/not_without_decay",
+        source="this project",
+        floor=0.9,
+        value=endless,
+        **common,
+        claim="without weight decay the clips go on: share of a run up to the last one, earliest seed",
+    )
     ends = [row["max_logit"][-1] / log.more["tau"] for row in chosen(log.rows, "decay, no clip")]
-    log.claim("silence/decay_alone", source="this project", floor=1.0, at_most=True, value=max(ends), **common,
-              claim="weight decay without a clip: largest logit at the end over τ, worst seed")  # fmt: skip
+    log.claim(
+        "silence/decay_alone",
+        source="this project",
+        floor=1.0,
+        at_most=True,
+        value=max(ends),
+        **common,
+        claim="weight decay without a clip: largest logit at the end over τ, worst seed",
+    )
     pairs = zip(chosen(log.rows, "clip"), chosen(log.rows, "decay, no clip"))
     found = interval([clip["validation"] - plain["validation"] for clip, plain in pairs])
-    log.claim("silence/no_harm", source="K2 report appendix D", floor=HARM, at_most=True, **found, **common,
-              holds=found["high"] is not None and found["high"] <= HARM,
-              claim="validation loss (nats) that the clip costs after it has fallen silent")  # fmt: skip
+    log.claim(
+        "silence/no_harm",
+        source="K2 report appendix D",
+        floor=HARM,
+        at_most=True,
+        **found,
+        **common,
+        holds=found["high"] is not None and found["high"] <= HARM,
+        claim="validation loss (nats) that the clip costs after it has fallen silent",
+    )
 
 
 @style.styled
 def draw(log: dict) -> Figure:
     """Left: the largest logit; right: heads clipped in a step. Mean of the seeds, and their spread."""
-    curves = {key: logit_growth.curves(log["rows"], "dense", ARMS, key) for key in ("max_logit", "clipped_heads")}
+    curves = {
+        key: logit_growth.curves(log["rows"], "dense", ARMS, key) for key in ("max_logit", "clipped_heads")
+    }
     titles = {"max_logit": "The largest logit", "clipped_heads": "Heads clipped in a step (of 16)"}
     panels = {titles[key]: lines for key, lines in curves.items()}
     return muonclip.bands(panels, ["attention logit", "heads"], [False, False], COLOURS, [(log["tau"],), ()])

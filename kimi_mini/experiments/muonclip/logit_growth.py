@@ -30,17 +30,30 @@ STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
 GRID = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (2.5e-3, 5e-3, 1e-2, 2e-2)}
 TABLE_RATES, DECAYS = (4e-3, 1.2e-2, 3.6e-2), (0.0, 0.1)
-HOT = {"adamw": (1.2e-2, 1.2e-2), "muon": (3e-2, 4e-3)}  # rate and the tables': far above the best, and no decay
+HOT = {
+    "adamw": (1.2e-2, 1.2e-2),
+    "muon": (3e-2, 4e-3),
+}  # rate and the tables': far above the best, and no decay
 PAIR, PAIR_SEEDS = ("AdamW", "Muon"), (3, 4, 5)
 NOTEBOOK = "03_muonclip.ipynb"
 ARMS = {  # name: (optimizer, hot?, tau)
-    "AdamW": ("adamw", False, OFF), "Muon": ("muon", False, OFF), "MuonClip 100": ("muon", False, K2_TAU),
+    "AdamW": ("adamw", False, OFF),
+    "Muon": ("muon", False, OFF),
+    "MuonClip 100": ("muon", False, K2_TAU),
     "MuonClip 30": ("muon", False, LOW_TAU),
-    "hot AdamW": ("adamw", True, OFF), "hot Muon": ("muon", True, OFF), "hot MuonClip 100": ("muon", True, K2_TAU),
-    "hot MuonClip 30": ("muon", True, LOW_TAU), "hot AdamW + QK-Clip 30": ("adamw", True, LOW_TAU),
-}  # fmt: skip
-COLOURS = {"AdamW": style.GREY, "Muon": style.RED, "MuonClip 100": style.BLUE, "MuonClip 30": style.SKY,
-           "AdamW + QK-Clip 30": style.ORANGE}  # fmt: skip
+    "hot AdamW": ("adamw", True, OFF),
+    "hot Muon": ("muon", True, OFF),
+    "hot MuonClip 100": ("muon", True, K2_TAU),
+    "hot MuonClip 30": ("muon", True, LOW_TAU),
+    "hot AdamW + QK-Clip 30": ("adamw", True, LOW_TAU),
+}
+COLOURS = {
+    "AdamW": style.GREY,
+    "Muon": style.RED,
+    "MuonClip 100": style.BLUE,
+    "MuonClip 30": style.SKY,
+    "AdamW + QK-Clip 30": style.ORANGE,
+}
 DASHES = {"MuonClip 100": "--", "MuonClip 30": ":"}  # where they do not clip they lie on Muon
 
 
@@ -50,10 +63,18 @@ def main() -> None:
     words.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
     words.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
     args = harness.read(words)
-    log = Log("logit_growth", seeds=args.seeds, folder=args.folder, grid=[], pair=[], low_tau=LOW_TAU, hot=HOT,
-              edges=logit_runs.EDGES.round(3).tolist(),
-              step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
-              spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS})
+    log = Log(
+        "logit_growth",
+        seeds=args.seeds,
+        folder=args.folder,
+        grid=[],
+        pair=[],
+        low_tau=LOW_TAU,
+        hot=HOT,
+        edges=logit_runs.EDGES.round(3).tolist(),
+        step_tokens=logit_runs.WINDOW_TOKENS * logit_runs.STEP_WINDOWS,
+        spike_rule={"window": logit_runs.WINDOW, "sigmas": logit_runs.SIGMAS},
+    )
     for size in args.sizes or SIZES:
         steps = max(30, int(STEPS[size] * args.scale))
         best = tune(log, size, steps)
@@ -89,10 +110,14 @@ def tune(log: Log, size: str, steps: int) -> dict[str, tuple[float, float, float
 def line(record: dict, title: str) -> str:
     """One run in one line."""
     loss = record["stopped"] or f"{record['validation']:.3f}"
-    return f"{title}: loss {loss}, peak {record['peak']:.1f}, clips {record['clips']}, {record['seconds']:.0f} s"
+    return (
+        f"{title}: loss {loss}, peak {record['peak']:.1f}, clips {record['clips']}, {record['seconds']:.0f} s"
+    )
 
 
-def setting(size: str, arm: str, best: dict[str, tuple[float, float, float]], seed: int, steps: int) -> Setting:
+def setting(
+    size: str, arm: str, best: dict[str, tuple[float, float, float]], seed: int, steps: int
+) -> Setting:
     """The run of one arm."""
     optimizer, hot, tau = ARMS[arm]
     lr, table_lr, decay = (*HOT[optimizer], 0.0) if hot else best[optimizer]
@@ -135,7 +160,9 @@ def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
 def harm(rows: list[dict], arm: str, plain: str, size: str) -> list[float]:
     """Validation loss of `arm` minus that of `plain`, seed by seed: same weights, same data, only tau differs."""
     pairs = zip(chosen(rows, arm, size), chosen(rows, plain, size))
-    return [a["validation"] - b["validation"] for a, b in pairs if None not in (a["validation"], b["validation"])]
+    return [
+        a["validation"] - b["validation"] for a, b in pairs if None not in (a["validation"], b["validation"])
+    ]
 
 
 def report(log: Log) -> None:
@@ -144,39 +171,85 @@ def report(log: Log) -> None:
     common = {"notebook": NOTEBOOK, "figure": "figures/logit_growth.png"}
     clipping = [row for row in rows if "MuonClip" in row["arm"]]
     log.more["held"] = {when: held(clipping, seeds, when) for when in ("after_clip", "late", "same_tokens")}
-    log.claim("logits/held", claim="MuonClip: largest S/τ of any head at the step after its clip, worst seed",
-              source="K2 report 2.1", value=max(log.more["held"]["after_clip"]["worst_by_seed"]),
-              floor=1.05, at_most=True, **common)  # fmt: skip
-    log.claim("logits/held_same_tokens", claim="the same on the tokens that triggered the clip, update included",
-              source="K2 report 2.1", value=max(log.more["held"]["same_tokens"]["worst_by_seed"]),
-              floor=1.05, at_most=True, **common)  # fmt: skip
+    log.claim(
+        "logits/held",
+        claim="MuonClip: largest S/τ of any head at the step after its clip, worst seed",
+        source="K2 report 2.1",
+        value=max(log.more["held"]["after_clip"]["worst_by_seed"]),
+        floor=1.05,
+        at_most=True,
+        **common,
+    )
+    log.claim(
+        "logits/held_same_tokens",
+        claim="the same on the tokens that triggered the clip, update included",
+        source="K2 report 2.1",
+        value=max(log.more["held"]["same_tokens"]["worst_by_seed"]),
+        floor=1.05,
+        at_most=True,
+        **common,
+    )
     for size in sizes_in(rows):
         hot = [row["peak"] for row in chosen(rows, "hot Muon", size)]
-        log.claim(f"logits/muon_passes_100_{size}", claim=f"plain Muon, hot: smallest peak of any seed ({size})",
-                  source="K2 report 2.1", value=min(hot), floor=100.0, **common)  # fmt: skip
+        log.claim(
+            f"logits/muon_passes_100_{size}",
+            claim=f"plain Muon, hot: smallest peak of any seed ({size})",
+            source="K2 report 2.1",
+            value=min(hot),
+            floor=100.0,
+            **common,
+        )
         muon, adamw = (chosen(rows + log.more["pair"], arm, size) for arm in ("Muon", "AdamW"))
         pair = common | {"seeds": [row["seed"] for row in muon]}
         found = interval([one["peak"] / other["peak"] for one, other in zip(muon, adamw)])
-        log.claim(f"logits/muon_over_adamw_{size}", claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
-                  source="K2 report 2.1 (the article says AdamW's)", floor=1.0,
-                  holds=(found["low"] or 0) > 1, **found, **pair)  # fmt: skip
+        log.claim(
+            f"logits/muon_over_adamw_{size}",
+            claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
+            source="K2 report 2.1 (the article says AdamW's)",
+            floor=1.0,
+            holds=(found["low"] or 0) > 1,
+            **found,
+            **pair,
+        )
         found = interval(harm(muon + adamw, "Muon", "AdamW", size))
-        log.claim(f"logits/muon_loss_under_adamw_{size}", source="Moonlight 3.2", floor=0.0, at_most=True,
-                  claim=f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})",
-                  holds=found["high"] is not None and found["high"] < 0, **found, **pair)  # fmt: skip
+        log.claim(
+            f"logits/muon_loss_under_adamw_{size}",
+            source="Moonlight 3.2",
+            floor=0.0,
+            at_most=True,
+            claim=f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})",
+            holds=found["high"] is not None and found["high"] < 0,
+            **found,
+            **pair,
+        )
         quiet = [row for row in chosen(rows, "MuonClip 100", size) if not row["clips"]]
-        untouched = [abs(d) for d, row in zip(harm(rows, "MuonClip 100", "Muon", size),
-                                              chosen(rows, "MuonClip 100", size)) if not row["clips"]]  # fmt: skip
+        untouched = [
+            abs(d)
+            for d, row in zip(harm(rows, "MuonClip 100", "Muon", size), chosen(rows, "MuonClip 100", size))
+            if not row["clips"]
+        ]
         losses = [row["validation"] for row in chosen(rows, "Muon", size)]
         noise = float(np.std(losses, ddof=1)) if len(seeds) > 1 else 0.0
         if quiet:
-            log.claim(f"logits/no_harm_{size}", claim=f"τ = 100 that never triggers: change of loss ({size})",
-                      source="K2 report appendix D", value=max(untouched), floor=noise, at_most=True,
-                      seeds=[row["seed"] for row in quiet], **common)  # fmt: skip
-        log.more[f"change_of_loss_{size}"] = {"noise": noise} | {
-            arm: interval(harm(rows, arm, "hot AdamW" if "AdamW" in arm else "hot Muon", size))
-            for arm in ARMS if "hot" in arm and "Clip" in arm
-        } | {"MuonClip 30": interval(harm(rows, "MuonClip 30", "Muon", size))}  # fmt: skip
+            log.claim(
+                f"logits/no_harm_{size}",
+                claim=f"τ = 100 that never triggers: change of loss ({size})",
+                source="K2 report appendix D",
+                value=max(untouched),
+                floor=noise,
+                at_most=True,
+                seeds=[row["seed"] for row in quiet],
+                **common,
+            )
+        log.more[f"change_of_loss_{size}"] = (
+            {"noise": noise}
+            | {
+                arm: interval(harm(rows, arm, "hot AdamW" if "AdamW" in arm else "hot Muon", size))
+                for arm in ARMS
+                if "hot" in arm and "Clip" in arm
+            }
+            | {"MuonClip 30": interval(harm(rows, "MuonClip 30", "Muon", size))}
+        )
     log.more["table"] = table(rows)
 
 
@@ -187,12 +260,19 @@ def table(rows: list[dict]) -> list[dict]:
         for arm in ARMS:
             runs = chosen(rows, arm, size)
             alive = [run for run in runs if run["validation"] is not None]
-            found.append({
-                "size": size, "arm": arm, **{key: runs[0][key] for key in ("lr", "table_lr", "decay", "tau")},
-                "peak": mean(runs, "peak"), "validation": mean(alive, "validation") if alive else None,
-                "spikes": mean(runs, "spikes"), "clips": mean(runs, "clips"),
-                "heads": mean(runs, "heads_ever_clipped"), "diverged": len(runs) - len(alive),
-            })  # fmt: skip
+            found.append(
+                {
+                    "size": size,
+                    "arm": arm,
+                    **{key: runs[0][key] for key in ("lr", "table_lr", "decay", "tau")},
+                    "peak": mean(runs, "peak"),
+                    "validation": mean(alive, "validation") if alive else None,
+                    "spikes": mean(runs, "spikes"),
+                    "clips": mean(runs, "clips"),
+                    "heads": mean(runs, "heads_ever_clipped"),
+                    "diverged": len(runs) - len(alive),
+                }
+            )
     return found
 
 
@@ -223,8 +303,10 @@ def running_mean(values: Sequence[float], width: int = 7) -> np.ndarray:
 
 def draw(log: dict) -> Figure:
     """A row a size and setting (tuned, hot): the largest logit, and the loss beside it."""
-    heats = {"tuned": [arm for arm in ARMS if not arm.startswith("hot")],
-             "hot": [arm for arm in ARMS if arm.startswith("hot")]}  # fmt: skip
+    heats = {
+        "tuned": [arm for arm in ARMS if not arm.startswith("hot")],
+        "hot": [arm for arm in ARMS if arm.startswith("hot")],
+    }
     panels, marks = {}, []
     for size in sizes_in(log["rows"]):
         for heat, arms in heats.items():
@@ -232,8 +314,15 @@ def draw(log: dict) -> Figure:
             panels[f"{size}, {heat}: loss"] = curves(log["rows"], size, arms, "loss")
             marks += [(LOW_TAU,) if heat == "tuned" else (LOW_TAU, K2_TAU), ()]
     rows = len(panels) // 2
-    fig = muonclip.bands(panels, ["largest attention logit", "nats a token"] * rows, [True, False] * rows, COLOURS,
-                              marks, columns=2, styles=DASHES)  # fmt: skip
+    fig = muonclip.bands(
+        panels,
+        ["largest attention logit", "nats a token"] * rows,
+        [True, False] * rows,
+        COLOURS,
+        marks,
+        columns=2,
+        styles=DASHES,
+    )
     for ax in fig.axes[1::2]:  # the first steps fall so far that nothing else would show
         ends = [line.get_ydata()[-10:].mean() for line in ax.lines]
         ax.set_ylim(min(ends) - 0.15, max(ends) + 0.6)

@@ -40,13 +40,21 @@ KEPT = RUNS / "logit_growth"
 WINDOW_TOKENS, STEP_WINDOWS = 256, 4  # 1024 tokens a step
 TEXT_BYTES = 2_000_000
 SIZES = {
-    "dense": KimiConfig(vocab_size=256, hidden_size=128, intermediate_size=320, num_hidden_layers=4,
-                        num_attention_heads=4, first_k_dense_replace=4),
+    "dense": KimiConfig(
+        vocab_size=256,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        first_k_dense_replace=4,
+    ),
     "moe": KimiConfig.preset("nano"),
-}  # fmt: skip
+}
 WINDOW, SIGMAS = 25, 6.0
 POINTS = 100  # of a curve in the log
-LOOK_AGAIN = 4  # every so many steps the clipped heads are measured once more on the tokens that triggered the clip
+LOOK_AGAIN = (
+    4  # every so many steps the clipped heads are measured once more on the tokens that triggered the clip
+)
 EDGES = np.sinh(np.linspace(-np.arcsinh(1500), np.arcsinh(1500), 102))  # of the histogram: fine around 0
 
 
@@ -105,8 +113,10 @@ def build(size: str, seed: int) -> KimiMini:
 def optimizer_for(model: KimiMini, setting: Setting) -> MuonClip:
     """Muon or AdamW for the hidden matrices, AdamW for the rest; QK-Clip does not mind which."""
     hidden, rest = split_parameters(model)
-    groups = [dict(params=hidden, algorithm=setting.optimizer, lr=setting.lr),
-              dict(params=rest, algorithm="adamw", lr=setting.table_lr)]  # fmt: skip
+    groups = [
+        dict(params=hidden, algorithm=setting.optimizer, lr=setting.lr),
+        dict(params=rest, algorithm="adamw", lr=setting.table_lr),
+    ]
     return MuonClip(groups, weight_decay=setting.decay, tau=setting.tau, model=model)
 
 
@@ -126,7 +136,9 @@ class Recorder:
         self.clips.append(self.optimizer.last_clip)
         if self.clips[-1] and step % LOOK_AGAIN == 0:
             after = head_maxima(attention_logits(self.model, ids))
-            self.again += [after[clip.layer, clip.head].item() / self.optimizer.tau for clip in self.clips[-1]]
+            self.again += [
+                after[clip.layer, clip.head].item() / self.optimizer.tau for clip in self.clips[-1]
+            ]
         if self.probe is not None and (step + 1) % self.every == 0:
             self.at.append(step + 1)
             self.histograms.append(histogram(self.model, self.probe))
@@ -136,8 +148,10 @@ class Recorder:
         tau = self.optimizer.tau
         return [
             self.maxima[step + 1][clip.layer, clip.head].item() / tau
-            for step, clips in enumerate(self.clips[:-1]) for clip in clips if step >= start
-        ]  # fmt: skip
+            for step, clips in enumerate(self.clips[:-1])
+            for clip in clips
+            if step >= start
+        ]
 
 
 def histogram(model: KimiMini, ids: Tensor) -> list[int]:
@@ -171,8 +185,15 @@ def train_one(setting: Setting) -> dict:
         recorder(step, data(step)[0].ids)
 
     try:
-        train(model, optimizer, data, setting.steps, lambda step: factor(step, setting.steps, setting.falls),
-              bias_rate=BIAS_RATE, progress=note)  # fmt: skip
+        train(
+            model,
+            optimizer,
+            data,
+            setting.steps,
+            lambda step: factor(step, setting.steps, setting.falls),
+            bias_rate=BIAS_RATE,
+            progress=note,
+        )
         held_out = evaluate_loss(model, [batch_of(part) for part in np.array_split(validation[:64], 4)])
     except (KimiError, FloatingPointError) as error:
         held_out, stopped = None, str(error)
@@ -195,16 +216,24 @@ def summary(setting: Setting, history: History, recorder: Recorder) -> dict:
     top, clipped = maxima.amax((1, 2)).numpy(), np.array(history.clipped_heads)
     firing = np.flatnonzero(clipped)
     record = {
-        **setting._asdict(), "tau": None if np.isinf(setting.tau) else setting.tau,
-        "peak": top.max(), "last": top[-1], "passed_100": next((int(s) + 1 for s in np.flatnonzero(top > 100)), None),
-        "spikes": spikes(history.loss), "train_end": float(np.mean(history.loss[-20:])),
-        "clips": int(clipped.sum()), "last_clip_step": int(firing[-1]) + 1 if len(firing) else None,
+        **setting._asdict(),
+        "tau": None if np.isinf(setting.tau) else setting.tau,
+        "peak": top.max(),
+        "last": top[-1],
+        "passed_100": next((int(s) + 1 for s in np.flatnonzero(top > 100)), None),
+        "spikes": spikes(history.loss),
+        "train_end": float(np.mean(history.loss[-20:])),
+        "clips": int(clipped.sum()),
+        "last_clip_step": int(firing[-1]) + 1 if len(firing) else None,
         "heads_ever_clipped": len({(c.layer, c.head) for clips in recorder.clips for c in clips}),
-        "after_clip": ratios(recorder.after_clips()), "same_tokens": ratios(recorder.again),
+        "after_clip": ratios(recorder.after_clips()),
+        "same_tokens": ratios(recorder.again),
         "late": ratios(recorder.after_clips(5 * len(maxima) // 6)),  # the rate has fallen below half
-        "group": group, "loss": thin(history.loss, group, np.mean), "max_logit": thin(top, group, np.max),
+        "group": group,
+        "loss": thin(history.loss, group, np.mean),
+        "max_logit": thin(top, group, np.max),
         "clipped_heads": thin(clipped, group, np.mean),
-    }  # fmt: skip
+    }
     if recorder.probe is not None:
         record["heads"] = np.round(maxima[group - 1 :: group].flatten(1).numpy().astype(float), 1).tolist()
         record["histogram"] = {"at": recorder.at, "counts": recorder.histograms}

@@ -50,6 +50,7 @@ COLOURS = {MUONCLIP: style.BLUE, ADAMW: style.ORANGE, TWO_RATES: style.RED, TRAN
 
 def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[int, Rates]]:
     """way -> {budget: its rates} for all runs to make; what was tried goes into the log."""
+
     def best(way: str, budget: int, start: Rates) -> Rates:
         rates, tried = tuned(way, scaled(budget), runs, start)
         log.more["tuning"] += [entry for entry in tried if entry not in log.more["tuning"]]
@@ -57,9 +58,14 @@ def tune(runs: Runs, scaled: Callable[[int], int], log: Log) -> dict[str, dict[i
 
     middle, longest = BUDGETS[1], round(BUDGETS[0] * SHORTER[-1])
     start = best(ADAMW, middle, START[ADAMW])
-    rates = {way: {budget: best(way, budget, start) for budget in BUDGETS} for way in (ADAMW, TWO_RATES, TRANSFORMERS)}
+    rates = {
+        way: {budget: best(way, budget, start) for budget in BUDGETS}
+        for way in (ADAMW, TWO_RATES, TRANSFORMERS)
+    }
     ours = best(MUONCLIP, middle, START[MUONCLIP])
-    rates[MUONCLIP] = {round(BUDGETS[0] * share): ours for share in SHORTER} | {longest: best(MUONCLIP, longest, ours)}
+    rates[MUONCLIP] = {round(BUDGETS[0] * share): ours for share in SHORTER} | {
+        longest: best(MUONCLIP, longest, ours)
+    }
     rates[UNBALANCED] = rates[TRANSFORMERS]
     log.more["rates"] = rates
     print("tuned:", rates, flush=True)
@@ -73,14 +79,18 @@ def tokens_to(loss: float, curve: Sequence[dict]) -> float:
     """Where a curve of runs reaches `loss`: straight in log tokens and log loss, also beyond its ends."""
     curve = sorted(curve, key=lambda entry: entry["tokens"])
     x, y = np.log([entry["tokens"] for entry in curve]), np.log([entry["loss"] for entry in curve])
-    lower = int(np.clip(np.sum(y > np.log(loss)) - 1, 0, len(curve) - 2))  # the last point that is still above
+    lower = int(
+        np.clip(np.sum(y > np.log(loss)) - 1, 0, len(curve) - 2)
+    )  # the last point that is still above
     slope = (x[lower + 1] - x[lower]) / (y[lower + 1] - y[lower])
     return float(np.exp(x[lower] + slope * (np.log(loss) - y[lower])))
 
 
 def power_law(entries: Sequence[dict]) -> tuple[float, float]:
     """a and b of loss = a * tokens^-b, by least squares in logarithms."""
-    slope, intercept = np.polyfit(np.log([e["tokens"] for e in entries]), np.log([e["loss"] for e in entries]), 1)
+    slope, intercept = np.polyfit(
+        np.log([e["tokens"] for e in entries]), np.log([e["loss"] for e in entries]), 1
+    )
     return float(np.exp(intercept)), float(-slope)
 
 
@@ -92,13 +102,26 @@ def compared(rows: Sequence[dict], seeds: Sequence[int]) -> list[dict]:
         step = float(np.median([entry["step_seconds"] for entry in ours]))
         for other in (entry for entry in rows if entry["seed"] == seed and entry["way"] != MUONCLIP):
             share = tokens_to(other["loss"], ours) / other["tokens"]
-            found.append(dict(seed=seed, reference=other["way"], budget=other["asked"], tokens=share,
-                              seconds=share * step / other["step_seconds"]))  # fmt: skip
+            found.append(
+                dict(
+                    seed=seed,
+                    reference=other["way"],
+                    budget=other["asked"],
+                    tokens=share,
+                    seconds=share * step / other["step_seconds"],
+                )
+            )
     return found
 
 
-def over(found: Sequence[dict], reference: str, name: str, seeds: Sequence[int],
-         mean: Callable = np.mean, **where: float) -> dict:  # fmt: skip
+def over(
+    found: Sequence[dict],
+    reference: str,
+    name: str,
+    seeds: Sequence[int],
+    mean: Callable = np.mean,
+    **where: float,
+) -> dict:
     """One number a seed (the mean over its budgets, or one of them), as a row with its interval."""
     values = []
     for seed in seeds:
@@ -119,28 +142,61 @@ def report(log: Log, seeds: Sequence[int]) -> None:
     common = dict(figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
     budgets = sorted({entry["budget"] for entry in found})
     ends = lambda entry: {key: entry[key] for key in ("value", "low", "high")}
-    by_budget = {f"{name} {budget}": over(found, ADAMW, name, seeds, budget=budget)
-                 for budget in budgets for name in ("tokens", "seconds")}  # fmt: skip
-    parts = (("", {}, "mean of three budgets"),
-             ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone"))  # fmt: skip
-    rivals = ((ADAMW, "pretraining", "tuned AdamW"), (TWO_RATES, "pretraining/two_rates", "AdamW with two tuned rates"))
+    by_budget = {
+        f"{name} {budget}": over(found, ADAMW, name, seeds, budget=budget)
+        for budget in budgets
+        for name in ("tokens", "seconds")
+    }
+    parts = (
+        ("", {}, "mean of three budgets"),
+        ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone"),
+    )
+    rivals = (
+        (ADAMW, "pretraining", "tuned AdamW"),
+        (TWO_RATES, "pretraining/two_rates", "AdamW with two tuned rates"),
+    )
     for (way, key, rival), (name, floor, source), (suffix, where, said) in itertools.product(
         rivals, (("tokens", 0.65, "Moonlight 3.2 (0.519)"), ("seconds", 0.75, "this project")), parts
-    ):  # fmt: skip
+    ):
         share = over(found, way, name, seeds, **where)
-        log.claim(f"{key}/{name}{suffix}", source=source, floor=floor, at_most=True, **common, **ends(share),
-                  claim=f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})")
+        log.claim(
+            f"{key}/{name}{suffix}",
+            source=source,
+            floor=floor,
+            at_most=True,
+            **common,
+            **ends(share),
+            claim=f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})",
+        )
     for suffix, where, said in parts:
         faster = over(found, TRANSFORMERS, "seconds", seeds, mean=lambda shares: 1 / np.mean(shares), **where)
-        log.claim(f"pretraining/transformers{suffix}", source="this project", floor=2.5, **common, **ends(faster),
-                  claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})")
-    unbalanced = {f"{way} {budget}": gap(differences(log.rows, way, budget, seeds), seeds, 1)
-                  for way in (ADAMW, TRANSFORMERS) for budget in budgets}  # fmt: skip
-    laws = {way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS}
-    trained = sum(run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *log.more.get("tuning", [])))
-    log.more |= dict(training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
-                     by_budget=by_budget, compared=found, above_unbalanced=unbalanced, laws=laws,
-                     law_ratio=law_ratio(laws, budgets[-1]))
+        log.claim(
+            f"pretraining/transformers{suffix}",
+            source="this project",
+            floor=2.5,
+            **common,
+            **ends(faster),
+            claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})",
+        )
+    unbalanced = {
+        f"{way} {budget}": gap(differences(log.rows, way, budget, seeds), seeds, 1)
+        for way in (ADAMW, TRANSFORMERS)
+        for budget in budgets
+    }
+    laws = {
+        way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS
+    }
+    trained = sum(
+        run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *log.more.get("tuning", []))
+    )
+    log.more |= dict(
+        training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
+        by_budget=by_budget,
+        compared=found,
+        above_unbalanced=unbalanced,
+        laws=laws,
+        law_ratio=law_ratio(laws, budgets[-1]),
+    )
 
 
 def law_ratio(laws: dict[str, tuple[float, float]], budget: float) -> float:

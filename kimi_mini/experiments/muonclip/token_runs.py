@@ -48,7 +48,9 @@ def windows() -> tuple[np.ndarray, Tensor]:
     return packed[0], torch.from_numpy(held_out.astype(np.int64))
 
 
-def model_and_optimizer(way: str, lr: float, tables: float, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+def model_and_optimizer(
+    way: str, lr: float, tables: float, seed: int
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The nano with the seed's weights, in this project's or transformers' code; rates of matrices and tables."""
     torch.manual_seed(seed)
     model = KimiMini(KimiConfig.preset("nano"))
@@ -94,7 +96,11 @@ def run(way: str, lr: float, tables: float, tokens: int, seed: int, data: tuple[
     rows, bias_rate = STEP_TOKENS // WINDOW, 0.0 if way == UNBALANCED else BIAS_RATE
     steps = max(1, round(tokens / STEP_TOKENS))
     order = np.random.default_rng([seed, 2]).permutation(len(training))
-    rates, times, cuts = [group["lr"] for group in optimizer.param_groups], {rows: [], rows // 2: []}, [rows, rows // 2]
+    rates, times, cuts = (
+        [group["lr"] for group in optimizer.param_groups],
+        {rows: [], rows // 2: []},
+        [rows, rows // 2],
+    )
     for step in range(steps):
         factor = wsd(step, steps, min(20, steps // 4), decay_fraction=0.65)
         for group, rate in zip(optimizer.param_groups, rates):
@@ -106,8 +112,16 @@ def run(way: str, lr: float, tables: float, tokens: int, seed: int, data: tuple[
     model.eval()
     with torch.no_grad():
         loss = float(np.mean([mean_loss(model, part).item() for part in held_out.split(8)]))
-    return dict(way=way, lr=lr, tables=tables, seed=seed, tokens=steps * STEP_TOKENS, loss=loss, at_once=micro * WINDOW,
-                step_seconds=float(np.median(times[micro])))  # fmt: skip
+    return dict(
+        way=way,
+        lr=lr,
+        tables=tables,
+        seed=seed,
+        tokens=steps * STEP_TOKENS,
+        loss=loss,
+        at_once=micro * WINDOW,
+        step_seconds=float(np.median(times[micro])),
+    )
 
 
 class Runs:
@@ -126,8 +140,11 @@ class Runs:
             found = run(way, *rates, tokens, seed, self.data) | asked
             self.done.append(found)
             write_json(self.file, self.done)
-            print(f"{way:20s} rates {rates[0]:.4f} {rates[1]:.4f}  seed {seed:3d}  {found['tokens']:>9,} tokens  "
-                  f"loss {found['loss']:.4f}  {1e3 * found['step_seconds']:.0f} ms a step", flush=True)  # fmt: skip
+            print(
+                f"{way:20s} rates {rates[0]:.4f} {rates[1]:.4f}  seed {seed:3d}  {found['tokens']:>9,} tokens  "
+                f"loss {found['loss']:.4f}  {1e3 * found['step_seconds']:.0f} ms a step",
+                flush=True,
+            )
         return found
 
 

@@ -51,7 +51,11 @@ from kimi_mini.training.loop import train
 from kimi_mini.training.optim.schedule import wsd
 from kimi_mini.training.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 
-REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
+REPORT = {
+    "raw": 23.76,
+    "one": 27.39,
+    "ten": 28.94,
+}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
 ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}
 EPOCHS = 10
 KNOWN, NEW = 500, 120  # people of the checkpoint, people of the arms
@@ -95,9 +99,13 @@ def learn(model: KimiMini, steps: list[list[Example]], rate: float, warmup: int 
     """Train on the steps; seconds."""
     count, optimizer = len(steps), optimizer_for(model, rate * MUON_LR, rate * ADAMW_LR)
     history = train(
-        model, optimizer, lambda step: micro_batches(steps[step], MICRO_TOKENS), count,
-        lambda step: wsd(step, count, min(warmup, count // 4), decay_start=count // 2), bias_rate=BIAS_RATE,
-    )  # fmt: skip
+        model,
+        optimizer,
+        lambda step: micro_batches(steps[step], MICRO_TOKENS),
+        count,
+        lambda step: wsd(step, count, min(warmup, count // 4), decay_start=count // 2),
+        bias_rate=BIAS_RATE,
+    )
     loss, tokens = np.mean(history.loss[-10:]), sum(history.tokens)
     print(f"   {len(steps)} steps, {tokens:,} tokens, {history.seconds:.0f} s, loss {loss:.3f}", flush=True)
     return history.seconds
@@ -119,16 +127,18 @@ def right(model: KimiMini, examples: Sequence[Example]) -> float:
 # -- one seed ------------------------------------------------------------------------------------------
 
 
-def epochs_of(texts: Callable[[], Sequence[str]], asked: list[Example], tokenizer: Tokenizer,
-              rng: np.random.Generator) -> Iterator[list[Example]]:  # fmt: skip
+def epochs_of(
+    texts: Callable[[], Sequence[str]], asked: list[Example], tokenizer: Tokenizer, rng: np.random.Generator
+) -> Iterator[list[Example]]:
     """Epoch after epoch: what `texts` gives now, with the questions among it, in random order."""
     while True:
         examples = [text_example(tokenizer, text) for text in texts()] + asked
         yield [examples[i] for i in rng.permutation(len(examples))]
 
 
-def checkpoint(tokenizer: Tokenizer, known: Sequence[Person], tokens: int, raw_every: int,
-               rng: np.random.Generator) -> KimiMini:  # fmt: skip
+def checkpoint(
+    tokenizer: Tokenizer, known: Sequence[Person], tokens: int, raw_every: int, rng: np.random.Generator
+) -> KimiMini:
     """The nano after reading about `known` people and all questions about them: every `raw_every`-th page as it stands
     (0: none), the others in new words each time."""
     model = KimiMini(KimiConfig.preset("nano", vocab_size=tokenizer.vocab_size))
@@ -166,7 +176,9 @@ def run_seed(log: Log, seed: int, raw: str, scale: float) -> None:
     asked, held = new[::2], new[1::2]
     start = checkpoint(tokenizer, known, int(BASE_TOKENS * scale), RAW_EVERY[raw], rng)
     texts, trained = pages(new), questions(tokenizer, asked)
-    total = EPOCHS * sum(len(example.ids) for example in [*(text_example(tokenizer, t) for t in texts), *trained])
+    total = EPOCHS * sum(
+        len(example.ids) for example in [*(text_example(tokenizer, t) for t in texts), *trained]
+    )
     for arm in ("before", *ARMS):
         model, count = copy.deepcopy(start), Counter()
         if arm != "before":
@@ -175,10 +187,15 @@ def run_seed(log: Log, seed: int, raw: str, scale: float) -> None:
             steps = steps_of(epochs, total, STEP_TOKENS["arm"])
             count["tokens"] = sum(len(example.ids) for step in steps for example in step)
             count["seconds"] = round(learn(model, steps, ARM_RATE))
-        by_attribute = {key: right(model, [question(tokenizer, p, key) for p in held]) for key in rephrase.QUESTIONS}
+        by_attribute = {
+            key: right(model, [question(tokenizer, p, key) for p in held]) for key in rephrase.QUESTIONS
+        }
         by_heart = [recital(tokenizer, person, key) for person in held for key in rephrase.QUESTIONS]
-        found = {"never_asked": float(np.mean(list(by_attribute.values()))), "asked": right(model, trained),
-                 "recited": right(model, by_heart)}  # fmt: skip
+        found = {
+            "never_asked": float(np.mean(list(by_attribute.values()))),
+            "asked": right(model, trained),
+            "recited": right(model, by_heart),
+        }
         log.row(seed=seed, raw_pages=raw, arm=arm, **found, by_attribute=by_attribute, **count)
         shown = ", ".join(f"{key} {value:.3f}" for key, value in found.items())
         print(f"seed {seed}, raw pages {raw}, {arm:>6}: {shown}", flush=True)
@@ -190,11 +207,17 @@ def catch_rates(log: Log, seed: int, count: int) -> None:
     texts = pages(rephrase.people(GROUP * count, rng))
     versions = [(text, rephrase.rewrite(text, rng, check=False)[0]) for text in texts]
     for kind in ("none", *planted_errors.ERRORS):
-        planted = [(text, new if kind == "none" else planted_errors.plant(new, kind, rng)) for text, new in versions]
+        planted = [
+            (text, new if kind == "none" else planted_errors.plant(new, kind, rng)) for text, new in versions
+        ]
         planted = [(text, new) for text, new in planted if new is not None]
-        log.row(seed=seed, error=kind, planted=len(planted),
-                refused=sum(bool(rephrase.problems(text, new)) for text, new in planted),
-                refused_by_words=sum(not rephrase.same_words(text, new) for text, new in planted))  # fmt: skip
+        log.row(
+            seed=seed,
+            error=kind,
+            planted=len(planted),
+            refused=sum(bool(rephrase.problems(text, new)) for text, new in planted),
+            refused_by_words=sum(not rephrase.same_words(text, new) for text, new in planted),
+        )
 
 
 def main() -> None:
@@ -234,15 +257,32 @@ def report(log: Log) -> None:
     for (better, worse, raw, floor), claim in gains.items():
         pairs = zip(scores(log.rows, better, raw=raw), scores(log.rows, worse, raw=raw))
         gain, name = harness.across([a - b for a, b in pairs]), "" if raw == COUNTS else f"_{raw}_raw"
-        log.claim(f"rephrasing/{better}_over_{worse}{name}", claim=claim, floor=floor, **common, **gain,
-                  source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
-                  holds=gain["value"] >= floor and gain["low"] > 0)  # fmt: skip
+        log.claim(
+            f"rephrasing/{better}_over_{worse}{name}",
+            claim=claim,
+            floor=floor,
+            **common,
+            **gain,
+            source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
+            holds=gain["value"] >= floor and gain["low"] > 0,
+        )
     check = {**common, "source": "K2 report 2.2 (fidelity check)"}
     worst = min(planted_errors.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
-    log.claim("rephrasing/check_catches", claim=f"rewrites with a planted error refused (worst kind: {worst})",
-              floor=0.99, **check, **harness.rate(*caught(log.rows, worst)))  # fmt: skip
-    log.claim("rephrasing/check_refuses", claim="faithful rewrites refused", floor=0.01, at_most=True,
-              **check, **harness.rate(*caught(log.rows, "none")))  # fmt: skip
+    log.claim(
+        "rephrasing/check_catches",
+        claim=f"rewrites with a planted error refused (worst kind: {worst})",
+        floor=0.99,
+        **check,
+        **harness.rate(*caught(log.rows, worst)),
+    )
+    log.claim(
+        "rephrasing/check_refuses",
+        claim="faithful rewrites refused",
+        floor=0.01,
+        at_most=True,
+        **check,
+        **harness.rate(*caught(log.rows, "none")),
+    )
 
 
 @style.styled
@@ -256,17 +296,29 @@ def draw(log: dict) -> Figure:
             values, x = [100 * value for value in scores(rows, arm, raw=raw)], group + 0.28 * (place - 1)
             ours.bar(x, np.mean(values), color=colour, width=0.26, label=arm if group == 0 else None)
             ours.plot([x] * len(values), values, "o", color=style.BLACK, markersize=4)
-            ours.annotate(f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center")
+            ours.annotate(
+                f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center"
+            )
         theirs.bar(place, REPORT[arm], color=colour, width=0.7)
-        theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center")
+        theirs.annotate(
+            f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center"
+        )
     ours.set_xticks(range(len(RAW_EVERY)), RAW_EVERY)
     theirs.set_xticks(range(3), ["raw\nx 10", "1 new\nx 10", "10 new\nx 1"])
-    ours.set(ylabel="right answers (%)", title="Ours: facts read, never asked", ylim=(0, 105),
-             xlabel="raw among the pages read before")  # fmt: skip
-    theirs.set(ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs")
+    ours.set(
+        ylabel="right answers (%)",
+        title="Ours: facts read, never asked",
+        ylim=(0, 105),
+        xlabel="raw among the pages read before",
+    )
+    theirs.set(
+        ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs"
+    )
     kinds = list(planted_errors.ERRORS)
-    for shift, key, colour, name in ((-0.2, "refused", style.GREEN, "facts compared"),
-                                     (0.2, "refused_by_words", style.GREY, "only words compared")):  # fmt: skip
+    for shift, key, colour, name in (
+        (-0.2, "refused", style.GREEN, "facts compared"),
+        (0.2, "refused_by_words", style.GREY, "only words compared"),
+    ):
         shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]
         check.barh(np.arange(len(kinds)) + shift, shares, height=0.38, color=colour, label=name)
     check.set_yticks(range(len(kinds)), kinds)

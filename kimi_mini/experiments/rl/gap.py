@@ -31,7 +31,16 @@ from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds.held_out import measured_levels
 
 FAMILY, LONGER = "follow", range(6, 13)
-OTHERS = ("chain", "add", "times", "follow", "condition", "cheapest", "buy", "repair")  # at the trained levels
+OTHERS = (
+    "chain",
+    "add",
+    "times",
+    "follow",
+    "condition",
+    "cheapest",
+    "buy",
+    "repair",
+)  # at the trained levels
 ROUNDS = 12
 TEMPERATURE = 0.8
 PTX_POOL = 400_000  # tokens
@@ -78,7 +87,9 @@ def main() -> None:
     examples = pools(tokenizer, SOURCES, int(PTX_POOL * args.scale), 100, mistakes=0.0)
     levels, by_length = moderate(start, tokenizer, max(4, tasks // 4))
     print(f"as sampled, by length: {by_length}; RL on {levels}", flush=True)
-    settings = rl.Settings(FAMILY, levels, max(2, int(ROUNDS * args.scale)), temperature=(TEMPERATURE, TEMPERATURE))
+    settings = rl.Settings(
+        FAMILY, levels, max(2, int(ROUNDS * args.scale)), temperature=(TEMPERATURE, TEMPERATURE)
+    )
     before = measure(start, tokenizer, levels, tasks)
     log.row(seed=None, when="before", levels=levels, by_length=by_length, **before)
     print("before", before, flush=True)
@@ -87,9 +98,15 @@ def main() -> None:
         model = copy.deepcopy(start)
         optimizer = optimizer_for(model, RL_LR, RL_ADAMW_LR)
         with tqdm(total=settings.rounds, unit="round", leave=False, desc=f"seed {seed}") as bar:
-            rounds = rl.reinforce(model, tokenizer, optimizer, settings, seed,
-                                  ptx_stream(examples, settings.ptx_tokens, seed),
-                                  on_round=lambda index, found: bar.update())  # fmt: skip
+            rounds = rl.reinforce(
+                model,
+                tokenizer,
+                optimizer,
+                settings,
+                seed,
+                ptx_stream(examples, settings.ptx_tokens, seed),
+                on_round=lambda index, found: bar.update(),
+            )
         after.append(measure(model, tokenizer, levels, tasks))
         log.row(seed=seed, when="after", **after[-1], rounds=[vars(found) for found in rounds])
         print(f"seed {seed}", after[-1], flush=True)
@@ -105,20 +122,46 @@ def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: i
         board[f"rl/{name}_gap"] = gap([value - before[name] for value in found], seeds, tasks)
         if name in three:
             low, high = wilson(round(before[name] * tasks), tasks)
-            board[f"rl/{name}_before"] = {"value": before[name], "low": low, "high": high, "n": tasks, "seeds": [0]}
+            board[f"rl/{name}_before"] = {
+                "value": before[name],
+                "low": low,
+                "high": high,
+                "n": tasks,
+                "seeds": [0],
+            }
             board[f"rl/{name}_after"] = row(found, seeds, tasks)
     board["rl/gap"] = board.pop("rl/sampled_gap")
     log.more["scoreboard"] = dict(sorted(board.items(), key=lambda entry: not entry[0].endswith("gap")))
     worst = min(OTHERS, key=lambda family: board[f"rl/{family}_gap"]["value"])
     mean_after = sum(found[worst] for found in after) / len(after)
-    lost = difference((round(mean_after * tasks), tasks), (round(before[worst] * tasks), tasks))  # by tasks, not seeds
+    lost = difference(
+        (round(mean_after * tasks), tasks), (round(before[worst] * tasks), tasks)
+    )  # by tasks, not seeds
     place = {"figure": "figures/rl_gap.png", "notebook": "00_kimi_k2_on_one_page.ipynb"}
-    log.claim("rl/gap", claim="RL with verifiable rewards raises success on tasks of moderate difficulty, as sampled",
-              source="article (joint RL); K2 report 3.2", floor=0.10, **interval(board["rl/gap"]), **place)
-    log.claim("rl/forgetting", claim=f"RL with PTX forgets nothing elsewhere (worst of eight families: {worst})",
-              source="K2 report 3.2.3 (PTX)", floor=-0.02, **dict(zip(("value", "low", "high"), lost)), **place)
-    log.claim("rl/pass@8", claim="RL does not only sharpen: pass@8 does not fall", source="this project", floor=0.0,
-              **interval(board["rl/pass@8_gap"]), **place)  # fmt: skip
+    log.claim(
+        "rl/gap",
+        claim="RL with verifiable rewards raises success on tasks of moderate difficulty, as sampled",
+        source="article (joint RL); K2 report 3.2",
+        floor=0.10,
+        **interval(board["rl/gap"]),
+        **place,
+    )
+    log.claim(
+        "rl/forgetting",
+        claim=f"RL with PTX forgets nothing elsewhere (worst of eight families: {worst})",
+        source="K2 report 3.2.3 (PTX)",
+        floor=-0.02,
+        **dict(zip(("value", "low", "high"), lost)),
+        **place,
+    )
+    log.claim(
+        "rl/pass@8",
+        claim="RL does not only sharpen: pass@8 does not fall",
+        source="this project",
+        floor=0.0,
+        **interval(board["rl/pass@8_gap"]),
+        **place,
+    )
 
 
 def interval(entry: dict) -> dict:

@@ -70,7 +70,9 @@ def tally(found: list[tuple[Task, Turn, int | None]]) -> dict[str, int]:
     }
 
 
-def total(rows: Iterable[dict], key: str, arm: str, levels: Iterable[int] = LENGTHS, seed: int | None = None) -> int:
+def total(
+    rows: Iterable[dict], key: str, arm: str, levels: Iterable[int] = LENGTHS, seed: int | None = None
+) -> int:
     """Sum of a count over the rows of an arm, at some lengths, in one seed or all."""
     return sum(r[key] for r in rows if r["arm"] == arm and r["level"] in levels and seed in (None, r["seed"]))
 
@@ -89,23 +91,56 @@ def report(log: Log) -> None:
     free = [row for row in log.rows if row["arm"].endswith("free")]
     over = max(row["longest_thought"] - int(row["arm"].split()[0]) for row in limited + free)
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/thinking_budget.png"}
-    log.claim("thinking/deep", claim="six to eight dependent steps are solved when they are thought through",
-              source="article (thinking mode)", floor=0.97, **common,
-              **harness.rate(*accuracy("None", DEEP)))  # fmt: skip
-    log.claim("thinking/reflex_deep", claim="six to eight dependent steps answered at once by the same weights",
-              source="article (thinking mode)", floor=0.30, at_most=True, **common,
-              **harness.rate(*accuracy("reflex", DEEP)))  # fmt: skip
-    log.claim("thinking/budget_kept", claim="tokens by which any thought exceeded its budget", value=over, floor=0,
-              source="K2 Thinking model card (budgets)", at_most=True, **common)  # fmt: skip
-    log.claim("thinking/answers_when_cut", source="this project", floor=0.97, **common,
-              claim="a thought closed by the hard stop is followed by an answer, when only digits may follow",
-              **harness.rate(*answers_behind_the_stop(limited)))  # fmt: skip
-    log.claim("thinking/answers_unasked", source="this project", floor=0.97, **common,
-              claim="a thought closed by the hard stop is followed by an answer, when anything may follow",
-              **harness.rate(*answers_behind_the_stop(free)))  # fmt: skip
-    log.claim("thinking/budget_gain", claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
-              source="article (test-time compute)", floor=0.15, **common,
-              **harness.across([gain(seed) for seed in log.seeds]))  # fmt: skip
+    log.claim(
+        "thinking/deep",
+        claim="six to eight dependent steps are solved when they are thought through",
+        source="article (thinking mode)",
+        floor=0.97,
+        **common,
+        **harness.rate(*accuracy("None", DEEP)),
+    )
+    log.claim(
+        "thinking/reflex_deep",
+        claim="six to eight dependent steps answered at once by the same weights",
+        source="article (thinking mode)",
+        floor=0.30,
+        at_most=True,
+        **common,
+        **harness.rate(*accuracy("reflex", DEEP)),
+    )
+    log.claim(
+        "thinking/budget_kept",
+        claim="tokens by which any thought exceeded its budget",
+        value=over,
+        floor=0,
+        source="K2 Thinking model card (budgets)",
+        at_most=True,
+        **common,
+    )
+    log.claim(
+        "thinking/answers_when_cut",
+        source="this project",
+        floor=0.97,
+        **common,
+        claim="a thought closed by the hard stop is followed by an answer, when only digits may follow",
+        **harness.rate(*answers_behind_the_stop(limited)),
+    )
+    log.claim(
+        "thinking/answers_unasked",
+        source="this project",
+        floor=0.97,
+        **common,
+        claim="a thought closed by the hard stop is followed by an answer, when anything may follow",
+        **harness.rate(*answers_behind_the_stop(free)),
+    )
+    log.claim(
+        "thinking/budget_gain",
+        claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
+        source="article (test-time compute)",
+        floor=0.15,
+        **common,
+        **harness.across([gain(seed) for seed in log.seeds]),
+    )
 
 
 def answers_behind_the_stop(rows: Iterable[dict]) -> tuple[int, int]:
@@ -124,22 +159,37 @@ def draw(log: dict) -> Figure:
     left, right = axes[0]
     budgets = [budget for budget in BUDGETS if budget is not None]
     groups = {"all lengths": LENGTHS, "1-2 steps": (1, 2), "3-5 steps": (3, 4, 5), "6-8 steps": (6, 7, 8)}
-    for (name, levels), colour, marker in zip(groups.items(), (style.BLACK, style.SKY, style.GREEN, style.PURPLE), "os^D"):
+    for (name, levels), colour, marker in zip(
+        groups.items(), (style.BLACK, style.SKY, style.GREEN, style.PURPLE), "os^D"
+    ):
         points = [success(rows, str(budget), levels) for budget in budgets]
         values = [point[0] for point in points]
         spread = [[value - low for value, low, _ in points], [high - value for value, _, high in points]]
         width = 3.4 if name == "all lengths" else 1.8
-        left.errorbar(budgets, values, spread, color=colour, marker=marker, capsize=3, linewidth=width, label=name)
+        left.errorbar(
+            budgets, values, spread, color=colour, marker=marker, capsize=3, linewidth=width, label=name
+        )
     reflex = success(rows, "reflex", LENGTHS)[0]
     left.axhline(reflex, color=style.ORANGE, linestyle="--", label=f"reflex ({reflex:.2f})")
-    left.set(xlabel="thinking budget (tokens)", ylabel="right answers", ylim=(-0.03, 1.05),
-             title="More budget, more right answers")  # fmt: skip
-    for ending, colour, name in (("", style.BLUE, "answer held to digits"), (" free", style.RED, "answer left free")):
+    left.set(
+        xlabel="thinking budget (tokens)",
+        ylabel="right answers",
+        ylim=(-0.03, 1.05),
+        title="More budget, more right answers",
+    )
+    for ending, colour, name in (
+        ("", style.BLUE, "answer held to digits"),
+        (" free", style.RED, "answer left free"),
+    ):
         found = {b: [row for row in rows if row["arm"] == f"{b}{ending}" and row["cut"]] for b in budgets[1:]}
         shares = {b: answers_behind_the_stop(part) for b, part in found.items() if part}
         right.plot(shares.keys(), [a / n for a, n in shares.values()], color=colour, marker="o", label=name)
-    right.set(xlabel="thinking budget (tokens)", ylabel="share of stopped thoughts", ylim=(-0.03, 1.05),
-              title="Does a number follow the stop?")  # fmt: skip
+    right.set(
+        xlabel="thinking budget (tokens)",
+        ylabel="share of stopped thoughts",
+        ylim=(-0.03, 1.05),
+        title="Does a number follow the stop?",
+    )
     handles = [ax.get_legend_handles_labels() for ax in (left, right)]
     fig.legend(*([*a, *b] for a, b in zip(*handles)), loc="outside lower center", ncols=4)
     return fig

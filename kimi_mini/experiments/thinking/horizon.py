@@ -72,13 +72,19 @@ def calls(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, scale: flo
         for context, limits in (("managed", MANAGED), ("full", full(count, model))):
             done = solve(model, tokenizer, chosen, limits)
             breaks = [how_it_broke(talk, tokenizer) for talk in done]
-            log.row(part="calls", seed=seed, context=context, calls=count, n=len(done),
-                    passed=sum(talk.verdict().passed for talk in done),
-                    finish=dict(Counter(talk.finish for talk in done)),
-                    how=dict(Counter(how for _, how in breaks)),
-                    right_calls=dict(sorted(Counter(made for made, _ in breaks).items())),
-                    **tally([numbers_of(talk.messages) for talk in done]),
-                    written=round(sum(talk.written for talk in done) / len(done), 1))  # fmt: skip
+            log.row(
+                part="calls",
+                seed=seed,
+                context=context,
+                calls=count,
+                n=len(done),
+                passed=sum(talk.verdict().passed for talk in done),
+                finish=dict(Counter(talk.finish for talk in done)),
+                how=dict(Counter(how for _, how in breaks)),
+                right_calls=dict(sorted(Counter(made for made, _ in breaks).items())),
+                **tally([numbers_of(talk.messages) for talk in done]),
+                written=round(sum(talk.written for talk in done) / len(done), 1),
+            )
             for talk in done:
                 talk.environment.close()
             print(f"seed {seed}, {count} calls, {context}: {log.rows[-1]['passed']}/{len(done)}", flush=True)
@@ -87,7 +93,9 @@ def calls(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, scale: flo
 def how_it_broke(talk: Conversation, tokenizer: Tokenizer) -> tuple[int, str]:
     """How many calls were right before the first turn that was not, and what was wrong about that."""
     path, asked = talk.task.data["path"], items_asked(talk.messages)
-    made = next((i for i, (item, right) in enumerate(zip(asked, path)) if item != right), min(len(asked), len(path)))
+    made = next(
+        (i for i, (item, right) in enumerate(zip(asked, path)) if item != right), min(len(asked), len(path))
+    )
     if made == len(path):
         return made, "right" if talk.verdict().passed else "wrong answer after the last call"
     if made < len(asked) and asked[made]:
@@ -138,10 +146,18 @@ def tally(dialogues: Sequence[list[int]]) -> dict:
     """Calls of all dialogues, those whose number is right and those whose number is new in its dialogue; and for each
     of the first calls how many made it, and how many of those with the right number."""
     pairs = [pair for numbers in dialogues for pair in enumerate(numbers)]
-    made, right = Counter(place for place, _ in pairs), Counter(place for place, number in pairs if place == number)
+    made, right = (
+        Counter(place for place, _ in pairs),
+        Counter(place for place, number in pairs if place == number),
+    )
     first = range(min(NUMBERED, len(made)))
-    return {"made": len(pairs), "numbered": right.total(), "unique": sum(len(set(n)) for n in dialogues),
-            "made_at": [made[i] for i in first], "numbered_at": [right[i] for i in first]}  # fmt: skip
+    return {
+        "made": len(pairs),
+        "numbered": right.total(),
+        "unique": sum(len(set(n)) for n in dialogues),
+        "made_at": [made[i] for i in first],
+        "numbered_at": [right[i] for i in first],
+    }
 
 
 # -- where it looks ------------------------------------------------------------------------------------
@@ -157,13 +173,22 @@ def look(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: i
         with torch.no_grad():
             probabilities = model(torch.tensor([ids])).logits[0, positions].softmax(-1)  # (P, V)
         for row, moment in enumerate(moments):
-            mass = [weights[:, :, row, list(span)].sum(-1) for span in (moment.newest, moment.older)]  # 2 of (L, H)
+            mass = [
+                weights[:, :, row, list(span)].sum(-1) for span in (moment.newest, moment.older)
+            ]  # 2 of (L, H)
             totals[moment.call].append(torch.stack(mass))
             chances[moment.call].append(probabilities[row, ids[moment.before + 1]].item())
     for call, masses in totals.items():
         newest, older = torch.stack(masses).mean(0).round(decimals=4).tolist()
-        log.row(part="look", seed=seed, call=call, n=len(masses), newest=newest, older=older,
-                chance=round(float(np.mean(chances[call])), 4))  # fmt: skip
+        log.row(
+            part="look",
+            seed=seed,
+            call=call,
+            n=len(masses),
+            newest=newest,
+            older=older,
+            chance=round(float(np.mean(chances[call])), 4),
+        )
 
 
 def gap(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: int) -> None:
@@ -172,13 +197,19 @@ def gap(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: in
     for task in held_out_tasks("follow", [GAP_AT], episodes, seed):
         ids, moments = script(tokenizer, task)
         for context, (kept, places) in contexts(tokenizer, ids, moments[-1]).items():
-            weights = attention_rows(model, [ids[i] for i in kept], [len(kept) - 1], places)[:, :, 0]  # (L, H, T)
+            weights = attention_rows(model, [ids[i] for i in kept], [len(kept) - 1], places)[
+                :, :, 0
+            ]  # (L, H, T)
             found[context].append(weights[:, :, [kept.index(i) for i in moments[-1].newest]].sum(-1))
-    means = {context: torch.stack(masses).mean(0).round(decimals=4).tolist() for context, masses in found.items()}
+    means = {
+        context: torch.stack(masses).mean(0).round(decimals=4).tolist() for context, masses in found.items()
+    }
     log.row(part="gap", seed=seed, call=GAP_AT, n=episodes, **means)
 
 
-def contexts(tokenizer: Tokenizer, ids: Sequence[int], moment: Moment) -> dict[str, tuple[list[int], list[int]]]:
+def contexts(
+    tokenizer: Tokenizer, ids: Sequence[int], moment: Moment
+) -> dict[str, tuple[list[int], list[int]]]:
     """What stands before a moment in three ways: indices of the tokens that are kept, and the positions they get."""
     turns = [i for i in range(moment.before) if ids[i] == tokenizer.token_id("<|im_assistant|>")]
     every = list(range(moment.before + 1))
@@ -207,7 +238,9 @@ def script(tokenizer: Tokenizer, task: Task) -> tuple[list[int], list[Moment]]:
     moments, seen = [], []
     for call, (before, item) in enumerate(zip(starts, path), 1):
         if call > 1:
-            result = starts[call - 2] + len(tokenizer.encode_plain(path[call - 2]))  # behind the last call's name
+            result = starts[call - 2] + len(
+                tokenizer.encode_plain(path[call - 2])
+            )  # behind the last call's name
             newest = find(ids, tokenizer.encode_plain(item), result)
             moments.append(Moment(call, before, newest, [i for span in seen for i in span]))
             seen.append(newest)
@@ -237,15 +270,34 @@ def report(log: Log) -> None:
     card = "K2 Thinking model card (200-300 sequential calls, old tool results hidden)"
     for count in (100, 300):
         passed = share(log.rows, "passed", part="calls", context="managed", calls=count)
-        log.claim(f"horizon/{count}_managed", claim=f"{count} calls in a row, old turns hidden", source=card,
-                  floor=0.97, **common, **passed)  # fmt: skip
-    numbered = [share(log.rows, "numbered", "made", seed=seed, context="managed", calls=300) for seed in log.seeds]
-    log.claim("horizon/300_call_numbers", source="K2 report, appendix B (an id counts all calls of the dialogue)",
-              claim="of 300 calls with old turns hidden: share whose id bears the right number", floor=0.97,
-              **common, **harness.share_across([one["value"] for one in numbered]))  # fmt: skip
-    log.claim("horizon/100_full", claim="100 calls with everything kept in the context do not succeed here",
-              source="this project", floor=0.50, at_most=True, **common,
-              **share(log.rows, "passed", part="calls", context="full", calls=100))  # fmt: skip
+        log.claim(
+            f"horizon/{count}_managed",
+            claim=f"{count} calls in a row, old turns hidden",
+            source=card,
+            floor=0.97,
+            **common,
+            **passed,
+        )
+    numbered = [
+        share(log.rows, "numbered", "made", seed=seed, context="managed", calls=300) for seed in log.seeds
+    ]
+    log.claim(
+        "horizon/300_call_numbers",
+        source="K2 report, appendix B (an id counts all calls of the dialogue)",
+        claim="of 300 calls with old turns hidden: share whose id bears the right number",
+        floor=0.97,
+        **common,
+        **harness.share_across([one["value"] for one in numbered]),
+    )
+    log.claim(
+        "horizon/100_full",
+        claim="100 calls with everything kept in the context do not succeed here",
+        source="this project",
+        floor=0.50,
+        at_most=True,
+        **common,
+        **share(log.rows, "passed", part="calls", context="full", calls=100),
+    )
 
 
 # -- figure --------------------------------------------------------------------------------------------
@@ -263,28 +315,51 @@ def draw(log: dict) -> Figure:
         points = [share(rows, "passed", part="calls", context=context, calls=count) for count in counts]
         values = [point["value"] for point in points]
         spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
-        left.errorbar(counts, values, spread, color=colour, marker=marker, markersize=8, capsize=4, label=label)
-    left.set(xscale="log", ylim=(-0.04, 1.05), xlabel="calls (shown 1-5, practised 6-8 in RL)", ylabel="success",
-             title="Held-out tasks solved")  # fmt: skip
+        left.errorbar(
+            counts, values, spread, color=colour, marker=marker, markersize=8, capsize=4, label=label
+        )
+    left.set(
+        xscale="log",
+        ylim=(-0.04, 1.05),
+        xlabel="calls (shown 1-5, practised 6-8 in RL)",
+        ylabel="success",
+        title="Held-out tasks solved",
+    )
     left.set_xticks(counts, [str(count) for count in counts], minor=False)
     left.minorticks_off()
     left.legend(loc="center right")
     layer, head = copying_head(rows)
     at = sorted({row["call"] for row in rows if row["part"] == "look"})
     newest, older, chance = ([mean_at(rows, call, key, layer, head) for call in at] for key in LINES)
-    right.stackplot(at, newest, older, [1 - a - b for a, b in zip(newest, older)], alpha=0.85,
-                    colors=(style.GREEN, style.ORANGE, "#DDDDDD"),
-                    labels=[LINES["newest"], LINES["older"], "elsewhere"])  # fmt: skip
+    right.stackplot(
+        at,
+        newest,
+        older,
+        [1 - a - b for a, b in zip(newest, older)],
+        alpha=0.85,
+        colors=(style.GREEN, style.ORANGE, "#DDDDDD"),
+        labels=[LINES["newest"], LINES["older"], "elsewhere"],
+    )
     right.plot(at, chance, color=style.BLACK, marker="o", markersize=5, label=LINES["chance"])
     right.axvline(PRACTISED + 0.5, color=style.BLACK, linestyle=":", linewidth=1.5)
     right.text(PRACTISED + 0.7, 1.02, "longer than practised", fontsize=style.FONT - 1)
-    right.set(xlim=(at[0], at[-1]), ylim=(0, 1.09), xticks=at[::2], xlabel="call", ylabel="attention, probability",
-              title=f"Whole context kept: layer {layer + 1}, head {head + 1}")  # fmt: skip
+    right.set(
+        xlim=(at[0], at[-1]),
+        ylim=(0, 1.09),
+        xticks=at[::2],
+        xlabel="call",
+        ylabel="attention, probability",
+        title=f"Whole context kept: layer {layer + 1}, head {head + 1}",
+    )
     fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return fig
 
 
-LINES = {"newest": "looks at the newest name", "older": "at older names", "chance": "probability of the right name"}
+LINES = {
+    "newest": "looks at the newest name",
+    "older": "at older names",
+    "chance": "probability of the right name",
+}
 
 
 def copying_head(rows: Sequence[dict]) -> tuple[int, int]:

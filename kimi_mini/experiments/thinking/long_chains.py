@@ -50,16 +50,24 @@ def main() -> None:
             for means, numbers in found.items():
                 right = sum(number == task.data["answer"] for number, task in zip(numbers, tasks))
                 log.row(seed=seed, means=means, steps=steps, n=count, right=right)
-            print(f"seed {seed}, {steps} steps:", {row["means"]: row["right"] for row in log.rows[-4:]}, flush=True)
+            print(
+                f"seed {seed}, {steps} steps:",
+                {row["means"]: row["right"] for row in log.rows[-4:]},
+                flush=True,
+            )
     report(log)
     harness.finish(log, long_chains=draw)
 
 
-def answers(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[str], steps: int) -> dict[str, list[int | None]]:
+def answers(
+    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[str], steps: int
+) -> dict[str, list[int | None]]:
     """What each means answers to questions of `steps` steps."""
     factor = max(1.0, steps / TRAINED)
     models = (model, squeezed(model, factor), with_yarn(model, factor))
-    found = [ask(each, tokenizer, prompts) for each in models] + [in_windows(model, tokenizer, prompts, TRAINED)]
+    found = [ask(each, tokenizer, prompts) for each in models] + [
+        in_windows(model, tokenizer, prompts, TRAINED)
+    ]
     return dict(zip(MEANS, found))
 
 
@@ -102,8 +110,13 @@ def squeezed(model: KimiMini, factor: float) -> KimiMini:
 def with_yarn(model: KimiMini, factor: float) -> KimiMini:
     """The same weights under YaRN: fast pairs as they were, slow ones divided by `factor`."""
     other = copy.copy(model)
-    scaling = {"type": "yarn", "factor": factor, "original_max_position_embeddings": 160,
-               "beta_fast": 32, "beta_slow": 1}  # fmt: skip
+    scaling = {
+        "type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": 160,
+        "beta_fast": 32,
+        "beta_slow": 1,
+    }
     other.rotation = RotationTable(replace(model.config, rope_scaling=scaling))
     return other
 
@@ -117,20 +130,33 @@ def success(rows: Sequence[dict], means: str, steps: int) -> dict:
 def report(log: Log) -> None:
     """The claims: half again as long as the longest trained chain, with windows and without any help."""
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/long_chains.png", "source": "this project"}
-    log.claim("horizon/chain_12_windows", claim="chains of 12 steps (trained: 8), shown eight steps at a time",
-              floor=0.80, **common, **success(log.rows, "in windows of 8", 12))  # fmt: skip
-    log.claim("horizon/chain_12_as_is", claim="chains of 12 steps (trained: 8), without any help",
-              floor=0.80, **common, **success(log.rows, "as it is", 12))  # fmt: skip
+    log.claim(
+        "horizon/chain_12_windows",
+        claim="chains of 12 steps (trained: 8), shown eight steps at a time",
+        floor=0.80,
+        **common,
+        **success(log.rows, "in windows of 8", 12),
+    )
+    log.claim(
+        "horizon/chain_12_as_is",
+        claim="chains of 12 steps (trained: 8), without any help",
+        floor=0.80,
+        **common,
+        **success(log.rows, "as it is", 12),
+    )
 
 
 @style.styled
 def draw(log: dict) -> Figure:
     """Success against length, one line a means, side by side: equal curves would hide each other."""
     steps = sorted({row["steps"] for row in log["rows"]})
-    series = {means: [{"length": n + aside, **success(log["rows"], means, n)} for n in steps]
-              for means, aside in zip(MEANS, (-0.18, -0.06, 0.06, 0.18))}  # fmt: skip
-    return scores.accuracy_by_length(series, chance=0.01, trained_to=TRAINED, xlabel="steps in the chain",
-                                  title="Longer than trained")  # fmt: skip
+    series = {
+        means: [{"length": n + aside, **success(log["rows"], means, n)} for n in steps]
+        for means, aside in zip(MEANS, (-0.18, -0.06, 0.06, 0.18))
+    }
+    return scores.accuracy_by_length(
+        series, chance=0.01, trained_to=TRAINED, xlabel="steps in the chain", title="Longer than trained"
+    )
 
 
 if __name__ == "__main__":

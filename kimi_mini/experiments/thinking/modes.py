@@ -37,13 +37,22 @@ def main() -> None:
                 tasks = held_out_tasks(family, [level], count, seed)
                 for mode in ("thinking", "reflex"):
                     done = solve(model, tokenizer, tasks, LIMITS, thinking=mode == "thinking")
-                    log.row(seed=seed, family=family, level=level, mode=mode, n=count,
-                            passed=sum(talk.verdict().passed for talk in done),
-                            written=sum(talk.written for talk in done))  # fmt: skip
+                    log.row(
+                        seed=seed,
+                        family=family,
+                        level=level,
+                        mode=mode,
+                        n=count,
+                        passed=sum(talk.verdict().passed for talk in done),
+                        written=sum(talk.written for talk in done),
+                    )
                     for talk in done:
                         talk.environment.close()
-            print(f"seed {seed}, {family}:", {m: success(log.rows, family, m)["value"] for m in ("thinking", "reflex")},
-                  flush=True)  # fmt: skip
+            print(
+                f"seed {seed}, {family}:",
+                {m: success(log.rows, family, m)["value"] for m in ("thinking", "reflex")},
+                flush=True,
+            )
     report(log)
     harness.finish(log, modes=draw)
 
@@ -62,11 +71,19 @@ def report(log: Log) -> None:
         return success(rows, "repair", "thinking")["value"] - success(rows, "repair", "reflex")["value"]
 
     practice = {source.mode: source.share for source in SOURCES if source.family == "repair"}
-    said = ("repair: what the thought adds on the same weights and tasks, practised as reflexes in "
-            f"{practice['reflex']:.0%} and with thoughts in {practice['think']:.0%} of fine-tuning (no control)")
-    log.claim("thinking/repair_gap", claim=said, source="article (thinking mode)", floor=0.15,
-              figure="figures/modes.png", notebook=shared.NOTEBOOK,
-              **harness.across([gap(seed) for seed in log.seeds]))  # fmt: skip
+    said = (
+        "repair: what the thought adds on the same weights and tasks, practised as reflexes in "
+        f"{practice['reflex']:.0%} and with thoughts in {practice['think']:.0%} of fine-tuning (no control)"
+    )
+    log.claim(
+        "thinking/repair_gap",
+        claim=said,
+        source="article (thinking mode)",
+        floor=0.15,
+        figure="figures/modes.png",
+        notebook=shared.NOTEBOOK,
+        **harness.across([gap(seed) for seed in log.seeds]),
+    )
 
 
 @style.styled
@@ -75,12 +92,17 @@ def draw(log: dict) -> Figure:
     fig, axes = style.figure(13, 4.2, 1, len(FAMILIES), sharey=True, width_ratios=(8, 5, 2.6, 4, 3.2))
     for ax, (family, unit) in zip(axes[0], FAMILIES.items()):
         levels = sorted({row["level"] for row in log["rows"] if row["family"] == family})
-        for mode, colour, marker, aside in (("thinking", style.BLUE, "o", -0.1), ("reflex", style.ORANGE, "s", 0.1)):
+        for mode, colour, marker, aside in (
+            ("thinking", style.BLUE, "o", -0.1),
+            ("reflex", style.ORANGE, "s", 0.1),
+        ):
             places = [level + aside for level in levels]  # side by side: equal curves would hide each other
             points = [success(log["rows"], family, mode, level) for level in levels]
             values = [point["value"] for point in points]
             spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
-            ax.errorbar(places, values, spread, color=colour, marker=marker, markersize=7, capsize=3, label=mode)
+            ax.errorbar(
+                places, values, spread, color=colour, marker=marker, markersize=7, capsize=3, label=mode
+            )
         ax.set(title=family, xlabel=unit, ylim=(-0.04, 1.05), xlim=(levels[0] - 0.5, levels[-1] + 0.5))
         ax.set_xticks(levels)
     axes[0, 0].set_ylabel("success")

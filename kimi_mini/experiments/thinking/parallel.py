@@ -41,9 +41,11 @@ from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
 SIZES = (1, 2, 4, 8)
 TASKS, TEMPERATURE = 80, 1.0  # tasks a seed; K2 Thinking is sampled at temperature 1 too
 CHOICES: dict[str, Chooser] = {
-    "best of n by public tests": best_of, "stopping at the first": stop_at_first,
-    "majority": majority, "one of n at random": lucky,
-}  # fmt: skip
+    "best of n by public tests": best_of,
+    "stopping at the first": stop_at_first,
+    "majority": majority,
+    "one of n at random": lucky,
+}
 
 
 def main() -> None:
@@ -55,7 +57,10 @@ def main() -> None:
     for seed in args.seeds:
         tasks = held_out_tasks("repair", trained_levels("repair"), count, seed)
         copies = [task for task in tasks for _ in range(most)]
-        done = [attempt(talk) for talk in solve(model, tokenizer, copies, LIMITS, temperature=TEMPERATURE, seed=seed)]
+        done = [
+            attempt(talk)
+            for talk in solve(model, tokenizer, copies, LIMITS, temperature=TEMPERATURE, seed=seed)
+        ]
         groups = [done[i : i + most] for i in range(0, len(done), most)]
         for name, value, tokens, size in scores(groups):
             log.row(seed=seed, choice=name, attempts=size, n=count, success=value, tokens=tokens)
@@ -63,7 +68,11 @@ def main() -> None:
             log.row(seed=seed, attempts=size, n=count, **margins(groups, size))
         for choice in CHOICES:
             found = [row for row in log.rows if row["seed"] == seed and row.get("choice") == choice]
-            print(f"seed {seed}, {choice}:", {row["attempts"]: round(row["success"], 3) for row in found}, flush=True)
+            print(
+                f"seed {seed}, {choice}:",
+                {row["attempts"]: round(row["success"], 3) for row in found},
+                flush=True,
+            )
     report(log)
     harness.finish(log, parallel=draw)
 
@@ -88,8 +97,11 @@ def margins(groups: Sequence[Sequence[Attempt]], size: int) -> dict[str, float]:
     """What choosing by tests adds to a vote, at equal tokens; wins and losses: tasks that only one of them solves."""
     cut = [group[:size] for group in groups]
     pairs = [(best_of(group).passed, majority(group).passed) for group in cut]
-    return {"over_majority": compare(score(best_of, cut), score(majority, cut)),
-            "wins": sum(a > b for a, b in pairs), "losses": sum(a < b for a, b in pairs)}  # fmt: skip
+    return {
+        "over_majority": compare(score(best_of, cut), score(majority, cut)),
+        "wins": sum(a > b for a, b in pairs),
+        "losses": sum(a < b for a, b in pairs),
+    }
 
 
 def paired(rows: Sequence[dict]) -> dict:
@@ -102,17 +114,30 @@ def paired(rows: Sequence[dict]) -> dict:
 def report(log: Log) -> None:
     """The claims."""
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/parallel.png"}
-    best = [row for row in log.rows if row.get("choice") == "best of n by public tests" and row["attempts"] == 4]
+    best = [
+        row for row in log.rows if row.get("choice") == "best of n by public tests" and row["attempts"] == 4
+    ]
     right = round(sum(row["success"] * row["n"] for row in best))
-    log.claim("parallel/best_of_4", claim="repair: the best of four attempts by their public tests",
-              source="K2 report (multiple attempts, internal scorer)", floor=0.90, **common,
-              **harness.rate(right, sum(row["n"] for row in best)))  # fmt: skip
+    log.claim(
+        "parallel/best_of_4",
+        claim="repair: the best of four attempts by their public tests",
+        source="K2 report (multiple attempts, internal scorer)",
+        floor=0.90,
+        **common,
+        **harness.rate(right, sum(row["n"] for row in best)),
+    )
     for size in (4, 8):
         rows = [row for row in log.rows if "over_majority" in row and row["attempts"] == size]
         gain = paired(rows)
-        log.claim(f"parallel/tests_over_vote_{size}", floor=0.0, holds=gain["low"] > 0,
-                  claim=f"choosing among {size} attempts by tests beats a vote over the same {size}, at equal tokens",
-                  source="article (verifiers)", **common, **gain)  # fmt: skip
+        log.claim(
+            f"parallel/tests_over_vote_{size}",
+            floor=0.0,
+            holds=gain["low"] > 0,
+            claim=f"choosing among {size} attempts by tests beats a vote over the same {size}, at equal tokens",
+            source="article (verifiers)",
+            **common,
+            **gain,
+        )
 
 
 @style.styled
@@ -121,7 +146,9 @@ def draw(log: dict) -> Figure:
     rows = [row for row in log["rows"] if "choice" in row]
     fig, axes = style.figure(11, 5.0)
     ax = axes[0, 0]
-    for (name, marker), colour in zip(zip(CHOICES, "oD^s"), (style.BLUE, style.SKY, style.PURPLE, style.GREY)):
+    for (name, marker), colour in zip(
+        zip(CHOICES, "oD^s"), (style.BLUE, style.SKY, style.PURPLE, style.GREY)
+    ):
         points = [mean_point(rows, name, size) for size in SIZES]
         tokens, values = [x for x, *_ in points], [y for _, y, *_ in points]
         spread = [[y - low for _, y, low, _ in points], [high - y for _, y, _, high in points]]
@@ -129,8 +156,12 @@ def draw(log: dict) -> Figure:
         if name == "best of n by public tests":
             for size, (x, _, _, high) in zip(SIZES, points):
                 ax.annotate(f"n = {size}", (x, high), (0, 6), textcoords="offset points", ha="center")
-    ax.set(xscale="log", xlabel="tokens that the model wrote for a task", ylabel="repaired for every input",
-           title="Repair, sampled: the same attempts, chosen in four ways")  # fmt: skip
+    ax.set(
+        xscale="log",
+        xlabel="tokens that the model wrote for a task",
+        ylabel="repaired for every input",
+        title="Repair, sampled: the same attempts, chosen in four ways",
+    )
     ticks = [round(mean_point(rows, "majority", size)[0]) for size in SIZES]
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()

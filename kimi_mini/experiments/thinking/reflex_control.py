@@ -33,14 +33,24 @@ def main() -> None:
     by_length: dict[int, list[float]] = {length: [] for length in lengths}
     for seed in args.seeds:
         model, tokenizer = load_agent(args.base)
-        examples = pools(tokenizer, [Source("chain", "reflex", 1.0, lengths)], tokens, seed, mistakes=0.0, passes=6)
+        examples = pools(
+            tokenizer, [Source("chain", "reflex", 1.0, lengths)], tokens, seed, mistakes=0.0, passes=6
+        )
         history = tune(model, examples, tokens, seed, f"reflex only, seed {seed}")
         for length in lengths:
             outcomes = success(model, tokenizer, "chain", [length], tasks, thinking=False)
             by_length[length].append(mean(outcomes))
-        log.row(seed=seed, tokens=sum(history.tokens), seconds=round(history.seconds, 1), loss=history.loss[-1],
-                success={str(length): values[-1] for length, values in by_length.items()})  # fmt: skip
-        print(f"seed {seed}: " + " ".join(f"{length}:{v[-1]:.2f}" for length, v in by_length.items()), flush=True)
+        log.row(
+            seed=seed,
+            tokens=sum(history.tokens),
+            seconds=round(history.seconds, 1),
+            loss=history.loss[-1],
+            success={str(length): values[-1] for length, values in by_length.items()},
+        )
+        print(
+            f"seed {seed}: " + " ".join(f"{length}:{v[-1]:.2f}" for length, v in by_length.items()),
+            flush=True,
+        )
     board = {f"chain/reflex_control/{n}": row(values, args.seeds, tasks) for n, values in by_length.items()}
     overall = [sum(values) / len(values) for values in zip(*by_length.values())]
     board["chain/reflex_control"] = row(overall, args.seeds, tasks * len(lengths))
@@ -50,11 +60,17 @@ def main() -> None:
     entry, single = board["chain/reflex_control_6_to_8"], board["chain/reflex_control/1"]["value"]
     said = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
     log.claim(
-        "chain/reflex_control", claim=said,
-        source="article (thinking mode beside a reflex mode)", value=entry["value"], low=entry["low"],
-        high=entry["high"], floor=0.30, at_most=True, figure="figures/chain_by_length.png",
+        "chain/reflex_control",
+        claim=said,
+        source="article (thinking mode beside a reflex mode)",
+        value=entry["value"],
+        low=entry["low"],
+        high=entry["high"],
+        floor=0.30,
+        at_most=True,
+        figure="figures/chain_by_length.png",
         notebook="08_thinking_mode.ipynb",
-    )  # fmt: skip
+    )
     finish(log, "Chains answered at once by a model trained on nothing else")
 
 

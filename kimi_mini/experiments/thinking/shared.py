@@ -21,7 +21,9 @@ def prompt_ids(tokenizer: Tokenizer, task: Task, thinking: bool = True) -> list[
     return chat.encode(tokenizer, messages, add_generation_prompt=True, thinking=thinking)[0]
 
 
-def write_in_batches(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options) -> list[Turn]:
+def write_in_batches(
+    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options
+) -> list[Turn]:
     """`thinking.write`, BATCH prompts at a time; `prefixes` and a list of budgets are cut along."""
     turns: list[Turn] = []
     for start in range(0, len(prompts), BATCH):

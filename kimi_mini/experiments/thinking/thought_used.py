@@ -90,15 +90,34 @@ def chains(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], seed: i
         outcome("nothing changed (control)", model, tokenizer, solved, same, stays, [None] * len(solved)),
     ]
     swapped = foreign(solved)
-    pairs, prefixes = [pair for pair, _ in swapped], [whole_thought(other, tokenizer) for _, (_, other) in swapped]
+    pairs, prefixes = (
+        [pair for pair, _ in swapped],
+        [whole_thought(other, tokenizer) for _, (_, other) in swapped],
+    )
     theirs = [other.data["answer"] for _, (other, _) in swapped]
-    rows.append(outcome("another task's thought", model, tokenizer, pairs, prefixes, theirs,
-                        [task.data["answer"] for task, _ in pairs]))  # fmt: skip
+    rows.append(
+        outcome(
+            "another task's thought",
+            model,
+            tokenizer,
+            pairs,
+            prefixes,
+            theirs,
+            [task.data["answer"] for task, _ in pairs],
+        )
+    )
     return rows
 
 
-def outcome(arm: str, model: KimiMini, tokenizer: Tokenizer, pairs: Sequence[tuple[Task, Turn]], prefixes: list[Prefix],
-            follows: Sequence[int], stays: Sequence[int | None]) -> dict:
+def outcome(
+    arm: str,
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[Task, Turn]],
+    prefixes: list[Prefix],
+    follows: Sequence[int],
+    stays: Sequence[int | None],
+) -> dict:
     """Let the model go on from the prefixes and count what its answers are."""
     prompts = [turn.prompt for _, turn in pairs]
     written = shared.write_in_batches(model, tokenizer, prompts, prefixes=prefixes)
@@ -129,7 +148,9 @@ def foreign(solved: Sequence[tuple[Task, Turn]]) -> list[tuple[tuple[Task, Turn]
     found = []
     for index, pair in enumerate(solved):
         rest = [*solved[index + 1 :], *solved[:index]]
-        fits = (p for p in rest if p[0].level == pair[0].level and p[0].data["answer"] != pair[0].data["answer"])
+        fits = (
+            p for p in rest if p[0].level == pair[0].level and p[0].data["answer"] != pair[0].data["answer"]
+        )
         other = next(fits, None)
         if other is not None:
             found.append((pair, other))
@@ -150,7 +171,9 @@ def conditions(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task]) -> 
 
     Only tasks whose two purchases differ and that were on the right way count.
     """
-    talks = [conversation.opening(task) for task in tasks if task.data["choices"][0] != task.data["choices"][1]]
+    talks = [
+        conversation.opening(task) for task in tasks if task.data["choices"][0] != task.data["choices"][1]
+    ]
     for talk in talks:
         conversation.begin(talk, tokenizer)
     advance(model, tokenizer, talks)
@@ -165,16 +188,25 @@ def conditions(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task]) -> 
         advance(model, tokenizer, going)
     bought = [orders(talk) for talk, _ in turned]
     right = [talk.task.data["bought"][0] for talk, _ in turned]
-    other = [next(c for c in talk.task.data["choices"] if c not in talk.task.data["bought"]) for talk, _ in turned]
+    other = [
+        next(c for c in talk.task.data["choices"] if c not in talk.task.data["bought"]) for talk, _ in turned
+    ]
     for talk in talks:
         talk.environment.close()
-    return {"arm": "decision turned round (shop)", "n": len(turned),
-            "follows": sum(b == [o] for b, o in zip(bought, other)),
-            "stays": sum(b == [r] for b, r in zip(bought, right))}  # fmt: skip
+    return {
+        "arm": "decision turned round (shop)",
+        "n": len(turned),
+        "follows": sum(b == [o] for b, o in zip(bought, other)),
+        "stays": sum(b == [r] for b, r in zip(bought, right)),
+    }
 
 
-def advance(model: KimiMini, tokenizer: Tokenizer, talks: Sequence[conversation.Conversation],
-            prefixes: Sequence[Prefix] | None = None) -> None:
+def advance(
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    talks: Sequence[conversation.Conversation],
+    prefixes: Sequence[Prefix] | None = None,
+) -> None:
     """One turn of each conversation."""
     turns = write(model, tokenizer, [talk.ids for talk in talks], prefixes=prefixes)
     for talk, turn in zip(talks, turns):
@@ -211,19 +243,40 @@ def report(log: Log) -> None:
 
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/thought_used.png"}
     source = "Lanham et al. 2023; article (thinking mode)"
-    log.claim("thinking/step_followed", claim="change one decisive step of a thought, and the answer follows",
-              source=source, floor=0.90, **share("one step changed", "follows"), **common)  # fmt: skip
-    log.claim("thinking/cut_control", claim="a thought cut at a step that is not changed leaves the answer as it was",
-              source=source, floor=0.97, **share("nothing changed (control)", "follows"), **common)  # fmt: skip
-    log.claim("thinking/decision_followed", claim="turn a decision round in a thought, and the other thing is bought",
-              source=source, floor=0.90, **share("decision turned round (shop)", "follows"), **common)  # fmt: skip
+    log.claim(
+        "thinking/step_followed",
+        claim="change one decisive step of a thought, and the answer follows",
+        source=source,
+        floor=0.90,
+        **share("one step changed", "follows"),
+        **common,
+    )
+    log.claim(
+        "thinking/cut_control",
+        claim="a thought cut at a step that is not changed leaves the answer as it was",
+        source=source,
+        floor=0.97,
+        **share("nothing changed (control)", "follows"),
+        **common,
+    )
+    log.claim(
+        "thinking/decision_followed",
+        claim="turn a decision round in a thought, and the other thing is bought",
+        source=source,
+        floor=0.90,
+        **share("decision turned round (shop)", "follows"),
+        **common,
+    )
 
 
 @style.styled
 def draw(log: dict) -> Figure:
     """For each intervention the share of answers that follow it, stay as they were, or are something else."""
     arms = list(dict.fromkeys(row["arm"] for row in log["rows"]))
-    sums = {arm: [sum(r[k] for r in log["rows"] if r["arm"] == arm) for k in ("n", "follows", "stays")] for arm in arms}
+    sums = {
+        arm: [sum(r[k] for r in log["rows"] if r["arm"] == arm) for k in ("n", "follows", "stays")]
+        for arm in arms
+    }
     fig, axes = style.figure(11, 0.8 * len(arms) + 1.9)
     ax = axes[0, 0]
     for place, arm in enumerate(arms):
@@ -235,7 +288,9 @@ def draw(log: dict) -> Figure:
         low, high = wilson(follows, count)
         ax.text(1.015, place, f"{follows / count:.3f} [{low:.2f}, {high:.2f}]  n={count}", va="center")
     ax.set_yticks(range(len(arms)), arms)
-    ax.set(xlim=(0, 1.42), xlabel="share of answers", title="What the answer does when the thought is changed")
+    ax.set(
+        xlim=(0, 1.42), xlabel="share of answers", title="What the answer does when the thought is changed"
+    )
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

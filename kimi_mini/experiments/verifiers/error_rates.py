@@ -40,10 +40,15 @@ def main() -> None:
                 log.row(world=world, verifier=name, kind=kind.name, right=kind.right, **rate.as_dict())
             accepted, refused = error_rates.false_accepts(rates), error_rates.false_rejects(rates)
             log.more["summary"][f"{world}/{name}"] = {
-                "false_accepts": accepted.as_dict(), "false_rejects": refused.as_dict()
-            }  # fmt: skip
-            print(f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}")
-    strict = error_rates.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[LOOKS_TWICE]
+                "false_accepts": accepted.as_dict(),
+                "false_rejects": refused.as_dict(),
+            }
+            print(
+                f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}"
+            )
+    strict = error_rates.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[
+        LOOKS_TWICE
+    ]
     log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
     report(log)
     print(log.save())
@@ -52,30 +57,51 @@ def main() -> None:
 
 def report(log: Log) -> None:
     """The ledger's lines: both error rates of the worlds' own verifiers."""
-    words = {"false_accepts": "accepts at most 1% of wrong ones", "false_rejects": "refuses at most 1% of right ones"}
+    words = {
+        "false_accepts": "accepts at most 1% of wrong ones",
+        "false_rejects": "refuses at most 1% of right ones",
+    }
     for world in WORLDS:
         for error, text in words.items():
             rate = log.more["summary"][f"{world}/world's verifier"][error]
             log.claim(
-                f"verify/{world}/{error}", claim=f"the verifier of {world} {text}", source="this project",
-                value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
-                figure="figures/verifiers.png", notebook=NOTEBOOK,
-            )  # fmt: skip
+                f"verify/{world}/{error}",
+                claim=f"the verifier of {world} {text}",
+                source="this project",
+                value=rate["value"],
+                low=rate["low"],
+                high=rate["high"],
+                floor=0.01,
+                at_most=True,
+                figure="figures/verifiers.png",
+                notebook=NOTEBOOK,
+            )
     rate = log.more["summary"]["shop/looks at a record twice"]["false_rejects"]
     log.claim(
-        "verify/shop/looks_twice", claim="the verifier of shop refuses at most 1% of chains with one record read twice",
-        source="this project", value=rate["value"], low=rate["low"], high=rate["high"], floor=0.01, at_most=True,
-        figure="figures/verifiers.png", notebook=NOTEBOOK,
-    )  # fmt: skip
+        "verify/shop/looks_twice",
+        claim="the verifier of shop refuses at most 1% of chains with one record read twice",
+        source="this project",
+        value=rate["value"],
+        low=rate["low"],
+        high=rate["high"],
+        floor=0.01,
+        at_most=True,
+        figure="figures/verifiers.png",
+        notebook=NOTEBOOK,
+    )
 
 
 def draw(rows: list[dict], folder: Path) -> None:
     """verifiers.png: how often each world's own verifier accepts a wrong trajectory, kind by kind."""
-    chosen = [row | {"name": f"{row['world']}: {row['kind']}"} for row in rows
-              if row["verifier"] == "world's verifier" and not row["right"]]  # fmt: skip
+    chosen = [
+        row | {"name": f"{row['world']}: {row['kind']}"}
+        for row in rows
+        if row["verifier"] == "world's verifier" and not row["right"]
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    figure = agent.error_rates(chosen, title="Wrong trajectories that look right: how many are accepted",
-                                   label="accepted")  # fmt: skip
+    figure = agent.error_rates(
+        chosen, title="Wrong trajectories that look right: how many are accepted", label="accepted"
+    )
     figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")
 
 

@@ -83,11 +83,17 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
     log.more["scoreboard"] = board
     won = board["filter/gap"]
     log.claim(
-        "filter/gap", claim="training only on what verifiers passed beats training on everything, at equal tokens",
-        source="article (verifier economy); K2 report 3.1.1", value=won["value"], low=won["low"], high=won["high"],
-        floor=0.15, holds=won["value"] >= 0.15 and won["low"] > 0, figure="figures/filter_gap.png",
+        "filter/gap",
+        claim="training only on what verifiers passed beats training on everything, at equal tokens",
+        source="article (verifier economy); K2 report 3.1.1",
+        value=won["value"],
+        low=won["low"],
+        high=won["high"],
+        floor=0.15,
+        holds=won["value"] >= 0.15 and won["low"] > 0,
+        figure="figures/filter_gap.png",
         notebook="06_the_verifier_economy.ipynb",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

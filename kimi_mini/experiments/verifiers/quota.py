@@ -36,9 +36,12 @@ ARMS = ("as they come", "quota")
 
 def passed_episodes(tokenizer: Tokenizer, levels: Sequence[int], tried: int, seed: int, slip: float = SLIP):
     """level -> trajectories that passed, of ``tried`` by an expert whose every step goes wrong with chance ``slip``."""
+
     def one(level: int, index: int) -> Trajectory:
         mistakes = 1 - (1 - slip) ** level
-        return synthesis.trajectory(tokenizer, f"{seed}/quota/{level}/{index}", FAMILY, level, "think", mistakes)
+        return synthesis.trajectory(
+            tokenizer, f"{seed}/quota/{level}/{index}", FAMILY, level, "think", mistakes
+        )
 
     return {level: synthesis.passed_only([one(level, index) for index in range(tried)]) for level in levels}
 
@@ -76,7 +79,9 @@ def main() -> None:
         passed = passed_episodes(tokenizer, LEVELS, TRIED, seed)
         kept = {level: len(episodes) for level, episodes in passed.items()}
         print(f"seed {seed}: passed of {TRIED} a level {kept}", flush=True)
-        log.row(arm="before", seed=seed, success=by_level(model, tokenizer, tasks, seed), tried=TRIED, kept=kept)
+        log.row(
+            arm="before", seed=seed, success=by_level(model, tokenizer, tasks, seed), tried=TRIED, kept=kept
+        )
         for arm in ARMS:
             student, pools = load_agent(args.base)[0], pools_of(passed, arm)
             tune(student, pools, tokens, seed, f"{arm}, seed {seed}")
@@ -95,25 +100,39 @@ def by_level(model, tokenizer: Tokenizer, tasks: int, seed: int) -> dict[int, fl
 
 def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
     """Scoreboard rows of the longest levels, and the claim that the quota helps there."""
+
     def longest(arm: str) -> list[float]:
         return [sum(r["success"][level] for level in LONG) / len(LONG) for r in log.rows if r["arm"] == arm]
 
     count = tasks * len(LONG)
-    log.more["scoreboard"] = {f"quota/long/{arm}": row(longest(arm), seeds, count) for arm in ("before", *ARMS)}
+    log.more["scoreboard"] = {
+        f"quota/long/{arm}": row(longest(arm), seeds, count) for arm in ("before", *ARMS)
+    }
     won = gap([a - b for a, b in zip(longest("quota"), longest("as they come"))], seeds, count)
     log.more["scoreboard"]["quota/gap"] = won
     log.claim(
-        "quota/gap", claim="a quota for each level teaches the long episodes that filtering thins out",
-        source="this project", value=won["value"], low=won["low"], high=won["high"], floor=0.0, holds=won["low"] > 0,
-        figure="figures/quota.png", notebook="06_the_verifier_economy.ipynb",
-    )  # fmt: skip
+        "quota/gap",
+        claim="a quota for each level teaches the long episodes that filtering thins out",
+        source="this project",
+        value=won["value"],
+        low=won["low"],
+        high=won["high"],
+        floor=0.0,
+        holds=won["low"] > 0,
+        figure="figures/quota.png",
+        notebook="06_the_verifier_economy.ipynb",
+    )
 
 
 def draw(rows: Sequence[Mapping], folder: Path) -> None:
     """quota.png: success by level, mean over seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = agent.by_level(means(rows), "Lists of 3 to 8 purchases, learned from what passed", "items to buy",
-                                "held-out success (%)")  # fmt: skip
+    figure = agent.by_level(
+        means(rows),
+        "Lists of 3 to 8 purchases, learned from what passed",
+        "items to buy",
+        "held-out success (%)",
+    )
     figure.savefig(folder / "quota.png", dpi=110)
 
 
@@ -122,7 +141,9 @@ def means(rows: Sequence[Mapping]) -> dict[str, dict[int, float]]:
     found = {}
     for arm in ("before", *ARMS):
         ours = [entry["success"] for entry in rows if entry["arm"] == arm]
-        found[arm] = {level: sum(one.get(level, one.get(str(level))) for one in ours) / len(ours) for level in LEVELS}
+        found[arm] = {
+            level: sum(one.get(level, one.get(str(level))) for one in ours) / len(ours) for level in LEVELS
+        }
     return found
 
 

@@ -49,7 +49,9 @@ def training_tasks(source: Source, count: int, rng) -> list[worlds.Task]:
     return [worlds.generate(rng, source.family, levels[i % len(levels)]) for i in range(count)]
 
 
-def own_pools(sources: Sequence[Source], attempts: Sequence[Conversation], keep: Callable[[Conversation], bool]):
+def own_pools(
+    sources: Sequence[Source], attempts: Sequence[Conversation], keep: Callable[[Conversation], bool]
+):
     """Kept attempts as training examples, by source and level; a level without any leaves its source."""
     found: sft.Pools = {}
     for conversation in filter(keep, attempts):
@@ -61,17 +63,23 @@ def own_pools(sources: Sequence[Source], attempts: Sequence[Conversation], keep:
 
 
 def counted(attempts: Sequence[Conversation]) -> dict[str, dict[str, int]]:
-    """"family/level" -> how many attempts were made, how many ended with an answer, how many passed."""
+    """ "family/level" -> how many attempts were made, how many ended with an answer, how many passed."""
     stages = {"made": lambda c: True, "answered": lambda c: c.finish == "stop", "passed": ARMS["passed"]}
-    counts = {name: Counter((c.task.family, c.task.level) for c in attempts if reached(c))
-              for name, reached in stages.items()}  # fmt: skip
-    return {f"{family}/{level}": {name: count[family, level] for name, count in counts.items()}
-            for family, level in sorted(counts["made"])}  # fmt: skip
+    counts = {
+        name: Counter((c.task.family, c.task.level) for c in attempts if reached(c))
+        for name, reached in stages.items()
+    }
+    return {
+        f"{family}/{level}": {name: count[family, level] for name, count in counts.items()}
+        for family, level in sorted(counts["made"])
+    }
 
 
 def measure(model, tokenizer, sources: Sequence[Source], tasks: int, seed: int) -> dict[str, float]:
     """Success of a model: sampled at temperature 1, at least once in four, and greedily; mean over families."""
-    sampled = [success(model, tokenizer, s.family, s.levels, tasks, 1.0, ATTEMPTS, seed=seed) for s in sources]
+    sampled = [
+        success(model, tokenizer, s.family, s.levels, tasks, 1.0, ATTEMPTS, seed=seed) for s in sources
+    ]
     greedy = [success(model, tokenizer, s.family, s.levels, tasks, seed=seed) for s in sources]
     return {
         "sampled": float(np.mean([mean(outcomes) for outcomes in sampled])),
@@ -98,16 +106,27 @@ def main() -> None:
             student, kept = copy.deepcopy(model), own_pools(sources, attempts, keep)
             tune(student, kept, own, seed, f"{arm}, seed {seed}")
             count = sum(map(len, kept.values()))
-            note(log, seed, arm, measure(student, tokenizer, sources, tasks, seed), attempts=len(attempts), kept=count)
+            note(
+                log,
+                seed,
+                arm,
+                measure(student, tokenizer, sources, tasks, seed),
+                attempts=len(attempts),
+                kept=count,
+            )
     report(log, args.seeds, tasks * len(LEVELS))
     print(log.save())
     draw(log.rows, figures(args.folder))
 
 
-def sample_attempts(model, tokenizer, sources: Sequence[Source], prompts: int, seed: int) -> list[Conversation]:
+def sample_attempts(
+    model, tokenizer, sources: Sequence[Source], prompts: int, seed: int
+) -> list[Conversation]:
     """Four attempts at temperature 1 at each of ``prompts`` new tasks a family."""
     rng = random.Random(f"{seed}/rejection")
-    tasks = [task for source in sources for task in training_tasks(source, prompts, rng) for _ in range(ATTEMPTS)]
+    tasks = [
+        task for source in sources for task in training_tasks(source, prompts, rng) for _ in range(ATTEMPTS)
+    ]
     return scoreboard.solve(model, tokenizer, tasks, scoreboard.LIMITS, temperature=1.0, seed=seed)
 
 
@@ -130,16 +149,25 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
     log.more["scoreboard"] = board
     won = board["rejection/gap"]
     log.claim(
-        "rejection/gap", claim="one round of tuning on own attempts that passed raises sampled success",
-        source="K2 report 3.1.1 (large-scale rejection sampling)", value=won["value"], low=won["low"], high=won["high"],
-        floor=0.0, holds=won["low"] > 0, figure="figures/rejection.png", notebook="06_the_verifier_economy.ipynb",
-    )  # fmt: skip
+        "rejection/gap",
+        claim="one round of tuning on own attempts that passed raises sampled success",
+        source="K2 report 3.1.1 (large-scale rejection sampling)",
+        value=won["value"],
+        low=won["low"],
+        high=won["high"],
+        floor=0.0,
+        holds=won["low"] > 0,
+        figure="figures/rejection.png",
+        notebook="06_the_verifier_economy.ipynb",
+    )
 
 
 def draw(rows: Sequence[dict], folder: Path) -> None:
     """rejection.png: every arm by every measure, one dot a seed."""
-    scores = {name: {arm: [entry[name] for entry in rows if entry["arm"] == arm] for arm in ("before", *ARMS)}
-              for name in MEASURES}  # fmt: skip
+    scores = {
+        name: {arm: [entry[name] for entry in rows if entry["arm"] == arm] for arm in ("before", *ARMS)}
+        for name in MEASURES
+    }
     folder.mkdir(parents=True, exist_ok=True)
     figure = agent.arms(scores, "One round on the model's own attempts", "held-out success")
     figure.savefig(folder / "rejection.png", dpi=110)

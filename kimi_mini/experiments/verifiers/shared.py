@@ -22,13 +22,20 @@ BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
 
 
 def pools(
-    tokenizer: Tokenizer, sources: Sequence[Source], tokens: int, seed: int, mistakes: float,
-    keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed, passes: float = 1.5,
+    tokenizer: Tokenizer,
+    sources: Sequence[Source],
+    tokens: int,
+    seed: int,
+    mistakes: float,
+    keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed,
+    passes: float = 1.5,
 ) -> sft.Pools:
     """Trajectories of ``sources`` that ``keep`` lets through, enough for ``tokens`` tokens read ``passes`` times."""
     made = {}
     for source in sources:
-        count = synthesis.wanted(source, tokens, passes) * 2  # the mistakes of an experiment cost more than usual
+        count = (
+            synthesis.wanted(source, tokens, passes) * 2
+        )  # the mistakes of an experiment cost more than usual
         everything = synthesis.synthesise(tokenizer, source, count, seed, mistakes)
         made[source] = [trajectory for trajectory in everything if keep(trajectory)]
     return sft.pools_of(made)
@@ -40,17 +47,28 @@ def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: st
     steps, bar = len(plan), Bar(tokens)
     bar.bar.set_description(title)
     history = train(
-        model, optimizer_for(model), lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS), steps,
+        model,
+        optimizer_for(model),
+        lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS),
+        steps,
         lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
-        bias_rate=BIAS_RATE, progress=bar,
-    )  # fmt: skip
+        bias_rate=BIAS_RATE,
+        progress=bar,
+    )
     bar.close()
     return history
 
 
 def success(
-    model: KimiMini, tokenizer: Tokenizer, family: str, levels: Sequence[int], count: int, temperature: float = 0.0,
-    attempts: int = 1, thinking: bool = True, seed: int = 0,
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    family: str,
+    levels: Sequence[int],
+    count: int,
+    temperature: float = 0.0,
+    attempts: int = 1,
+    thinking: bool = True,
+    seed: int = 0,
 ) -> list[list[bool]]:
     """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
     tasks = held_out.held_out_tasks(family, levels, count, seed)
@@ -65,5 +83,7 @@ def success(
 def finish(log: Log, title: str) -> None:
     """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
     path = log.save()
-    scores.scoreboard(log.more["scoreboard"], title=title).savefig(figures(path.parent) / f"{path.stem}.png", dpi=110)
+    scores.scoreboard(log.more["scoreboard"], title=title).savefig(
+        figures(path.parent) / f"{path.stem}.png", dpi=110
+    )
     print(path)

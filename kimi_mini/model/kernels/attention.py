@@ -49,7 +49,7 @@ class _CausalAttention(torch.autograd.Function):
         for start in range(0, length, block):
             end = min(start + block, length)
             scores = scaled_scores(q[:, start:end], k_t[:, :, :end], scale)  # (N, rows, end)
-            scores[:, :, start:].add_(hidden[:end - start, :end - start])
+            scores[:, :, start:].add_(hidden[: end - start, : end - start])
             if track:
                 torch.amax(scores, -1, out=row_max[:, start:end])
             probs = torch.softmax(scores, -1).to(v.dtype)
@@ -83,8 +83,9 @@ class _CausalAttention(torch.autograd.Function):
         return d_q, d_k, d_v, None, None, None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None,
-                     track: bool = True) -> tuple[Tensor, Tensor | None]:
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None, track: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Causal softmax(q k^T * scale) v, and the largest logit of each head.
 
     q, k (B, H, T, Dq); v (B, H, T, Dv), any Dv; valid (B, T) bool marks query rows that count for the maximum
@@ -105,8 +106,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tenso
     return out, row_max.amax((0, 2))
 
 
-def eager_attention(q: Tensor, k: Tensor, v: Tensor, scale: float,
-                    mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def eager_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The textbook form: returns out (B, H, T, Dv) and weights (B, H, T, S).
 
     mask (..., T, S): True = may look; None = causal. For figures, tests and short chunks; it builds the whole

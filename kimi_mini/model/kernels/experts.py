@@ -32,7 +32,7 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         rows, weights, token, places = ctx.saved_tensors
-        spread = grad.contiguous().index_select(0, token)                            # (N*k, h)
+        spread = grad.contiguous().index_select(0, token)  # (N*k, h)
         d_weights = (spread * rows).sum(-1)[places].to(weights.dtype)
         in_order = rows.new_empty(len(rows))
         in_order[places] = weights.to(rows.dtype)

@@ -19,7 +19,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, weight, factor = ctx.saved_tensors
-        unit = x.float() * factor                                           # (..., D)
+        unit = x.float() * factor  # (..., D)
         d_weight = (grad.float() * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         d_unit = grad.float() * weight.float()
         along = (d_unit * unit).mean(-1, keepdim=True)

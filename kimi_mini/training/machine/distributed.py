@@ -128,7 +128,9 @@ def each_its_share(tensors: list[Tensor], work: Callable[[list[Tensor]], list[Te
     if not is_on():
         return work(tensors)
     results = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
-    matrices = [(tensor, result) for tensor, result in zip(_matrices(tensors), _matrices(results), strict=True)]
+    matrices = [
+        (tensor, result) for tensor, result in zip(_matrices(tensors), _matrices(results), strict=True)
+    ]
     own = share(sorted(matrices, key=lambda pair: -pair[0].numel()))
     for (_, result), update in zip(own, work([matrix for matrix, _ in own]), strict=True):
         result.copy_(update)
@@ -153,4 +155,8 @@ def _sum_in_one_message(tensors: list[Tensor]) -> None:
 
 def _device() -> torch.device:
     """Where the engine wants its numbers."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if dist.get_backend() == "nccl"
+        else torch.device("cpu")
+    )

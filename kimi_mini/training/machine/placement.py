@@ -41,7 +41,9 @@ class Placement:
     say: Callable[[str], None] = print
 
     @classmethod
-    def choose(cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None, **options) -> Placement:
+    def choose(
+        cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None, **options
+    ) -> Placement:
         """The best there is on this machine, or what is asked for. KimiError for what it does not have."""
         where = choose_device(device)
         if dtype not in ("auto", *DTYPES):
@@ -63,7 +65,9 @@ class Placement:
         """work(model, *arguments) with the model's matrices in our dtype; gradients reach the fp32 weights."""
         if self.dtype == torch.float32:
             return work(model, *arguments)
-        copies = {f"model.{name}": rounded(name, param, self.dtype) for name, param in model.named_parameters()}
+        copies = {
+            f"model.{name}": rounded(name, param, self.dtype) for name, param in model.named_parameters()
+        }
         return torch.func.functional_call(_Work(model, work), copies, arguments)
 
     # ---- memory ----------------------------------------------------------------------------------------
@@ -82,7 +86,9 @@ class Placement:
             parts += [batch] if rows <= most else [batch.rows(i, i + most) for i in range(0, rows, most)]
         return parts
 
-    def in_parts(self, work: Callable[[list], Any], batches: Sequence, forget: Callable[[], Any] | None = None) -> Any:
+    def in_parts(
+        self, work: Callable[[list], Any], batches: Sequence, forget: Callable[[], Any] | None = None
+    ) -> Any:
         """work(micro-batches); when the device is full, `forget()` what was begun and again with smaller ones."""
         while True:
             try:
@@ -98,13 +104,17 @@ class Placement:
         """The device is full: from now on half as many tokens at once. KimiError when a single row is too much."""
         largest = max(self.cut(batches), key=lambda batch: batch.ids.numel()).ids
         if len(largest) == 1:
-            raise KimiError(f"out of memory with a single row of {largest.numel():,} tokens: take a shorter window, "
-                            "a smaller preset or a larger device")  # fmt: skip
+            raise KimiError(
+                f"out of memory with a single row of {largest.numel():,} tokens: take a shorter window, "
+                "a smaller preset or a larger device"
+            )
         self.micro_tokens = largest.shape[1] * (len(largest) // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.say(f"out of memory at {largest.numel():,} tokens at once: going on with micro-batches of "
-                 f"{self.micro_tokens:,} (the step stays the same)")  # fmt: skip
+        self.say(
+            f"out of memory at {largest.numel():,} tokens at once: going on with micro-batches of "
+            f"{self.micro_tokens:,} (the step stays the same)"
+        )
 
 
 class _Work(nn.Module):
@@ -131,7 +141,9 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # "meta" has shapes and no numbers
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise KimiError(f"no device {name!r} here ({str(error).splitlines()[0][:80]}); try --device cpu") from None
+        raise KimiError(
+            f"no device {name!r} here ({str(error).splitlines()[0][:80]}); try --device cpu"
+        ) from None
     return device
 
 
@@ -157,8 +169,12 @@ def peak_memory(device: torch.device | str = "cpu") -> int:
 
 
 @torch.no_grad()
-def matmul_rate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, size: int | None = None,
-                rounds: int = 7) -> float:  # fmt: skip
+def matmul_rate(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    size: int | None = None,
+    rounds: int = 7,
+) -> float:
     """FLOP/s of square products (size, size) x (size, size), on the engine that the model uses; best of `rounds`.
 
     A GPU works on 8192 rows, several products between two looks at the clock: on small ones it mostly waits for its

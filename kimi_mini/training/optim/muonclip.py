@@ -195,8 +195,19 @@ class MuonClip(Muon):
         )
         settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "fused")}
         beta1, beta2 = group["betas"]
-        adamw(params, [p.grad for p in params], averages, squares, [], steps, **settings,
-              beta1=beta1, beta2=beta2, amsgrad=False, maximize=False)  # fmt: skip
+        adamw(
+            params,
+            [p.grad for p in params],
+            averages,
+            squares,
+            [],
+            steps,
+            **settings,
+            beta1=beta1,
+            beta2=beta2,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def _read_max_logits(self) -> Tensor | None:
         """(L, H) maxima since the last step: over all micro-batches and, under torchrun, all ranks."""

@@ -52,7 +52,9 @@ class Settings:
     ptx_tokens: int = 4096
     updates: int = 2  # optimizer steps a round, each on its share of the prompts
     budget_penalty: float = 0.5
-    least_moderate: float = 0.1  # the run ends when fewer tasks than this share still have something to teach,
+    least_moderate: float = (
+        0.1  # the run ends when fewer tasks than this share still have something to teach,
+    )
     solved: float = 0.9  # and more attempts than this succeed
     limits: Limits = field(default_factory=Limits)
 

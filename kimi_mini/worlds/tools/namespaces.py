@@ -80,14 +80,7 @@ def _command(token: str, timeout: float, max_output: int) -> list[str]:
     for prefix in (sys.base_prefix, sys.base_exec_prefix):
         if not prefix.startswith("/usr"):
             folders.append(prefix)
-    command = [
-        "bwrap",
-        "--unshare-all",
-        "--die-with-parent",
-        "--cap-drop",
-        "ALL",
-        "--clearenv",
-    ]
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"]
     command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
     for folder in folders:
         command += ["--ro-bind-try", folder, folder]

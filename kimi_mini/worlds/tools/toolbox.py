@@ -83,7 +83,9 @@ class Tool:
             closed = self.parameters
             if "properties" in closed:  # what is not named there is not allowed, unless the schema says so
                 closed = {"additionalProperties": False, **closed}
-            validators = tuple(_compile(json.dumps(schema, sort_keys=True)) for schema in (self.parameters, closed))
+            validators = tuple(
+                _compile(json.dumps(schema, sort_keys=True)) for schema in (self.parameters, closed)
+            )
         except jsonschema.SchemaError as error:
             raise ValueError(f"tool {self.name!r}: not a JSON schema: {error.message}") from None
         object.__setattr__(self, "_validators", validators)

@@ -1,0 +1,247 @@
+"""Logs that survive a crash, and intervals that cover what they say they cover."""
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kimi_mini.base import evidence, files, intervals
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import CLAIM_KEYS, Log
+from kimi_mini.base.intervals import bootstrap, difference, over_seeds, wilson
+
+
+# ------------------------------------------------------------------------------------------------- the log
+def test_a_log_says_what_made_it_and_what_came_out(tmp_path):
+    with Log(
+        "clip", seeds=[0, 1], folder=tmp_path, command="python -m kimi_mini.experiments.clip", seed=7
+    ) as log:
+        log.row(seed=0, logit=np.float32(1.5), heads=torch.arange(2))
+        log.claim(
+            "clip/logit",
+            claim="stays",
+            source="K2 2.1",
+            value=99.0,
+            low=98,
+            high=100,
+            floor=100,
+            at_most=True,
+        )
+    saved = json.loads((tmp_path / "clip.json").read_text())
+    assert saved["command"] == "python -m kimi_mini.experiments.clip"
+    assert (saved["device"], saved["seeds"], saved["seed"]) == ("cpu", [0, 1], 7)
+    assert saved["threads"] == torch.get_num_threads()
+    assert saved["versions"]["torch"].startswith("2.")
+    assert saved["seconds"] >= 0
+    assert saved["rows"] == [{"seed": 0, "logit": 1.5, "heads": [0, 1]}]
+    assert tuple(saved["claims"][0]) == CLAIM_KEYS
+    assert saved["claims"][0]["holds"] is True
+    assert saved["claims"][0]["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "at_most", "holds"),
+    [(0.97, 0.97, False, True), (0.96, 0.97, False, False), (1.1, 1.2, True, True), (1.3, 1.2, True, False)],
+)
+def test_a_claim_holds_on_the_right_side_of_its_floor(tmp_path, value, floor, at_most, holds):
+    log = Log("a", folder=tmp_path)
+    log.claim("a", claim="", source="", value=value, floor=floor, at_most=at_most)
+    assert log.claims[0]["holds"] is holds
+
+
+def test_a_claim_without_floor_must_say_whether_it_holds(tmp_path):
+    log = Log("a", folder=tmp_path)
+    with pytest.raises(ValueError, match="floor"):
+        log.claim("a", claim="", source="", value=1.0)
+    log.claim("a", claim="", source="", value=1.0, holds=False)
+    assert log.claims[0]["holds"] is False
+
+
+def test_a_run_that_fails_leaves_the_last_log(tmp_path):
+    with Log("a", folder=tmp_path) as log:
+        log.row(good=1)
+    with pytest.raises(ZeroDivisionError), Log("a", folder=tmp_path) as log:
+        log.row(good=1 / 0)
+    assert json.loads((tmp_path / "a.json").read_text())["rows"] == [{"good": 1}]
+
+
+def test_the_log_names_no_machine_no_user_and_no_path(tmp_path):
+    text = json.dumps(Log("a", folder=tmp_path).as_dict())
+    words = set(re.findall(r"[\w.-]+", text))
+    assert os.uname().nodename not in words
+    assert str(Path.home()) not in text
+    assert str(tmp_path) not in text
+    assert not re.search(r'"(?:python )?/', text)
+
+
+def test_the_command_loses_the_paths_of_this_machine(monkeypatch):
+    monkeypatch.setattr(
+        "sys.orig_argv", ["/somewhere/.venv/bin/python", "-m", "kimi_mini", "run", "/data/run"]
+    )
+    assert evidence.this_command() == "python -m kimi_mini run run"
+
+
+def test_not_a_number_is_not_a_result(tmp_path):
+    log = Log("a", folder=tmp_path)
+    log.row(loss=float("nan"))
+    with pytest.raises(ValueError):
+        log.save()
+    assert not list(tmp_path.iterdir())
+
+
+# -------------------------------------------------------------------------------------------- atomic writes
+def write_in_place(path: Path, text: str) -> None:
+    """The wrong way: the old result is gone before the new one is safe."""
+    with open(path, "w") as file:
+        file.write(text[: len(text) // 2])
+        os.fsync(file.fileno())
+        file.write(text[len(text) // 2 :])
+
+
+def survives(write, path: Path, failure: OSError, monkeypatch) -> bool:
+    """Whether the old text is still there after a write that failed half-way."""
+    path.write_text("old")
+
+    def fail(*_):
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises((OSError, KimiError)):
+            write(path, "new text")
+    return path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, code):
+    path = tmp_path / "run.json"
+    failure = OSError(code, os.strerror(code))
+    assert survives(files.write_atomic, path, failure, monkeypatch)
+    assert not survives(write_in_place, path, failure, monkeypatch)
+    assert os.listdir(tmp_path) == ["run.json"]  # and no half-written file beside it
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "no permission")],
+)
+def test_the_error_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, code, says):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KimiError, match=says) as caught:
+        files.write_json(tmp_path / "a.json", {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_is_a_file_is_no_folder(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(KimiError, match=r"check the path|File exists"):
+        files.write_json(tmp_path / "data" / "a.json", {})
+
+
+def test_reading_what_is_missing_or_cut_short(tmp_path):
+    with pytest.raises(KimiError, match="does not exist"):
+        files.read_json(tmp_path / "none.json")
+    (tmp_path / "cut.json").write_text('{"rows": [')
+    with pytest.raises(KimiError, match="delete it and run the command that makes it"):
+        files.read_json(tmp_path / "cut.json")
+
+
+# ------------------------------------------------------------------------------------------------ intervals
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_equals_the_published_examples(successes, n, low, high):
+    """Newcombe 1998 (two-sided intervals for the single proportion), table I, method 3."""
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def coverage(interval, p: float, n: int) -> float:
+    """How often the interval holds the true rate, over all outcomes of n tries."""
+    logs = [np.sum(np.log(np.arange(1, k + 1))) for k in range(n + 1)]  # log k!
+    total = 0.0
+    for k in range(n + 1):
+        low, high = interval(k, n)
+        chance = np.exp(logs[n] - logs[k] - logs[n - k] + k * np.log(p) + (n - k) * np.log1p(-p))
+        total += chance * (low <= p <= high)
+    return float(total)
+
+
+def wald(k: int, n: int) -> tuple[float, float]:
+    """p +- 2 sigma, the interval that says 1.0 +- 0 after 200 of 200."""
+    p = k / n
+    half = 1.96 * np.sqrt(p * (1 - p) / n)
+    return p - half, p + half
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.97, 0.985])
+def test_wilson_covers_and_the_naive_interval_does_not(p):
+    assert coverage(wilson, p, 200) > 0.935
+    if p > 0.95:
+        assert coverage(wald, p, 200) < 0.935
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 200, 999])
+def test_wilson_stays_inside_and_holds_the_rate(n):
+    for successes in range(n + 1):
+        low, high = wilson(successes, n)
+        assert 0 <= low <= successes / n <= high <= 1
+        assert low < high
+
+
+@pytest.mark.parametrize("bad", [(1, 0), (-1, 5), (6, 5)])
+def test_impossible_counts_are_refused(bad):
+    with pytest.raises(ValueError, match="successes of"):
+        wilson(*bad)
+
+
+def test_difference_equals_the_published_example():
+    """Newcombe 1998 (difference between independent proportions), table II, example (a), method 10."""
+    assert difference((56, 70), (48, 80)) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    gap, low, high = difference((48, 80), (56, 70))
+    assert (gap, low, high) == pytest.approx((-0.2, -0.3339, -0.0524), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.7062), (2, 4.30265), (10, 2.22814), (11, 2.20099), (15, 2.13145), (30, 2.04227), (120, 1.97993)],
+)
+def test_quantiles_of_t_equal_the_tables(freedom, quantile):
+    assert intervals.t_quantile(freedom) == pytest.approx(quantile, abs=2e-5)
+
+
+def test_three_seeds_get_the_wide_interval_that_three_seeds_deserve():
+    mean, low, high = over_seeds([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.30265 / np.sqrt(3), abs=1e-4)  # not 1.96 / sqrt(3)
+    assert mean - low == pytest.approx(high - mean)
+    with pytest.raises(ValueError, match="two"):
+        over_seeds([1.0])
+
+
+def test_bootstrap_is_repeatable_and_near_the_t_interval():
+    values = np.random.default_rng(0).normal(5.0, 1.0, 200)
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values) == pytest.approx(over_seeds(values), abs=0.05)
+    assert bootstrap(values, np.median)[0] == np.median(values)
+
+
+@pytest.mark.parametrize("kept", [0, 40, 300])
+def test_a_damaged_array_file_is_one_line(tmp_path, kept):
+    """Cut short at its start and in the middle; and one that is not there."""
+    file = tmp_path / "text.npz"
+    np.savez_compressed(file, training=np.arange(1000), validation=np.arange(3))
+    whole = files.read_arrays(file)
+    assert whole["training"].sum() == 499_500 and list(whole) == ["training", "validation"]
+    file.write_bytes(file.read_bytes()[:kept])
+    for path in (file, tmp_path / "none.npz"):
+        with pytest.raises(KimiError, match="delete it and run the same command again"):
+            files.read_arrays(path)

@@ -1,0 +1,249 @@
+"""The course as a reader meets it: JupyterLab in a browser, all cells run, every slider moved.
+
+nbval shows that the cells run; only a browser shows that the widgets come to life. Everything runs on loopback, with
+all files of JupyterLab and of the browser in a temporary folder. On Debian: apt install chromium chromium-driver.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no browser is installed: apt install chromium chromium-driver"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+COURSE = sorted((ROOT / "notebooks").glob("0[01]_*.ipynb"))
+SETTINGS = {  # every cell in the page, wherever the reader looks; no questions, no news
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+CELLS = """  // the code cells of the notebook that is open, as they would be saved
+return [...jupyterapp.shell.currentWidget.content.widgets].map(cell => cell.model.toJSON()).filter(cell => cell.cell_type == "code")
+"""
+RUN_ALL = "void jupyterapp.commands.execute('notebook:run-all-cells')"  # Run > Run All Cells
+OPEN = """  // a double click in the file browser, once the lab is up and knows its kernels
+void Promise.all([jupyterapp.restored, jupyterapp.serviceManager.kernelspecs.ready]).then(
+    () => jupyterapp.commands.execute("docmanager:open", {path: arguments[0]}))
+"""
+READY = """  // a sign that says "idle" stands there before the kernel does, and cells that are run then are lost
+const context = jupyterapp.shell.currentWidget.sessionContext;
+return Boolean(context?.isReady) && context.kernelDisplayStatus == "idle" && context.session.kernel.connectionStatus == "connected"
+"""
+
+
+def wait(what, seconds, ask):
+    """The first true answer of `ask()`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := ask():
+            return answer
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+# --------------------------------------------------------------------------------------------- JupyterLab
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A folder with the package, the data and the notebooks' folder, as in the repository; the notebooks are copies."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("kimi_mini", "data", "figures"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "notebooks").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(course, tmp_path_factory):
+    """Address of a JupyterLab of our own on a free port."""
+    private = tmp_path_factory.mktemp("lab")
+    for name, values in SETTINGS.items():
+        file = private / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    homes = ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+    env = {
+        **os.environ,
+        **{name: str(private / name.lower()) for name in homes},
+        "JUPYTER_TOKEN": secrets.token_hex(),
+        "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        "--port=0",
+        "--expose-app-in-browser",
+        f"--ServerApp.root_dir={course / 'notebooks'}",
+    ]
+    with open(private / "log", "w") as output:
+        server = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+
+    def described():
+        assert server.poll() is None, (private / "log").read_text()
+        return next((private / "jupyter_runtime_dir").glob("jpserver-*.json"), None)
+
+    try:
+        found = json.loads(wait("JupyterLab", 90, described).read_text())
+        yield f"http://127.0.0.1:{found['port']}/lab?reset&token={env['JUPYTER_TOKEN']}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium without a window. As root it cannot build its sandbox; the only pages it opens are ours."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = tmp_path_factory.mktemp("browser")
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "disable-gpu",
+        "window-size=1400,1400",
+        "disable-background-networking",
+        f"user-data-dir={profile}",
+    ):
+        options.add_argument(f"--{flag}")
+    env = {**os.environ, "HOME": str(profile)}
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER, env=env))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+# ------------------------------------------------------------------------------------------------- a page
+class Page:
+    """A notebook in the browser: run it, read it, move its sliders. Limits are seconds."""
+
+    def __init__(self, browser, address, name, run_limit=600, redraw_limit=30):
+        self.browser, self.run_limit, self.redraw_limit = browser, run_limit, redraw_limit
+        browser.set_page_load_timeout(120)
+        browser.get(address)
+        # A notebook that opens before the lab knows its kernels is asked for one, and its cells wait for the answer.
+        wait("the lab", 120, lambda: browser.execute_script("return Boolean(window.jupyterapp)"))
+        browser.execute_script(OPEN, name)
+        wait("the notebook", 120, lambda: self.find(".jp-Notebook .jp-Cell"))
+        wait("a kernel", 120, lambda: browser.execute_script(READY))
+
+    def find(self, selector):
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def run_all(self):
+        """Run All Cells, until every cell has its number or one has failed: what the failed ones said."""
+        self.browser.execute_script(RUN_ALL)
+        wait("the last cell", self.run_limit, lambda: self.errors() or None not in self.numbers())
+        return self.errors()
+
+    def numbers(self):
+        """The number that each cell got when it had run, else None."""
+        return [cell["execution_count"] for cell in self.browser.execute_script(CELLS)]
+
+    def errors(self):
+        outputs = [output for cell in self.browser.execute_script(CELLS) for output in cell["outputs"]]
+        return [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
+
+    def explorers(self):
+        """The boxes of `explore` that have a slider."""
+        boxes = wait("sliders", 30, lambda: self.find(".jp-Notebook .widget-vbox"))
+        return [box for box in boxes if box.find_elements(By.CSS_SELECTOR, ".noUi-handle")]
+
+    def move(self, box):
+        """Move the first slider of a box by one: the picture before and after, and the complaint shown, if any."""
+        problem, canvas = box.find_elements(By.CSS_SELECTOR, ":scope > .widget-html")
+        picture = lambda: canvas.get_attribute("innerHTML")
+        wait("the first picture", self.redraw_limit, lambda: "<img" in picture() or "<pre" in picture())
+        before, handle = picture(), box.find_element(By.CSS_SELECTOR, ".noUi-handle")
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", box)
+        at_start = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemin")
+        key = Keys.ARROW_RIGHT if at_start else Keys.ARROW_LEFT
+        ActionChains(self.browser).move_to_element(handle).click().send_keys(key).perform()
+        try:
+            wait("another picture", self.redraw_limit, lambda: picture() != before or problem.text)
+        except AssertionError:
+            pass  # the caller compares
+        return before, picture(), problem.text
+
+
+def unrun(notebook):
+    """The same cells, never run: what the page shows then, it has made itself."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+# -------------------------------------------------------------------------------------------------- tests
+@pytest.mark.slow
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem[:2])
+def test_a_notebook_comes_to_life(path, course, lab, browser):
+    nbformat.write(unrun(nbformat.read(path, 4)), course / "notebooks" / path.name)
+    page = Page(browser, lab, path.name)
+    assert page.run_all() == []
+    explorers = page.explorers()
+    assert explorers, "nothing to move"
+    for box in explorers:
+        before, after, complaint = page.move(box)
+        assert complaint == ""
+        assert after != before, "a slider moved and the picture stayed"
+
+
+BROKEN = """
+from kimi_mini.widgets import explore
+---
+explore(lambda a: f"a is {a}", a=(1, 5))
+---
+explore(lambda a: f"a is {6 // (a - 2)}", a=(1, 5))
+---
+explore(lambda a: "whatever a is", a=(1, 5))
+---
+explore(lambda a: f"a is {6 // (a - 5)}", a=(1, 5))
+---
+"never reached"
+"""
+
+
+@pytest.mark.slow
+def test_the_checks_can_fail(course, lab, browser):
+    """A slider that works, one that breaks on its way, one that does nothing; and one that breaks at its end fails in
+    its cell, so that the next one never runs."""
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in BROKEN.split("---")]
+    cells[0].source = f"import sys; sys.path.insert(0, {str(course)!r})\n{cells[0].source}"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}),
+        course / "notebooks" / "broken.ipynb",
+    )
+    page = Page(browser, lab, "broken.ipynb", run_limit=60, redraw_limit=5)
+    errors = page.run_all()
+    assert len(errors) == 1 and "ZeroDivisionError" in errors[0]
+    assert page.numbers() == [1, 2, 3, 4, 5, None]
+
+    works, breaks, sleeps = page.explorers()
+    before, after, complaint = page.move(works)
+    assert ("a is 1" in before, "a is 2" in after, complaint) == (True, True, "")
+    before, after, complaint = page.move(breaks)
+    assert before == after and "ZeroDivisionError" in complaint
+    before, after, complaint = page.move(sleeps)
+    assert before == after and complaint == ""

@@ -1,0 +1,250 @@
+"""Verifiers on trial: what they must refuse, what they must accept, and wrong verifiers that must be noticed."""
+
+import random
+
+import pytest
+
+from kimi_mini import worlds
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.base.intervals import wilson
+from kimi_mini.evaluation import rubric
+from kimi_mini.evaluation.adversary import KINDS, perform
+from kimi_mini.evaluation.adversary.right import LOOKS_TWICE, respelt
+from kimi_mini.evaluation.error_rates import VERIFIERS, Rate, error_rates, false_accepts, false_rejects
+from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
+from kimi_mini.worlds import WORLDS, repair, shop
+
+NAMES = {kind.name: kind for kind in KINDS}
+COUNT = 60  # right and wrong trajectories a world; the experiment takes thousands
+
+
+def one(name: str, family: str, level: int, seed: int = 0) -> conversation_.Conversation:
+    rng = random.Random(seed)
+    return perform(NAMES[name], worlds.generate(rng, family, level), rng)
+
+
+# ---------------------------------------------------------------------------------- the worlds' own verifiers
+def test_a_record_read_twice_is_refused_and_said_to_be():
+    """The strictness that the ledger shows: right answer, right path, one look too many."""
+    (rate,) = error_rates("shop", 20, kinds=[LOOKS_TWICE]).values()
+    assert rate.errors == rate.n == 20
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_worlds_verifiers_hardly_err(world):
+    rates = error_rates(world, COUNT)
+    assert false_rejects(rates).errors == 0, [
+        kind.name for kind, rate in rates.items() if kind.right and rate.errors
+    ]
+    # what may slip through is luck: a wrong step or a guess that happens to come out right
+    lucky = {kind.name for kind, rate in rates.items() if not kind.right and rate.errors}
+    assert lucky <= {
+        "one wrong step, carried on to the end",
+        "guesses, without a thought",
+        "stops one step early",
+        "goes one step too far",
+    }
+    assert false_accepts(rates).errors <= 3
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", ["reads words", "ignores the state", "ignores the work"])
+def test_a_verifier_that_is_not_good_enough_is_caught(world, name):
+    if world == "chain" and name != "reads words":
+        pytest.skip("a chain has neither state nor work: its answer is all there is")
+    assert false_accepts(error_rates(world, 40, VERIFIERS[name])).value > 0.1
+
+
+MUTANTS = {  # a world's verifier with one of its conditions left out -> the kind that must get through
+    "budget": (
+        shop,
+        "most_calls",
+        lambda needed: 10**6,
+        "tries again and again before it does the work",
+        "buy",
+    ),
+    "reads": (
+        shop,
+        "_established",
+        lambda task, reads: True,
+        "knows the answer after half of the looking",
+        "follow",
+    ),
+    "order": (
+        shop,
+        "_established",
+        lambda task, reads: (task.data["asked"], "stock") in [r[:2] for r in reads],
+        "buys the right thing, then looks",
+        "condition",
+    ),
+    "few tests": (
+        repair,
+        "HIDDEN",
+        repair.INPUTS[: repair.PUBLIC],
+        "output hard-coded for the public tests",
+        "repair",
+    ),
+    "edits": (
+        repair,
+        "most_calls",
+        lambda needed: 10**6,
+        "tries line after line until the tests pass",
+        "repair",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_each_condition_of_a_verifier_is_needed(mutant, monkeypatch):
+    module, attribute, value, kind, family = MUTANTS[mutant]
+    made = [one(kind, family, level, seed) for seed in range(3) for level in [max(module.FAMILIES[family])]]
+    assert not any(conversation.verdict().passed for conversation in made)
+    monkeypatch.setattr(module, attribute, value)
+    assert any(conversation.verdict().passed for conversation in made)
+
+
+def test_the_eight_tests_of_the_first_version_let_hard_coded_output_through():
+    leaks = []
+    for seed in range(60):
+        conversation = one("output hard-coded for the public tests", "repair", 2 + seed % 3, seed)
+        assert conversation.environment.state.public_tests_pass
+        leaks.append(not conversation.environment.state.failures())
+        assert not conversation.verdict().passed
+    assert any(leaks)
+
+
+ODD = [
+    "print(1)",
+    "print('[1]')",
+    "x = 'a'",
+    "x = None",
+    "x = [x]",
+    "x = (x == 1)",
+    "x = 10.0**400",
+    "return",
+    "x =",
+]
+
+
+@pytest.mark.parametrize("code", ODD)
+def test_code_with_odd_output_is_refused_and_does_not_break_the_verifier(code):
+    task = worlds.generate(random.Random(1), "repair", 2)
+    conversation = conversation_.opening(task)
+    result = conversation.environment.toolbox.call("edit", f'{{"line":"A","code":"{code}"}}')
+    assert not conversation.verdict().passed
+    assert "JSONDecodeError" not in result.content
+
+
+def test_a_number_of_thousands_of_digits_is_a_wrong_answer_and_no_crash():
+    task = worlds.generate(random.Random(1), "chain", 3)
+    for text, right in (
+        ("0" * 5000 + str(task.data["answer"]), True),
+        ("1" * 5000, False),
+        ("", False),
+        ("²", False),
+    ):
+        conversation = conversation_.opening(task)
+        conversation_.act(conversation, {"role": "assistant", "content": text})
+        assert conversation.verdict().passed is right
+
+
+# ------------------------------------------------------------------------------------------------ the adversary
+def test_every_kind_plays_in_its_families_and_ends():
+    for kind in KINDS:
+        for family in kind.families:
+            level = max(kind.from_level, max(WORLDS[worlds.FAMILIES[family]].FAMILIES[family]))
+            conversation = one(kind.name, family, level)
+            assert conversation.finish == "stop", kind.name
+            assert conversation.messages[-1]["content"], kind.name
+
+
+def test_names_of_kinds_are_unique_and_every_world_has_both():
+    assert len(NAMES) == len(KINDS)
+    for world in WORLDS:
+        ours = [
+            kind.right for kind in KINDS if any(worlds.FAMILIES[family] == world for family in kind.families)
+        ]
+        assert ours.count(True) >= 4 and ours.count(False) >= 6
+
+
+def test_wrong_orders_really_end_in_a_wrong_state():
+    for seed in range(40):
+        conversation = one("the right words over the wrong orders", "buy", 1 + seed % 4, seed)
+        orders = conversation.environment.state.execute(
+            "SELECT item, SUM(count) FROM orders GROUP BY item"
+        ).fetchall()
+        assert sorted(map(list, orders)) != sorted(map(list, conversation.task.data["bought"]))
+
+
+def test_another_spelling_is_another_text_and_the_same_function():
+    rng = random.Random(3)
+    for _ in range(200):
+        line = repair.random_line(rng).code
+        assert repair._evaluate([respelt(line, rng)]) == repair._evaluate([line])
+
+
+# -------------------------------------------------------------------------------------------------- the rubric
+def test_a_rubric_gives_evidence_for_each_criterion():
+    findings = rubric.judge(RUBRIC, one("looks with a tool that is not there", "cheapest", 3))
+    assert [finding.name for finding in findings] == ["finish", "outcome", "tools", "work"]
+    assert {finding.name for finding in findings if not finding.passed} == {"outcome", "tools"}
+    assert all(finding.evidence for finding in findings)
+    assert "look_up" in findings[2].evidence
+
+
+@pytest.mark.parametrize(
+    ("thought", "modulus", "wrong"),
+    [
+        ("a 12+09=21 b 21*3=63 end", 100, []),
+        ("a 88+9=97 b 97*2=94 end", 100, []),
+        ("a 88+9=97 b 97*2=94 end", None, ["97*2=94"]),
+        ("7+8+1=16 0+0+1=1", None, []),
+        ("7*8+3=58", None, ["7*8+3=58"]),
+        ("a 05-9=96 end", 100, []),
+        ('12 below 14 yes 3 "fig"', None, []),
+        ("12 below 14 no", None, ["12 below 14 no"]),
+        ("nothing to see", None, []),
+    ],
+)
+def test_false_statements_are_found_and_true_ones_left_alone(thought, modulus, wrong):
+    assert rubric.false_statements(thought, modulus) == wrong
+
+
+def test_the_rubric_sees_slips_that_come_out_right():
+    """The outcome cannot: the answer is right. Only the thought shows that it was luck."""
+    found = [one("one wrong step, carried on to the end", "cheapest", 5, seed) for seed in range(60)]
+    lucky = [conversation for conversation in found if conversation.verdict().passed]
+    assert lucky
+    assert not any(rubric.passes(RUBRIC)(conversation) for conversation in lucky)
+
+
+@pytest.mark.parametrize("family", worlds.FAMILIES)
+def test_the_rubric_accepts_experts(family):
+    for level in WORLDS[worlds.FAMILIES[family]].FAMILIES[family]:
+        conversation = one("as the expert does it", family, level)
+        assert rubric.passes(RUBRIC)(conversation), rubric.judge(RUBRIC, conversation)
+
+
+# --------------------------------------------------------------------------------------------------- the rates
+def test_rates_count_errors_of_both_sides():
+    always, never = error_rates("shop", 12, lambda c: True), error_rates("shop", 12, lambda c: False)
+    assert false_accepts(always).value == 1 and false_rejects(always).value == 0
+    assert false_accepts(never).value == 0 and false_rejects(never).value == 1
+    assert false_accepts(always).n >= 12 and false_rejects(always).n >= 12
+
+
+def test_rates_carry_wilsons_interval_and_repeat_with_the_seed():
+    rate = Rate(3, 500)
+    assert (
+        rate.interval == wilson(3, 500)
+        and rate.as_dict()["low"] < rate.value == 0.006 < rate.as_dict()["high"]
+    )
+    assert error_rates("chain", 30, seed=4) == error_rates("chain", 30, seed=4)
+
+
+def test_outcome_is_the_worlds_verdict():
+    conversation = one("as the expert does it", "buy", 2)
+    assert rubric.outcome(conversation) and OUTCOME.look(conversation) == (
+        True,
+        conversation.verdict().evidence,
+    )

@@ -1,0 +1,75 @@
+"""The command line of the experiments: what it refuses, and that nothing less replaces what is published."""
+
+import importlib
+import pkgutil
+import sys
+
+import pytest
+
+from kimi_mini import experiments
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RESULTS
+from kimi_mini.experiments import harness
+
+NAMES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
+WITH_MAIN = [
+    name for name in NAMES if hasattr(importlib.import_module(f"kimi_mini.experiments.{name}"), "main")
+]
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What `arguments` makes of words; the number of threads stays as it is."""
+    monkeypatch.setattr(harness.torch, "set_num_threads", lambda count: None)
+
+    def read(*words, **more):
+        monkeypatch.setattr(sys, "argv", ["experiment", *map(str, words)])
+        return harness.arguments("An experiment.", **more)
+
+    return read
+
+
+def test_only_a_whole_run_is_published(said, tmp_path):
+    assert said().folder == said("--seeds", 0, 1, 2).folder == said("--threads", 2).folder == RESULTS
+    for words in (["--seeds", 0], ["--seeds", 2, 1, 0], ["--scale", 0.5]):
+        assert said(*words).folder == harness.REHEARSAL
+    assert said("--base", tmp_path, base=RESULTS).folder == harness.REHEARSAL
+    assert said(base=RESULTS).folder == RESULTS and said(seeds=(0, 1)).seeds == [0, 1]
+    assert said("--folder", tmp_path).folder == tmp_path == harness.figures(tmp_path)
+    assert harness.figures(RESULTS).name == "figures"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--scale", -1),
+        ("--scale", 0),
+        ("--scale", "nan"),
+        ("--scale", "inf"),
+        ("--threads", 0),
+        ("--seeds", -1),
+        ("--seeds", 0, 0),
+        ("--seeds",),
+        ("--base", "x"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_explained_by_usage(said, capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        said(*words)
+    assert stop.value.code == 2 and words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", WITH_MAIN)
+def test_every_experiment_reads_its_words_here(name, monkeypatch, capsys):
+    module = importlib.import_module(f"kimi_mini.experiments.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--seeds", "0", "0"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "still one seed" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KimiError, match="file"):
+        Log("anything", folder=tmp_path / "file" / "results")

@@ -1,0 +1,66 @@
+"""Whole runs that differ in their seed: the worst seed decides, and the shipped run is read, not trained again."""
+
+import json
+
+import pytest
+
+from kimi_mini.base.evidence import Log
+from kimi_mini.experiments import other_seeds
+from kimi_mini.pipeline import main
+from kimi_mini.pipeline.publish import FLOORS
+
+
+def made_up(tmp_path, **changed):
+    """The log of three equal runs in which rows of the last seed are changed."""
+    log = Log("other_seeds", seeds=[0, 1, 2], folder=tmp_path)
+    for seed in log.seeds:
+        for name in (*FLOORS, *other_seeds.UNSURE):
+            value = changed.get(name.replace("/", "_").replace("@", "_"), 0.99) if seed == 2 else 0.99
+            log.row(seed=seed, name=name, value=value)
+    other_seeds.report(log)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("changed", "broken"),
+    [
+        ({}, None),
+        ({"shop_buy": 0.96}, "shop/buy"),
+        ({"repair_pass_1": 0.69}, "repair/pass@1"),
+        ({"shop_follow_practised_8": 0.5}, "shop/follow_practised/8"),
+    ],
+)
+def test_one_seed_that_misses_is_seen(tmp_path, changed, broken):
+    log = made_up(tmp_path, **changed)
+    assert [c["name"] for c in log.claims if not c["holds"]] == ([f"seeds/{broken}"] if broken else [])
+
+
+def test_a_mean_would_have_hidden_it(tmp_path, monkeypatch):
+    """The mutant: 0.99, 0.99 and 0.96 have a mean over the floor of 0.97."""
+    monkeypatch.setattr(other_seeds, "min", lambda values: sum(values) / len(values), raising=False)
+    assert all(claim["holds"] for claim in made_up(tmp_path, shop_buy=0.96).claims)
+
+
+def test_the_shipped_run_is_read_and_other_seeds_are_trained(monkeypatch, tmp_path):
+    asked = []
+
+    def train(args):
+        asked.append((args.seed, args.scale))
+        args.folder.mkdir(parents=True)
+        (args.folder / "run.json").write_text(json.dumps({"trained": args.seed}))
+
+    monkeypatch.setattr(main, "main", train)
+    monkeypatch.setattr(other_seeds, "RUNS", tmp_path)
+    assert other_seeds.run_of(0, 1.0)["seed"] == 0 and not asked
+    assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [(2, 1.0)]
+    assert (
+        other_seeds.run_of(0, 0.5) == {"trained": 0} and (tmp_path / "0-0.5").is_dir()
+    )  # a rehearsal is not the run
+
+
+def test_the_figure_shows_every_seed(tmp_path):
+    log = made_up(tmp_path, shop_buy=0.5)
+    [ax] = other_seeds.draw(log.as_dict()).axes
+    assert [line.get_label() for line in ax.lines[:3]] == ["seed 0", "seed 1", "seed 2"]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert ax.lines[2].get_xdata()[labels.index("shop/buy")] == 0.5

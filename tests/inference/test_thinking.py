@@ -1,0 +1,605 @@
+"""Thinking mode: budgets that bind, traces that show only what was written, choices compared at equal tokens."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+from tiny import tiny_model, typed
+
+from kimi_mini import worlds
+from kimi_mini.agent import conversation, loop, traces
+from kimi_mini.agent.traces import pieces
+from kimi_mini.course.exercises import thinking as exercises_thinking
+from kimi_mini.course.exercises.base import Checked
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.evaluation.attention import attention_rows
+from kimi_mini.inference import attempts, thinking
+from kimi_mini.inference.api import respond, respond_all, response
+from kimi_mini.inference.attempts import Attempt, compare, score
+from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.load()
+THINK, CLOSE, END = (TOKENIZER.token_id(name) for name in ("<think>", "</think>", "<|im_end|>"))
+ASK = [{"role": "system", "content": "You are Kimi."}, {"role": "user", "content": "How many?"}]
+TOOLS = [
+    {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+]
+
+
+class Thinker:
+    """Stands in for the decoder: a model that thinks `LENGTH` letters when it is left to, then answers 42."""
+
+    LENGTH = 30
+
+    def __init__(self, model, rows, max_length):
+        self.seen = [[] for _ in range(rows)]
+
+    def extend(self, tokens):
+        logits = torch.zeros(len(tokens), TOKENIZER.vocab_size)
+        for row, new in enumerate(tokens):
+            self.seen[row] += new
+            logits[row, self.wish(self.seen[row])] = 9.0
+        return logits
+
+    def select(self, rows):
+        self.seen = [self.seen[row] for row in rows]
+
+    def wish(self, seen):
+        turn = seen[len(seen) - seen[::-1].index(TOKENIZER.token_id("<|im_middle|>")) :]
+        if CLOSE not in turn:
+            return THINK if not turn else CLOSE if len(turn) > self.LENGTH else TOKENIZER.token_id("a")
+        answer = [TOKENIZER.token_id("4"), TOKENIZER.token_id("2"), END]
+        return answer[len(turn) - turn.index(CLOSE) - 1]
+
+
+@pytest.fixture
+def thinker(monkeypatch):
+    monkeypatch.setattr(thinking, "Decoder", Thinker)
+    return tiny_model()
+
+
+def prompt(is_thinking=True):
+    return chat.encode(TOKENIZER, ASK, add_generation_prompt=True, thinking=is_thinking)[0]
+
+
+# ----------------------------------------------------------------------------------------------------- budgets
+def check_budget(model):
+    """What a budget has to keep, for a model that would rather think 30 tokens."""
+    budgets = [0, 1, 7, 29, 30, 31, None]
+    turns = write(model, TOKENIZER, [prompt()] * len(budgets), budget=budgets)
+    for budget, turn in zip(budgets, turns):
+        fits = budget is None or budget >= Thinker.LENGTH
+        assert turn.thought_tokens == (Thinker.LENGTH if fits else budget)
+        text = TOKENIZER.decode(turn.ids)
+        assert (
+            text == "<think>" + "a" * turn.thought_tokens + "</think>42<|im_end|>"
+        )  # closed, and still an answer
+        assert turn.finish == "stop"
+        assert turn.was_cut is not fits
+        assert turn.own[turn.ids.index(CLOSE)] is fits  # whose </think> is it?
+        assert turn.written == len(turn.ids) - (not fits)
+        usage = response(turn, TOKENIZER)["usage"]
+        assert usage["completion_tokens"] == turn.written
+        details = {"reasoning_tokens": turn.thought_tokens, "forced_tokens": int(not fits)}
+        assert usage["completion_tokens_details"] == details
+
+
+def test_a_budget_binds_and_the_model_still_answers(thinker):
+    check_budget(thinker)
+
+
+def ignored(draft, token, max_tokens):
+    draft.budget = None
+    TAKE(draft, token, max_tokens)
+
+
+def one_too_many(draft, token, max_tokens):
+    draft.budget = None if draft.budget is None else draft.budget + 1
+    TAKE(draft, token, max_tokens)
+    draft.budget = None if draft.budget is None else draft.budget - 1
+
+
+def counted_as_own(draft, token, max_tokens):
+    TAKE(draft, token, max_tokens)
+    draft.own = [True] * len(draft.own)
+
+
+def ends_without_an_answer(draft, token, max_tokens):
+    TAKE(draft, token, max_tokens)
+    if not draft.own[-1]:
+        draft.finish, draft.pending = "stop", []
+
+
+def cuts_what_just_fits(draft, token, max_tokens):
+    if draft.budget is not None and draft.thinking and sum(draft.thought) == draft.budget and token == CLOSE:
+        token = TOKENIZER.token_id("a")
+    TAKE(draft, token, max_tokens)
+
+
+def limits_everything_written(draft, token, max_tokens):
+    if (
+        draft.budget is not None
+        and len(draft.ids) - 1 >= draft.budget
+        and not draft.thinking
+        and CLOSE in draft.ids
+    ):
+        token = END
+    TAKE(draft, token, max_tokens)
+
+
+def never_fed(draft, token, max_tokens):
+    TAKE(draft, token, max_tokens)
+    if not draft.own[-1] and draft.pending:
+        draft.pending = [
+            TOKENIZER.token_id("a")
+        ]  # the model goes on with its thought, the record says it is closed
+
+
+TAKE = thinking._Draft.take
+WRONG_BUDGETS = [
+    ignored,
+    one_too_many,
+    counted_as_own,
+    ends_without_an_answer,
+    cuts_what_just_fits,
+    limits_everything_written,
+    never_fed,
+]
+
+
+@pytest.mark.parametrize("mutant", WRONG_BUDGETS)
+def test_a_budget_that_is_not_enforced_is_caught(thinker, monkeypatch, mutant):
+    monkeypatch.setattr(thinking._Draft, "take", mutant)
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check_budget(thinker)
+
+
+class Defiant(Thinker):
+    """Thinks on in its answer when it is stopped: two more letters."""
+
+    def wish(self, seen):
+        turn = seen[len(seen) - seen[::-1].index(TOKENIZER.token_id("<|im_middle|>")) :]
+        if CLOSE in turn and turn.index(CLOSE) <= self.LENGTH:
+            return TOKENIZER.token_id("a") if len(turn) - turn.index(CLOSE) <= 2 else END
+        return super().wish(seen)
+
+
+def test_behind_a_hard_stop_the_answer_can_be_held_to_its_form(monkeypatch):
+    monkeypatch.setattr(thinking, "Decoder", Defiant)
+    digits = [TOKENIZER.token_id(digit) for digit in "0123456789"]
+    free, held, whole = (
+        write(tiny_model(), TOKENIZER, [prompt()], budget=budget, answer_ids=ids, max_tokens=40)[0]
+        for budget, ids in ((5, None), (5, digits), (None, digits))
+    )
+    assert "</think>a" in TOKENIZER.decode(free.ids)  # it defies the stop
+    answer = held.ids[held.ids.index(CLOSE) + 1 :]
+    assert set(answer) <= {*digits, END} and held.own.count(False) == 1
+    assert TOKENIZER.decode(whole.ids).startswith(
+        "<think>" + "a" * 30
+    )  # a thought that nobody stopped is left alone
+
+
+def test_one_budget_or_one_a_row(thinker):
+    turns = write(thinker, TOKENIZER, [prompt()] * 2, budget=5)
+    assert [turn.thought_tokens for turn in turns] == [5, 5]
+    for wrong in ({"budget": -1}, {"budget": [1]}, {"budget": [1, -2]}, {"prefixes": []}):
+        with pytest.raises(ValueError):
+            write(thinker, TOKENIZER, [prompt()] * 2, **wrong)
+    assert write(thinker, TOKENIZER, []) == []
+
+
+def test_at_max_tokens_the_turn_is_cut_off_and_says_so(thinker):
+    turn = write(thinker, TOKENIZER, [prompt()], max_tokens=10)[0]
+    assert (turn.finish, turn.written) == ("length", 10)
+    assert response(turn, TOKENIZER)["choices"][0]["finish_reason"] == "length"
+    assert response(turn, TOKENIZER)["choices"][0]["message"]["content"] is None
+
+
+def test_rows_do_not_depend_on_their_neighbours():
+    """A batch of different prompts and budgets writes what each row writes alone."""
+    model = tiny_model()
+    prompts = [prompt()[:-2], prompt(), prompt(False), prompt()[3:]]
+    together = write(model, TOKENIZER, prompts, budget=[3, None, 2, 0], max_tokens=12)
+    alone = [
+        write(model, TOKENIZER, [p], budget=b, max_tokens=12)[0] for p, b in zip(prompts, [3, None, 2, 0])
+    ]
+    assert together == alone
+
+
+def test_budget_zero_is_reflex_in_other_words(thinker):
+    """The tokens that the answer sees are the same; only who wrote the tags differs."""
+    cut, reflex = (
+        write(thinker, TOKENIZER, [prompt()], budget=0)[0],
+        write(thinker, TOKENIZER, [prompt(False)])[0],
+    )
+    assert cut.prompt + cut.ids == reflex.prompt + reflex.ids
+    assert (cut.written, reflex.written) == (4, 3)
+
+
+# ---------------------------------------------------------------------------------------------------- responses
+def turn_of(message, given=()):
+    ids = typed(TOKENIZER, message)
+    thought, inside = [], False
+    for token in ids:
+        inside = inside and token not in (CLOSE, TOKENIZER.token_id("<|tool_calls_section_begin|>"))
+        thought.append(inside)
+        inside = inside or token == THINK
+    return Turn([1], ids, [index not in given for index in range(len(ids))], thought, "stop")
+
+
+CALL = {"id": "functions.look:0", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+SAID = {"role": "assistant", "content": "7", "reasoning_content": "so"}
+CALLED = {"role": "assistant", "content": None, "reasoning_content": "let me see", "tool_calls": [CALL]}
+
+
+def test_a_response_has_the_shape_of_the_api():
+    answered = response(turn_of(SAID), TOKENIZER)
+    assert answered["choices"] == [{"index": 0, "message": SAID, "finish_reason": "stop"}]
+    called = response(turn_of(CALLED), TOKENIZER)
+    assert called["choices"] == [{"index": 0, "message": CALLED, "finish_reason": "tool_calls"}]
+    usage = called["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == len(TOKENIZER.encode("let me see"))
+
+
+def test_the_api_loop_continues_the_same_tokens(thinker):
+    """Message appended, result appended, asked again: the new prompt begins with all that was seen and written."""
+    first = chat.encode(TOKENIZER, ASK, TOOLS, add_generation_prompt=True)[0]
+    message = response(turn_of(CALLED), TOKENIZER)["choices"][0]["message"]
+    result = {"role": "tool", "name": "look", "tool_call_id": CALL["id"], "content": "5"}
+    again = chat.encode(TOKENIZER, [*ASK, message, result], TOOLS, add_generation_prompt=True)[0]
+    assert again[: len(first) + len(typed(TOKENIZER, CALLED))] == first + typed(TOKENIZER, CALLED)
+    assert (
+        respond(thinker, TOKENIZER, [*ASK, message, result], TOOLS)["choices"][0]["message"]["content"]
+        == "42"
+    )
+
+
+def test_both_modes_and_batches(thinker):
+    thought, reflex = (respond(thinker, TOKENIZER, ASK, thinking=mode) for mode in (True, False))
+    assert thought["choices"][0]["message"]["reasoning_content"] == "a" * 30
+    assert reflex["choices"][0]["message"] == {"role": "assistant", "content": "42", "reasoning_content": ""}
+    assert reflex["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0, "forced_tokens": 0}
+    assert respond_all(thinker, TOKENIZER, [ASK, ASK], budget=[None, 2])[0] == thought
+
+
+# --------------------------------------------------------------------------------------------- corrupted thoughts
+def test_a_step_is_replaced_and_what_came_before_is_kept():
+    turn = turn_of({"role": "assistant", "content": "34", "reasoning_content": "k 18-1=17 l 17*2=34 end"})
+    for step, kept in ((0, "<think>k 18-1="), (1, "<think>k 18-1=17 l 17*2=")):
+        prefix = corrupt(turn, TOKENIZER, step, "99")
+        assert TOKENIZER.decode(prefix.ids) == kept + "99"
+        assert prefix.own == [True] * (len(prefix.ids) - 2) + [False] * 2
+    with pytest.raises(ValueError, match="2 tokens"):
+        corrupt(turn, TOKENIZER, 2, "99")
+
+
+def test_the_model_goes_on_behind_what_was_put_in(thinker):
+    prefix = Prefix([THINK, TOKENIZER.token_id("a"), TOKENIZER.token_id("9")], [True, True, False])
+    turn = write(thinker, TOKENIZER, [prompt()], prefixes=[prefix])[0]
+    assert turn.ids[:3] == prefix.ids and turn.own[:3] == prefix.own
+    assert TOKENIZER.decode(turn.ids) == "<think>a9" + "a" * 28 + "</think>42<|im_end|>"
+    assert turn.written == len(turn.ids) - 1
+
+
+# -------------------------------------------------------------------------------------------------------- traces
+def played(family="cheapest", level=3, is_thinking=True):
+    """An expert's episode, fed token by token as if a model had written it."""
+    task = worlds.generate(random.Random(3), family, level)
+    talk = conversation.opening(task, is_thinking)
+    conversation.begin(talk, TOKENIZER)
+    for message in loop.play(task, random.Random(0), thinking=is_thinking).messages:
+        if message["role"] == "assistant":
+            turn = dataclasses.replace(turn_of(message), prompt=[])
+            traces.take_turn(talk, turn, TOKENIZER, scoreboard.LIMITS)
+    return talk
+
+
+MODES = [("cheapest", True), ("repair", True), ("buy", False), ("chain", True)]
+
+
+@pytest.mark.parametrize(("family", "is_thinking"), MODES)
+def test_the_pieces_of_a_trace_cost_what_was_written(family, is_thinking):
+    talk = played(family, 2, is_thinking)
+    costs, shown = traces.piece_costs(talk, TOKENIZER), pieces(talk.messages)
+    assert len(costs) == len(shown)
+    assert sum(cost for cost, piece in zip(costs, shown) if piece.author == "model") == talk.written
+    given = [piece for piece in shown if piece.kind == "result"]
+    assert all(
+        cost > len(TOKENIZER.encode(piece.text)) for cost, piece in zip(costs, shown) if piece in given
+    )
+    traces.check_trace(talk, TOKENIZER)
+
+
+def changed(talk, index, **fields):
+    messages = [dict(message) for message in talk.messages]
+    messages[index].update(fields)
+    return messages
+
+
+def test_a_trace_that_shows_text_the_model_did_not_write_is_caught():
+    talk = played()
+    first, last = talk.messages[2], len(talk.messages) - 1
+    call = first["tool_calls"][0]
+    other = {**call, "function": {**call["function"], "arguments": '{"item":"gold ring"}'}}
+    lies = [
+        changed(talk, 2, reasoning_content=first["reasoning_content"] + " I am sure"),
+        changed(talk, 2, reasoning_content=""),
+        changed(talk, 2, tool_calls=[other]),
+        changed(talk, 2, tool_calls=[call, call]),
+        changed(talk, 2, content="Let me look that up for you."),
+        changed(talk, last, content="gold ring"),
+        [*talk.messages, {"role": "assistant", "content": "Happy to help!"}],
+        changed(talk, 3, role="assistant", reasoning_content=""),  # the tool's words in the model's mouth
+        changed(talk, 2, tool_calls=[{**call, "id": "functions.next:9"}]),
+        changed(talk, 3, content="1000"),  # a forged result
+        talk.messages[:3] + talk.messages[4:],  # a result left out
+        talk.messages[:-1],
+        talk.messages[:2],
+        [],  # turns left out
+        changed(talk, 1, content="another question"),
+    ]
+    for messages in lies:
+        with pytest.raises(ValueError, match="shows"):
+            traces.check_trace(talk, TOKENIZER, messages)
+
+
+def test_a_corrupted_thought_is_not_shown_as_the_models_own():
+    talk = played("chain", 3)
+    task = talk.task
+    fresh = conversation.opening(task)
+    conversation.begin(fresh, TOKENIZER)
+    turn = turn_of({key: talk.messages[2][key] for key in ("role", "content", "reasoning_content")})
+    prefix = corrupt(turn, TOKENIZER, 1, "07")
+    ids = prefix.ids + turn.ids[len(prefix.ids) :]
+    forged = Turn([], ids, prefix.own + [True] * (len(ids) - len(prefix.ids)), turn.thought, "stop")
+    traces.take_turn(fresh, forged, TOKENIZER, scoreboard.LIMITS)
+    assert fresh.written == len(ids) - 2 and sum(fresh.mask) == fresh.written
+    with pytest.raises(ValueError, match="did not write"):
+        traces.check_trace(fresh, TOKENIZER)
+    fresh.mask[len(fresh.ids) - len(ids) :] = [True] * len(
+        ids
+    )  # the mutant: our tokens marked as the model's
+    traces.check_trace(fresh, TOKENIZER)  # nothing else would notice, so the mask is what is tested above
+
+
+def test_a_forced_stop_does_not_make_a_trace_dishonest():
+    talk = played("chain", 2)
+    fresh = conversation.opening(talk.task)
+    conversation.begin(fresh, TOKENIZER)
+    turn = turn_of(SAID)
+    own = [token != CLOSE for token in turn.ids]
+    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, scoreboard.LIMITS)
+    traces.check_trace(fresh, TOKENIZER)
+    costs = traces.piece_costs(fresh, TOKENIZER)
+    assert sum(costs[2:]) == fresh.written == len(turn.ids) - 1
+    assert not fresh.mask[fresh.turn_starts[0] + turn.ids.index(CLOSE)]  # never trained on
+
+
+def test_hidden_turns_leave_no_trace_to_price():
+    talk = played()
+    conversation.hide_old_turns(talk, 1)
+    with pytest.raises(ValueError, match="assistant messages"):
+        traces.piece_costs(talk, TOKENIZER)
+
+
+# ----------------------------------------------------------------------------------------------------- attention
+def test_attention_rows_are_rows_of_the_whole_table():
+    model = tiny_model()
+    ids = torch.randint(0, 900, (1, 40))
+    table = model.attention_weights(ids)[:, 0]  # (L, H, T, T)
+    rows = attention_rows(model, ids[0].tolist(), [3, 17, 39])
+    torch.testing.assert_close(rows, table[:, :, [3, 17, 39]])
+    assert rows[:, :, 0, 4:].abs().max() == 0  # nothing that comes later
+    assert not any(layer.self_attn._forward_pre_hooks for layer in model.model.layers)
+
+
+# ------------------------------------------------------------------------------------------- attempts, equal tokens
+def group(*rows):
+    return [Attempt(answer, tokens, accepted, passed) for answer, tokens, accepted, passed in rows]
+
+
+GROUPS = [
+    group(("a", 10, False, False), ("a", 12, False, False), ("b", 14, True, True), ("a", 8, False, False)),
+    group(("c", 10, True, True), ("d", 10, False, False), ("d", 10, False, False), ("e", 10, True, False)),
+]
+
+
+def check_choices(choices):
+    """What each choice picks and pays, worked out by hand."""
+    names = ("single", "lucky", "majority", "best_of", "stop_at_first")
+    found = {name: score(getattr(choices, name), GROUPS) for name in names}
+    assert {name: one.value for name, one in found.items()} == {
+        "single": 0.5,
+        "lucky": 0.25,
+        "majority": 0.0,
+        "best_of": 1.0,
+        "stop_at_first": 1.0,
+    }
+    assert {name: one.tokens for name, one in found.items()} == {
+        "single": 10,
+        "lucky": 42,
+        "majority": 42,
+        "best_of": 42,
+        "stop_at_first": 23,
+    }
+    assert choices.compare(found["best_of"], found["majority"]) == 1.0
+    for cheap in ("single", "stop_at_first"):
+        with pytest.raises(ValueError, match="give both the same"):
+            choices.compare(found["best_of"], found[cheap])
+    eight = score(choices.majority, [[*g, *g] for g in GROUPS])
+    with pytest.raises(ValueError, match="give both the same"):
+        choices.compare(eight, found["best_of"])
+
+
+class Choices:
+    single, lucky = staticmethod(attempts.single), staticmethod(attempts.lucky)
+    majority, best_of = staticmethod(attempts.majority), staticmethod(attempts.best_of)
+    stop_at_first = staticmethod(attempts.stop_at_first)
+    compare = staticmethod(compare)
+
+
+def test_choices_pay_for_every_attempt():
+    check_choices(Choices)
+
+
+def pays_for_the_winner_only(found):
+    chosen = attempts.majority(found)
+    winner = next(attempt for attempt in found if attempt.passed == chosen.passed)
+    return attempts.Chosen(chosen.passed, winner.tokens)
+
+
+def looks_at_the_verdict(found):
+    return attempts.Chosen(float(any(attempt.passed for attempt in found)), attempts.spent(found))
+
+
+def last_of_a_tie(found):
+    answers = [attempt.answer for attempt in reversed(found)]
+    winner = max(dict.fromkeys(answers), key=answers.count)
+    return attempts.Chosen(float(any(a.passed for a in found if a.answer == winner)), attempts.spent(found))
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        {"compare": lambda first, second: first.value - second.value},  # unequal tokens go through
+        {"majority": pays_for_the_winner_only},
+        {"majority": looks_at_the_verdict},
+        {"best_of": attempts.stop_at_first},  # the same choice, at the price of fewer attempts
+        {"stop_at_first": attempts.best_of},
+        {"lucky": attempts.single},
+    ],
+)
+def test_choices_that_pay_too_little_or_see_too_much_are_caught(mutant):
+    wrong = type("Wrong", (Choices,), {name: staticmethod(choice) for name, choice in mutant.items()})
+    with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
+        check_choices(wrong)
+
+
+def test_no_choice_looks_at_the_verdict():
+    """Turn all verdicts round: the same attempts are chosen, so the outcome turns round with them."""
+    turned = [[dataclasses.replace(a, passed=not a.passed) for a in g] for g in GROUPS]
+    for choose in (attempts.single, attempts.majority, attempts.best_of, attempts.stop_at_first):
+        assert [choose(g).passed for g in GROUPS] == [1 - choose(g).passed for g in turned]
+
+
+def test_a_tie_goes_to_the_first_answer():
+    tied = group(("a", 1, False, True), ("b", 1, False, False))
+    assert attempts.majority(tied).passed == 1.0
+    assert last_of_a_tie(tied).passed == 0.0
+    with pytest.raises(ValueError):
+        score(attempts.majority, [[]])
+
+
+# -------------------------------------------------------------------------------------------------- exercises
+def hard_stop(thought, budget):
+    return [*thought[:budget], "</think>"]
+
+
+def follow(operations, step, value):
+    for operation in operations[step + 1 :]:
+        value = eval(f"({value}) {operation}") % 100
+    return value
+
+
+def vote(found):
+    answers = [answer for answer, _ in found]
+    return max(answers, key=answers.count), sum(tokens for _, tokens in found)
+
+
+def reliability(calls, success):
+    return success ** (1 / calls)
+
+
+EXERCISES = {
+    "check_hard_stop": hard_stop,
+    "check_follow": follow,
+    "check_vote": vote,
+    "check_reliability": reliability,
+}
+WRONG_ANSWERS = [
+    ("check_hard_stop", lambda thought, budget: thought[:budget], "stays open"),
+    (
+        "check_hard_stop",
+        lambda thought, budget: [*thought[: max(0, budget - 1)], "</think>"],
+        "costs nothing",
+    ),
+    ("check_hard_stop", lambda thought, budget: [*thought[: budget + 1], "</think>"], "too many"),
+    ("check_hard_stop", lambda thought, budget: thought, "nothing was cut"),
+    (
+        "check_hard_stop",
+        lambda thought, budget: hard_stop(thought, budget) if budget < 20 else thought,
+        "closed too",
+    ),
+    ("check_hard_stop", lambda thought, budget: 3, "list"),
+    ("check_follow", lambda ops, step, value: value, "you get"),
+    ("check_follow", lambda ops, step, value: follow(ops, step - 1, value), "once more"),
+    ("check_follow", lambda ops, step, value: follow(ops, -1, value), "once more|behind"),
+    ("check_follow", lambda ops, step, value: follow(ops[: step + 2], step, value), "only the next"),
+    ("check_vote", lambda found: (max(a for a, _ in found), vote(found)[1]), "as they are|frequent"),
+    ("check_vote", lambda found: (vote(found)[0], dict(reversed(found))[vote(found)[0]]), "paid for"),
+    ("check_vote", lambda found: (found[-1][0], vote(found)[1]), "frequent"),
+    ("check_vote", lambda found: vote(found)[0], "two things"),
+    (
+        "check_vote",
+        lambda found: (
+            min({a for a, _ in found}, key=lambda a: (-[b for b, _ in found].count(a), a)),
+            vote(found)[1],
+        ),
+        "not to the smallest",
+    ),
+    (
+        "check_vote",
+        lambda found: (
+            max({a for a, _ in found}, key=lambda a: ([b for b, _ in found].count(a), a)),
+            vote(found)[1],
+        ),
+        "came first",
+    ),
+    ("check_reliability", lambda calls, success: success / calls, "product"),
+    ("check_reliability", lambda calls, success: success**calls, "way back"),
+    ("check_reliability", lambda calls, success: 1 - (1 - success) / calls, "multiply"),
+    ("check_reliability", lambda calls, success: success, "toll"),
+    ("check_reliability", lambda calls, success: round(reliability(calls, success), 3), "you get"),
+    ("check_reliability", lambda calls, success: "often", "number"),
+]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_right_answers_pass_and_unsolved_ones_get_a_hint(name):
+    check = getattr(exercises_thinking, name)
+    assert isinstance(check(EXERCISES[name]), Checked) and check(EXERCISES[name])
+    for unsolved in (lambda *arguments: ..., lambda *arguments: None, None, 42, lambda: 1 / 0):
+        assert not check(unsolved) and check(unsolved).text
+    assert (
+        "three dots" in check(lambda *arguments: ...).text and "Error" in check(lambda *arguments: 1 / 0).text
+    )
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), WRONG_ANSWERS)
+def test_wrong_answers_are_refused_with_a_hint_that_fits(name, answer, hint):
+    checked = getattr(exercises_thinking, name)(answer)
+    assert not checked
+    assert any(word in checked.text for word in hint.split("|")), checked.text
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (dict(budget=3.5), "whole number of tokens"),
+        (dict(budget="x"), "whole number of tokens"),
+        (dict(budget=True), "whole number of tokens"),
+        (dict(budget=-1), "whole number of tokens"),
+        (dict(max_tokens=-1), "max_tokens must be"),
+        (dict(answer_ids=[10**6]), "answer_ids are token ids"),
+    ],
+)
+def test_numbers_that_are_none_of_tokens_are_refused(options, hint):
+    words = [{"role": "user", "content": "hello"}]
+    with pytest.raises(ValueError, match=hint):
+        respond(tiny_model(vocab_size=1024), TOKENIZER, words, **options)
+    with pytest.raises(ValueError, match="a conversation is a list of messages"):
+        respond(tiny_model(vocab_size=1024), TOKENIZER, "hello")

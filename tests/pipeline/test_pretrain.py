@@ -1,0 +1,176 @@
+"""The pre-training command: alone, under torchrun, resumed, and with words that it cannot follow."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline import pretrain
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import recipe
+
+SMALL = [
+    "--tokens",
+    "2048",
+    "--step-tokens",
+    "1024",
+    "--bytes",
+    "1",
+    "--samples",
+    "2",
+    "--device",
+    "cpu",
+    "--ns-dtype",
+    "fp32",
+]
+
+
+def torchrun(root, *words):
+    """The command on two processes: exit status and what it said."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "-m", "kimi_mini.pipeline.pretrain", *map(str, words)],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def read(folder):
+    return json.loads((folder / "pretrain.json").read_text())
+
+
+def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, capsys):
+    """Two steps of the nano; two processes see the losses of one."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert pretrain.main([*SMALL, "--folder", str(one)]) == 0
+    said = capsys.readouterr().out
+    assert "float32, micro-batches: 2,048 tokens; 1 process(es)" in said and "peak memory" in said
+    assert said.count("def read(") == 1  # a sample in the middle
+    first = read(one)
+    status, said, error = torchrun(root, *SMALL, "--folder", two)
+    assert status == 0, error[-2000:]
+    assert said.count("peak memory") == 1 and "2 process(es)" in said  # one of them speaks
+    np.testing.assert_allclose(read(two)["loss"], first["loss"], atol=1e-5)
+    assert read(two)["tokens"] == first["tokens"] == [1024, 1024]
+    assert first["validation_loss"] == pytest.approx(read(two)["validation_loss"], abs=1e-3)
+    assert first["validation_loss"] < first["validation_before"] - 0.05 and first["peak_bytes"] > 2**26
+    assert pretrain.main([*SMALL, "--folder", str(one)]) == 0  # done already: nothing changes
+    assert read(one)["loss"] == first["loss"]
+    model = KimiMini.from_pretrained(one / "checkpoint")
+    assert pretrain.sample(model, Tokenizer.load(), "def ", tokens=5).startswith("def ")
+    for words, changed in (
+        (["--window", "128"], "window"),
+        (["--hub", "some/text", "--seed", "7"], "hub, seed"),
+        (["--step-tokens", "512"], "step_tokens"),
+        (["--lr", "0.1"], "lr"),
+    ):
+        assert pretrain.main([*SMALL, *words, "--folder", str(one)]) == 2
+        assert f"a run with another {changed}: use --folder" in capsys.readouterr().err
+    assert read(one)["loss"] == first["loss"]  # what was there is as it was
+    status, _, error = torchrun(root, *SMALL, "--seed", "7", "--folder", two)
+    assert status != 0 and error.count("a run with another seed") == 2 and "RuntimeError" not in error
+
+
+@pytest.mark.parametrize("moment", ["before the first step", "after the last"])
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, capsys, monkeypatch, moment):
+    """A device that holds 1,100 tokens without gradients, from the start or only once training is over."""
+    forward = KimiMini.hidden_states
+
+    def full(self, ids, **options):
+        trained = (tmp_path / "checkpoint").is_dir()
+        if (
+            ids.numel() > 1100
+            and not torch.is_grad_enabled()
+            and (trained or moment == "before the first step")
+        ):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, ids, **options)
+
+    monkeypatch.setattr(KimiMini, "hidden_states", full)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("out of memory at 2,048 tokens at once") == 1 and "peak memory" in said
+
+
+def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(config):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(recipe, "KimiMini", refuse)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    assert "951,600 parameters, more than fit here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--window", "0"],
+        ["--tokens", "-5"],
+        ["--step-tokens", "0"],
+        ["--micro-tokens", "-1"],
+        ["--lr", "nan"],
+        ["--lr", "-1"],
+        ["--adamw-lr", "0"],
+        ["--seed", "-1"],
+    ],
+)
+def test_numbers_that_make_no_sense_are_explained_by_usage(tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        pretrain.main([*words, "--folder", str(tmp_path)])
+    assert stop.value.code == 2 and words[0] in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_hub_is_read_as_far_as_the_run_goes(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(pretrain.corpus, "load_hub", lambda name, /, **options: asked.update(options) or [])
+    args = pretrain.parser().parse_args(["--hub", "some/text", "--tokens", "10000000"])
+    wanted = {"text_column": "text", "max_documents": None, "max_characters": 40_000_000}
+    assert pretrain.documents(args) == [] and asked == wanted
+    words = ["--hub", "some/text", "--hub-config", "en", "--text-column", "body", "--tokens", "10000000"]
+    pretrain.documents(pretrain.parser().parse_args(words))
+    assert asked == wanted | {"text_column": "body", "name": "en"}
+
+
+def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
+    """A renamed copy of a held-out chapter among what is trained on; the command of `make run` splits the same way."""
+    documents = pretrain.corpus.default_documents(1)
+    held_out, copies = pretrain.corpus.split(documents)[1][0], [f"a copy, {number}" for number in range(20)]
+    leaking = [*documents, *(pretrain.corpus.Document(name, held_out.text) for name in copies)]
+    monkeypatch.setattr(pretrain, "documents", lambda args: leaking)
+    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    assert f"{held_out.name} is held out for validation and also trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--preset", "huge"], "choose one of"),
+        (["--device", "cuda:9"], "--device cpu"),
+        (["--window", "1"], "--window 2 or more"),
+        (["--window", "900000", "--bytes", "1"], "a shorter window"),
+    ],
+)
+def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint):
+    assert pretrain.main([*words, "--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and hint in said
+    assert not (tmp_path / "plan.json").exists()  # the next words, put right, find no plan of these
+
+
+def test_every_window_is_read_once_before_any_is_read_twice():
+    windows = np.arange(40, dtype=np.uint16).reshape(10, 4)
+    data = pretrain.step_data(windows, 5, seed=0)
+    seen = torch.cat([batch.ids for step in range(4) for batch in data(step)])[:, 0] // 4
+    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
+    assert torch.equal(data(1)[0].ids, pretrain.step_data(windows, 5, seed=0)(1)[0].ids)
+    assert not torch.equal(data(0)[0].ids, pretrain.step_data(windows, 5, seed=1)(0)[0].ids)

@@ -1,0 +1,426 @@
+"""Reinforcement learning: the gradient is K2's and no other, only sampled tokens carry it, and rewards go up."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import Typist, tiny_model
+from tiny import typed as tokens_of
+
+from kimi_mini import MuonClip, worlds
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Limits
+from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.batch import Batch, Example, collate, token_losses
+from kimi_mini.training.rl import objective, rounds
+from kimi_mini.training.rl import rewards as rewards_
+from kimi_mini.training.rl.rounds import Settings
+
+SETTINGS = Settings(
+    family="buy",
+    levels=(1,),
+    rounds=2,
+    prompts=3,
+    attempts=4,
+    updates=1,
+    tau=0.5,
+    ptx=0.0,
+    limits=Limits(turn_tokens=12, turns=2, context=400),
+)
+TEMPERATURE = 0.9
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.load()
+
+
+@pytest.fixture(autouse=True)
+def unclipped(monkeypatch):
+    """Gradients as they are: clipping their norm would hide a wrong factor."""
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, size: None)
+
+
+# ---- the objective --------------------------------------------------------------------------------------------
+
+TAU = 0.7
+
+
+def numbers(seed=0):
+    """New and old log-probabilities of 8 attempts and their advantages."""
+    draw = torch.Generator().manual_seed(seed)
+    new = torch.randn(8, generator=draw, dtype=torch.float64).requires_grad_()
+    old = new.detach() + 0.3 * torch.randn(8, generator=draw, dtype=torch.float64)
+    rewards = (torch.rand(2, 4, generator=draw) < 0.5).double()
+    rewards[0, 0], rewards[1, 1] = 1 - rewards[0, 1], -0.5
+    return new, old, objective.advantages(rewards).flatten()
+
+
+def k2_gradient(new, old, advantage, tau=TAU):
+    """-(A - tau log ratio) of each attempt, averaged: what stands before its grad log pi."""
+    return -(advantage - tau * (new.detach() - old)) / len(new)
+
+
+def check_objective(loss_of):
+    new, old, advantage = numbers()
+    (gradient,) = torch.autograd.grad(loss_of(new, old, advantage, TAU), new)
+    torch.testing.assert_close(gradient, k2_gradient(new, old, advantage))
+
+
+def test_the_gradient_is_that_of_the_report():
+    check_objective(objective.policy_loss)
+    new, old, advantage = numbers()
+    torch.autograd.gradcheck(lambda new: objective.policy_loss(new, old, advantage, TAU), (new,))
+
+
+def test_its_minimum_is_where_the_log_ratio_is_the_advantage_over_tau():
+    """The optimum of reward minus tau KL: pi is proportional to pi_old exp(r / tau)."""
+    _, old, advantage = numbers()
+    best = (old + advantage / TAU).requires_grad_()
+    loss = objective.policy_loss(best, old, advantage, TAU)
+    assert loss.item() == pytest.approx(0) and torch.autograd.grad(loss, best)[0].abs().max() < 1e-9
+
+
+WRONG_OBJECTIVES = {
+    "advantage over its standard deviation (GRPO)": lambda new, old, a, tau: objective.policy_loss(
+        new, old, a / a.std(), tau
+    ),
+    "clipped ratio (PPO)": lambda new, old, a, tau: (
+        -torch.minimum((new - old).exp() * a, (new - old).exp().clamp(0.8, 1.2) * a).mean()
+    ),
+    "no pull": lambda new, old, a, tau: -(a * new).mean(),
+    "pull the wrong way": lambda new, old, a, tau: objective.policy_loss(new, old, a, -tau) * -1,
+    "pull without tau": lambda new, old, a, tau: objective.policy_loss(new, old, a, 1.0),
+    "the square without 2 tau": lambda new, old, a, tau: objective.policy_loss(new, old, a, tau) * 2 * tau,
+    "reward without baseline": lambda new, old, a, tau: objective.policy_loss(new, old, a + 0.5, tau),
+    "sum over attempts": lambda new, old, a, tau: objective.policy_loss(new, old, a, tau) * len(new),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OBJECTIVES)
+def test_another_objective_is_found_out(name):
+    with pytest.raises(AssertionError):
+        check_objective(WRONG_OBJECTIVES[name])
+
+
+def test_advantages_of_a_group_sum_to_zero():
+    rewards = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, -0.5, 0, 0]])
+    gains = objective.advantages(rewards)
+    torch.testing.assert_close(gains.sum(-1), torch.zeros(4), atol=1e-6, rtol=0)
+    assert gains[0].tolist() == [0.5, -0.5, -0.5, 0.5] and not gains[1:3].any()
+    assert gains.abs().max() <= 1.0 + 1e-6
+
+
+# ---- rewards --------------------------------------------------------------------------------------------------
+
+
+def typed(tokenizer, limits, family="buy", spell=None):
+    task = worlds.generate(random.Random(0), family, 2)
+    (conversation,) = loop.run(Typist(tokenizer, spell), tokenizer, [task], limits)
+    return conversation
+
+
+def test_rewards_are_verdicts(tokenizer):
+    right = typed(tokenizer, Limits(128, 8, 1024))
+    assert rewards_.reward(right) == 1.0
+    right.environment.state.execute("DELETE FROM orders")
+    assert rewards_.reward(right) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("finish", "turn_tokens", "turns", "room"),
+    [("length", 16, 8, 900), ("turns", 64, 1, 900), ("context", 64, 8, 64)],
+)
+def test_an_attempt_over_its_budget_is_punished(tokenizer, finish, turn_tokens, turns, room):
+    prompt = typed(tokenizer, Limits(turns=1)).prompt_length
+    conversation = typed(tokenizer, Limits(turn_tokens, turns, prompt + room))
+    assert conversation.finish == finish
+    assert rewards_.reward(conversation) == -0.5 and rewards_.reward(conversation, 0.25) == -0.25
+    assert rewards_.reward(conversation, budget_penalty=7.0) == -1.0, "no single attempt dominates"
+
+
+def test_a_repair_without_an_end_is_punished(tokenizer):
+    conversation = typed(tokenizer, Limits(128, 1, 1024), "repair")
+    assert conversation.finish == "turns" and conversation.verdict().passed
+    assert rewards_.reward(conversation) == -0.5
+
+
+# ---- the gradient of a round ----------------------------------------------------------------------------------
+
+
+class Recorder:
+    """In place of an optimizer: keeps the gradients of every step and moves nothing."""
+
+    def __init__(self, model):
+        self.model, self.steps = model, []
+
+    def step(self):
+        self.steps.append(torch.cat([flat(p) for p in self.model.parameters()]))
+
+    def zero_grad(self, set_to_none=True):
+        self.model.zero_grad(set_to_none=set_to_none)
+
+
+def flat(parameter):
+    return torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.flatten().clone()
+
+
+@pytest.fixture(scope="module")
+def sampled(tokenizer):
+    """Four attempts at each of three tasks, with tool calls, as if a random model had sampled them; and that model
+    moved on a little, so that pi is no longer pi_old."""
+    model, rng = tiny_model(), random.Random(0)
+    groups = []
+    for _ in range(3):
+        task = worlds.generate(rng, "buy", 2)
+        attempts = [Typist(tokenizer, babble(tokenizer, count)) for count in range(4)]
+        groups.append([loop.run(typist, tokenizer, [task], Limits(128, 8, 1024))[0] for typist in attempts])
+    for c in (c for group in groups for c in group):
+        with torch.no_grad():
+            logprobs = (model(torch.tensor([c.ids])).logits[0] / TEMPERATURE).log_softmax(-1)
+        c.logprobs = [own * logprobs[t - 1, c.ids[t]].item() for t, own in enumerate(c.mask)]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.02 * p.abs().mean() * torch.randn_like(p)
+    return model, groups
+
+
+def babble(tokenizer, count):
+    """Typing with words too many in every thought: attempts of different lengths."""
+    word = tokenizer.token_id("x")
+
+    def spell(conversation, message):
+        ids = tokens_of(tokenizer, message)
+        return [ids[0], *[word] * 5 * count, *ids[1:]]
+
+    return spell
+
+
+def rewards_of(groups, seed=0):
+    """Rewards drawn by lot; neither all equal nor balanced within any group, so that no advantage is 0."""
+    rng = random.Random(seed)
+    table = {}
+    for group in groups:
+        passed = rng.choice([1, 3])
+        for place, conversation in enumerate(group):
+            table[id(conversation)] = float(place < passed)
+    return table
+
+
+def literal_gradient(
+    model, groups, rewards, tau=SETTINGS.tau, own=lambda c, t: c.mask[t], scale=lambda c: 1.0
+):
+    """The mean over all attempts of -(A - tau log ratio) grad log pi, one attempt and one token at a time; divided by
+    the mean length of an attempt, the same number for all of them."""
+    total, length = 0.0, sum(c.written for group in groups for c in group) / sum(map(len, groups))
+    for group in groups:
+        mean = sum(rewards[id(c)] for c in group) / len(group)
+        for c in group:
+            logits = model(torch.tensor([c.ids])).logits[0] / TEMPERATURE
+            logprobs = logits.log_softmax(-1)
+            new = sum(logprobs[t - 1, c.ids[t]] for t in range(1, len(c.ids)) if own(c, t)) * scale(c)
+            old = sum(c.logprobs) * scale(c)  # what tools wrote has log-probability 0 there
+            weight = rewards[id(c)] - mean - tau * (new.detach() - old)
+            total = total - weight * new / sum(map(len, groups)) / length
+    model.zero_grad(set_to_none=True)
+    total.backward()
+    gradient = torch.cat([flat(p) for p in model.parameters()])
+    model.zero_grad(set_to_none=True)
+    return gradient
+
+
+@pytest.fixture
+def gradient(sampled, monkeypatch):
+    """What `update` gives its optimizer for rewards drawn by lot, and those rewards."""
+    model, groups = sampled
+    rewards = rewards_of(groups)
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    return recorder.steps[0], rewards
+
+
+def test_a_round_moves_along_the_gradient_of_the_report(sampled, gradient):
+    measured, rewards = gradient
+    torch.testing.assert_close(measured, literal_gradient(*sampled, rewards), atol=5e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        {"own": lambda c, t: t >= c.prompt_length},  # what tools wrote is learned too
+        {"own": lambda c, t: True},  # and the prompt
+        {"scale": lambda c: 100 / c.written},  # mean over the tokens of each attempt in place of the sum
+        {"tau": 0.0},  # no pull
+    ],
+    ids=["observations", "prompt", "mean over tokens", "no pull"],
+)
+def test_another_gradient_is_found_out(sampled, gradient, mutant):
+    measured, rewards = gradient
+    assert any(False in c.mask[c.prompt_length :] for group in sampled[1] for c in group), (
+        "some tools were called"
+    )
+    wrong = literal_gradient(*sampled, rewards, **mutant)
+    assert (measured - wrong).norm() > 0.02 * measured.norm()
+
+
+def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
+    """Three updates on a prompt each have the gradients of the prompts by themselves."""
+    model, groups = sampled
+    rewards = rewards_of(groups)
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3))
+    for measured, group in zip(recorder.steps, groups, strict=True):
+        torch.testing.assert_close(measured, literal_gradient(model, [group], rewards), atol=5e-6, rtol=1e-3)
+
+
+def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
+    model, groups = sampled
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 1.0)
+    recorder = Recorder(model)
+    measured = rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    assert not recorder.steps[0].any()
+    assert (measured.success, measured.reward, measured.moderate) == (1.0, 1.0, 0.0)
+
+
+def test_examples_that_passed_hold_the_model_in_place(sampled, monkeypatch):
+    """PTX: the mean loss of a token over all its batches, times its weight, is added to the gradient."""
+    model, groups = sampled
+    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 0.0)
+    examples = [Example(c.ids, c.mask) for group in groups for c in group[:2]]
+    batches = [collate(examples[:1]), collate(examples[1:])]
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, ptx=0.3), batches)
+    model.zero_grad()
+    (0.3 * token_losses(model, collate(examples)).mean()).backward()
+    want = torch.cat([flat(p) for p in model.parameters()])
+    torch.testing.assert_close(recorder.steps[0], want, atol=1e-6, rtol=1e-3)
+    model.zero_grad()
+
+
+def test_logprobs_of_a_row_are_its_own(sampled):
+    """Sum over its written tokens; what stands in the other rows of the batch does not matter."""
+    model, groups = sampled
+    conversations = [c for group in groups for c in group]
+    together = objective.sequence_logprobs(
+        model, collate([Example(c.ids, c.mask) for c in conversations]), TEMPERATURE
+    )
+    for c, value in zip(conversations, together):
+        alone = objective.sequence_logprobs(model, collate([Example(c.ids, c.mask)]), TEMPERATURE)
+        assert alone.item() == pytest.approx(value.item(), abs=1e-4)
+
+
+def test_a_row_that_wrote_nothing_has_probability_one(sampled):
+    model, groups = sampled
+    ids = torch.tensor([groups[0][0].ids])
+    batch = Batch(ids, torch.zeros_like(ids, dtype=torch.bool), torch.ones_like(ids, dtype=torch.bool))
+    assert objective.sequence_logprobs(model, batch, 1.0).tolist() == [0.0]
+
+
+# ---- rounds ---------------------------------------------------------------------------------------------------
+
+
+def test_a_round_is_sampled_again_the_same(tokenizer):
+    def words(seed, index):
+        groups, temperature = rounds.sample_round(tiny_model(), tokenizer, SETTINGS, seed, index)
+        return [[c.ids for c in group] for group in groups], temperature
+
+    assert words(0, 1) == words(0, 1)
+    assert words(0, 1) != words(0, 0) and words(0, 1)[0] != words(1, 1)[0]
+
+
+def test_a_round_has_k_attempts_at_each_of_p_training_tasks(tokenizer):
+    settings = replace(SETTINGS, levels=(1, 2), prompts=6, rounds=5, temperature=(1.0, 0.6))
+    groups, temperature = rounds.sample_round(tiny_model(), tokenizer, settings, 0, 2)
+    assert temperature == pytest.approx(0.8)
+    assert [len(group) for group in groups] == [4] * 6
+    assert all(len({c.task.key for c in group}) == 1 for group in groups)
+    assert len({group[0].task.key for group in groups}) == 6
+    assert [group[0].task.level for group in groups] == [1, 2] * 3
+    assert not any(c.task.held_out for group in groups for c in group)
+    assert any(len({tuple(c.ids) for c in group}) > 1 for group in groups), "attempts differ"
+
+
+def test_rounds_can_be_continued(tokenizer):
+    """Rounds 0 to 3 in one go, or two and then the rest: the same measures and the same weights."""
+    settings = replace(SETTINGS, rounds=3, updates=2)
+
+    def optimizer_of(model):
+        return MuonClip(model, lr=0.01, adamw_lr=0.01)
+
+    whole = tiny_model()
+    history = rounds.reinforce(whole, tokenizer, optimizer_of(whole), settings, seed=0)
+    halves = tiny_model()
+    optimizer = optimizer_of(halves)
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(index, measured):
+        if index == 1:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, on_round=cut)
+    rest = rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, first=2)
+    assert rest == history[2:]
+    assert all(map(torch.equal, whole.state_dict().values(), halves.state_dict().values()))
+
+
+def test_rewards_go_up(tokenizer, monkeypatch):
+    """A bandit: the first token of the answer is right when its id is even. It begins at one half."""
+    right = lambda conversation, penalty=0.0: float(conversation.ids[conversation.prompt_length] % 2 == 0)
+    monkeypatch.setattr(rewards_, "reward", right)
+    settings = replace(
+        SETTINGS,
+        family="chain",
+        levels=(1, 2),
+        rounds=10,
+        prompts=8,
+        attempts=8,
+        tau=0.1,
+        updates=2,
+        limits=Limits(turn_tokens=1, turns=1, context=200),
+    )
+    model = tiny_model()
+    history = rounds.reinforce(model, tokenizer, MuonClip(model, lr=0.02, adamw_lr=0.02), settings, seed=0)
+    assert 0.3 < history[0].success < 0.7
+    assert history[-1].success > 0.9
+    tasks = [worlds.generate(random.Random(7), "chain", 2) for _ in range(16)]
+    done = loop.run(LocalPolicy(model, tokenizer, 1.0), tokenizer, tasks, settings.limits)
+    assert sum(map(right, done)) >= 14, "on other tasks too"
+
+
+# ---- the end of a run --------------------------------------------------------------------------------------
+
+
+def check_end(learned):
+    """Solved levels end a run; a level out of reach beside solved ones does not, nor does one that is half solved."""
+    measured = dict(reward=0.0, tokens=100.0, temperature=1.0)
+    assert learned(rounds.Round(success=0.98, moderate=0.06, **measured), rounds.Settings())
+    assert not learned(rounds.Round(success=0.98, moderate=0.2, **measured), rounds.Settings())
+    assert not learned(
+        rounds.Round(success=0.72, moderate=0.06, **measured), rounds.Settings()
+    )  # two of three levels solved
+    assert not learned(rounds.Round(success=0.0, moderate=0.0, **measured), rounds.Settings())
+
+
+def test_rl_ends_when_all_is_solved_and_no_sooner():
+    check_end(rounds.learned)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda measured, settings: measured.moderate < settings.least_moderate,
+        lambda measured, settings: measured.success > 0.5 and measured.moderate < settings.least_moderate,
+        lambda measured, settings: measured.success > settings.solved,
+    ],
+)
+def test_other_ends_are_found_out(mutant):
+    with pytest.raises(AssertionError):
+        check_end(mutant)
