@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-MODULES = ("", "_agent", "_attention", "_moe", "_optimizer", "_thinking", "_training")
+MODULES = ("base", "agent", "attention", "moe", "muonclip", "thinking", "pretraining")
 CHECKERS = [
     pytest.param(check, id=name)
-    for module in (importlib.import_module(f"kimi_mini.course.exercises.base{end}") for end in MODULES)
+    for module in (importlib.import_module(f"kimi_mini.course.exercises.{page}") for page in MODULES)
     for name, check in vars(module).items()
     if name.startswith("check_") and check.__module__ == module.__name__
 ]
