@@ -36,6 +36,7 @@ from kimi_mini.training.synthesis import Source
 START_TOKENS, OWN_TOKENS = 200_000, 120_000
 PROMPTS, ATTEMPTS = 40, 4  # new tasks a family; attempts at each
 TASKS = 50  # held-out tasks a family, of four families
+SEEDS = (10, 11, 12, 13, 14, 15)  # fixed before the run
 MEASURES = ("sampled", "pass@4", "greedy")
 ARMS: dict[str, Callable[[Conversation], bool]] = {
     "passed": lambda conversation: conversation.verdict().passed,
@@ -90,7 +91,7 @@ def measure(model, tokenizer, sources: Sequence[Source], tasks: int, seed: int) 
 
 def main() -> None:
     """Start, sample, choose, tune, measure, for every seed; write data/results/rejection.json."""
-    args = arguments(__doc__.splitlines()[0], base=TUNED)
+    args = arguments(__doc__.splitlines()[0], seeds=SEEDS, base=TUNED)
     sources = [Source(family, "think", 1 / len(LEVELS), levels) for family, levels in LEVELS.items()]
     start, own = int(START_TOKENS * args.scale), int(OWN_TOKENS * args.scale)
     prompts, tasks = max(8, int(PROMPTS * args.scale)), max(4, int(TASKS * args.scale))
