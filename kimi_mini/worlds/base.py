@@ -70,6 +70,10 @@ class Environment:
     toolbox: Toolbox | None = None
     state: Any = None
 
+    def user_turn(self) -> str | None:
+        """What the user says after an answer; None when the user has nothing more to say, which ends the task."""
+        return None
+
     def close(self) -> None:
         """Release what the state holds, a database connection for instance."""
         if hasattr(self.state, "close"):
