@@ -192,3 +192,28 @@ def decode_times(series: Mapping[str, Mapping[int, float]], title: str = "") -> 
     ax.minorticks_off()
     ax.legend()
     return fig
+
+
+@styled
+def rivals(
+    losses: Mapping[str, Sequence[float]], found: Mapping[str, Sequence[float]], cached: int
+) -> Figure:
+    """Ways of attention with equally many cached numbers: loss of text and needles found, a dot a seed, a bar the mean.
+
+    losses, found: arm -> one number a seed; cached: numbers a token and layer, for the title.
+    """
+    fig, axes = figure(11.0, 4.6, 1, 2)
+    panels = (
+        (axes[0, 0], losses, "held-out loss (nats a token)"),
+        (axes[0, 1], found, "needles found (share)"),
+    )
+    for ax, values, label in panels:
+        for place, (arm, points) in enumerate(values.items()):
+            colour = BLUE if arm == "MLA" else GREY
+            ax.plot([place - 0.25, place + 0.25], [np.mean(points)] * 2, color=colour, linewidth=4)
+            ax.plot([place] * len(points), points, "o", color=BLACK, markersize=6, alpha=0.7)
+        ax.set_xticks(range(len(values)), list(values))
+        ax.set(ylabel=label)
+    axes[0, 1].set_ylim(-0.03, 1.03)
+    fig.suptitle(f"Equal cache: {cached} numbers a token and layer", fontsize=FONT + 2)
+    return fig
