@@ -1,8 +1,8 @@
-"""Evidence: one JSON file per measured run under data/results/, and the intervals that belong to its numbers.
+"""Evidence: one JSON file per measured run under data/results/, and the verdict on each of its claims.
 
 A file says what made it (command, device, threads, versions, seeds, seconds) beside what came out (rows,
 claims), so that every number in README can be made again. `python -m kimi_mini ledger` writes the claims of
-all files into README.
+all files into data/results/README.md.
 
     with Log("qk_clip", seeds=[0, 1, 2]) as log:
         log.row(seed=0, tau=100, largest_logit=103.2)
@@ -12,6 +12,7 @@ all files into README.
 
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -30,13 +31,36 @@ CLAIM_KEYS = (
     "value",
     "low",
     "high",
-    "seeds",
     "floor",
-    "holds",
+    "at_most",
+    "verdict",
+    "seeds",
     "figure",
     "notebook",
+    "headline",
 )
+HOLDS, OPEN, FAILS = VERDICTS = ("holds", "open", "does not hold")
 VERSIONS = ("torch", "numpy", "tokenizers", "transformers", "pydantic-monty")
+
+
+# --------------------------------------------------------------------------------------------- verdict
+def verdict(
+    *,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    floor: float,
+    at_most: bool = False,
+    **_: Any,
+) -> str:
+    """ "holds": the whole interval lies on the right side of the floor (a ceiling with at_most); "open": it contains
+    the floor; "does not hold". Without an interval the value alone decides; a value of None was never measured
+    and does not hold. Called as verdict(**claim)."""
+    if value is None:
+        return FAILS
+    if low is not None and high is not None and low <= floor <= high:
+        return OPEN
+    return HOLDS if (value <= floor if at_most else value >= floor) else FAILS
 
 
 # ------------------------------------------------------------------------------------------------- log
@@ -83,30 +107,28 @@ class Log:
         *,
         claim: str,
         source: str,
-        value: float,
+        value: float | None,
         low: float | None = None,
         high: float | None = None,
-        floor: float | None = None,
+        floor: float,
         at_most: bool = False,
-        holds: bool | None = None,
         seeds: Sequence[int] | None = None,
         figure: str | None = None,
         notebook: str | None = None,
+        headline: bool = False,
     ) -> None:
-        """Keep one line of the ledger.
+        """Keep one line of the ledger, with its `verdict`.
 
         name, claim, source  "moe/balance"; what is claimed; who claims it and where
-        value, low, high     what was measured, with the ends of its 95% interval
+        value, low, high     what was measured, with the ends of its 95% interval; None: the run could not show it
         floor                the value to reach (a ceiling with at_most=True)
-        holds                by default: value on the right side of the floor. Raises ValueError without either.
+        headline             the one number that README shows of its notebook
         """
-        if holds is None:
-            if floor is None:
-                raise ValueError(f"claim {name!r}: give a floor, or say whether it holds")
-            holds = bool(value <= floor if at_most else value >= floor)
+        measured = dict(value=value, low=low, high=high, floor=floor, at_most=at_most)
+        said = verdict(**measured)
         seeds = self.seeds if seeds is None else list(seeds)
-        values = (name, claim, source, value, low, high, seeds, floor, holds, figure, notebook)
-        self.claims.append(dict(zip(CLAIM_KEYS, values, strict=True)))
+        about = dict(seeds=seeds, figure=figure, notebook=notebook, headline=headline)
+        self.claims.append(dict(name=name, claim=claim, source=source) | measured | {"verdict": said} | about)
 
     def as_dict(self) -> dict[str, Any]:
         """The whole log as it is written."""
@@ -165,17 +187,32 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda") and torch.cuda.is_available():
         processor = torch.cuda.get_device_name(device)
     else:
-        processor = _processor_name()
+        processor = _processor()
     return found | {"processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
-def _processor_name() -> str:
+MAKES = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Make and model, such as "Intel Xeon Processor (SapphireRapids)": speeds differ by make, and some virtual
+    machines leave it out of the model's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+    said = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    make = MAKES.get(said.get("vendor_id", ""), said.get("vendor_id", ""))
+    model = said.get("model name") or _apple() or platform.processor() or "unknown"
+    return model if make.lower() in model.lower() else f"{make} {model}"
+
+
+def _apple() -> str:
+    """macOS: "Apple M2"; elsewhere nothing."""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    if sys.platform != "darwin":
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def this_command() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.evidence import CLAIM_KEYS
+from kimi_mini.base.evidence import CLAIM_KEYS, FAILS
 from kimi_mini.base.files import read_json, write_atomic
 from kimi_mini.base.paths import RESULTS, ROOT
 
@@ -112,16 +112,25 @@ def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     evidence = [f"[log](data/results/{claim['log']})"]
     places = {kind: _place(kind, claim[kind]) for kind in ("figure", "notebook") if claim[kind]}
     evidence += [f"[{kind}]({place})" for kind, place in places.items() if (README.parent / place).exists()]
-    narrowly = not claim["holds"] and number(claim["value"]) == number(claim["floor"])  # 1.0501 of 1.05
+    narrowly = claim["verdict"] == FAILS and number(claim["value"]) == number(
+        claim["floor"]
+    )  # 1.0501 of 1.05
     return (
         claim["claim"],
         claim["source"],
         with_interval(claim, 5 if narrowly else 3),
         number(claim["floor"]),
-        "holds" if claim["holds"] else "**does not hold**",
+        said(claim),
         _seeds(claim["seeds"]),
         ", ".join(evidence),
     )
+
+
+def said(claim: dict[str, Any]) -> str:
+    """The verdict in words; bold where it does not hold, and with a remark where there is no interval."""
+    bare = claim["low"] is None or claim["high"] is None
+    text = f"**{FAILS}**" if claim["verdict"] == FAILS else claim["verdict"]
+    return f"{text} (no interval)" if bare else text
 
 
 def _place(kind: str, path: str) -> str:

@@ -14,6 +14,7 @@ from kimi_mini.base import evidence, files, intervals
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import CLAIM_KEYS, Log
 from kimi_mini.base.intervals import bootstrap, difference, over_seeds, wilson
+from kimi_mini.base.paths import RESULTS
 
 
 # ------------------------------------------------------------------------------------------------- the log
@@ -40,26 +41,69 @@ def test_a_log_says_what_made_it_and_what_came_out(tmp_path):
     assert saved["seconds"] >= 0
     assert saved["rows"] == [{"seed": 0, "logit": 1.5, "heads": [0, 1]}]
     assert tuple(saved["claims"][0]) == CLAIM_KEYS
-    assert saved["claims"][0]["holds"] is True
+    assert saved["claims"][0]["verdict"] == "open"  # its interval ends at the floor
     assert saved["claims"][0]["seeds"] == [0, 1]
 
 
+VERDICTS = [  # value, low, high, floor, at_most, verdict
+    (0.97, None, None, 0.97, False, "holds"),  # no interval: the value alone
+    (0.96, None, None, 0.97, False, "does not hold"),
+    (1.1, None, None, 1.2, True, "holds"),
+    (1.3, None, None, 1.2, True, "does not hold"),
+    (None, None, None, 1.2, True, "does not hold"),  # nothing was shown
+    (0.94, 0.91, 0.97, 0.9, False, "holds"),
+    (0.94, 0.89, 0.97, 0.9, False, "open"),
+    (0.88, 0.80, 0.95, 0.9, False, "open"),
+    (0.80, 0.75, 0.85, 0.9, False, "does not hold"),
+    (0.02, 0.01, 0.03, 0.05, True, "holds"),
+    (0.02, 0.01, 0.06, 0.05, True, "open"),
+    (0.30, 0.20, 0.40, 0.05, True, "does not hold"),
+    (0.10, 0.00, 0.20, 0.0, False, "open"),  # an interval that begins at the floor contains it
+]
+
+
+def by_value(*, value, low, high, floor, at_most):
+    """The wrong verdict: the value decides, however wide its interval."""
+    return (
+        "holds" if value is not None and (value <= floor if at_most else value >= floor) else "does not hold"
+    )
+
+
+def one_way(*, value, low, high, floor, at_most):
+    """The wrong verdict: a ceiling is read as a floor."""
+    return evidence.verdict(value=value, low=low, high=high, floor=floor)
+
+
+@pytest.mark.parametrize(("rule", "right"), [(evidence.verdict, True), (by_value, False), (one_way, False)])
+def test_a_verdict_is_read_off_the_interval(rule, right):
+    keys = ("value", "low", "high", "floor", "at_most")
+    said = [rule(**dict(zip(keys, row))) for *row, _ in VERDICTS]
+    assert (said == [row[-1] for row in VERDICTS]) is right
+
+
+def test_every_committed_claim_carries_the_verdict_of_its_interval():
+    claims = [
+        claim for file in sorted(RESULTS.glob("*.json")) for claim in files.read_json(file).get("claims", [])
+    ]
+    assert len(claims) > 150
+    for claim in claims:
+        assert claim["verdict"] == evidence.verdict(**claim), claim["name"]
+
+
 @pytest.mark.parametrize(
-    ("value", "floor", "at_most", "holds"),
-    [(0.97, 0.97, False, True), (0.96, 0.97, False, False), (1.1, 1.2, True, True), (1.3, 1.2, True, False)],
+    ("lines", "name"),
+    [
+        ("vendor_id : GenuineIntel\nmodel name : Intel(R) Xeon(R) Processor", "Intel(R) Xeon(R) Processor"),
+        (
+            "vendor_id : AuthenticAMD\nmodel name : EPYC\n\nvendor_id : AuthenticAMD\nmodel name : EPYC",
+            "AMD EPYC",
+        ),
+        ("vendor_id : GenuineIntel\nmodel name : Virtual CPU", "Intel Virtual CPU"),
+    ],
 )
-def test_a_claim_holds_on_the_right_side_of_its_floor(tmp_path, value, floor, at_most, holds):
-    log = Log("a", folder=tmp_path)
-    log.claim("a", claim="", source="", value=value, floor=floor, at_most=at_most)
-    assert log.claims[0]["holds"] is holds
-
-
-def test_a_claim_without_floor_must_say_whether_it_holds(tmp_path):
-    log = Log("a", folder=tmp_path)
-    with pytest.raises(ValueError, match="floor"):
-        log.claim("a", claim="", source="", value=1.0)
-    log.claim("a", claim="", source="", value=1.0, holds=False)
-    assert log.claims[0]["holds"] is False
+def test_the_processor_is_named_with_its_make(tmp_path, lines, name):
+    (tmp_path / "cpuinfo").write_text(lines)
+    assert evidence._processor(tmp_path / "cpuinfo") == name
 
 
 def test_a_run_that_fails_leaves_the_last_log(tmp_path):

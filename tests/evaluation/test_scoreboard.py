@@ -7,7 +7,7 @@ import pytest
 from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.adversary import KINDS, perform
@@ -214,10 +214,16 @@ def claims(log):
 
 
 @pytest.mark.parametrize(
-    ("passed", "holds"), [([0.9, 0.8, 0.85], True), ([0.6, 0.5, 0.4], False), ([1.0, 0.5, 0.2], False)]
+    ("passed", "verdict"),
+    [
+        ([0.9, 0.8, 0.85], HOLDS),
+        ([0.45, 0.46, 0.44], FAILS),
+        ([0.6, 0.5, 0.4], OPEN),
+        ([1.0, 0.5, 0.2], OPEN),
+    ],
 )
-def test_the_gap_of_filtering_needs_its_size_and_an_interval_clear_of_zero(tmp_path, passed, holds):
-    """Not enough on average; enough on average, with an interval that holds zero."""
+def test_the_gap_of_filtering_needs_its_whole_interval_beyond_the_floor(tmp_path, passed, verdict):
+    """Clearly too small; too small on average; large enough on average, with an interval that contains the floor."""
     log = Log("filter_gap", folder=tmp_path)
     scores = {(arm, t): [0.4, 0.4, 0.4] for arm in ("before", "everything", "broken") for t in (0.0, 1.0)}
     filter_gap.report(log, scores | {("passed", 0.0): [0.9] * 3, ("passed", 1.0): passed}, [0, 1, 2], 240)
@@ -229,18 +235,20 @@ def test_the_gap_of_filtering_needs_its_size_and_an_interval_clear_of_zero(tmp_p
     )
     assert (
         board["filter/gap_greedy"]["value"] == pytest.approx(0.5)
-        and claims(log)["filter/gap"]["holds"] is holds
+        and claims(log)["filter/gap"]["verdict"] == verdict
     )
 
 
 def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path):
     before = dict.fromkeys(("sampled", "greedy", "pass@8", *gap.OTHERS), 0.5)
-    after = [before | {"sampled": 0.7, "greedy": 0.4, "pass@8": 0.45, "buy": 0.4}] * 3
+    after = [before | {"sampled": 0.7, "greedy": 0.4, "pass@8": 0.45, "buy": 0.3}] * 3
     log = Log("rl_gap", folder=tmp_path)
     gap.report(log, before, after, [0, 1, 2], 200)
     board, found = log.more["scoreboard"], claims(log)
     assert board["rl/gap"]["value"] == pytest.approx(0.2) and board["rl/greedy_gap"][
         "value"
     ] == pytest.approx(-0.1)
-    assert found["rl/gap"]["holds"] and not found["rl/pass@8"]["holds"]  # sharpened, and it shows
-    assert not found["rl/forgetting"]["holds"] and "buy" in found["rl/forgetting"]["claim"]
+    assert (
+        found["rl/gap"]["verdict"] == HOLDS and found["rl/pass@8"]["verdict"] == FAILS
+    )  # sharpened, and it shows
+    assert found["rl/forgetting"]["verdict"] == FAILS and "buy" in found["rl/forgetting"]["claim"]

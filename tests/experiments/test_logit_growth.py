@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log, verdict
 from kimi_mini.course.figures import muonclip
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.experiments.muonclip import clip_overshoot, clip_silence, logit_growth, logit_runs
@@ -333,19 +333,15 @@ def overshoots(at_small, at_large):
 
 
 @pytest.mark.parametrize(
-    ("large", "holds"), [((1.02, 1.03, 1.01), True), ((1.02, 1.06, 1.01), False), ((1.02, 0.0, 1.01), False)]
+    ("large", "value"), [((1.02, 1.03, 1.01), 1.03), ((1.02, 1.06, 1.01), 1.06), ((1.02, 0.0, 1.01), None)]
 )
-def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, holds):
+def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, value):
     log = Log("clip_overshoot", seeds=[0, 1, 2], folder=tmp_path, tau=30, hot_rate=0.03, bound=1.05)
     log.rows = overshoots((1.2, 1.15, 1.18), large)
     clip_overshoot.report(log)
-    claims = {claim["name"]: claim["holds"] for claim in log.claims}
-    assert (
-        claims["overshoot/same_text"]
-        and claims["overshoot/held"] is holds
-        and claims["overshoot/hot"] is False
-    )
-    assert claims["overshoot/rate"] is True
+    found = {claim["name"]: (claim["verdict"], claim["value"]) for claim in log.claims}
+    assert found["overshoot/held"] == (HOLDS if value == 1.03 else FAILS, value)
+    assert [found[f"overshoot/{name}"][0] for name in ("same_text", "hot", "rate")] == [HOLDS, FAILS, HOLDS]
     assert clip_overshoot.draw(log.as_dict()).axes[0].lines
 
 
@@ -357,13 +353,13 @@ def test_the_same_text_is_judged_at_every_size_of_a_step(tmp_path, windows, valu
     next(row for row in log.rows if row.items() >= wanted.items())["same_tokens"] = value
     clip_overshoot.report(log)
     claim = next(claim for claim in log.claims if claim["name"] == "overshoot/same_text")
-    assert claim["holds"] is False and claim["value"] == max(value, 1.01)
+    assert claim["verdict"] == FAILS and claim["value"] == (value or None)
 
 
 @pytest.mark.parametrize(
-    ("muon", "holds"), [((1.8, 1.81, 1.79), True), ((2.2, 2.21, 2.19), False), ((1.2, 2.0, 2.7), False)]
+    ("muon", "said"), [((1.8, 1.81, 1.79), HOLDS), ((2.2, 2.21, 2.19), FAILS), ((1.2, 2.0, 2.7), OPEN)]
 )
-def test_muon_ends_lower_only_with_its_whole_interval(muon, holds):
+def test_muon_ends_lower_only_with_its_whole_interval(muon, said):
     """AdamW ends at 2 everywhere: clearly lower, clearly higher, and lower on average with zero in the interval."""
     log = type("L", (), {"seeds": [0, 1, 2], "more": {"pair": []}, "found": {}})()
     log.claim = lambda name, **values: log.found.update({name: values})
@@ -375,7 +371,7 @@ def test_muon_ends_lower_only_with_its_whole_interval(muon, holds):
     logit_growth.report(log)
     claim = log.found["logits/muon_loss_under_adamw_dense"]
     assert claim["seeds"] == [0, 1, 2]
-    assert claim["value"] == pytest.approx(np.mean(muon) - 2.0) and bool(claim["holds"]) is holds
+    assert claim["value"] == pytest.approx(np.mean(muon) - 2.0) and verdict(**claim) == said
 
 
 # ---- the clip falls silent -------------------------------------------------------------------------------
@@ -416,7 +412,7 @@ def test_one_seed_that_goes_on_clipping_or_never_clips_is_seen(tmp_path, last, b
     log = Log("clip_silence", seeds=[0, 1, 2], folder=tmp_path, tau=30.0)
     log.rows = silence(last)
     clip_silence.report(log)
-    assert {claim["name"] for claim in log.claims if not claim["holds"]} == broken
+    assert {claim["name"] for claim in log.claims if claim["verdict"] != HOLDS} == broken
     assert len(clip_silence.draw(log.as_dict()).axes) == 2
 
 
@@ -427,7 +423,10 @@ def test_a_harm_and_loud_logits_are_seen(tmp_path):
         row["validation"] += 0.1 * (row["arm"] == "clip")
         row["max_logit"][-1] += 11 * (row["arm"] == "decay, no clip" and row["seed"] == 1)
     clip_silence.report(log)
-    assert {c["name"] for c in log.claims if not c["holds"]} == {"silence/no_harm", "silence/decay_alone"}
+    assert {c["name"] for c in log.claims if c["verdict"] != HOLDS} == {
+        "silence/no_harm",
+        "silence/decay_alone",
+    }
 
 
 def test_a_rate_that_does_not_fall_stays_up_and_has_a_record_of_its_own(small):
@@ -457,7 +456,7 @@ def test_more_seeds_of_the_pair_narrow_its_interval_and_touch_nothing_else():
     three, six = found([]), found(more)
     name = "logits/muon_loss_under_adamw_dense"
     assert six[name]["seeds"] == [0, 1, 2, 3, 4, 5] and six[name]["value"] == pytest.approx(-0.05)
-    assert not three[name]["holds"] and six[name]["holds"]
+    assert verdict(**three[name]) == OPEN and verdict(**six[name]) == HOLDS
     pair = (name, "logits/muon_over_adamw_dense")
     assert {key: value for key, value in three.items() if key not in pair} == {
         key: value for key, value in six.items() if key not in pair

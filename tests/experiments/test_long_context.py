@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments.attention import heads, long_context
@@ -167,13 +167,10 @@ def filled(tmp_path, yarn, none, tuned_only=0.5):
 
 def test_claims_and_figures(tmp_path):
     log = filled(tmp_path, yarn=0.95, none=0.2)
-    holds = {claim["name"]: claim["holds"] for claim in log.claims}
-    assert all(holds.values()) and len(holds) == 5
-    holds = {
-        claim["name"]: claim["holds"]
-        for claim in filled(tmp_path, yarn=0.85, none=0.4, tuned_only=0.9).claims
-    }
-    assert not any(holds[f"long/{name}"] for name in ("yarn", "none", "yarn_over_tune_only"))
+    assert [claim["verdict"] for claim in log.claims] == [HOLDS] * 5
+    worse = filled(tmp_path, yarn=0.85, none=0.4, tuned_only=0.9).claims
+    said = {claim["name"]: claim["verdict"] for claim in worse}
+    assert {said[f"long/{name}"] for name in ("yarn", "none", "yarn_over_tune_only")} == {FAILS}
     maps = long_context.draw(log.as_dict()).axes
     assert len(maps) == 6  # five maps and the colours
     assert [ax.get_title("left") for ax in maps[:2]] == ["no extension", "YaRN, no tune"]
@@ -191,19 +188,19 @@ def heads_log(folder, six_heads):
 
 
 @pytest.mark.parametrize(
-    ("six_heads", "holds"),
+    ("six_heads", "verdict"),
     [
-        ((3.97, 3.97, 3.97), True),
-        ((3.9, 3.9, 3.9), True),
-        ((3.99, 3.99, 3.99), False),  # a gain, but less than the report's half a per cent
-        ((3.9, 3.9, 4.1), False),  # its interval holds 0
-        ((3.0, 4.1, 4.1), False),
-        ((4.02, 4.02, 4.02), False),
+        ((3.97, 3.97, 3.97), HOLDS),
+        ((3.9, 3.9, 3.9), HOLDS),
+        ((3.99, 3.99, 3.99), FAILS),  # a gain, but less than the report's half a per cent
+        ((3.9, 3.9, 4.1), OPEN),  # its interval contains the floor
+        ((3.0, 4.1, 4.1), OPEN),
+        ((4.02, 4.02, 4.02), FAILS),
     ],
 )
-def test_the_gain_of_heads_holds_from_half_a_per_cent_and_above_zero(tmp_path, six_heads, holds):
+def test_the_gain_of_heads_holds_from_half_a_per_cent_and_above_zero(tmp_path, six_heads, verdict):
     claim = heads_log(tmp_path, six_heads).claims[0]
-    assert claim["holds"] is holds and claim["floor"] == 0.5
+    assert claim["verdict"] == verdict and claim["floor"] == 0.5
 
 
 def test_the_committed_log_of_heads_claims_what_its_rows_say(tmp_path):
@@ -217,7 +214,6 @@ def test_k2s_heads_cost_what_the_config_says(tmp_path):
     found = heads.k2_flops()[-1]
     assert found["context"] == 131072 and 0.83 <= found["more"] < 0.9
     log = heads_log(tmp_path, (3.97, 3.97, 3.97))
-    assert log.claims[0]["value"] == pytest.approx(0.75, abs=0.01) and all(
-        claim["holds"] for claim in log.claims
-    )
+    assert log.claims[0]["value"] == pytest.approx(0.75, abs=0.01)
+    assert [claim["verdict"] for claim in log.claims] == [HOLDS, HOLDS]
     assert "+8" in heads.draw(log.as_dict()).axes[1].texts[0].get_text()

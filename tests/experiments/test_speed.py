@@ -21,7 +21,7 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     assert len(rows) == 27 and len({row["name"] for row in rows}) == 27
     assert all(row["ratio"] > 0 and row["threads"] == 1 for row in rows)
     assert saved["rows"] == json.loads(json.dumps(rows))
-    assert [claim["holds"] for claim in saved["claims"]] == [row["holds"] for row in rows if row["floor"]]
+    assert [claim["verdict"] for claim in saved["claims"]] == [row["verdict"] for row in rows if row["floor"]]
     assert len(capsys.readouterr().out.splitlines()) == 28
 
 
@@ -34,8 +34,8 @@ def test_ratio_says_how_many_times_faster_ours_is():
         next(clock), next(clock)  # three ticks in place of one
 
     row = timer.compare("a / b", ours=lambda: None, reference=slow, floor=2.0)
-    assert row["ratio"] == 3.0 and row["holds"] is True
-    assert timer.compare("b / a", ours=slow, reference=lambda: None, floor=2.0)["holds"] is False
+    assert row["ratio"] == 3.0 and row["verdict"] == "holds"
+    assert timer.compare("b / a", ours=slow, reference=lambda: None, floor=2.0)["verdict"] == "does not hold"
 
 
 @pytest.mark.parametrize("config", [speed.NANO, speed.MID])

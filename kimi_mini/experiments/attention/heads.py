@@ -123,7 +123,6 @@ def report(log: Log) -> None:
         "heads/loss",
         claim="twice the heads lower the validation loss at equal tokens by so many per cent",
         floor=0.5,
-        holds=gain["value"] >= 0.5 and (gain["low"] or 0) > 0,
         **shared,
         **gain,
     )

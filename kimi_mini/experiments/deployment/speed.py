@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import VERDICTS, Log
 from kimi_mini.experiments.deployment.stopwatch import Action, Bench, Row
 from kimi_mini.inference.sampling import generate
 from kimi_mini.model.config import KimiConfig
@@ -306,7 +307,7 @@ def run(
     """Measure all rows at each number of threads and print the table; returns the rows.
 
     Every row is a dict with name, threads, ours_ms, reference_ms, ratio (reference / ours), low and high
-    (quartiles), rounds, floor, holds. The number of threads is put back afterwards.
+    (quartiles), rounds, floor, verdict. The number of threads is put back afterwards.
     """
     before, results = torch.get_num_threads(), []
     keep_freed_memory()  # as in training; without it page faults take half of the time of one MoE layer
@@ -337,7 +338,6 @@ def log_of(rows: Sequence[Row], log: Log) -> Log:
                 low=row["low"],
                 high=row["high"],
                 floor=round(row["floor"], 3),
-                holds=row["holds"],
             )
     return log
 
@@ -346,8 +346,8 @@ def main(args: argparse.Namespace) -> int:
     """`python -m kimi_mini bench`: the table, and data/results/bench.json. With --threads N only those rows, no log."""
     log = Log("bench")
     results = run((args.threads,) if args.threads else (1, 2))
-    missed = [row for row in results if row["holds"] is False]
-    print(f"{len(missed)} of {sum(row['holds'] is not None for row in results)} floors missed")
+    verdicts = Counter(row["verdict"] for row in results if row["floor"] is not None)
+    print(", ".join(f"{verdicts[said]} {said}" for said in VERDICTS))
     if not args.threads:
         log_of(results, log).save()
         print("data/results/bench.json is written")

@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from kimi_mini.base.evidence import verdict
+
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 Row = dict[str, object]
@@ -46,8 +48,8 @@ class Bench:
             high=ratios[-1 - len(ratios) // 4],
             rounds=self.rounds,
             floor=floor,
-            holds=None if floor is None else ratio >= floor,
         )
+        row["verdict"] = None if floor is None else verdict(value=ratio, **row)
         self.rows.append(row)
         print(format_row(row), flush=True)
         return row
@@ -55,8 +57,7 @@ class Bench:
 
 def format_row(row: Row) -> str:
     """One line of the table."""
-    held = "held" if row["holds"] else "MISSED"
-    verdict = "" if row["floor"] is None else f"  floor {row['floor']:.2f} {held}"
+    floor = "" if row["floor"] is None else f"  floor {row['floor']:.2f} {row['verdict']}"
     times = f"{row['ours_ms']:>9.2f} ms {row['reference_ms']:>9.2f} ms"
     ratio = f"{row['ratio']:>6.2f}x [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['name']:<46} {row['threads']} thr {times} {ratio}{verdict}"
+    return f"{row['name']:<46} {row['threads']} thr {times} {ratio}{floor}"

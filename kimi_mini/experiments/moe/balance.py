@@ -133,6 +133,7 @@ def report(log: Log) -> None:
             source=source,
             floor=0.35,
             at_most=True,
+            headline=arm == "sign",
             **vio,
             **common,
         )

@@ -164,6 +164,7 @@ def report(log: Log, seeds: Sequence[int]) -> None:
             source=source,
             floor=floor,
             at_most=True,
+            headline=f"{key}/{name}{suffix}" == "pretraining/two_rates/tokens",
             **common,
             **ends(share),
             claim=f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})",
@@ -245,7 +246,7 @@ def main() -> None:
     path = log.save()
     draw(log.as_dict()).savefig(figures(path.parent) / "token_efficiency.png", dpi=110)
     for claim in log.claims:
-        print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}, holds: {holds}".format(**claim))
+        print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}: {verdict}".format(**claim))
     print(f"power laws: {log.more['laws']}, ratio {log.more['law_ratio']:.3f} (Moonlight {MOONLIGHT})")
 
 

@@ -264,7 +264,6 @@ def report(log: Log) -> None:
             **common,
             **gain,
             source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
-            holds=gain["value"] >= floor and gain["low"] > 0,
         )
     check = {**common, "source": "K2 report 2.2 (fidelity check)"}
     worst = min(planted_errors.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))

@@ -136,6 +136,7 @@ def report(log: Log) -> None:
     log.claim(
         "thinking/budget_gain",
         claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
+        headline=True,
         source="article (test-time compute)",
         floor=0.15,
         **common,

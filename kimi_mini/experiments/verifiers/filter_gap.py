@@ -90,7 +90,7 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
         low=won["low"],
         high=won["high"],
         floor=0.15,
-        holds=won["value"] >= 0.15 and won["low"] > 0,
+        headline=True,
         figure="figures/filter_gap.png",
         notebook="06_the_verifier_economy.ipynb",
     )

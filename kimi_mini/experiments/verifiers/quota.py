@@ -119,7 +119,6 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
         low=won["low"],
         high=won["high"],
         floor=0.0,
-        holds=won["low"] > 0,
         figure="figures/quota.png",
         notebook="06_the_verifier_economy.ipynb",
     )

@@ -157,7 +157,6 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
         low=won["low"],
         high=won["high"],
         floor=0.0,
-        holds=won["low"] > 0,
         figure="figures/rejection.png",
         notebook="06_the_verifier_economy.ipynb",
     )
