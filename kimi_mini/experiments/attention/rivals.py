@@ -10,7 +10,8 @@ A cache is what a long context costs. All four keep 64 numbers a token and layer
 Each has 4 query heads in 3 dense layers of the nano's width, and sees the same recall drills, then the same text and
 needles, from random weights. Measured: loss on held-out chapters, and needles found at five depths of a window.
 The cache is equal and the parameters are not: MLA's expansion costs weights, which the log counts.
-Sources: DeepSeek-V2 report, section 2.1 and appendix D (MLA against MHA, GQA, MQA); Shazeer 2019 (MQA); Ainslie 2023 (GQA).
+Sources: DeepSeek-V2 report, section 2.1 and appendix D (MLA against MHA, GQA, MQA); Shazeer 2019 (MQA); Ainslie
+2023 (GQA).
 """
 
 from __future__ import annotations
@@ -171,7 +172,6 @@ def report(log: Log) -> None:
                 claim=f"with equally many cached numbers, latent attention {what} against {rival}",
                 source="DeepSeek-V2 report, appendix D",
                 floor=0.0,
-                holds=(found["low"] or 0.0) > 0,
                 figure="figures/rivals.png",
                 notebook=NOTEBOOK,
                 **found,
