@@ -16,6 +16,7 @@ Without torchrun nothing here does anything. Sources: Moonlight (arXiv 2502.1698
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -24,7 +25,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kimi_mini.base.command import SAVED
 from kimi_mini.base.errors import KimiError
+from kimi_mini.training.machine.processes import end_with_parent
+
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+)  # what gloo says when a rank has died
 
 
 def is_on() -> bool:
@@ -48,6 +57,7 @@ def joined(device: str = "auto") -> Iterator[None]:
 
     device   as for Placement.choose: "cpu" joins by gloo; everything else by NCCL, a GPU each, where there are GPUs
     """
+    end_with_parent()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -60,6 +70,11 @@ def joined(device: str = "auto") -> Iterator[None]:
     dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
         yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        time.sleep(5)  # whoever started us knows the reason, and ends us meanwhile
+        raise KimiError(f"another process of this run has ended: {SAVED}") from None
     finally:
         dist.destroy_process_group()
 
@@ -81,6 +96,19 @@ def first_rank(work: Callable[[], object]) -> None:
 def share(items: Sequence) -> Sequence:
     """This rank's part of a list that every rank has: every world_size-th item."""
     return items[rank() :: world_size()]
+
+
+def in_order(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
+    """work(items), one result an item, with the items dealt out to the ranks; every rank gets all results, in order.
+
+    The results travel pickled. Each must depend on its own item alone, or it would depend on the number of ranks.
+    """
+    own = list(work(share(items)))
+    if not is_on():
+        return own
+    parts: list[list] = [[] for _ in range(world_size())]
+    dist.all_gather_object(parts, own)
+    return [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
 
 
 def total(*numbers: float) -> list[float]:
