@@ -10,12 +10,8 @@ A cache is what a long context costs. All four keep 64 numbers a token and layer
 Each has 4 query heads in 3 dense layers of the nano's width, and sees the same recall drills, then the same text and
 needles, from random weights. Measured: loss on held-out chapters, and needles found at five depths of a window.
 The cache is equal and the parameters are not: MLA's expansion costs weights, which the log counts.
-<<<<<<< HEAD
 Sources: DeepSeek-V2 report, section 2.1 and appendix D (MLA against MHA, GQA, MQA); Shazeer 2019 (MQA); Ainslie
 2023 (GQA).
-=======
-Sources: DeepSeek-V2 report 2.1 and appendix D (MLA against MHA, GQA, MQA); Shazeer 2019 (MQA); Ainslie 2023 (GQA).
->>>>>>> 772d5f2 (Processes that a command starts itself: whoever dies ends all in one line; work shared out comes back in order)
 """
 
 from __future__ import annotations
