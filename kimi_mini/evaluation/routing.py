@@ -2,7 +2,8 @@
 
     routes               every choice of a model on some texts
     mutual_information   how much an expert says about a label (domain, kind of token), in bits
-    shuffled_information the same with the labels dealt out at random: what chance alone would show
+    shuffled_information the same with the labels dealt out at random, many times: what chance alone would show
+    permutation_p        how often chance shows as much
     usage, coactivation  who serves which label; who is chosen together with whom
     LoadMeter            tokens an expert got, step by step of a training run
     silenced             a context in which one expert says nothing; damage: what that costs, domain by domain
@@ -93,24 +94,33 @@ def mutual_information(labels: np.ndarray, experts: np.ndarray) -> float:
     of its own.
     """
     labels = np.broadcast_to(np.asarray(labels)[..., None], experts.shape).ravel()
-    joint = np.zeros((labels.max() + 1, experts.max() + 1))
-    np.add.at(joint, (labels, experts.ravel()), 1.0)
-    joint /= joint.sum()
+    shape = labels.max() + 1, experts.max() + 1
+    joint = np.bincount(labels * shape[1] + experts.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    joint = joint / joint.sum()
     apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     seen = joint > 0
     return float((joint[seen] * np.log2(joint[seen] / apart[seen])).sum())
 
 
-def shuffled_information(labels: np.ndarray, experts: np.ndarray, draws: int = 20, seed: int = 0) -> float:
-    """Mean mutual information when the labels are dealt out at random over whole sequences.
+def shuffled_information(
+    labels: np.ndarray, experts: np.ndarray, draws: int = 20, seed: int = 0
+) -> np.ndarray:
+    """Mutual information (draws,) when the labels are dealt out at random over whole sequences.
 
     labels (B, T) and experts (B, T, k). Rows are exchanged as wholes: tokens of one text resemble each other, so a
     router that follows the text's topic would beat a control that shuffles single tokens, whatever the labels mean.
+    Its mean is the floor of the measurement: it falls with the number of texts, so subtract it and do not divide by it.
     """
     rng = np.random.default_rng(seed)
-    return float(
-        np.mean([mutual_information(labels[rng.permutation(len(labels))], experts) for _ in range(draws)])
-    )
+    return np.array([mutual_information(labels[rng.permutation(len(labels))], experts) for _ in range(draws)])
+
+
+def permutation_p(measured: float, shuffled: np.ndarray) -> float:
+    """Chance of at least `measured` when labels mean nothing, from shuffled (draws,): (1 + hits) / (1 + draws).
+
+    The measured order counts as one of the permutations, so that no number of draws gives 0 (Phipson and Smyth 2010).
+    """
+    return float((1 + np.sum(shuffled >= measured)) / (1 + len(shuffled)))
 
 
 def usage(labels: np.ndarray, experts: np.ndarray, count: int) -> np.ndarray:

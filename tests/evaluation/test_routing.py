@@ -34,7 +34,7 @@ def test_shuffled_labels_read_about_zero_where_true_ones_read_much():
     labels = np.repeat(np.arange(4), 50)[:, None].repeat(30, 1)  # (200, 30)
     experts = (4 * labels + rng.integers(0, 6, labels.shape))[..., None] % 16
     assert routing.mutual_information(labels, experts) > 0.5
-    assert routing.shuffled_information(labels, experts) < 0.03
+    assert routing.shuffled_information(labels, experts).mean() < 0.03
 
 
 def topical(seed=0):
@@ -52,7 +52,7 @@ def check_control(shuffled):
 
 
 def test_the_control_knows_that_tokens_of_a_text_belong_together():
-    check_control(routing.shuffled_information)
+    check_control(lambda *given: routing.shuffled_information(*given).mean())
 
 
 def test_a_control_that_shuffles_single_tokens_is_caught():
@@ -62,6 +62,24 @@ def test_a_control_that_shuffles_single_tokens_is_caught():
 
     with pytest.raises(AssertionError):
         check_control(wrong)
+
+
+def test_a_permutation_test_counts_the_measured_order_and_ties():
+    assert routing.permutation_p(0.5, np.array([0.1, 0.2, 0.3])) == 1 / 4  # never 0
+    assert routing.permutation_p(0.2, np.array([0.1, 0.2, 0.3])) == 3 / 4
+    rng = np.random.default_rng(0)
+    chances = []
+    for seed in range(40):  # a router that follows the text: p is spread out, not small
+        labels, experts = topical(seed)
+        measured = routing.mutual_information(labels, experts)
+        chances.append(
+            routing.permutation_p(measured, routing.shuffled_information(labels, experts, 39, seed))
+        )
+    assert 0.3 < np.mean(chances) < 0.7 and np.mean(np.array(chances) <= 0.05) < 0.2
+    labels = np.repeat(np.arange(4), 6)[:, None].repeat(200, 1)
+    experts = (4 * labels + rng.integers(0, 6, labels.shape))[..., None] % 16
+    found = routing.shuffled_information(labels, experts, 199)
+    assert routing.permutation_p(routing.mutual_information(labels, experts), found) == 1 / 200
 
 
 def check_bits(information):

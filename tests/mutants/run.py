@@ -29,7 +29,16 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RESULTS, ROOT, RUNS
 
-NEEDED = ("kimi_mini", "tests", "data", "figures", "pyproject.toml", "README.md", "requirements.txt", "Makefile")
+NEEDED = (
+    "kimi_mini",
+    "tests",
+    "data",
+    "figures",
+    "pyproject.toml",
+    "README.md",
+    "requirements.txt",
+    "Makefile",
+)
 LEAST = 0.95  # share that has to be caught
 SECONDS = 300  # a mutant that hangs its tests is caught
 
@@ -48,17 +57,26 @@ def copy_of_the_repository(folder: Path) -> Path:
 def edited(text: str, mutant: Mutant) -> str:
     """The source with the edit made. Raises KimiError unless the text to replace stands there exactly once."""
     if text.count(mutant.old) != 1:
-        raise KimiError(f"mutant {mutant.name!r}: {text.count(mutant.old)} places in {mutant.file} read {mutant.old!r}")
+        raise KimiError(
+            f"mutant {mutant.name!r}: {text.count(mutant.old)} places in {mutant.file} read {mutant.old!r}"
+        )
     return text.replace(mutant.old, mutant.new)
 
 
 def tests_fail(root: Path, tests: tuple[str, ...]) -> tuple[bool, float]:
     """Whether pytest finds a failure in these tests, and how long it took."""
     began = time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS
+        )
     except subprocess.TimeoutExpired:
         return True, time.perf_counter() - began
     if done.returncode not in (0, 1, 2):
