@@ -52,10 +52,7 @@ def bench(args: argparse.Namespace) -> int | None:
 
 def ledger(args: argparse.Namespace) -> int | None:
     from kimi_mini.base import ledger
-    from kimi_mini.pipeline import publish
 
-    if not args.check:
-        publish.refresh()
     return ledger.main(args)
 
 
@@ -114,9 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     speed.set_defaults(function=bench)
 
     book = commands.add_parser(
-        "ledger", parents=[common], help="write the claims and the scoreboard into README"
+        "ledger", parents=[common], help="write README's tables and data/results/README.md from the logs"
     )
-    book.add_argument("--check", action="store_true", help="only say whether README is up to date")
+    book.add_argument("--check", action="store_true", help="only say whether they are up to date")
     book.set_defaults(function=ledger)
     return parser
 

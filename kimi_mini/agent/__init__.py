@@ -1,1 +1,5 @@
-"""Messages, calls, results, answer: conversations, policies, the loop, traces, a terminal."""
+"""messages -> calls -> results -> answer: conversation, loop, policies, traces, terminal"""
+
+from kimi_mini.agent.folder import load_agent
+
+__all__ = ["load_agent"]

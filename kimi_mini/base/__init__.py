@@ -1,1 +1,1 @@
-"""What every room needs: errors, paths, files written whole, intervals, logs of measured runs, command-line manners."""
+"""errors, paths, files written whole, intervals, the log of a measured run, the ledger, command-line manners"""

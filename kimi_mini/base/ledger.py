@@ -1,117 +1,189 @@
-"""The claims ledger and the scoreboard in README, written from data/results/ and never typed.
+"""The claims ledger and the scoreboard, written from the logs in data/results/ and never typed.
 
-`python -m kimi_mini ledger` reads every log and replaces the text between the markers; with --check it only
-says whether README is up to date. A claim that did not hold keeps its row, with the floor it missed.
+`python -m kimi_mini ledger` writes data/results/README.md, all of it, and in README the parts between markers: the
+course with a headline a notebook, the scoreboard's main rows, and how many claims hold. With --check it only says
+whether both are up to date. Logs are read, never written. A claim that did not hold keeps its row and its floor.
 """
 
 import argparse
-import ast
 import re
-import textwrap
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kimi_mini.base.errors import KimiError
-from kimi_mini.base.evidence import CLAIM_KEYS, FAILS
+from kimi_mini.base.errors import BadFile, KimiError
+from kimi_mini.base.evidence import CLAIM_KEYS, FAILS, HOLDS, OPEN, VERDICTS, verdict
 from kimi_mini.base.files import read_json, write_atomic
+from kimi_mini.base.markdown import how_many, number, replace_between, table, with_interval
 from kimi_mini.base.paths import RESULTS, ROOT
 
 README = ROOT / "README.md"
-RUN = "run.json"  # the log of `make run`: its `scoreboard` maps a row to {value, low, high, n, seeds}
+NOTEBOOKS = ROOT / "notebooks"
+RUN = "run.json"  # the log of `make run`
+ROW_KEYS = ("value", "low", "high", "n", "seeds")  # of an entry of a log's `scoreboard`
+Claim = dict[str, Any]
 
 
 def main(args: argparse.Namespace) -> None:
-    """Bring README up to date, or with args.check raise KimiError when it is not."""
-    if args.check and not is_current():
-        raise KimiError("README is behind data/results/: run `python -m kimi_mini ledger`")
-    print("README rewritten from data/results/" if update() else "README is up to date with data/results/")
-
-
-def is_current() -> bool:
-    """Whether README says what the logs say."""
-    text = README.read_text(encoding="utf-8")
-    return render(text, RESULTS) == text
-
-
-def update() -> bool:
-    """Write both tables into README; whether anything changed."""
-    if is_current():
-        return False
-    write_atomic(README, render(README.read_text(encoding="utf-8"), RESULTS))
-    return True
-
-
-def render(readme: str, folder: Path = RESULTS) -> str:
-    """README text with both tables, and the tree if it shows one, made anew. Raises KimiError on a missing marker or a
-    bad log."""
-    text = replace_between(
-        replace_between(readme, "scoreboard", scoreboard(folder)), "claims", claims(folder)
+    """Bring both pages up to date, or with args.check raise KimiError when they are not."""
+    old = stale()
+    names = " and ".join(path.relative_to(README.parent).as_posix() for path in old)
+    if args.check and old:
+        raise KimiError(f"{names}: behind the logs in data/results/: run `python -m kimi_mini ledger`")
+    update()
+    print(
+        f"{names}: written from data/results/"
+        if old
+        else "README and data/results/README say what the logs say"
     )
-    return replace_between(text, "tree", tree()) if "<!-- tree:begin -->" in text else text
 
 
-# --------------------------------------------------------------------------------------------------- tree
-PLACES = {
-    "notebooks/": "the course, in order; solutions/ beside it",
-    "data/": "text/, tokenizer/, checkpoints/ (base, tuned, final), results/: the log of every measured run",
-    "tests/": "unit, parity, mutant, agent, command-line, notebook and browser tests",
-    "figures/": "every figure of this page and the notebooks, written by code",
-}
+def update() -> None:
+    """Write the pages that are behind the logs. Raises KimiError on a bad log, before anything is written."""
+    for path, text in stale().items():
+        write_atomic(path, text)
 
 
-def tree(root: Path = README.parent) -> str:
-    """Every module with the first sentence of its docstring."""
-    lines = [f"{name:16s} {text}" for name, text in PLACES.items()]
-    for path in sorted((root / "kimi_mini").rglob("*.py"), key=lambda path: (len(path.parts), path)):
-        if path.name == "__init__.py":
-            lines += ["", f"{path.parent.relative_to(root).as_posix()}/"]
-            continue
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        words = " ".join(docstring.split("\n\n")[0].split())
-        sentence = re.split(r"(?<=\w)\. ", words)[0]
-        lines.append(f"    {path.name:22s} {textwrap.shorten(sentence, 120, placeholder=' ...')}")
-    return "```\n" + "\n".join(lines) + "\n```"
+def stale() -> dict[Path, str]:
+    """The pages that do not say what the logs say, as they should be."""
+    logs, notebooks = read_logs(RESULTS), course(NOTEBOOKS)
+    readme = render(README.read_text(encoding="utf-8"), logs, notebooks)
+    pages = {README: readme, RESULTS / "README.md": whole(logs, notebooks)}
+    return {
+        path: text
+        for path, text in pages.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
 
 
-def replace_between(text: str, name: str, body: str) -> str:
-    """Put `body` between <!-- name:begin --> and <!-- name:end -->. Raises KimiError without the pair."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise KimiError(f"README needs one {begin} and, after it, one {end}")
-    head, rest = text.split(begin)
-    return f"{head}{begin}\n{body}\n{end}{rest.split(end)[1]}"
+# -------------------------------------------------------------------------------------------------- logs
+def read_logs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every log of the folder by its file name, that of `make run` first. Raises BadFile in one line that names the
+    file on a log, claim or row that lacks a part, and on a name that stands in two logs."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: (path.name != RUN, path.name))
+    logs = {path.name: read_json(path) for path in paths}
+    homes: dict[str, str] = {}
+    for name, log in logs.items():
+        _check_log(name, log)
+        for claim in log.get("claims", []):
+            if claim["name"] in homes:
+                raise BadFile(
+                    f"claim {claim['name']!r} stands in two logs: {homes[claim['name']]} and {name}"
+                )
+            homes[claim["name"]] = name
+    return logs
 
 
-# ------------------------------------------------------------------------------------------- claims table
-def claims(folder: Path = RESULTS) -> str:
-    """All claims of all logs as one table, ordered by notebook and name."""
-    found = sorted(collect(folder), key=lambda claim: (claim["notebook"] or "~", claim["name"]))
-    if not found:
-        return "No measured claim yet: the experiments under `kimi_mini/experiments/` write them."
+def _check_log(name: str, log: Any) -> None:
+    """Raises BadFile unless the log's claims and scoreboard rows are whole."""
+    claims, board = (
+        (log.get("claims", []), log.get("scoreboard", {})) if isinstance(log, dict) else (None, None)
+    )
+    if not isinstance(claims, list) or not isinstance(board, dict):
+        raise BadFile(f"{name} is no log of a run: run the command again that makes it, or delete it")
+    entries = [("claim", entry, CLAIM_KEYS) for entry in claims]
+    entries += [(f"row {row!r}", entry, ROW_KEYS) for row, entry in board.items()]
+    for kind, entry, keys in entries:
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            kind = f"claim {entry['name']!r}" if kind == "claim" and "name" not in missing else kind
+            raise BadFile(f"{name}: {kind} lacks {', '.join(missing)}")
+        for key in ("value", "low", "high", "floor"):
+            if not isinstance(entry.get(key), int | float | None):
+                raise BadFile(f"{name}: {kind} has {entry[key]!r} where {key} should be a number")
+    for claim in claims:
+        if claim["verdict"] != verdict(**claim):
+            raise BadFile(
+                f"{name}: claim {claim['name']!r} says {claim['verdict']}, its numbers {verdict(**claim)}"
+            )
+
+
+def collect(logs: Mapping[str, dict]) -> list[Claim]:
+    """The claims of all logs, each with its log's name under "log", in order of their names."""
+    found = [claim | {"log": name} for name, log in logs.items() for claim in log.get("claims", [])]
+    return sorted(found, key=lambda claim: claim["name"])
+
+
+def join(logs: Mapping[str, dict]) -> dict[str, dict[str, Any]]:
+    """The scoreboard rows of all logs, those of `make run` first. Raises BadFile on two numbers for one row."""
+    board: dict[str, dict[str, Any]] = {}
+    for name, log in logs.items():
+        for row, entry in log.get("scoreboard", {}).items():
+            if board.setdefault(row, entry) != entry:
+                raise BadFile(f"{name}: row {row!r} has other numbers in another log")
+    return board
+
+
+# ------------------------------------------------------------------------------------------------ course
+class Notebook(NamedTuple):
+    """What a notebook's first cell says of it: title, the question it asks, minutes on two cores."""
+
+    file: str
+    title: str
+    question: str
+    minutes: str
+
+
+def course(folder: Path) -> list[Notebook]:
+    """The notebooks in order. Raises BadFile for one whose first cell lacks title, question or cost."""
+    found = []
+    for path in sorted(folder.glob("*.ipynb")):
+        text = "".join(read_json(path)["cells"][0]["source"])
+        patterns = (r"^# (.+)", r"\*\*Question\*\*: ([^*]+?)\n\n", r"\*\*Cost\*\*: (.+?) on two")
+        parts = [re.search(pattern, text, re.MULTILINE) for pattern in patterns]
+        if not all(parts):
+            raise BadFile(f"{path.name}: its first cell needs a title, a **Question** and a **Cost**")
+        found.append(Notebook(path.name, *(" ".join(part[1].split()) for part in parts)))
+    return found
+
+
+def course_table(claims: Iterable[Claim], notebooks: Iterable[Notebook]) -> str:
+    """A line a notebook: its question, one headline number, its verdicts, its minutes."""
+    rows = []
+    for page in notebooks:
+        own = [claim for claim in claims if claim["notebook"] == page.file]
+        headline = [f"{claim['claim']}: **{with_interval(claim)}**" for claim in own if claim["headline"]]
+        rows.append(
+            (
+                f"[{page.title}](notebooks/{page.file})",
+                page.question,
+                headline[0] if headline else "all of it runs live",
+                " / ".join(map(str, count(own).values())) if own else "-",
+                page.minutes,
+            )
+        )
+    return table(("notebook", "question", "one number", "hold / open / do not", "on two cores"), rows)
+
+
+# ---------------------------------------------------------------------------------------------- verdicts
+def count(claims: Iterable[Claim]) -> dict[str, int]:
+    """How many hold, are open, do not hold."""
+    found = Counter(claim["verdict"] for claim in claims)
+    return {said: found[said] for said in VERDICTS}
+
+
+def summary(claims: list[Claim]) -> str:
+    """One line: how many were measured, and with which result."""
+    found, speed = count(claims), count(claim for claim in claims if not claim["notebook"])
+    of_speed = " / ".join(map(str, speed.values()))
+    bare = sum(claim["low"] is None or claim["high"] is None for claim in claims)
+    return (
+        f"**{len(claims)} measured: {found[HOLDS]} hold, {found[OPEN]} open, {found[FAILS]} do not.** "
+        f"{bare} have no interval. By notebook: the table above; speed: {of_speed}."
+    )
+
+
+def claims_table(claims: Iterable[Claim], root: Path = ROOT) -> str:
+    """The claims as a table, for a page that lies beside the logs."""
     head = ("what is claimed", "where", "measured", "floor", "verdict", "seeds", "evidence")
-    return table(head, (_claim_row(claim) for claim in found))
+    return table(head, (_claim_row(claim, root) for claim in claims))
 
 
-def collect(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """The claims of every log, each with its log's name under "log". Raises KimiError on a bad entry."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
-        for claim in read_json(path).get("claims", []):
-            missing = [key for key in CLAIM_KEYS if key not in claim]
-            if missing:
-                raise KimiError(f"{path.name}: claim {claim.get('name')!r} lacks {', '.join(missing)}")
-            if claim["name"] in found:
-                logs = f"{found[claim['name']]['log']} and {path.name}"
-                raise KimiError(f"claim {claim['name']!r} stands in two logs: {logs}")
-            found[claim["name"]] = claim | {"log": path.name}
-    return list(found.values())
-
-
-def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
-    evidence = [f"[log](data/results/{claim['log']})"]
-    places = {kind: _place(kind, claim[kind]) for kind in ("figure", "notebook") if claim[kind]}
-    evidence += [f"[{kind}]({place})" for kind, place in places.items() if (README.parent / place).exists()]
+def _claim_row(claim: Claim, root: Path) -> tuple[str, ...]:
+    links = [f"[log]({claim['log']})"]
+    if claim["figure"] and (root / claim["figure"]).exists():
+        links.append(f"[figure](../../{claim['figure']})")
     narrowly = claim["verdict"] == FAILS and number(claim["value"]) == number(
         claim["floor"]
     )  # 1.0501 of 1.05
@@ -119,95 +191,78 @@ def _claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
         claim["claim"],
         claim["source"],
         with_interval(claim, 5 if narrowly else 3),
-        number(claim["floor"]),
+        f"{'at most' if claim['at_most'] else 'at least'} {number(claim['floor'])}",
         said(claim),
-        _seeds(claim["seeds"]),
-        ", ".join(evidence),
+        how_many(claim["seeds"]),
+        ", ".join(links),
     )
 
 
-def said(claim: dict[str, Any]) -> str:
+def said(claim: Claim) -> str:
     """The verdict in words; bold where it does not hold, and with a remark where there is no interval."""
     bare = claim["low"] is None or claim["high"] is None
     text = f"**{FAILS}**" if claim["verdict"] == FAILS else claim["verdict"]
     return f"{text} (no interval)" if bare else text
 
 
-def _place(kind: str, path: str) -> str:
-    """Path from README; a bare file name is one of figures/ or notebooks/."""
-    return path if "/" in path else f"{kind}s/{path}"
-
-
 # --------------------------------------------------------------------------------------------- scoreboard
-GAPS = (
-    "filter/gap",
-    "filter/broken_verifier_gap",
-    "quota/gap",
-    "rejection/gap",
-    "rejection/filter_gap",
-    "rl/gap",
-    "rl/greedy_gap",
-    "rl/pass@8_gap",
-)
+def board_table(board: Mapping[str, dict[str, Any]]) -> str:
+    """Rows of the scoreboard as a table."""
+    head = ("held-out tasks", "what is asked", "value [95% interval]", "tasks", "seeds")
+    rows = [
+        (f"`{name}`", row.get("says", ""), with_interval(row), str(row["n"]), how_many(row["seeds"]))
+        for name, row in board.items()
+    ]
+    return table(head, rows)
+
+
+GAPS = "filter/gap filter/broken_verifier_gap quota/gap rejection/gap rejection/filter_gap rl/gap rl/greedy_gap".split()
 
 
 def is_main(name: str) -> bool:
     """Whether a row of the scoreboard is for the first look: no single lengths, and main differences only."""
     if name.startswith(("filter/", "quota/", "rejection/", "rl/")):
-        return name in GAPS
+        return name in (*GAPS, "rl/pass@8_gap")
     return not name[-1].isdigit() or name.startswith("repair")
 
 
-def scoreboard(folder: Path = RESULTS) -> str:
-    """The table of held-out success from the log of `make run`; single lengths and the like are folded away."""
-    path = folder / RUN
-    if not path.exists():
-        return "Not measured yet: `make run` writes it."
-    board = read_json(path).get("scoreboard", {})
-    main, rest = (
-        {name: row for name, row in board.items() if is_main(name) is first} for first in (True, False)
-    )
-    if not rest:
-        return _board_table(main)
-    fold = f"<details><summary>{len(rest)} more rows: single lengths, before RL, arms of the experiments</summary>"
-    return f"{_board_table(main)}\n\n{fold}\n\n{_board_table(rest)}\n\n</details>"
+# ------------------------------------------------------------------------------------------------- pages
+HEAD = """# Every claim and every row
+
+Written by `python -m kimi_mini ledger` from the logs beside this page; [NOTES.md](NOTES.md) is the diary.
+
+A claim **holds** when the whole 95% interval lies on the right side of its floor, is **open** when the interval
+contains the floor, and **does not hold** otherwise. Without an interval the value alone decides, and the row says so.
+Intervals: Wilson over tasks for one run, t over seeds for experiments; for speed the quartiles of a run's rounds.
+"""
 
 
-def _board_table(board: dict[str, dict[str, Any]]) -> str:
-    head = ("held-out tasks", "value [95% interval]", "tasks", "seeds")
-    rows = [
-        (f"`{name}`", with_interval(row), str(row["n"]), _seeds(row["seeds"])) for name, row in board.items()
-    ]
-    return table(head, rows)
+def whole(logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
+    """data/results/README.md: the whole scoreboard, then the claims under one heading a notebook."""
+    claims, board = collect(logs), join(logs)
+    main = {name: row for name, row in board.items() if row.get("main", is_main(name))}
+    rest = {name: row for name, row in board.items() if name not in main}
+    parts = [HEAD, "## Scoreboard", board_table(main)]
+    parts.append(f"<details><summary>{len(rest)} more rows</summary>\n\n{board_table(rest)}\n\n</details>")
+    for page in notebooks:
+        own = [claim for claim in claims if claim["notebook"] == page.file]
+        if own:
+            parts += [f"## [{page.title}](../../notebooks/{page.file})", claims_table(own)]
+    parts += ["## Speed", claims_table(claim for claim in claims if not claim["notebook"])]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-# ------------------------------------------------------------------------------------------------ writing
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; bars and line breaks inside cells are made harmless."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def render(readme: str, logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
+    """README with its generated parts made anew. Raises KimiError on a missing marker or an unknown row."""
+    claims, board = collect(logs), join(logs)
+    readme = replace_between(readme, "course", lambda _: course_table(claims, notebooks))
+    readme = replace_between(readme, "claims", lambda _: summary(claims))
+    return replace_between(readme, "scoreboard", lambda names: board_table(chosen(board, names.split())))
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def with_interval(row: dict[str, Any], digits: int = 3) -> str:
-    """`0.975 [0.94, 0.99]`, or the bare value where no interval was measured."""
-    value, low, high = (number(row[key], digits) for key in ("value", "low", "high"))
-    return value if row["low"] is None or row["high"] is None else f"{value} [{low}, {high}]"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits (or so many) for people: 0.975, 1.21, 15.3, 1,026; a dash for None."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
-
-
-def _seeds(seeds: int | list[int]) -> str:
-    """How many seeds; a log may give their list or their count."""
-    return str(seeds if isinstance(seeds, int) else len(seeds))
+def chosen(board: Mapping[str, dict], names: Iterable[str]) -> dict[str, dict]:
+    """The rows of these names, in this order. Raises KimiError for a name that no log has."""
+    missing = [name for name in names if name not in board]
+    if missing:
+        raise KimiError(f"README asks for {', '.join(missing)}, and no log has such a row")
+    return {name: board[name] for name in names}

@@ -1,1 +1,1 @@
-"""What a reader of the notebooks sees: figures, sliders, exercises."""
+"""what a reader of the notebooks sees: figures, sliders, exercises"""

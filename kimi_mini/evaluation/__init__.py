@@ -1,1 +1,1 @@
-"""Is it right, and how sure are we: scoreboard, rubrics, adversaries, and probes of the inside."""
+"""is it right, and how sure are we: scoreboard, rubrics, adversaries, probes of the inside"""

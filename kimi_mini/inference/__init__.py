@@ -1,1 +1,6 @@
-"""Prompt tokens to new tokens: cache, decoder, sampling, thinking budgets, attempts."""
+"""prompt tokens -> new tokens: cache, decoder, sampling, thinking budgets, attempts"""
+
+from kimi_mini.inference.api import respond
+from kimi_mini.inference.sampling import generate
+
+__all__ = ["generate", "respond"]

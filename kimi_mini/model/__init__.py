@@ -1,1 +1,1 @@
-"""From a configuration to logits: attention, experts, the whole model, and its folder on disk."""
+"""config -> layers -> KimiMini -> checkpoint; kernels/: the same functions, faster"""

@@ -1,1 +1,1 @@
-"""`make run`: the plan, the stages in their order, and what they leave behind."""
+"""what `make run` does: the plan, the stages in their order, and what they leave behind"""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kimi_mini.base import ledger
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json, replacing, write_json
+from kimi_mini.base.files import read_json, replacing
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 
 if TYPE_CHECKING:
@@ -95,18 +95,6 @@ def run_log(run: Run, folder: Path) -> Log:
             notebook="00_kimi_k2_on_one_page.ipynb",
         )
     return log
-
-
-def refresh() -> None:
-    """Bring run.json's rows that come from experiments, and the figures that show them, up to their logs."""
-    file = RESULTS / ledger.RUN
-    if not file.is_file():
-        return
-    log = read_json(file)
-    board = {**log["scoreboard"], **from_experiments()}
-    if board != log["scoreboard"]:
-        write_json(file, log | {"scoreboard": board})
-        draw(log | {"scoreboard": board}, FIGURES)
 
 
 def from_experiments() -> dict[str, dict]:

@@ -1,1 +1,1 @@
-"""Strings and tokens: tokenizer, chat format and parser, corpora, drills, rephrasing."""
+"""strings <-> tokens: tokenizer, chat format, corpora, drills, rephrasing"""

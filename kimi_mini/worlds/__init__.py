@@ -1,4 +1,7 @@
-"""Task worlds, one file each. ``WORLDS`` maps a world's name to its module, ``FAMILIES`` a family to its world."""
+"""a task, the tools and the place to do it, an expert, a verdict: one file a world; tools/: toolbox, sandbox
+
+``WORLDS`` maps a world's name to its module, ``FAMILIES`` a family to its world.
+"""
 
 from kimi_mini.worlds import chain, repair, shop
 from kimi_mini.worlds.base import Environment, Task, Verdict
