@@ -35,8 +35,8 @@ def copying(rng: np.random.Generator, symbols: np.ndarray) -> Drill:
 def drills(rng: np.random.Generator, n_tokens: int, alphabet: np.ndarray, symbols: int = 16) -> list[Drill]:
     """Drills of about ``n_tokens`` tokens together, half recall and half copying: pairs (ids uint16, mask bool), (T,).
 
-    Each is made of ``symbols`` random members of ``alphabet`` without repeats. That matters: where a symbol stands
-    twice with different successors the last one does not answer, and the fall of the loss came twice as late.
+    Each is made of ``symbols`` random members of ``alphabet`` without repeats: where a symbol stands twice with different
+    successors, looking for its last place does not answer.
     """
     made, size = [], 0
     while size < n_tokens:

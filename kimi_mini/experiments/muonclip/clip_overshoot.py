@@ -4,10 +4,6 @@ Between the clip and the next look lie the next update and the next text: S at t
 through either. A hot run (Muon at a high rate, no decay, tau 30) goes on from one and the same state at several rates,
 with small steps and with larger ones; each time a head was clipped, its S of the next step over tau is kept.
 
-Found: at the gentlest rate the same text stays within 1.3 per cent of tau, but for one seed with the largest steps,
-where a head came to 1.0501, just over the bar. What is left over is new text that a head answers more strongly than any
-before; whether larger steps take it away, three seeds cannot say.
-
 K2 trained at 2e-4 with 67 million tokens a step; the hot run's rate is 150 times as high and its step 65,000 times
 smaller.
 """

@@ -5,9 +5,6 @@ For the tuned agent that is ``follow`` beyond its training: it was shown chains 
 ones and take the two neighbouring lengths of which it solves about half. K2's objective on that family, with PTX on
 all of them, from several seeds. Measured before and after on held-out tasks: success at the temperature that RL
 samples with, greedy success, pass@8 (did it learn, or only commit itself?), and every other family (did it forget?).
-
-What failed first: repair from a checkpoint of 3M tokens, Muon at 1e-3 for 24 rounds, PTX far weaker than the reward's
-gradient (it was summed over tokens, PTX was a mean): 0.43 -> 0.45 as sampled, and chains fell from 0.93 to 0.76.
 """
 
 from __future__ import annotations
