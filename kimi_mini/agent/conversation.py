@@ -9,26 +9,9 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
 from kimi_mini.worlds.base import Message
+from kimi_mini.worlds.rows import Limits
 
 SYSTEM = "You are Kimi."
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Budgets of a rollout, in tokens and turns; what ends one is recorded in ``Conversation.finish``."""
-
-    turn_tokens: int = 128
-    turns: int = 12
-    context: int = 1024
-    manage: bool = False  # hide old turns when the context is full, instead of ending there
-    keep_turns: int = 2
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a limit that no rollout can keep."""
-        for name, least in (("turn_tokens", 1), ("turns", 1), ("context", 1), ("keep_turns", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
 
 
 @dataclass

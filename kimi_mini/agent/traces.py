@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.policy import Reply
 from kimi_mini.inference.thinking import Marks, Turn
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.rows import Limits
 
 
 def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.intervals import wilson
@@ -22,26 +21,10 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.held_out import held_out_tasks, measured_levels, trained_levels
+from kimi_mini.worlds.rows import MANAGED, Limits, Row
 
-LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
-MANAGED = Limits(
-    turn_tokens=48, turns=400, context=320, manage=True
-)  # hides before a context outgrows training
 BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the scoreboard: ``count`` tasks of ``family``, spread evenly over ``levels``."""
-
-    name: str
-    family: str
-    levels: tuple[int, ...]
-    thinking: bool = True
-    limits: Limits = LIMITS
-    share: float = 1.0  # of the number of tasks asked for; the very long rows take fewer
-    attempts: int = 1
 
 
 def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:

@@ -10,7 +10,6 @@ from tiny import Typist, tiny_model, typed
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Limits
 from kimi_mini.agent.policy import LocalPolicy, Reply
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.text import chat
@@ -18,6 +17,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example, collate
 from kimi_mini.training.rl import objective
 from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds.rows import Limits
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
 
 ROOMY = Limits(turn_tokens=256, turns=20, context=2048)

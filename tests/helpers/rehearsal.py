@@ -18,6 +18,7 @@ from kimi_mini.pipeline import publish, shared
 from kimi_mini.text import corpus
 from kimi_mini.training import loop
 from kimi_mini.training.rl import rewards, rounds
+from kimi_mini.worlds import rows
 
 ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publish.FLOORS)
 
@@ -44,11 +45,7 @@ def make_small():
     documents = functools.partial(corpus.default_documents, 300_000)
     corpus.default_documents = lambda size: documents()
     shared.rl.Settings = functools.partial(
-        rounds.Settings,
-        prompts=3,
-        attempts=3,
-        ptx_tokens=512,
-        limits=scoreboard.Limits(turn_tokens=12, turns=2),
+        rounds.Settings, prompts=3, attempts=3, ptx_tokens=512, limits=rows.Limits(turn_tokens=12, turns=2)
     )
     rewards.reward = lambda conversation, penalty: float(
         conversation.ids[conversation.prompt_length] % 2

@@ -12,7 +12,6 @@ from kimi_mini.agent import conversation, loop, traces
 from kimi_mini.agent.traces import pieces
 from kimi_mini.course.exercises import thinking as exercises_thinking
 from kimi_mini.course.exercises.base import Checked
-from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.attention import attention_rows
 from kimi_mini.inference import attempts, thinking
 from kimi_mini.inference.api import respond, respond_all, response
@@ -20,6 +19,7 @@ from kimi_mini.inference.attempts import Attempt, compare, score
 from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.rows import LIMITS
 
 TOKENIZER = Tokenizer.load()
 THINK, CLOSE, END = (TOKENIZER.token_id(name) for name in ("<think>", "</think>", "<|im_end|>"))
@@ -294,7 +294,7 @@ def played(family="cheapest", level=3, is_thinking=True):
     for message in loop.play(task, random.Random(0), thinking=is_thinking).messages:
         if message["role"] == "assistant":
             turn = dataclasses.replace(turn_of(message), prompt=[])
-            traces.take_turn(talk, turn, TOKENIZER, scoreboard.LIMITS)
+            traces.take_turn(talk, turn, TOKENIZER, LIMITS)
     return talk
 
 
@@ -356,7 +356,7 @@ def test_a_corrupted_thought_is_not_shown_as_the_models_own():
     prefix = corrupt(turn, TOKENIZER, 1, "07")
     ids = prefix.ids + turn.ids[len(prefix.ids) :]
     forged = Turn([], ids, prefix.own + [True] * (len(ids) - len(prefix.ids)), turn.thought, "stop")
-    traces.take_turn(fresh, forged, TOKENIZER, scoreboard.LIMITS)
+    traces.take_turn(fresh, forged, TOKENIZER, LIMITS)
     assert fresh.written == len(ids) - 2 and sum(fresh.mask) == fresh.written
     with pytest.raises(ValueError, match="did not write"):
         traces.check_trace(fresh, TOKENIZER)
@@ -372,7 +372,7 @@ def test_a_forced_stop_does_not_make_a_trace_dishonest():
     conversation.begin(fresh, TOKENIZER)
     turn = turn_of(SAID)
     own = [token != CLOSE for token in turn.ids]
-    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, scoreboard.LIMITS)
+    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, LIMITS)
     traces.check_trace(fresh, TOKENIZER)
     costs = traces.piece_costs(fresh, TOKENIZER)
     assert sum(costs[2:]) == fresh.written == len(turn.ids) - 1

@@ -10,13 +10,13 @@ from tiny import typed as tokens_of
 
 from kimi_mini import MuonClip, worlds
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Limits
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.rl import objective, rounds
 from kimi_mini.training.rl import rewards as rewards_
 from kimi_mini.training.rl.rounds import Settings
+from kimi_mini.worlds.rows import Limits
 
 SETTINGS = Settings(
     family="buy",

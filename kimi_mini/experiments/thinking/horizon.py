@@ -23,12 +23,12 @@ import torch
 from matplotlib.figure import Figure
 
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import style
 from kimi_mini.evaluation.attention import attention_rows
-from kimi_mini.evaluation.scoreboard import MANAGED, solve
+from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
@@ -37,6 +37,7 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.rows import MANAGED, Limits
 
 CALLS = {10: 40, 15: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed
 SHOWN, PRACTISED = 5, 8  # most calls in fine-tuning, and in RL

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import style
-from kimi_mini.evaluation.scoreboard import LIMITS, solve
+from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
 from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds.held_out import held_out_tasks, measured_levels
+from kimi_mini.worlds.rows import LIMITS
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}
 TASKS = 30  # a seed and level

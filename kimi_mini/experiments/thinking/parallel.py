@@ -22,7 +22,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap
 from kimi_mini.course.figures import style
-from kimi_mini.evaluation.scoreboard import LIMITS, solve
+from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
@@ -37,6 +37,7 @@ from kimi_mini.inference.attempts import (
     stop_at_first,
 )
 from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
+from kimi_mini.worlds.rows import LIMITS
 
 SIZES = (1, 2, 4, 8)
 TASKS, TEMPERATURE = 80, 1.0  # tasks a seed; K2 Thinking is sampled at temperature 1 too

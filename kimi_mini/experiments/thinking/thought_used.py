@@ -22,7 +22,6 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.course.figures import style
-from kimi_mini.evaluation.scoreboard import LIMITS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
@@ -32,6 +31,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.rows import LIMITS
 
 LENGTHS = (3, 4, 5, 6, 7, 8)
 TASKS, CONDITIONS = 120, 80  # a seed

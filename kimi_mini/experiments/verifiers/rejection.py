@@ -32,6 +32,7 @@ from kimi_mini.experiments.verifiers.shared import TUNED, pools, success, tune
 from kimi_mini.training import sft
 from kimi_mini.training.batch import Example
 from kimi_mini.training.synthesis import Source
+from kimi_mini.worlds.rows import LIMITS
 
 START_TOKENS, OWN_TOKENS = 200_000, 120_000
 PROMPTS, ATTEMPTS = 40, 4  # new tasks a family; attempts at each
@@ -128,7 +129,7 @@ def sample_attempts(
     tasks = [
         task for source in sources for task in training_tasks(source, prompts, rng) for _ in range(ATTEMPTS)
     ]
-    return scoreboard.solve(model, tokenizer, tasks, scoreboard.LIMITS, temperature=1.0, seed=seed)
+    return scoreboard.solve(model, tokenizer, tasks, LIMITS, temperature=1.0, seed=seed)
 
 
 def note(log: Log, seed: int, arm: str, found: dict[str, float], **more: int) -> None:

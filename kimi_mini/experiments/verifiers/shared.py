@@ -17,6 +17,7 @@ from kimi_mini.training.optim.schedule import wsd
 from kimi_mini.training.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
 from kimi_mini.training.synthesis import Source, Trajectory
 from kimi_mini.worlds import held_out
+from kimi_mini.worlds.rows import LIMITS
 
 BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
 
@@ -73,7 +74,7 @@ def success(
     """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
     tasks = held_out.held_out_tasks(family, levels, count, seed)
     copies = [task for task in tasks for _ in range(attempts)]
-    done = scoreboard.solve(model, tokenizer, copies, scoreboard.LIMITS, thinking, temperature, seed)
+    done = scoreboard.solve(model, tokenizer, copies, LIMITS, thinking, temperature, seed)
     passed = [conversation.verdict().passed for conversation in done]
     for conversation in done:
         conversation.environment.close()

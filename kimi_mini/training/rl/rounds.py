@@ -28,13 +28,14 @@ import torch
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Conversation, Limits
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
 from kimi_mini.training.rl.objective import advantages, policy_loss, sequence_logprobs
 from kimi_mini.training.rl.rewards import reward
+from kimi_mini.worlds.rows import Limits
 
 
 @dataclass(frozen=True)
