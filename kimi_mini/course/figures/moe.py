@@ -129,7 +129,7 @@ def _information(ax: Axes, measured: Mapping, control: Mapping) -> None:
         for place, bar, chance in zip(x, bars, control[label]):
             ax.plot([place - 0.46 * width, place + 0.46 * width], [chance] * 2, color=RED, linewidth=4)
             ax.annotate(
-                f"{bar['value'] / max(chance, 1e-9):.0f}x",
+                f"+{bar['value'] - chance:.2f}",
                 (place, bar["high"] or bar["value"]),
                 (0, 5),
                 textcoords="offset points",
@@ -138,7 +138,7 @@ def _information(ax: Axes, measured: Mapping, control: Mapping) -> None:
             )
     ax.plot([], [], color=RED, linewidth=4, label="labels shuffled")
     ax.set_xticks(range(layers), [f"MoE layer {layer + 1}" for layer in range(layers)])
-    ax.set(ylabel="bits", title="what an expert's number says")
+    ax.set(ylabel="bits", title="what an expert's number says; above it, bits more than chance")
     ax.margins(y=0.12)
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=1, handlelength=1.2)

@@ -75,7 +75,7 @@ def test_specialisation_shows_bits_their_control_and_every_rise():
     shown = texts(fig)
     assert all(
         part in shown
-        for part in ("4x", "20x", "+0.200", "-0.010", "top expert of\na", "random", "labels shuffled")
+        for part in ("+0.30", "+0.38", "+0.200", "-0.010", "top expert of\na", "random", "labels shuffled")
     )
 
 
