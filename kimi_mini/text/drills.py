@@ -35,7 +35,7 @@ def copying(rng: np.random.Generator, symbols: np.ndarray) -> Drill:
 def drills(rng: np.random.Generator, n_tokens: int, alphabet: np.ndarray, symbols: int = 16) -> list[Drill]:
     """Drills of about ``n_tokens`` tokens together, half recall and half copying: pairs (ids uint16, mask bool), (T,).
 
-    Each is made of ``symbols`` random members of ``alphabet`` without repeats: where a symbol stands twice with different
+    Each is made of ``symbols`` random members of ``alphabet`` without repeats: where a symbol stands twice with other
     successors, looking for its last place does not answer.
     """
     made, size = [], 0
