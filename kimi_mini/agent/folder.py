@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kimi_mini.base.files import replacing
-from kimi_mini.base.paths import TOKENIZER
+from kimi_mini.base.paths import TOKENIZER, in_clone
 from kimi_mini.model.checkpoint import save_folder
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
@@ -36,7 +36,7 @@ def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise KimiError(
-            f"no checkpoint in {folder}; `make run` trains one, --checkpoint names another folder"
+            f"no checkpoint in {folder}; {in_clone('`make run` trains one')}, --checkpoint names another folder"
         )
     try:
         return KimiMini.from_pretrained(folder), Tokenizer.load(folder)

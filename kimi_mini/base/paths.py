@@ -1,9 +1,12 @@
-"""Where things lie: the checkout that this package is part of, or, installed without one, the folder one works in."""
+"""Where things lie: the clone that this package is part of, or, installed without one, the folder one works in."""
 
 from pathlib import Path
 
-_CHECKOUT = Path(__file__).resolve().parent.parent.parent
-ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
+_ABOVE = (
+    Path(__file__).resolve().parent.parent.parent
+)  # a clone, or site-packages, where nothing may be written
+IN_CLONE = (_ABOVE / "pyproject.toml").is_file()
+ROOT = _ABOVE if IN_CLONE else Path.cwd()
 
 TEXT = ROOT / "data" / "text"  # corpora
 TOKENIZER = ROOT / "data" / "tokenizer"
@@ -11,3 +14,12 @@ CHECKPOINTS = ROOT / "data" / "checkpoints"  # the shipped agent: base, tuned, f
 RESULTS = ROOT / "data" / "results"  # logs of measured runs
 FIGURES = ROOT / "figures"
 RUNS = ROOT / "data" / "run"  # runs of one's own, which git does not see
+
+
+def in_clone(advice: str) -> str:
+    """What to do about a missing file that the project ships: `advice`, or, without a clone, to work in one."""
+    return (
+        advice
+        if IN_CLONE
+        else "pip installs no texts, tokenizer or trained agents: work in a clone of the project"
+    )

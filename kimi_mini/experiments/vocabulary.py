@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
+from kimi_mini.base.command import in_one_line
 from kimi_mini.base.paths import TOKENIZER
 from kimi_mini.text import chat, corpus
 from kimi_mini.text.tokenizer import Tokenizer
@@ -46,5 +47,10 @@ def make() -> Tokenizer:
     return Tokenizer.train(texts, 1024)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Train it and write it."""
     print(make().save(TOKENIZER))
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kimi_mini.base.errors import KimiError, MissingFile
-from kimi_mini.base.paths import TEXT
+from kimi_mini.base.paths import TEXT, in_clone
 from kimi_mini.text.tokenizer import Tokenizer
 
 # Tests and demos repeat themselves, packages are not the library, tables are not prose, and _sysconfigdata is
@@ -94,7 +94,7 @@ def _library_files(root: Path) -> Iterator[str]:
 def book_documents(file: str | Path = TEXT / "moby-dick.txt") -> list[Document]:
     """Moby-Dick: the 135 chapters and the epilogue, in order."""
     if not Path(file).is_file():
-        raise MissingFile(f"{file} is missing; data/text/README.md says how to make it again")
+        raise MissingFile(f"{file} is missing; {in_clone('data/text/README.md says how to make it again')}")
     chapters = Path(file).read_text(encoding="ascii").rstrip("\n").split("\n\n\n")
     return [Document(f"moby-dick/{number}", text) for number, text in enumerate(chapters, start=1)]
 

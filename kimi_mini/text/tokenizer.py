@@ -21,7 +21,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from kimi_mini.base.errors import BadFile, MissingFile
-from kimi_mini.base.paths import TOKENIZER
+from kimi_mini.base.paths import TOKENIZER, in_clone
 
 # K2's names in K2's order. As there, padding is the very last id.
 SPECIAL_TOKENS = (
@@ -115,7 +115,8 @@ class Tokenizer:
         file = _json_file(path)
         if not file.is_file():
             raise MissingFile(
-                f"no tokenizer at {file}; python -m kimi_mini.experiments.vocabulary makes the shipped one again"
+                f"no tokenizer at {file}; "
+                + in_clone("python -m kimi_mini.experiments.vocabulary makes the shipped one again")
             )
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))

@@ -1,12 +1,15 @@
 """The rules of the house: one direction of imports, short modules, honest notebooks, nothing of one machine."""
 
 import ast
+import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -114,28 +117,89 @@ def test_the_check_for_machine_places_can_fail():
 
 
 # ---------------------------------------------------------------------------------------------- requirements
-def requirement_lines() -> list[str]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+def requirements() -> dict[str, list[str]]:
+    """The sections of requirements.txt by the first word of their heading: package, lab, test."""
+    sections = (ROOT / "requirements.txt").read_text(encoding="utf-8").strip().split("\n\n")[1:]
+    found = {}
+    for heading, *lines in map(str.splitlines, sections):
+        found[re.findall(r"\w+", heading.lower().replace("the ", ""))[0]] = lines
+    return found
 
 
 def test_every_requirement_is_pinned_and_has_its_reason():
-    for line in requirement_lines():
+    assert list(requirements()) == ["package", "lab", "test"]
+    for line in itertools.chain(*requirements().values()):
         assert re.fullmatch(r"[\w-]+==[\w.]+ +# \S.{6,}", line), line
-    assert requirement_lines()[0].startswith("torch==2.13.0 ")
+    assert requirements()["package"][0].startswith("torch==2.13.0 ")
 
 
-def test_every_import_of_the_package_is_required():
-    required = {line.split("==")[0].replace("-", "_") for line in requirement_lines()}
-    own = set(sys.stdlib_module_names) | {"kimi_mini", "__future__"}
-    optional = {"huggingface_hub", "openai", "fastapi", "uvicorn"}  # come with datasets; asked for by serve
+def unlisted(section: str, imports: dict[str, set[str]]) -> set[str]:
+    """Imports of the package that pip would not bring with that section alone: file and name."""
+    listed = {line.split("==")[0].replace("-", "_") for line in requirements()[section]}
+    known = set(sys.stdlib_module_names) | {"kimi_mini", "__future__"} | listed
+    return {f"{file} {name}" for file, names in imports.items() for name in names - known}
+
+
+def imports() -> dict[str, set[str]]:
+    """The packages that each module imports, anywhere in it."""
+    found = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            for name in {name.split(".")[0] for name in names} - own - optional:
-                assert name in required, f"{path.name} imports {name}"
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        found[path.relative_to(ROOT / "kimi_mini").as_posix()] = {name.split(".")[0] for name in names}
+    return found
+
+
+def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
+    """What is needed for one command only, and says so when it is missing, may stay out."""
+    assert unlisted("package", imports()) == {
+        "course/sliders.py ipywidgets",  # [lab]
+        "experiments/deployment/speed.py transformers",  # [test]: bench compares with it
+        "text/corpus.py huggingface_hub",  # comes with datasets
+    }
+    assert "__main__.py torch" in unlisted("lab", imports())  # the wrong section
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    int(metadata.version("setuptools").split(".")[0]) < 77, reason="pip builds with setuptools 77"
+)
+def test_an_installed_package_works_in_any_folder_and_writes_nowhere_else(tmp_path):
+    """As pip leaves it: no clone around it, so no texts, tokenizer or agents either."""
+    source, site, folder = tmp_path / "source", tmp_path / "site", tmp_path / "work"
+    shutil.copytree(ROOT / "kimi_mini", source / "kimi_mini", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "install", "-q", "--no-deps", "--no-build-isolation", "--target", site, source]
+    subprocess.run(build, check=True, capture_output=True)
+    said = (next(site.glob("*.dist-info")) / "METADATA").read_text(encoding="utf-8")
+    assert "Requires-Dist: scipy==" in said and "Provides-Extra: lab" in said
+    for only in ("jupyterlab", "pytest", "selenium", "ruff"):
+        assert re.search(rf"Requires-Dist: {only}==.*; extra == ", said) and f"{only}==" in said
+    folder.mkdir()
+    before = sorted(site.rglob("*.*"))
+    for words, status, line in (
+        ("kimi_mini --help", 0, ""),
+        ("kimi_mini run --scale 0.01", 2, "work in a clone of the project"),
+        ("kimi_mini chat", 2, "work in a clone of the project"),
+        ("kimi_mini.experiments.vocabulary", 2, "work in a clone of the project"),
+        ("kimi_mini.experiments.thinking.modes --scale 0.01", 2, "work in a clone of the project"),
+    ):
+        command = [sys.executable, "-B", "-m", *words.split()]
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        result = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == status, result.stderr
+        if status:
+            assert (
+                result.stderr.startswith("kimi_mini: ")
+                and line in result.stderr
+                and result.stderr.count("\n") == 1
+            )
+    assert sorted(site.rglob("*.*")) == before
 
 
 def test_pyproject_agrees_with_the_readme_about_python():
