@@ -32,6 +32,17 @@ def test_tokens_to_a_loss_are_read_off_the_curve():
     check_tokens_to(te.tokens_to)
 
 
+def test_a_loss_is_measured_only_between_runs():
+    curve = [{"tokens": 1, "loss": 4.0}, {"tokens": 2, "loss": 3.5}]
+    assert [te.is_measured(loss, curve) for loss in (3.4, 3.5, 3.7, 4.0, 4.1)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
 def linear(loss, curve):
     """Wrong: straight in tokens, which flatters whoever stands between two points."""
     curve = sorted(curve, key=lambda entry: entry["loss"])

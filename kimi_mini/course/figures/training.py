@@ -53,20 +53,25 @@ def running_mean(values: Sequence[float], width: int) -> np.ndarray:
 
 
 @style.styled
-def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float], xlabel: str) -> Figure:
-    """Loss against cost, one line a way of training, and where each of them reaches `loss`: way -> cost."""
+def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float | None], xlabel: str) -> Figure:
+    """Loss against cost, one line a way of training, and where each of them reaches `loss`: way -> cost.
+
+    A way whose runs all lie on one side of `loss` has None, and no mark.
+    """
     fig, axes = style.figure(10, 4.6)
     ax = axes[0, 0]
     ax.axhline(loss, color=style.GREY, linestyle=":")
     for (way, (x, y)), colour in zip(curves.items(), style.PALETTE):
-        ax.plot(x, y, "o-", color=colour, label=f"{way}: {style.human(reached[way])}")
+        cost = reached[way]
         ax.plot(
-            [reached[way]] * 2,
-            [min(map(min, (y for _, y in curves.values()))), loss],
-            color=colour,
-            linewidth=1.2,
+            x, y, "o-", color=colour, label=f"{way}: {'not measured' if cost is None else style.human(cost)}"
         )
-        ax.plot(reached[way], loss, "D", color=colour, markersize=9)
+        if cost is None:
+            continue
+        ax.plot(
+            [cost] * 2, [min(map(min, (y for _, y in curves.values()))), loss], color=colour, linewidth=1.2
+        )
+        ax.plot(cost, loss, "D", color=colour, markersize=9)
     ax.set(xscale="log", xlabel=xlabel, ylabel="validation loss", title=f"Cost of a loss of {loss:.2f}")
     low, high = ax.get_xlim()
     ticks = [size * 10**power for power in range(3, 9) for size in (1, 2, 5) if low < size * 10**power < high]

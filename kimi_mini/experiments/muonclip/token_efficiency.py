@@ -86,6 +86,12 @@ def tokens_to(loss: float, curve: Sequence[dict]) -> float:
     return float(np.exp(x[lower] + slope * (np.log(loss) - y[lower])))
 
 
+def is_measured(loss: float, curve: Sequence[dict]) -> bool:
+    """Whether runs of a curve lie on both sides of `loss`: beyond them `tokens_to` only guesses."""
+    losses = [entry["loss"] for entry in curve]
+    return min(losses) <= loss <= max(losses)
+
+
 def power_law(entries: Sequence[dict]) -> tuple[float, float]:
     """a and b of loss = a * tokens^-b, by least squares in logarithms."""
     slope, intercept = np.polyfit(

@@ -34,3 +34,12 @@ def test_the_same_loss_is_marked_where_it_is_reached():
     )
     marks = [tuple(line.get_xydata()[0]) for line in fig.axes[0].lines if line.get_marker() == "D"]
     assert marks == [(2, 2.0), (4, 2.0)]
+
+
+def test_a_loss_beyond_the_runs_of_a_way_is_not_marked():
+    fig = to_the_same_loss(
+        {"x": ([1, 2, 4], [3, 2, 1]), "y": ([2, 4, 8], [5, 4, 3])}, 2.0, {"x": 2, "y": None}, "tokens"
+    )
+    marks = [tuple(line.get_xydata()[0]) for line in fig.axes[0].lines if line.get_marker() == "D"]
+    assert marks == [(2, 2.0)]
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["x: 2", "y: not measured"]
