@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -162,9 +161,6 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    int(metadata.version("setuptools").split(".")[0]) < 77, reason="pip builds with setuptools 77"
-)
 def test_an_installed_package_works_in_any_folder_and_writes_nowhere_else(tmp_path):
     """As pip leaves it: no clone around it, so no texts, tokenizer or agents either."""
     source, site, folder = tmp_path / "source", tmp_path / "site", tmp_path / "work"
