@@ -1,4 +1,4 @@
-"""Figures of attention and position, as pure functions of plain numbers like those of `viz`.
+"""Figures of attention and position.
 
 attention_map      what every token of a text looks at, in one head
 frequency_steps    wavelengths of the rotation, before and after YaRN
@@ -26,6 +26,7 @@ from kimi_mini.course.figures.style import (
     RED,
     figure,
     styled,
+    visible,
 )
 
 
@@ -42,11 +43,12 @@ def attention_map(tokens: Sequence[str], weights: np.ndarray, title: str = "") -
         )
     side = max(6.0, 0.215 * len(tokens) + 1.8)
     fig, axes = figure(side + 1.2, side)
-    ax, names = axes[0, 0], [visible(token) for token in tokens]
+    ax, names = axes[0, 0], [_short(token) for token in tokens]
     shown = np.ma.masked_where(np.triu(np.ones_like(weights), 1) > 0, np.sqrt(weights))
     image = ax.imshow(shown, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_xticks(range(len(names)), names, rotation=90, family="monospace", fontsize=FONT - 2)
-    ax.set_yticks(range(len(names)), names, family="monospace", fontsize=FONT - 2)
+    plain = {"family": "monospace", "fontsize": FONT - 2, "parse_math": False}
+    ax.set_xticks(range(len(names)), names, rotation=90, **plain)
+    ax.set_yticks(range(len(names)), names, **plain)
     ax.grid(visible=False)
     ax.set(title=title, xlabel="looked at", ylabel="looking")
     bar = fig.colorbar(image, shrink=0.6, pad=0.01, ticks=np.sqrt([0, 0.05, 0.25, 0.5, 1]))
@@ -55,9 +57,8 @@ def attention_map(tokens: Sequence[str], weights: np.ndarray, title: str = "") -
     return fig
 
 
-def visible(token: str) -> str:
-    """White space as signs; long markers cut."""
-    token = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+def _short(token: str) -> str:
+    token = visible(token)
     return token if len(token) <= 9 else token[:8] + "…"
 
 

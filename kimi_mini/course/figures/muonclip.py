@@ -1,4 +1,4 @@
-"""Figures of an optimizer at work, as pure functions of plain numbers like those of `viz`.
+"""Figures of an optimizer at work.
 
 singular_values    of a matrix before and after, in order of size
 bands              curves over steps, a few runs each: mean, with everything between the smallest and the largest

@@ -1,13 +1,10 @@
-"""Figures as pure functions of plain numbers: no model, no file, no global state of pyplot.
+"""What all figures share: colours, sizes, `figure` and `styled`, and bars that any subject may use.
 
-    scoreboard          held-out success with 95% intervals, from data/results/run.json
-    training_curves     loss, largest attention logit and load imbalance over all stages
-    accuracy_by_length  success against the number of steps, one line a mode
-    budget_table        two or more models beside each other, counted
-    shares              where a whole goes, in per cent
-    bars                a few numbers, on a linear or logarithmic axis
-Made for a projector: 13 points and up, the colours of Okabe and Ito, which colour-blind readers tell apart.
-`viz_model` draws what happens inside a model, `trace_view` draws conversations.
+Every figure is a pure function of plain numbers: no model, no file, no global state of pyplot. Made for a projector:
+13 points and up, the colours of Okabe and Ito, which colour-blind readers tell apart.
+
+shares    where a whole goes, in per cent
+bars      a few numbers, on a linear or logarithmic axis
 """
 
 from __future__ import annotations
@@ -63,6 +60,11 @@ def human(value: float | str) -> str:
             scaled = value / (1e3 if unit == "k" else size)
             return f"{scaled:.4g}{unit}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
+
+
+def visible(token: str) -> str:
+    """White space as signs, so that a label shows every token."""
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Figures of thinking mode, as pure functions of plain numbers like those of `viz`.
+"""Figures of thinking mode.
 
 name_weights    how a head shares its look between the names that results have brought
 reliability     chance that a run of calls succeeds, against its length

@@ -10,44 +10,24 @@ the colour: what the model wrote (thought, call, answer) is what it is trained o
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.agent.traces import Piece, pieces
-from kimi_mini.course.figures.style import BLACK, BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, figure, styled
+from kimi_mini.agent.traces import pieces
+from kimi_mini.course.figures.style import BLACK, BLUE, FONT, GREEN, ORANGE, PURPLE, figure, styled
 
 KINDS = {  # kind -> (colour, background)
     "system": ("#707070", "#F4F4F4"),
+    "task": ("#707070", "#F4F4F4"),
     "user": (BLACK, "#EFEFEF"),
     "thought": (PURPLE, "#FAF0F6"),
     "call": (BLUE, "#EAF3F9"),
     "result": (ORANGE, "#FDF5E6"),
     "answer": (GREEN, "#E8F6F2"),
 }
-
-
-def trace_html(messages: Sequence[dict], step: int | None = None, tokens: Sequence[int] | None = None) -> str:
-    """The first `step` pieces (default all) as HTML; the newest has a frame.
-
-    tokens: cost of each piece, shown at its right.
-    """
-    found = pieces(messages)
-    shown = found if step is None else found[:step]
-    rows = []
-    for index, piece in enumerate(shown):
-        author, (colour, background) = piece.author, KINDS[piece.kind]
-        newest = f"outline:2px solid {colour};" if step is not None and index == len(shown) - 1 else ""
-        cost = f"<span style='float:right;color:{GREY}'>{tokens[index]} tokens</span>" if tokens else ""
-        rows.append(
-            f"<div style='margin:4px 0;padding:6px 10px;border-left:6px solid {colour};background:{background};"
-            f"color:{BLACK};{newest}'>{cost}<b style='color:{colour}'>{piece.kind}</b> "
-            f"<span style='color:{GREY}'>{author}</span><br>"
-            f"<code style='white-space:pre-wrap;background:none;color:{BLACK}'>{html.escape(piece.text)}</code></div>"
-        )
-    return f"<div style='max-width:60em;font-size:15px'>{''.join(rows)}</div>"
 
 
 WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
@@ -66,7 +46,7 @@ def trace_figure(
     jumps while a slider moves. tokens: cost of each piece; what has been spent so far stands in the title."""
     found = pieces(messages)
     count = len(found) if step is None else max(0, min(step, len(found)))
-    blocks = [_wrapped(piece.text) for piece in found]
+    blocks = [wrapped(piece.text, COLUMNS) for piece in found]
     total = min(sum(len(block) + 0.7 for block in blocks), MOST_LINES)
     first = _first_in_sight(blocks, count)
     fig, axes = figure(WIDTH, LINE * (total + 2.4))
@@ -78,14 +58,15 @@ def trace_figure(
     for index in range(first, count):
         cost = f", {tokens[index]} tokens" if tokens else ""
         newest = step is not None and index == count - 1
-        y = _draw_piece(ax, found[index], blocks[index], y, found[index].author + cost, newest)
+        y = draw_piece(ax, found[index].kind, blocks[index], y, found[index].author + cost, newest)
     return fig
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str, columns: int) -> list[str]:
+    """The lines of a text, none longer than `columns` characters; white space stays."""
     lines = []
     for line in text.split("\n"):
-        lines += textwrap.wrap(line, COLUMNS, drop_whitespace=False, replace_whitespace=False) or [""]
+        lines += textwrap.wrap(line, columns, drop_whitespace=False, replace_whitespace=False) or [""]
     return lines
 
 
@@ -107,25 +88,20 @@ def _title(title: str, count: int, total: int, first: int, tokens: Sequence[int]
     return "  ·  ".join(parts)
 
 
-def _draw_piece(ax, piece: Piece, lines: Sequence[str], y: float, note: str, newest: bool) -> float:
-    """Draw one block from y downwards; returns where the next one begins."""
-    colour, background = KINDS[piece.kind]
+def draw_piece(ax: Axes, kind: str, lines: Sequence[str], y: float, note: str, newest: bool = False) -> float:
+    """Draw one block of text from y downwards, its kind at the left, a note at the right; `newest` gives it a frame.
+
+    Returns where the next one begins. A line is 1 high, the axes are 1 wide.
+    """
+    colour, background = KINDS[kind]
     height = len(lines) + 0.4
-    ax.axhspan(
-        y, y + height, 0.11, 1.0, facecolor=background, edgecolor=colour, linewidth=2.5 if newest else 0
-    )
+    edge = {"edgecolor": colour, "linewidth": 2.5 if newest else 0}
+    ax.axhspan(y, y + height, 0.11, 1.0, facecolor=background, **edge)
     ax.axhspan(y, y + height, 0.0, 0.105, facecolor=colour)
-    ax.text(0.0525, y + 0.7, piece.kind, color=LABEL[piece.kind], weight="bold", ha="center", va="center")
-    ax.text(0.99, y + 0.7, note, color="#666666", ha="right", va="center", fontsize=FONT - 1)
+    middle = y + 0.7
+    ax.text(0.0525, middle, kind, color=LABEL[kind], weight="bold", ha="center", va="center")
+    ax.text(0.99, middle, note, color="#666666", ha="right", va="center", fontsize=FONT - 1)
+    plain = {"family": "monospace", "fontsize": FONT - 1, "va": "center", "color": BLACK, "parse_math": False}
     for row, line in enumerate(lines):
-        ax.text(
-            0.12,
-            y + 0.7 + row,
-            line,
-            family="monospace",
-            fontsize=FONT - 1,
-            va="center",
-            color=BLACK,
-            parse_math=False,
-        )
+        ax.text(0.12, middle + row, line, **plain)
     return y + height + 0.3

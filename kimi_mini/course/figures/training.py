@@ -1,4 +1,4 @@
-"""Figures of training runs, as pure functions of plain numbers like those of `viz`."""
+"""Figures of training runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures import style
-from kimi_mini.course.figures.style import GREY, PALETTE, figure, styled
+from kimi_mini.course.figures.style import GREY, PALETTE, figure, human, styled
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
-@style.styled
+@styled
 def lines(
     panels: Mapping[str, Series],
     xlabel: str = "",
@@ -29,15 +28,15 @@ def lines(
     levels   title -> a dotted horizontal line
     zero     whether the vertical axes begin at 0
     """
-    fig, axes = style.figure(11, 4.2, 1, len(panels))
+    fig, axes = figure(11, 4.2, 1, len(panels))
     for index, (ax, (title, series)) in enumerate(zip(axes[0], panels.items())):
-        for (label, (x, y)), colour in zip(series.items(), style.PALETTE):
+        for (label, (x, y)), colour in zip(series.items(), PALETTE):
             thick = running_mean(y, smooth)
             if smooth > 1:
                 ax.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
             ax.plot(x, thick, color=colour, label=label)
         if title in (levels or {}):
-            ax.axhline(levels[title], color=style.GREY, linestyle=":")
+            ax.axhline(levels[title], color=GREY, linestyle=":")
         ax.set(title=title, xlabel=xlabel, ylabel=ylabels[index] if index < len(ylabels) else "")
         if zero:
             ax.set_ylim(bottom=0)
@@ -52,20 +51,18 @@ def running_mean(values: Sequence[float], width: int) -> np.ndarray:
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
-@style.styled
+@styled
 def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float | None], xlabel: str) -> Figure:
     """Loss against cost, one line a way of training, and where each of them reaches `loss`: way -> cost.
 
     A way whose runs all lie on one side of `loss` has None, and no mark.
     """
-    fig, axes = style.figure(10, 4.6)
+    fig, axes = figure(10, 4.6)
     ax = axes[0, 0]
-    ax.axhline(loss, color=style.GREY, linestyle=":")
-    for (way, (x, y)), colour in zip(curves.items(), style.PALETTE):
+    ax.axhline(loss, color=GREY, linestyle=":")
+    for (way, (x, y)), colour in zip(curves.items(), PALETTE):
         cost = reached[way]
-        ax.plot(
-            x, y, "o-", color=colour, label=f"{way}: {'not measured' if cost is None else style.human(cost)}"
-        )
+        ax.plot(x, y, "o-", color=colour, label=f"{way}: {'not measured' if cost is None else human(cost)}")
         if cost is None:
             continue
         ax.plot(
@@ -76,7 +73,7 @@ def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float | 
     low, high = ax.get_xlim()
     ticks = [size * 10**power for power in range(3, 9) for size in (1, 2, 5) if low < size * 10**power < high]
     if ticks:
-        ax.set_xticks(ticks, map(style.human, ticks))
+        ax.set_xticks(ticks, map(human, ticks))
         ax.minorticks_off()
     ax.legend()
     return fig
@@ -122,8 +119,4 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], smooth:
 
 def _thin_and_thick(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str, width: int) -> None:
     ax.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
-    window = np.ones(min(width, len(y)))
-    mean = np.convolve(y, window, "same") / np.convolve(
-        np.ones(len(y)), window, "same"
-    )  # shorter at both ends
-    ax.plot(x, mean, color=colour)
+    ax.plot(x, running_mean(y, width), color=colour)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.course.figures import agent
+from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import error_rates
 from kimi_mini.evaluation.adversary.right import LOOKS_TWICE
 from kimi_mini.experiments.harness import arguments, figures
@@ -99,7 +99,7 @@ def draw(rows: list[dict], folder: Path) -> None:
         if row["verifier"] == "world's verifier" and not row["right"]
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    figure = agent.error_rates(
+    figure = verifiers.error_rates(
         chosen, title="Wrong trajectories that look right: how many are accepted", label="accepted"
     )
     figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")

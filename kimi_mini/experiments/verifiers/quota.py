@@ -19,7 +19,7 @@ from pathlib import Path
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.course.figures import agent
+from kimi_mini.course.figures import verifiers
 from kimi_mini.experiments.harness import arguments, figures, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, success, tune
 from kimi_mini.text.tokenizer import Tokenizer
@@ -127,7 +127,7 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
 def draw(rows: Sequence[Mapping], folder: Path) -> None:
     """quota.png: success by level, mean over seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure = agent.by_level(
+    figure = verifiers.by_level(
         means(rows),
         "Lists of 3 to 8 purchases, learned from what passed",
         "items to buy",

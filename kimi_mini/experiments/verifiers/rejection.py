@@ -24,7 +24,7 @@ from kimi_mini.agent import folder as folder_
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.course.figures import agent
+from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.harness import arguments, figures, gap, mean, row
 from kimi_mini.experiments.verifiers.filter_gap import LEVELS, MISTAKES
@@ -170,7 +170,7 @@ def draw(rows: Sequence[dict], folder: Path) -> None:
         for name in MEASURES
     }
     folder.mkdir(parents=True, exist_ok=True)
-    figure = agent.arms(scores, "One round on the model's own attempts", "held-out success")
+    figure = verifiers.arms(scores, "One round on the model's own attempts", "held-out success")
     figure.savefig(folder / "rejection.png", dpi=110)
 
 
