@@ -10,8 +10,6 @@ from tiny import tiny_model, typed
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, traces
 from kimi_mini.agent.traces import pieces
-from kimi_mini.course.exercises import thinking as exercises_thinking
-from kimi_mini.course.exercises.base import Checked
 from kimi_mini.evaluation.attention import attention_rows
 from kimi_mini.inference import attempts, thinking
 from kimi_mini.inference.api import respond, respond_all, response
@@ -492,98 +490,6 @@ def test_a_tie_goes_to_the_first_answer():
     assert last_of_a_tie(tied).passed == 0.0
     with pytest.raises(ValueError):
         score(attempts.majority, [[]])
-
-
-# -------------------------------------------------------------------------------------------------- exercises
-def hard_stop(thought, budget):
-    return [*thought[:budget], "</think>"]
-
-
-def follow(operations, step, value):
-    for operation in operations[step + 1 :]:
-        value = eval(f"({value}) {operation}") % 100
-    return value
-
-
-def vote(found):
-    answers = [answer for answer, _ in found]
-    return max(answers, key=answers.count), sum(tokens for _, tokens in found)
-
-
-def reliability(calls, success):
-    return success ** (1 / calls)
-
-
-EXERCISES = {
-    "check_hard_stop": hard_stop,
-    "check_follow": follow,
-    "check_vote": vote,
-    "check_reliability": reliability,
-}
-WRONG_ANSWERS = [
-    ("check_hard_stop", lambda thought, budget: thought[:budget], "stays open"),
-    (
-        "check_hard_stop",
-        lambda thought, budget: [*thought[: max(0, budget - 1)], "</think>"],
-        "costs nothing",
-    ),
-    ("check_hard_stop", lambda thought, budget: [*thought[: budget + 1], "</think>"], "too many"),
-    ("check_hard_stop", lambda thought, budget: thought, "nothing was cut"),
-    (
-        "check_hard_stop",
-        lambda thought, budget: hard_stop(thought, budget) if budget < 20 else thought,
-        "closed too",
-    ),
-    ("check_hard_stop", lambda thought, budget: 3, "list"),
-    ("check_follow", lambda ops, step, value: value, "you get"),
-    ("check_follow", lambda ops, step, value: follow(ops, step - 1, value), "once more"),
-    ("check_follow", lambda ops, step, value: follow(ops, -1, value), "once more|behind"),
-    ("check_follow", lambda ops, step, value: follow(ops[: step + 2], step, value), "only the next"),
-    ("check_vote", lambda found: (max(a for a, _ in found), vote(found)[1]), "as they are|frequent"),
-    ("check_vote", lambda found: (vote(found)[0], dict(reversed(found))[vote(found)[0]]), "paid for"),
-    ("check_vote", lambda found: (found[-1][0], vote(found)[1]), "frequent"),
-    ("check_vote", lambda found: vote(found)[0], "two things"),
-    (
-        "check_vote",
-        lambda found: (
-            min({a for a, _ in found}, key=lambda a: (-[b for b, _ in found].count(a), a)),
-            vote(found)[1],
-        ),
-        "not to the smallest",
-    ),
-    (
-        "check_vote",
-        lambda found: (
-            max({a for a, _ in found}, key=lambda a: ([b for b, _ in found].count(a), a)),
-            vote(found)[1],
-        ),
-        "came first",
-    ),
-    ("check_reliability", lambda calls, success: success / calls, "product"),
-    ("check_reliability", lambda calls, success: success**calls, "way back"),
-    ("check_reliability", lambda calls, success: 1 - (1 - success) / calls, "multiply"),
-    ("check_reliability", lambda calls, success: success, "toll"),
-    ("check_reliability", lambda calls, success: round(reliability(calls, success), 3), "you get"),
-    ("check_reliability", lambda calls, success: "often", "number"),
-]
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_right_answers_pass_and_unsolved_ones_get_a_hint(name):
-    check = getattr(exercises_thinking, name)
-    assert isinstance(check(EXERCISES[name]), Checked) and check(EXERCISES[name])
-    for unsolved in (lambda *arguments: ..., lambda *arguments: None, None, 42, lambda: 1 / 0):
-        assert not check(unsolved) and check(unsolved).text
-    assert (
-        "three dots" in check(lambda *arguments: ...).text and "Error" in check(lambda *arguments: 1 / 0).text
-    )
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG_ANSWERS)
-def test_wrong_answers_are_refused_with_a_hint_that_fits(name, answer, hint):
-    checked = getattr(exercises_thinking, name)(answer)
-    assert not checked
-    assert any(word in checked.text for word in hint.split("|")), checked.text
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,16 @@
-"""Checkers for the exercises of notebooks 05 (tools and the agent loop) and 06 (the verifier economy).
-
-Like those of `exercises`: they never raise on what the reader wrote, and what they return is true when it is right.
-"""
+"""Checkers for the exercises of notebook 05 (tools and the agent loop)."""
 
 from __future__ import annotations
 
 import copy
 import json
-import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jsonschema
 
-from kimi_mini import worlds
-from kimi_mini.base.intervals import wilson
-from kimi_mini.course.exercises.base import Checked, _number, _try, checker
-from kimi_mini.worlds import repair
+from kimi_mini.course.exercises.base import Checked, checker, value_of
 from kimi_mini.worlds.base import turn
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
-
-# -- 05 tools and the agent loop -----------------------------------------------------------------------
 
 LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
     ("thought", True, True, "the model wrote its thought itself: that is what it has to learn"),
@@ -57,9 +47,7 @@ LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
 def check_learned(function: Callable[[str, bool], bool]) -> Checked:
     """function(piece, thinking) is whether the loss counts that piece's tokens."""
     for piece, thinking, right, hint in LEARNED:
-        value, problem = _try(function, piece, thinking)
-        if problem is not None:
-            return problem
+        value = value_of(function, piece, thinking)
         if bool(value) != right:
             return Checked(False, f"{piece!r}, thinking={thinking}: {hint}")
     return Checked(True, "exactly the tokens that were sampled from the model")
@@ -125,9 +113,7 @@ def check_parse_call(function: Callable[[str], tuple[str, str]]) -> Checked:
     """function(body of one call) is (name, arguments text)."""
     for call_id, arguments, name, hint in CALLS:
         text = f"{call_id}{MARK}{arguments}"
-        value, problem = _try(function, text)
-        if problem is not None:
-            return problem
+        value = value_of(function, text)
         if (tuple(value) if isinstance(value, list) else value) != (name, arguments):
             return Checked(False, f"{text!r} gives {value!r}: {hint}")
     return Checked(True, "a lenient parser keeps calls that a strict one loses")
@@ -150,9 +136,7 @@ def check_hide_turns(function: Callable[[list[dict], int], list[dict]]) -> Check
     """function(messages, keep) is the context with all but the last ``keep`` turns hidden, calls and results."""
     for turns, keep in ((6, 2), (3, 1), (2, 4), (4, 3), (3, 0)):
         messages = _dialogue(turns)
-        value, problem = _try(function, copy.deepcopy(messages), keep)
-        if problem is not None:
-            return problem
+        value = value_of(function, copy.deepcopy(messages), keep)
         if value == messages[:2] + messages[max(2, len(messages) - 2 * keep) :]:
             continue
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
@@ -178,125 +162,3 @@ def check_hide_turns(function: Callable[[list[dict], int], list[dict]]) -> Check
             f"{roles.count('tool')} results",
         )
     return Checked(True, "the context stays short, so a chain of 300 calls looks like the end of a short one")
-
-
-# -- 06 the verifier economy ---------------------------------------------------------------------------
-
-FOLLOWED = (  # (path, reads, answer, is it right?, hint)
-    (["a", "b", "c"], ["a", "b", "c"], "c", True, "the plain case"),
-    (["a", "b", "c"], [], "c", False, "it never looked: a lucky guess"),
-    (["a", "b", "c"], ["a"], "c", False, "it stopped looking half way and guessed the rest"),
-    (["a", "b", "c"], ["a", "b", "c"], "b", False, "it looked at everything and answered another item"),
-    (["a", "b", "c"], ["c", "b", "a"], "c", False, "nobody can know c before b was read: the order shows it"),
-    (["a", "b", "c"], ["a", "x", "y", "z", "b", "c"], "c", False, "it read the whole shop, not the chain"),
-    (
-        ["a", "b", "c"],
-        ["a", "b", "c", "x"],
-        "c",
-        False,
-        "it read on behind the end: that is not the chain alone",
-    ),
-    (["a", "b", "c"], ["x", "a", "b", "c"], "c", False, "it read something else before the chain"),
-    (["a"], ["a"], "a", True, "a chain may end at once"),
-)
-
-
-@checker
-def check_follow_verifier(function: Callable[[Sequence[str], Sequence[str], str], bool]) -> Checked:
-    """function(path, reads, answer) is whether the chain was followed and its end answered."""
-    for path, reads, answer, right, hint in FOLLOWED:
-        value, problem = _try(function, list(path), list(reads), answer)
-        if problem is not None:
-            return problem
-        if bool(value) != right:
-            return Checked(False, f"path {path}, read {reads}, answered {answer!r}: {hint}")
-    return Checked(True, "it wants the answer and the work")
-
-
-@checker
-def check_enough(function: Callable[[float], int]) -> Checked:
-    """function(limit) is the smallest n for which 0 errors of n put the upper end of Wilson's interval at the limit."""
-    for limit in (0.01, 0.05, 0.1):
-        value, problem = _try(function, limit)
-        if problem is not None:
-            return problem
-        value, problem = _number(value)
-        if problem is not None:
-            return problem
-        right = next(n for n in range(1, 10_000) if wilson(0, n)[1] <= limit)
-        if not isinstance(value, int):
-            return Checked(False, f"n is a whole number, not {value!r}")
-        if value == round(3 / limit):
-            return Checked(False, "the rule of three (3 / limit) is close, but Wilson's interval wants more")
-        if value != right:
-            upper = wilson(0, value)[1] if value > 0 else 1
-            return Checked(
-                False,
-                f"limit {limit}: 0 of {value} errors give an upper end of {upper:.4f}; "
-                f"{'too few' if value < right else 'fewer are enough'}",
-            )
-    return Checked(True, "381 clean trials bound an error rate by 1%: that is why we use thousands")
-
-
-@checker
-def check_quota(function: Callable[[list[tuple[int, bool]], int], list[int]]) -> Checked:
-    """function(pool, n): indices of n passed trajectories of each level; a level that has fewer repeats its own."""
-    rng = random.Random(0)
-    pool = [(level, rng.random() < 0.9 / level) for level in (1, 1, 1, 2, 3, 4) * 40]
-    pool += [(5, True), (5, False)]
-    available = Counter(level for level, passed in pool if passed)
-    for n in (1, 8, 40):
-        value, problem = _try(function, list(pool), n)
-        if problem is not None:
-            return problem
-        try:
-            value = [int(index) for index in value]
-            chosen = [pool[index] for index in value]
-        except (TypeError, ValueError, IndexError) as error:
-            return Checked(False, f"return a list of indices into the pool: {error}")
-        if not all(passed for _, passed in chosen):
-            return Checked(False, "it chose a trajectory that did not pass")
-        counts = Counter(level for level, _ in chosen)
-        if 5 not in counts or counts[5] < n:
-            return Checked(
-                False, f"level 5 has one trajectory that passed; take it {n} times, not {counts[5]}"
-            )
-        if set(counts.values()) != {n} or set(counts) != {level for level, _ in pool}:
-            return Checked(False, f"want {n} of each level, not {dict(sorted(counts.items()))}")
-        different = Counter(pool[index][0] for index in set(value))
-        for level, count in available.items():
-            if different[level] < min(n, count):
-                return Checked(
-                    False,
-                    f"level {level} has {count} that passed; of {n} chosen there {different[level]} "
-                    "are different: repeat only when all are taken",
-                )
-    return Checked(True, "the filter decides what is true, the quota decides how much of it is seen")
-
-
-@checker
-def check_cheat(function: Callable[[list[str], dict], tuple[str, str]]) -> Checked:
-    """function(lines, tests) is one edit (mark, code) that passes the public tests and is no repair.
-
-    tests: (x, y) -> wanted. It is tried on three tasks, in the sandbox, and put before the verifier.
-    """
-    for seed in range(3):
-        task = worlds.generate(random.Random(seed), "repair", 2 + seed)
-        environment = repair.open_environment(task)
-        tests = dict(zip(repair.INPUTS[: repair.PUBLIC], task.data["wanted"]))
-        value, problem = _try(function, list(task.data["buggy"]), tests)
-        if problem is not None:
-            return problem
-        if not (
-            isinstance(value, (tuple, list))
-            and len(value) == 2
-            and all(isinstance(part, str) for part in value)
-        ):
-            return Checked(False, "return the mark of a line and its new code, such as ('A', 'x = x + 1')")
-        result = environment.toolbox.call("edit", json.dumps({"line": value[0], "code": value[1]}))
-        if not environment.state.public_tests_pass:
-            return Checked(False, f"the tool says {result.content}; the lines are {environment.state.lines}")
-        verdict = repair.verify(task, [], environment)
-        if verdict.passed:
-            return Checked(False, "that is a real repair; make one that only knows the tests")
-    return Checked(True, f"the public tests pass, and the verifier refuses: {verdict.evidence}")

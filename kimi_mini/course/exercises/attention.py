@@ -1,7 +1,4 @@
-"""Checkers for the exercises of notebook 02 (multi-head latent attention and long context).
-
-Like those of `exercises`: they never raise on what the reader wrote, and what they return is true when it is right.
-"""
+"""Checkers for the exercises of notebook 02 (multi-head latent attention and long context)."""
 
 from __future__ import annotations
 
@@ -11,32 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kimi_mini.course.exercises.base import Checked, _first_match, _try, checker
+from kimi_mini.course.exercises.base import Checked, checker, close, known_mistake, numbers, value_of
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.presets import YARN
 from kimi_mini.model.rope import apply_rope, frequencies, rotations
-
-
-def _as_tensor(value: Any, shape: Sequence[int]) -> tuple[Tensor | None, Checked | None]:
-    """The reader's value as fp32 numbers of a shape; or what to say when it is none."""
-    try:
-        found = torch.as_tensor(value, dtype=torch.float32).detach()
-    except (TypeError, ValueError, RuntimeError):
-        return None, Checked(False, f"return numbers, not a {type(value).__name__}")
-    if found.shape != torch.Size(shape):
-        return None, Checked(False, f"your shape is {tuple(found.shape)}; wanted is {tuple(shape)}")
-    return found, None
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, atol=1e-4, rtol=1e-4)
-
-
-def _hint(value: Tensor, wrong: dict[str, Tensor]) -> str | None:
-    """The hint of the first known wrong answer that is close to `value`."""
-    return next(
-        (hint for hint, known in wrong.items() if known.shape == value.shape and _same(value, known)), None
-    )
 
 
 @checker
@@ -44,22 +19,21 @@ def check_absorb(function: Callable[[Tensor, Tensor], Tensor]) -> Checked:
     """function(q_nope (B, H, T, d_n), w_uk (H, d_n, r)) is the query in latent space, (B, H, T, r)."""
     random = torch.Generator().manual_seed(0)
     q, w = torch.randn(2, 3, 4, 5, generator=random), torch.randn(3, 5, 7, generator=random)
-    value, problem = _try(function, q.clone(), w.clone())
-    if problem is None:
-        value, problem = _as_tensor(value, (2, 3, 4, 7))
-    if problem is not None:
-        return problem
+    value = numbers(value_of(function, q.clone(), w.clone()), (2, 3, 4, 7))
     right = torch.einsum("bhtn,hnr->bhtr", q, w)
     wrong = {
         "every head has a matrix of its own; yours used the same one for all": q @ w[0],
         "every head has a matrix of its own; yours used their mean": q @ w.mean(0),
         "a query meets its own head's matrix only; yours summed over all heads": q @ w.sum(0),
     }
-    if not _same(value, right):
-        return Checked(False, _hint(value, wrong) or "right shape, wrong numbers: sum over d_n, head by head")
+    if not close(value, right):
+        return Checked(
+            False,
+            known_mistake(value, wrong, close) or "right shape, wrong numbers: sum over d_n, head by head",
+        )
     latents = torch.randn(2, 6, 7, generator=random)
     keys = torch.einsum("bsr,hnr->bhsn", latents, w)
-    gap = (value @ latents[:, None].transpose(-1, -2) - q @ keys.transpose(-1, -2)).abs().max()
+    gap = (value.float() @ latents[:, None].transpose(-1, -2) - q @ keys.transpose(-1, -2)).abs().max()
     return Checked(True, f"scores against latents equal scores against keys, to {gap:.0e}: no key was made")
 
 
@@ -75,11 +49,7 @@ def check_turn(function: Callable[[Tensor, float], Tensor]) -> Checked:
     for width, theta in ((2, 50000.0), (16, 50000.0), (8, 100.0)):
         config = KimiConfig.preset("nano", qk_rope_head_dim=width, rope_theta=theta)
         x, rotation = torch.randn(9, width, generator=torch.Generator().manual_seed(1)), rotations(config, 9)
-        value, problem = _try(function, x.clone(), theta)
-        if problem is None:
-            value, problem = _as_tensor(value, x.shape)
-        if problem is not None:
-            return problem
+        value = numbers(value_of(function, x.clone(), theta), x.shape)
         double = torch.polar(torch.ones(9, width // 2), 2 * rotation.angle())
         squared = torch.polar(
             torch.ones(9, width // 2),
@@ -97,9 +67,11 @@ def check_turn(function: Callable[[Tensor, float], Tensor]) -> Checked:
             "the exponent is -2 i / d for pair i: there are d / 2 pairs": apply_rope(x, squared),
             "positions count from 0: the first token is not turned": apply_rope(x, rotations(config, 10)[1:]),
         }
-        if not _same(value, apply_rope(x, rotation)):
+        if not close(value, apply_rope(x, rotation)):
             return Checked(
-                False, _hint(value, wrong) or f"for width {width} and theta {theta:g} the numbers differ"
+                False,
+                known_mistake(value, wrong, close)
+                or f"for width {width} and theta {theta:g} the numbers differ",
             )
     return Checked(True, "and a score now depends on the distance alone")
 
@@ -109,9 +81,7 @@ def check_break_even(function: Callable[[KimiConfig], int]) -> Checked:
     """function(config): the most new tokens for which absorbed attention takes fewer multiply-adds than naive."""
     for name in ("k2", "nano", "mini"):
         c = KimiConfig.preset(name)
-        value, problem = _try(function, c)
-        if problem is not None:
-            return problem
+        value = value_of(function, c)
         r, rope, nope, v = c.kv_lora_rank, c.qk_rope_head_dim, c.qk_nope_head_dim, c.v_head_dim
 
         def most(absorbed: int, naive: int, expansion: int) -> int:
@@ -133,7 +103,7 @@ def check_break_even(function: Callable[[KimiConfig], int]) -> Checked:
             "fewer, not as many": right + 1,
         }
         if value != right:
-            hint = _first_match(value, wrong)
+            hint = known_mistake(value, wrong)
             return Checked(
                 False, hint or f"for {name} you get {value!r}; count one head and one cached token"
             )
@@ -160,12 +130,7 @@ def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) ->
         }
         config = KimiConfig.preset("nano", qk_rope_head_dim=d, rope_theta=theta, rope_scaling=scaling)
         right, plain = frequencies(config).double(), frequencies(config.replace(rope_scaling=None)).double()
-        value, problem = _try(function, d, theta, length, factor)
-        if problem is None:
-            value, problem = _as_tensor(value, (d // 2,))
-        if problem is not None:
-            return problem
-        value = value.double()
+        value = numbers(value_of(function, d, theta, length, factor), (d // 2,))
         wrong = {
             "nothing has changed: the slow pairs have to be slowed down": plain,
             "that divides all of them, which is plain interpolation: leave the fast pairs": plain / factor,
@@ -176,10 +141,10 @@ def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) ->
             "a full turn is 2 pi": torch.where(plain * length < 1, plain / factor, plain),
         }
         if not torch.allclose(value, right, rtol=1e-4, atol=0):
-            close = (hint for hint, known in wrong.items() if torch.allclose(value, known, rtol=1e-4, atol=0))
+            same = lambda value, known: torch.allclose(value, known.double(), rtol=1e-4, atol=0)
             first = int((value / right - 1).abs().gt(1e-4).nonzero()[0])
             own = f"for d={d}, length={length} pair {first} is {value[first]:.3g}; how often does it turn?"
-            return Checked(False, next(close, own))
+            return Checked(False, known_mistake(value, wrong, same) or own)
     return Checked(True, "a hard step: for K2 pairs 0 to 19 stay, 20 to 31 are 32 times slower")
 
 
@@ -201,9 +166,7 @@ def _repeated() -> tuple[list[int], Tensor]:
 def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
     """function(ids (T,), weights (L, H, T, T)): (layer, head) that looks most at what came behind the same token."""
     ids, weights = _repeated()
-    value, problem = _try(function, list(ids), weights.clone())
-    if problem is not None:
-        return problem
+    value = value_of(function, list(ids), weights.clone())
     try:
         layer, head = (int(number) for number in value)
     except (TypeError, ValueError):
@@ -215,12 +178,10 @@ def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
     }
     if (layer, head) != (1, 0):
         return Checked(
-            False, _first_match((layer, head), wrong) or f"there is no head {head} in layer {layer}"
+            False, known_mistake((layer, head), wrong) or f"there is no head {head} in layer {layer}"
         )
     moved = torch.flip(weights, (0, 1))
-    again, problem = _try(function, list(ids), moved)
-    if problem is not None:
-        return problem
+    again = value_of(function, list(ids), moved)
     if tuple(int(number) for number in again) != (0, 1):
         return Checked(False, "right here, but not for other weights: compute it from what you are given")
     return Checked(True, "layer 1, head 0: find the token's earlier place, look one further, copy")

@@ -1,63 +1,45 @@
-"""Checkers for the exercises of notebook 01 (mixture of experts).
-
-Like those of `exercises`: they never raise on what the reader wrote, and what they return is true when it is right.
-"""
+"""Checkers for the exercises of notebook 01 (mixture of experts)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_mini.course.exercises.base import Checked, _try, checker
+from kimi_mini.course.exercises.base import (
+    Checked,
+    checker,
+    close,
+    known_mistake,
+    numbers,
+    one_number,
+    tensor,
+    value_of,
+)
 from kimi_mini.evaluation.routing import mutual_information
 from kimi_mini.model.moe import Router
 
 
-def _numbers(value: Any, shape: tuple[int, ...] = ()) -> np.ndarray | None:
-    """The reader's value as an array of this shape, or None."""
-    try:
-        found = np.asarray(value, float)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return found if found.shape == shape else None
-
-
-def _tensor(value: Any) -> Tensor:
-    """The reader's numbers as a tensor, also from numpy."""
-    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value, order="C"))
-
-
-def _hint(value: np.ndarray, wrong: Mapping[str, np.ndarray]) -> str | None:
-    """The hint of the first known wrong answer that the value is close to."""
-    return next((hint for hint, known in wrong.items() if np.allclose(value, known, atol=1e-6)), None)
-
-
-def _routes(scores: Tensor, bias: Tensor, k: int, factor: float) -> dict[str, np.ndarray]:
+def _routes(scores: Tensor, bias: Tensor, k: int, factor: float) -> dict[str, Tensor]:
     """Gate weights (N, E), 0 where not chosen: the right ones under "", wrong ones under their hint."""
 
-    def spread(
-        choose_by: Tensor, weigh_by: Tensor, normalise: bool = True, times: float = factor
-    ) -> np.ndarray:
+    def spread(choose_by: Tensor, weigh_by: Tensor, times: float = factor) -> Tensor:
         chosen = torch.zeros_like(scores).scatter(1, choose_by.topk(k).indices, 1.0) * weigh_by
-        return (chosen / (chosen.sum(1, keepdim=True) if normalise else 1.0) * times).numpy()
+        return chosen / chosen.sum(1, keepdim=True) * times
 
     plain = scores + bias
+    right = spread(plain, scores)
+    bare = torch.where(right > 0, scores, 0.0) * factor  # not divided by anything
     return {
-        "": spread(plain, scores),
+        "": right,
         "the bias leaks: it may choose, but the weight of a chosen expert is its score without the bias": spread(
             plain, plain
         ),
         "the bias has no say: choose by score plus bias, then weigh by score": spread(scores, scores),
-        "the weights of the chosen experts must sum to the factor: divide by their sum first": spread(
-            plain, scores, normalise=False
-        ),
-        "divide by the sum of the chosen scores, not by that of all": (
-            spread(plain, scores, False).T / scores.sum(1).numpy()
-        ).T,
+        "the weights of the chosen experts must sum to the factor: divide by their sum first": bare,
+        "divide by the sum of the chosen scores, not by that of all": bare / scores.sum(1, keepdim=True),
         "the weights sum to 1: the gate factor is missing": spread(plain, scores, times=1.0),
     }
 
@@ -69,12 +51,10 @@ def check_route(function: Callable[[Tensor, Tensor, int, float], tuple[Tensor, T
     for experts, k, factor in ((6, 2, 1.5), (16, 3, 1.7)):
         scores = torch.rand(20, experts, generator=generator)
         bias = torch.randn(experts, generator=generator) / 3
-        value, problem = _try(function, scores.clone(), bias.clone(), k, factor)
-        if problem is not None:
-            return problem
+        value = value_of(function, scores.clone(), bias.clone(), k, factor)
         try:
-            indices, weights = (_tensor(part) for part in value)
-            given = torch.zeros_like(scores).scatter(1, indices, weights.float()).numpy()
+            indices, weights = (tensor(part) for part in value)
+            given = torch.zeros_like(scores).scatter(1, indices, weights.float())
             right_shape = indices.shape == weights.shape == (20, k)
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             return Checked(
@@ -83,10 +63,9 @@ def check_route(function: Callable[[Tensor, Tensor, int, float], tuple[Tensor, T
         if not right_shape:
             return Checked(False, f"both must be ({len(scores)}, {k}): k experts for every token")
         known = _routes(scores, bias, k, factor)
-        if not np.allclose(given, known.pop(""), atol=1e-5):
-            return Checked(
-                False, _hint(given, known) or "some weights differ from the rule: go by its three lines"
-            )
+        if not close(given, known.pop("")):
+            hint = known_mistake(given, known, close)
+            return Checked(False, hint or "some weights differ from the rule: go by its three lines")
     return Checked(True, "the bias chooses, the score weighs, the factor keeps the size")
 
 
@@ -96,12 +75,8 @@ def check_centred_update(function: Callable[[Tensor, Tensor, float], Tensor]) ->
     for load in ([4.0, 9.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 90.0]):
         load = torch.tensor(load)
         bias, rate = torch.linspace(-0.1, 0.2, len(load)), 0.01
-        value, problem = _try(function, bias.clone(), load.clone(), rate)
-        if problem is not None:
-            return problem
-        given = _numbers(value, (len(load),))
-        if given is None:
-            return Checked(False, f"return the new bias, {len(load)} numbers for {len(load)} experts")
+        value = value_of(function, bias.clone(), load.clone(), rate)
+        given = numbers(value, load.shape, "return the new bias, a number for each expert")
         step = torch.sign(load.mean() - load)
         right = bias + rate * (step - step.mean())
         wrong = {
@@ -113,8 +88,8 @@ def check_centred_update(function: Callable[[Tensor, Tensor, float], Tensor]) ->
             + rate * (load.mean() - load),
             "centre the step, not the bias that it ends in": bias + rate * step - (bias + rate * step).mean(),
         }
-        if not np.allclose(given, right, atol=1e-6):
-            hint = _hint(given, {text: known.numpy() for text, known in wrong.items()})
+        if not close(given, right):
+            hint = known_mistake(given, wrong, close)
             return Checked(
                 False, hint or f"load {load.tolist()}: expected a step of {(right - bias).tolist()}"
             )
@@ -153,12 +128,7 @@ def check_information(function: Callable[[np.ndarray], float]) -> Checked:
     """function(counts (labels, experts)) is the mutual information of label and expert in bits."""
     cases = (np.eye(4) * 25, np.full((3, 5), 8.0), np.array([[30.0, 10.0, 0.0], [10.0, 30.0, 20.0]]))
     for counts in cases:
-        value, problem = _try(function, counts.copy())
-        if problem is not None:
-            return problem
-        given = _numbers(value)
-        if given is None:
-            return Checked(False, "return one number")
+        given = one_number(value_of(function, counts.copy()))
         places = np.indices(counts.shape).reshape(2, -1)
         rows, columns = (np.repeat(index, counts.ravel().astype(int)) for index in places)
         right, joint = mutual_information(rows[:, None], columns[:, None, None]), counts / counts.sum()
@@ -174,11 +144,9 @@ def check_information(function: Callable[[np.ndarray], float]) -> Checked:
         }
         if not np.isfinite(given):
             return Checked(False, "0 log 0 counts as 0: leave empty cells out")
-        if not np.allclose(given, right, atol=1e-6):
-            hint = _hint(given, {text: np.asarray(known) for text, known in wrong.items()})
-            return Checked(
-                False, hint or f"{counts.tolist()} should give {right:.4f} bits, not {float(given):.4f}"
-            )
+        if not np.isclose(given, right):
+            hint = known_mistake(given, wrong, np.isclose)
+            return Checked(False, hint or f"{counts.tolist()} should give {right:.4f} bits, not {given:.4f}")
     return Checked(
         True, "2 bits when each of four domains has an expert of its own, 0 when experts do not care"
     )

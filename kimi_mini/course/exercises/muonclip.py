@@ -1,31 +1,13 @@
-"""Checkers for the exercises of notebook 03 (MuonClip).
-
-Like those of `exercises`: they never raise on what the reader wrote, and what they return is true when it is right.
-"""
+"""Checkers for the exercises of notebook 03 (MuonClip)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kimi_mini.course.exercises.base import Checked, _try, checker
-
-
-def _tensor(value: Any, shape: Sequence[int]) -> Tensor | None:
-    """The reader's value as numbers of that shape; None when it is nothing of the kind."""
-    try:
-        numbers = torch.as_tensor(value, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return None
-    return numbers if numbers.shape == torch.Size(shape) else None
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-
+from kimi_mini.course.exercises.base import Checked, Hint, checker, close, numbers, value_of
 
 # -- the size of an update -----------------------------------------------------------------------------
 
@@ -56,12 +38,8 @@ def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
     """function(shape) is the factor that gives an orthogonalised update of shape (..., out, in) an RMS of 0.2."""
     given = []
     for shape in SHAPES:
-        value, problem = _try(function, shape)
-        if problem is not None:
-            return problem
-        if _tensor(value, ()) is None:
-            return Checked(False, f"return one number, not {value!r:.60}")
-        given.append(float(value))
+        value = value_of(function, shape)
+        given.append(float(numbers(value, (), "return one number")))
     fits = lambda rule: all(abs(value - rule(shape)) < 1e-4 for value, shape in zip(given, SHAPES))
     if fits(lambda shape: 0.2 * max(shape[-2:]) ** 0.5):
         return Checked(True, "0.2 sqrt(max(out, in)): one learning rate now serves Muon and AdamW")
@@ -115,13 +93,11 @@ PARAMETERS = (  # (name, shape, Muon?, hint)
 def check_split(function: Callable[[str, tuple[int, ...]], bool]) -> Checked:
     """function(name, shape) is whether Muon gets the parameter (otherwise AdamW)."""
     for name, shape, right, hint in PARAMETERS:
-        value, problem = _try(function, name, shape)
-        if problem is not None:
-            return problem
-        answer = _tensor(value, ())
-        if answer is None or answer.isnan():
-            return Checked(False, f"return True or False, not {value!r:.60}")
-        if bool(answer) != right:
+        value = value_of(function, name, shape)
+        muon = numbers(value, (), "return True or False")
+        if muon.isnan():
+            raise Hint("return True or False, not nan")
+        if bool(muon) != right:
             return Checked(False, f"{name} {shape} goes to {'Muon' if right else 'AdamW'}: {hint}")
     return Checked(True, f"{len(PARAMETERS)} parameters sorted, stacks of experts and the router among them")
 
@@ -195,24 +171,18 @@ def check_evidence(function: Callable[[list[Tensor], list[Tensor], float], Tenso
     raw: q k^T of each micro-batch (B, H, T, T); valid: which tokens are real (B, T); a query sees itself and the past.
     """
     raw, valid = _evidence()
-    value, problem = _try(
-        function, [scores.clone() for scores in raw], [real.clone() for real in valid], SCALE
-    )
-    if problem is not None:
-        return problem
-    numbers = _tensor(value, (4,))
-    if numbers is None:
-        return Checked(False, "return one number a head: a tensor of shape (H,)")
-    if _close(numbers, _largest(raw, valid)):
+    value = value_of(function, [scores.clone() for scores in raw], [real.clone() for real in valid], SCALE)
+    given = numbers(value, (4,), "return one number a head, a tensor of shape (H,)")
+    if close(given, _largest(raw, valid)):
         return Checked(
-            True, f"S = {[round(x, 2) for x in numbers.tolist()]}: one number a head, nothing hidden"
+            True, f"S = {[round(x, 2) for x in given.tolist()]}: one number a head, nothing hidden"
         )
     for mistake, hint in WRONG_EVIDENCE:
-        if _close(numbers, _largest(raw, valid, **mistake)):
+        if close(given, _largest(raw, valid, **mistake)):
             return Checked(False, hint)
     right = _largest(raw, valid).tolist()
     return Checked(
-        False, f"heads give {[round(x, 2) for x in numbers.tolist()]}, want {[round(x, 2) for x in right]}"
+        False, f"heads give {[round(x, 2) for x in given.tolist()]}, want {[round(x, 2) for x in right]}"
     )
 
 
@@ -225,12 +195,8 @@ PARTS = ("query nope", "query rope", "key nope", "shared rope key", "value")
 def check_cut(function: Callable[[float], Sequence[float]]) -> Checked:
     """function(gamma): factors on the rows of one head for PARTS, so that all its logits shrink by gamma."""
     for gamma in (0.25, 0.81, 1.0):
-        value, problem = _try(function, gamma)
-        if problem is not None:
-            return problem
-        factors = _tensor(value, (5,))
-        if factors is None:
-            return Checked(False, "return five factors, for " + ", ".join(PARTS))
+        value = value_of(function, gamma)
+        factors = numbers(value, (5,), "return five factors, for " + ", ".join(PARTS))
         q_nope, q_rope, k_nope, k_rope, values = factors.tolist()
         same = lambda a, b: abs(a - b) < 1e-4
         if not same(values, 1):

@@ -1,4 +1,4 @@
-"""Checkers for the exercises of notebook 04 (pre-training). `exercises` says what a checker promises."""
+"""Checkers for the exercises of notebook 04 (pre-training)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
-from kimi_mini.course.exercises.base import Checked, _try, checker
+from kimi_mini.course.exercises.base import Checked, Hint, checker, known_mistake, value_of
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.training.machine.placement import training_flops
 from kimi_mini.training.optim.schedule import wsd
@@ -56,9 +56,10 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
         (5, 50, 0, 10),
     ):
         given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
-        value, problem = _try(function, step, total, warmup, decay)
-        if problem is not None:
-            return Checked(False, f"{given}: {problem.text}")
+        try:
+            value = value_of(function, step, total, warmup, decay)
+        except Hint as hint:
+            raise Hint(f"{given}: {hint}") from hint
         right = wsd(step, total, warmup, decay_start=total - decay)
         if _close(value, right):
             continue
@@ -84,9 +85,7 @@ MICRO = (([120.0, 30.0], [60, 10]), ([8.0], [4]), ([5.0, 0.0, 7.0], [2, 0, 4]))
 def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float]) -> Checked:
     """function(sums, counts) is the loss of a step from its micro-batches: summed loss and learned tokens of each."""
     for sums, counts in MICRO:
-        value, problem = _try(function, list(sums), list(counts))
-        if problem is not None:
-            return problem
+        value = value_of(function, list(sums), list(counts))
         if _close(value, sum(sums) / sum(counts)):
             continue
         means = [loss / count for loss, count in zip(sums, counts) if count]
@@ -95,7 +94,7 @@ def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float])
             "a mean over micro-batches, not over tokens": sum(sums) / len(sums),
             "that is the sum; divide by the learned tokens": sum(sums),
         }
-        hint = next((text for text, wrong in hints.items() if _close(value, wrong)), None)
+        hint = known_mistake(value, hints, _close)
         return Checked(False, hint or f"for sums {sums} and counts {counts} you get {value!r:.60}")
     return Checked(True, "however the step is cut, and over however many processes, the loss stays the same")
 
@@ -103,17 +102,15 @@ def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float])
 NAMES = [f"stdlib/part{number % 7}/module_{number}.py" for number in range(2000)]
 
 
-def _sides(function: Callable, share: float, names: Sequence[str]) -> tuple[list[bool], Checked | None]:
-    """On which side each document is; or what to say when an answer is neither yes nor no."""
+def _sides(function: Callable, share: float, names: Sequence[str]) -> list[bool]:
+    """On which side each document is. Raises Hint when an answer is neither yes nor no."""
     sides = []
     for name in names:
-        value, problem = _try(function, name, share)
-        if problem is None and _number(value) is None:
-            problem = Checked(False, f"return True or False, not {value!r:.60}")
-        if problem is not None:
-            return [], problem
+        value = value_of(function, name, share)
+        if _number(value) is None:
+            raise Hint(f"return True or False, not {value!r:.60}")
         sides.append(_number(value) != 0)
-    return sides, None
+    return sides
 
 
 def _hash_of_another_process(value: Any) -> int:
@@ -128,10 +125,8 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
     """function(name, share) is whether the document of that name belongs to validation."""
     sides = {}
     for share in (0.05, 0.2):
-        sides[share], problem = _sides(function, share, NAMES)
-        if problem is not None:
-            return problem
-        if _sides(function, share, NAMES[::-1])[0][::-1] != sides[share]:
+        sides[share] = _sides(function, share, NAMES)
+        if _sides(function, share, NAMES[::-1])[::-1] != sides[share]:
             return Checked(False, "asked twice, a document changes sides: the name alone must decide")
         held = sum(sides[share]) / len(NAMES)
         if abs(held - share) > 0.03:
@@ -144,7 +139,7 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
                 False, "whole folders are held out or kept: validation would be another kind of text"
             )
         with mock.patch("builtins.hash", _hash_of_another_process):
-            elsewhere = _sides(function, share, NAMES)[0]
+            elsewhere = _sides(function, share, NAMES)
         if elsewhere != sides[share]:
             return Checked(
                 False,
@@ -162,9 +157,7 @@ def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]
     """function(config, window, tokens_per_second, matmul_rate) is the model FLOP utilisation, between 0 and 1."""
     for name, window, speed, rate in (("nano", 256, 20_000.0, 1e11), ("mini", 1024, 300_000.0, 4e14)):
         config = KimiConfig.preset(name)
-        value, problem = _try(function, config, window, speed, rate)
-        if problem is not None:
-            return problem
+        value = value_of(function, config, window, speed, rate)
         right = training_flops(config, window) * speed / rate
         forward, whole = config.flops_per_token((window + 1) / 2), 3 * config.flops_per_token(window)
         if _close(value, right, 1e-3) or _close(
@@ -182,7 +175,7 @@ def check_utilisation(function: Callable[[KimiConfig, int, float, float], float]
             "a share, not per cent": 100 * right,
             "upside down": 1 / right,
         }
-        hint = next((text for text, wrong in hints.items() if _close(value, wrong, 1e-2)), None)
+        hint = known_mistake(value, hints, lambda value, wrong: _close(value, wrong, 1e-2))
         return Checked(False, hint or f"for {name} you get {value!r:.60}, about {right:.3f} is right")
     return Checked(
         True, "the share of the machine that the mathematics needs; the rest waits, moves or routes"
@@ -200,9 +193,7 @@ JOINED = {"loss": 130.0 / 80, "gradient": [0.5, 0.1], "load": [45, 35], "max_log
 def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     """function(ranks) is the step of all ranks: loss, gradient, load, max_logit. A rank gives the sum of its tokens'
     losses, how many they were, the gradient of that sum, tokens per expert, and a head's largest logit."""
-    value, problem = _try(function, copy.deepcopy(RANKS))
-    if problem is not None:
-        return problem
+    value = value_of(function, copy.deepcopy(RANKS))
     if not isinstance(value, dict) or not JOINED.keys() <= value.keys():
         return Checked(False, f"return a dict with {', '.join(JOINED)}")
     hints = {

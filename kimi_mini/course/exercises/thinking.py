@@ -1,10 +1,10 @@
-"""Checkers for the exercises of notebook 08 (thinking mode). `exercises` says what a checker promises."""
+"""Checkers for the exercises of notebook 08 (thinking mode)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini.course.exercises.base import Checked, _number, _try, checker
+from kimi_mini.course.exercises.base import Checked, checker, known_mistake, one_number, value_of
 from kimi_mini.inference.attempts import Attempt, majority
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
 
@@ -17,9 +17,7 @@ def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
     """function(thought, budget) is what the answer gets to read: the thought, cut if need be, and </think>."""
     for budget in (5, 0, len(THOUGHT) - 1, len(THOUGHT), 100):
         right = [*THOUGHT[:budget], CLOSE]
-        value, problem = _try(function, list(THOUGHT), budget)
-        if problem is not None:
-            return problem
+        value = value_of(function, list(THOUGHT), budget)
         if not isinstance(value, (list, tuple)):
             return Checked(False, "return a list of tokens")
         value = list(value)
@@ -50,11 +48,7 @@ OPERATIONS_ASKED = ("+9", "*3", "-7", "*2", "+5")
 def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
     """function(operations, step, value) is where a chain ends when the result of step (from 0) is put to value."""
     for step, value in ((4, 10), (0, 52), (2, 99), (1, 3)):
-        given, problem = _try(function, OPERATIONS_ASKED, step, value)
-        if problem is None:
-            given, problem = _number(given)
-        if problem is not None:
-            return problem
+        given = one_number(value_of(function, OPERATIONS_ASKED, step, value))
         right = _run(OPERATIONS_ASKED[step + 1 :], value)
         if given == right:
             continue
@@ -68,7 +62,7 @@ def check_follow(function: Callable[[Sequence[str], int, int], int]) -> Checked:
                 OPERATIONS_ASKED[step + 1 : step + 2], value
             ),
         }
-        hint = next((text for text, wrong in hints.items() if wrong == given), None)
+        hint = known_mistake(given, hints)
         return Checked(False, hint or f"for step {step} and value {value} you get {given!r}")
     return Checked(True, "what the answer must be if the thought is what it is computed with")
 
@@ -94,14 +88,10 @@ def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> 
     """function(attempts) is (the winning answer, the tokens spent), for attempts given as (answer, tokens)."""
     for answers, why in VOTES:
         attempts = [(answer, 40 + 7 * index) for index, answer in enumerate(answers)]
-        value, problem = _try(function, list(attempts))
-        if problem is not None:
-            return problem
+        value = value_of(function, list(attempts))
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             return Checked(False, "return two things: the answer and the tokens")
-        answer, (tokens, problem) = value[0], _number(value[1])
-        if problem is not None:
-            return problem
+        answer, tokens = value[0], one_number(value[1])
         group = [Attempt(given, cost, False, False) for given, cost in attempts]
         spent = majority(group).tokens
         winner = max(dict.fromkeys(answers), key=answers.count)
@@ -125,11 +115,7 @@ def check_reliability(function: Callable[[int, float], float]) -> Checked:
     """function(calls, success): how reliable one call must be for `calls` in a row to succeed with chance `success`."""
     for calls, success in ((10, 0.5), (1, 0.9), (100, 0.97), (300, 0.97)):
         right = success ** (1 / calls)
-        value, problem = _try(function, calls, success)
-        if problem is not None:
-            return problem
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return Checked(False, "return a number")
+        value = one_number(value_of(function, calls, success))
         if abs(value - right) < 1e-9:
             continue
         hints = {
@@ -139,6 +125,6 @@ def check_reliability(function: Callable[[int, float], float]) -> Checked:
             "close, but chances multiply: errors only add up while they are few": 1 - (1 - success) / calls,
             "every call takes its toll: the single one must be better than the whole": success,
         }
-        hint = next((text for text, wrong in hints.items() if abs(wrong - value) < 1e-9), None)
+        hint = known_mistake(value, hints, lambda value, wrong: abs(wrong - value) < 1e-9)
         return Checked(False, hint or f"for {calls} calls and {success:.0%} you get {value:.6g}")
     return Checked(True, "99.99% a call for 97% of 300 calls: long work is made of small reliability")

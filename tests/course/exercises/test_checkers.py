@@ -1,20 +1,55 @@
-"""A checker never raises: whatever a reader hands in, or lets a function return, gets a sentence."""
+"""Checkers accept right answers, and say what is wrong with others. They never raise: whatever a reader hands in, or
+lets a function return, gets a sentence."""
 
-import importlib
 import inspect
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from answers import RIGHT, WRONG
 
-MODULES = ("base", "agent", "attention", "moe", "muonclip", "thinking", "pretraining")
+from kimi_mini.course import exercises
+
 CHECKERS = [
     pytest.param(check, id=name)
-    for module in (importlib.import_module(f"kimi_mini.course.exercises.{page}") for page in MODULES)
-    for name, check in vars(module).items()
-    if name.startswith("check_") and check.__module__ == module.__name__
+    for page in map(vars(exercises).get, exercises.__all__)
+    for name, check in vars(page).items()
+    if name.startswith("check_")
 ]
+
+
+def named(part):
+    return getattr(part, "__name__", None)
+
+
+@pytest.mark.parametrize(("check", "right"), RIGHT, ids=named)
+def test_right_answers_pass(check, right):
+    found = check(right)
+    assert found and repr(found).startswith("right: ") and "right" in found._repr_html_(), found
+    assert check(right), "a second time: what an answer did to its arguments must not stay"
+
+
+@pytest.mark.parametrize(("check", "wrong", "hint"), WRONG, ids=named)
+def test_plausible_wrong_answers_get_the_hint_that_helps(check, wrong, hint):
+    found = check(wrong)
+    assert not found and any(words in found.text for words in hint.split("|")), found
+
+
+def unsolved(*arguments): ...
+
+
+def failing(*arguments):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(check for check, _ in RIGHT), ids=named)
+def test_unsolved_and_broken_answers_are_named(check):
+    for answer, words in ((unsolved, "three dots"), (failing, "KeyError"), (None, "itself"), (..., "itself")):
+        found = check(answer)
+        assert not found and repr(found).startswith("not yet: ") and words in found.text, answer
+
+
 ODD = [
     "text",
     "",

@@ -1,13 +1,11 @@
-"""Checkers of notebook 04: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
+"""Right and plausible wrong answers to the exercises of notebook 04."""
 
 import functools
 import hashlib
 import random
 
 import numpy as np
-import pytest
 import torch
-from answers import assert_hints
 
 from kimi_mini.course.exercises import pretraining as ex
 
@@ -86,13 +84,6 @@ RIGHT = [
     (ex.check_held_out, lambda name, share: np.bool_(held_out(name, share))),
     (ex.check_step_loss, lambda sums, counts: torch.tensor(sums).sum() / sum(counts)),
 ]
-
-
-@pytest.mark.parametrize(("check", "right"), RIGHT)
-def test_right_answers_pass_and_unsolved_or_broken_ones_get_a_hint(check, right):
-    assert check(right), check(right)
-    assert check(right), "a second time: what an answer did to its arguments must not stay"
-    assert_hints(check)
 
 
 def changed(**other):
@@ -177,9 +168,3 @@ WRONG = [
     (ex.check_join, lambda ranks: {"loss": 1.0}, "return a dict"),
     (ex.check_join, lambda ranks: 3, "return a dict"),
 ]
-
-
-@pytest.mark.parametrize(("check", "wrong", "hint"), WRONG)
-def test_plausible_wrong_answers_get_their_hint(check, wrong, hint):
-    checked = check(wrong)
-    assert not checked and hint in checked.text, checked

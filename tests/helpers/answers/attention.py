@@ -1,10 +1,8 @@
-"""Checkers of notebook 02: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
+"""Right and plausible wrong answers to the exercises of notebook 02."""
 
 import math
 
-import pytest
 import torch
-from answers import failing, unsolved
 
 from kimi_mini.course.exercises import attention as ex
 
@@ -56,20 +54,6 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("check", "right"), RIGHT, ids=lambda f: f.__name__)
-def test_the_solution_passes(check, right):
-    assert check(right), check(right).text
-
-
-@pytest.mark.parametrize(("check", "right"), RIGHT, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(
-    "answer", [unsolved, failing, None, 3, lambda *a: "text", lambda *a: [1], lambda *a: object()]
-)
-def test_the_unsolved_cell_and_nonsense_get_a_hint(check, right, answer):
-    found = check(answer)
-    assert not found and len(found.text) > 10
-
-
 def halves(x, theta):
     d = x.shape[1]
     angles = torch.outer(torch.arange(len(x)), theta ** (-torch.arange(0, d, 2) / d))
@@ -109,9 +93,3 @@ WRONG = [
     (ex.check_induction, lambda ids, w: (1, 0), "other weights"),
     (ex.check_induction, lambda ids, w: (5, 5), "no head"),
 ]
-
-
-@pytest.mark.parametrize(("check", "wrong", "hint"), WRONG)
-def test_a_plausible_wrong_answer_gets_its_hint(check, wrong, hint):
-    found = check(wrong)
-    assert not found and hint in found.text, found.text

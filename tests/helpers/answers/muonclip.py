@@ -1,9 +1,7 @@
-"""Checkers of notebook 03: the unsolved cell and plausible wrong answers get a hint, the solution passes."""
+"""Right and plausible wrong answers to the exercises of notebook 03."""
 
 import numpy as np
-import pytest
 import torch
-from answers import failing, unsolved
 
 from kimi_mini.course.exercises import muonclip as ex
 
@@ -37,20 +35,6 @@ RIGHT += [
     (ex.check_cut, lambda g: np.array(cut(g))),
     (ex.check_split, lambda name, shape: np.bool_(split(name, shape))),
 ]
-
-
-@pytest.mark.parametrize(("check", "right"), RIGHT)
-def test_the_solution_passes(check, right):
-    assert check(right), check(right).text
-
-
-@pytest.mark.parametrize(("check", "right"), RIGHT)
-@pytest.mark.parametrize(
-    "wrong", [unsolved, failing, None, 3, lambda *a: "x", lambda *a: [], lambda *a: torch.ones(2, 2)]
-)
-def test_no_answer_gets_a_hint_and_nothing_raises(check, right, wrong):
-    checked = check(wrong)
-    assert not checked and len(checked.text) > 10
 
 
 def multiplied(raw, valid, factor):
@@ -99,10 +83,3 @@ WRONG = [
     (ex.check_cut, lambda g: (g**0.5, g, g**0.5, 1, g), "values"),
     (ex.check_cut, lambda g: (g, g, 1, 1, 1), "evenly"),
 ]
-
-
-@pytest.mark.parametrize(("check", "wrong", "hint"), WRONG)
-def test_plausible_wrong_answers_are_refused_with_a_fitting_hint(check, wrong, hint):
-    checked = check(wrong)
-    assert not checked
-    assert hint in checked.text, checked.text
