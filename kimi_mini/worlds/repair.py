@@ -177,7 +177,7 @@ class Workbench:
         at = LINE_MARKS.find(line)
         if len(line) != 1 or not 0 <= at < len(self.lines):
             raise ToolError(f"no line {line[:8]}; lines are {LINE_MARKS[: len(self.lines)]}")
-        if "\n" in code:
+        if "\n" in code or "\r" in code:
             raise ToolError("one line of code at a time")
         self.lines[at] = code.strip()
         self.edits += 1

@@ -340,7 +340,6 @@ HOSTILE = [
     "print([1] * 8)",
     "print('[1, 2'); return x == y",
     "global print; print = lambda *a: None",
-    "pass\r    return 7",
     "def f(",
     "",
     "\ud800",
@@ -438,6 +437,16 @@ def test_all_bugs_occur_and_show():
         ("repair", ("edit", {"line": "Z", "code": "pass"}), "error: no line Z; lines are AB"),
         ("repair", ("edit", {"line": "", "code": "pass"}), "error: no line ; lines are AB"),
         ("repair", ("edit", {"line": "A", "code": "pass\npass"}), "error: one line of code at a time"),
+        (
+            "repair",
+            ("edit", {"line": "A", "code": "pass\r    return 7"}),
+            "error: one line of code at a time",
+        ),
+        (
+            "buy",
+            ("buy", {"item": "ITEM", "count": 1e300}),
+            "error: arguments.count: 1e+300 is not of type 'integer'",
+        ),
         ("chain", ("add", {"left": 1}), "error: no tools are declared here"),
     ],
 )

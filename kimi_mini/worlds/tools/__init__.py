@@ -1,6 +1,6 @@
 """Tools: declarations and checked calls, and isolated engines for code that a model wrote."""
 
-from kimi_mini.worlds.tools.sandbox import run_python
-from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
+from kimi_mini.worlds.tools.sandbox import SandboxResult, run_python
+from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError, ToolResult
 
-__all__ = ["Tool", "Toolbox", "run_python"]
+__all__ = ["SandboxResult", "Tool", "ToolError", "ToolResult", "Toolbox", "run_python"]

@@ -1,12 +1,11 @@
 """Tools: what the model may call, how a call is checked, and what the model reads back.
 
-K2 declares its tools as OpenAI function schemas and answers with JSON arguments (facts: chat and tool-call
-format). A call can go wrong in six ways, and in each of them the model must get a short message that it can
-act upon, while the rollout goes on:
+K2 declares its tools as OpenAI function schemas and answers with JSON arguments. A call can go wrong in six ways, and
+in each of them the model must get a short message that it can act upon, while the rollout goes on:
 
     error kind      what the model did (or met)                      what it reads
     undeclared      named a tool that this request does not declare  error: no tool 'fly'; declared: add, search
-    bad_json        wrote arguments that are not JSON                error: arguments are not JSON: ...
+    bad_json        wrote no JSON, a key twice, or too deep a nest   error: arguments are not JSON: ...
     double_encoded  wrote a JSON string that holds JSON              error: arguments are a JSON string; ...
     schema          broke the declared schema                        error: arguments.count: 'two' is not of ...
     exception       called a tool that failed                        error: search failed: KeyError: 'x'
@@ -15,8 +14,9 @@ act upon, while the rollout goes on:
 `Toolbox.call` therefore never raises (Ctrl-C excepted) and always returns a ToolResult. Calls to undeclared
 tools and double-encoded arguments are the two failures that the K2 vendor reports meet most.
 
-Speed: a call that passes costs about 15 microseconds, nearly all of it in the schema check. Validators are
-compiled once per schema; no thread is started unless the tool itself asks for a time-out.
+Names are compared exactly, with case. Speed: a call that passes costs about 15 microseconds, nearly all of it in
+the schema check. Validators are compiled once per schema; no thread is started unless the tool itself asks for a
+time-out.
 """
 
 import json
@@ -24,11 +24,10 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
-import jsonschema
+from kimi_mini.worlds.tools.arguments import CallError, compile_schema, read, shorten
 
 MAX_CONTENT = 4000  # characters of a result that the model gets to read
 MAX_REASON = 200  # characters of an error message
@@ -39,14 +38,6 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # no dot, no colon: call ids rea
 
 class ToolError(Exception):
     """Raised by a tool's function to tell the model what it did wrong, in the tool's own words."""
-
-
-class _CallError(Exception):
-    """A call that ends in an error message: carries the error kind beside the text."""
-
-    def __init__(self, kind: str, text: str):
-        super().__init__(text)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -73,21 +64,14 @@ class Tool:
     _validators: tuple = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
             raise ValueError(
                 f"tool name {self.name!r}: use letters, digits, _ and -, and begin with a letter"
             )
-        if self.parameters.get("type") != "object":
-            raise ValueError(f"tool {self.name!r}: parameters must be a JSON schema of type 'object'")
         try:
-            closed = self.parameters
-            if "properties" in closed:  # what is not named there is not allowed, unless the schema says so
-                closed = {"additionalProperties": False, **closed}
-            validators = tuple(
-                _compile(json.dumps(schema, sort_keys=True)) for schema in (self.parameters, closed)
-            )
-        except jsonschema.SchemaError as error:
-            raise ValueError(f"tool {self.name!r}: not a JSON schema: {error.message}") from None
+            validators = compile_schema(self.parameters)
+        except ValueError as error:
+            raise ValueError(f"tool {self.name!r}: {error}") from None
         object.__setattr__(self, "_validators", validators)
 
     def declaration(self) -> dict[str, Any]:
@@ -127,83 +111,41 @@ class Toolbox:
         start = perf_counter()
         try:
             tool = self._find(name)
-            value = _run(tool, _arguments(tool, arguments_json))
+            value = _run(tool, read(arguments_json, tool._validators))
             content, error = _as_text(tool, value), None
-        except _CallError as problem:
-            content, error = f"error: {_shorten(str(problem), MAX_REASON)}", problem.kind
+        except CallError as problem:
+            content, error = f"error: {shorten(str(problem), MAX_REASON)}", problem.kind
         return ToolResult(error is None, content, error, perf_counter() - start)
 
     def _find(self, name: str) -> Tool:
         tool = self.tools.get(name) if isinstance(name, str) else None
         if tool is None:
             declared = ", ".join(self.tools) or "none"
-            raise _CallError("undeclared", f"no tool {_shorten(str(name), 40)!r}; declared: {declared}")
+            raise CallError("undeclared", f"no tool {shorten(_safe_str(name), 40)!r}; declared: {declared}")
         return tool
 
 
-@lru_cache(maxsize=1024)
-def _compile(schema_json: str) -> jsonschema.protocols.Validator:
-    """Validator of a schema given as canonical JSON. Raises jsonschema.SchemaError."""
-    schema = json.loads(schema_json)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
-
-
-def _arguments(tool: Tool, text: str) -> dict[str, Any]:
-    """Parse and check the arguments. Raises _CallError: bad_json, double_encoded or schema."""
-    value = _parse(text)
-    if isinstance(value, str) and _holds_object(value):
-        raise _CallError("double_encoded", "arguments are a JSON string; send the JSON object itself")
-    for validator in tool._validators:
-        if not validator.is_valid(value):
-            problem = jsonschema.exceptions.best_match(validator.iter_errors(value))
-            place = ".".join(["arguments", *map(str, problem.absolute_path)])
-            raise _CallError("schema", f"{place}: {problem.message}")
-    return value
-
-
-def _parse(text: str) -> Any:
-    """JSON text -> value, strictly: no NaN, no Infinity. Raises _CallError bad_json."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise _CallError(
-            "bad_json", f"arguments are not JSON: {error.msg} at character {error.pos}"
-        ) from None
-    except (TypeError, ValueError, RecursionError) as error:  # not text; a number too long; nested too deep
-        raise _CallError("bad_json", f"arguments are not JSON: {_shorten(str(error), 80)}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _holds_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), (dict, str))
-    except (ValueError, RecursionError):
-        return False
-
-
 def _run(tool: Tool, arguments: dict[str, Any]) -> Any:
-    """The function's value. Raises _CallError: exception or timeout."""
+    """The function's value. Raises CallError: exception or timeout."""
     try:
         if tool.timeout is None:
             return tool.function(**arguments)
         return _run_in_thread(tool, arguments)
-    except _CallError:
+    except CallError:
         raise
     except ToolError as error:
-        raise _CallError("exception", str(error) or "the tool gave no reason") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is news for the model
+        raise CallError("exception", _safe_str(error) or "the tool gave no reason") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever a tool raises is news for the model
         reason = f"{type(error).__name__}: {_safe_str(error)}".rstrip(": ")
-        raise _CallError("exception", f"{tool.name} failed: {reason}") from None
+        raise CallError("exception", f"{tool.name} failed: {reason}") from None
 
 
 def _run_in_thread(tool: Tool, arguments: dict[str, Any]) -> Any:
     tool._hanging[:] = [thread for thread in tool._hanging if thread.is_alive()]
     if len(tool._hanging) >= MAX_HANGING:
-        raise _CallError("timeout", f"{tool.name} is stuck: {MAX_HANGING} earlier calls never came back")
+        raise CallError("timeout", f"{tool.name} is stuck: {MAX_HANGING} earlier calls never came back")
     outcome: list[tuple[str, Any]] = []
 
     def work() -> None:
@@ -217,7 +159,7 @@ def _run_in_thread(tool: Tool, arguments: dict[str, Any]) -> Any:
     thread.join(tool.timeout)
     if not outcome:
         tool._hanging.append(thread)
-        raise _CallError("timeout", f"{tool.name} did not answer in {tool.timeout:g} s")
+        raise CallError("timeout", f"{tool.name} did not answer in {tool.timeout:g} s")
     kind, value = outcome[0]
     if kind == "error":
         raise value
@@ -227,9 +169,9 @@ def _run_in_thread(tool: Tool, arguments: dict[str, Any]) -> Any:
 def _as_text(tool: Tool, value: Any) -> str:
     """What the model reads: text as it is, everything else as JSON; one length limit for both."""
     try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _CallError("exception", f"{tool.name} returned no JSON value: {error}") from None
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except Exception as error:  # noqa: BLE001  a value may do anything while it is written
+        raise CallError("exception", f"{tool.name} returned no JSON value: {_safe_str(error)}") from None
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate would break the tokenizer
     if len(text) > MAX_CONTENT:
@@ -237,14 +179,8 @@ def _as_text(tool: Tool, value: Any) -> str:
     return text
 
 
-def _safe_str(error: BaseException) -> str:
+def _safe_str(value: Any) -> str:
     try:
-        return str(error)
+        return str(value)
     except Exception:  # noqa: BLE001  an exception whose __str__ fails
-        return "(its message cannot be read)"
-
-
-def _shorten(text: str, limit: int) -> str:
-    """One line of at most `limit` characters."""
-    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+        return "(its text cannot be read)"
