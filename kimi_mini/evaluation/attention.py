@@ -11,36 +11,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kimi_mini.model.attention import LatentAttention
-from kimi_mini.model.kernels.attention import future
-from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.model.kimi import KimiMini, evaluating, recorded
 
 
 @torch.no_grad()
-def attention_logits(model: KimiMini, input_ids: Tensor) -> Tensor:
-    """(L, B, H, T, T) fp32: q k^T times the softmax scale, -inf above the diagonal. input_ids (B, T).
+def attention_logits(
+    model: KimiMini,
+    input_ids: Tensor,
+    looking: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+) -> Tensor:
+    """(L, B, H, P, T) fp32: q k^T times the softmax scale, -inf where a key comes after its query.
 
-    The running maxima that QK-Clip reads are not touched. Memory grows with T squared: use a few short rows.
+    input_ids (B, T). looking: the P indices of the queries; None: all T, and memory grows with T squared.
+    positions (T,): where the rotation takes the tokens to stand; None: 0 .. T-1.
+    The statistics that QK-Clip reads are not touched.
     """
-    tables, hooks = [], []
-    for layer in model.model.layers:
-        seen = lambda module, inputs: tables.append(layer_logits(module, *inputs[:2]))
-        hooks.append(layer.self_attn.register_forward_pre_hook(seen))
-    try:
-        with evaluating(model):
-            model.hidden_states(input_ids)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(tables)
-
-
-def layer_logits(attention: LatentAttention, x: Tensor, rotation: Tensor) -> Tensor:
-    """One layer's table (B, H, T, T) from its normalised input x (B, T, h) and rotation (1 or B, T, d_r/2)."""
-    q = torch.cat(attention.queries(x, rotation), -1).transpose(1, 2)  # (B, H, T, d_n + d_r)
-    k, _ = attention.expand(*attention.latents(x, rotation))
-    table = (q @ k.transpose(-1, -2)).float() * attention.scale
-    return table.masked_fill_(future(x.shape[1], x), float("-inf"))
+    layers, device = model.attention_layers(), input_ids.device
+    queries, places = (
+        None if numbers is None else torch.tensor(list(numbers), device=device)
+        for numbers in (looking, positions)
+    )
+    with evaluating(model), recorded(layers) as calls:
+        model.hidden_states(input_ids, positions=places)
+    return torch.stack([layer.logits(*seen[:2], queries) for layer, (seen, _) in zip(layers, calls)])
 
 
 def head_maxima(table: Tensor) -> Tensor:
@@ -48,32 +42,12 @@ def head_maxima(table: Tensor) -> Tensor:
     return table.amax((1, 3, 4))
 
 
-@torch.no_grad()
 def attention_rows(
     model: KimiMini, ids: Sequence[int], looking: Sequence[int], positions: Sequence[int] | None = None
 ) -> Tensor:
     """What the tokens with the indices `looking` look at: (L, H, P, T), rows summing to 1.
 
     Rows of `model.attention_weights`, without building its (T, T) tables: a context of 8,000 tokens fits.
-    positions (T,): where the rotation takes the tokens to stand; None: 0 .. T-1.
     """
-    inputs: list[tuple[Tensor, Tensor]] = []
-    layers = [layer.self_attn for layer in model.model.layers]
-    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[:2])) for layer in layers]
-    device = model.lm_head.weight.device
-    places = None if positions is None else torch.tensor(list(positions), device=device)
-    try:
-        with evaluating(model):
-            model.hidden_states(torch.tensor([list(ids)], device=device), positions=places)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    at = torch.tensor(list(looking), device=device)
-    hidden = torch.arange(len(ids), device=device) > at[:, None]  # (P, T)
-    rows = []
-    for layer, (x, rotation) in zip(layers, inputs):
-        q = torch.cat(layer.queries(x[:, at], rotation[:, at]), -1).transpose(1, 2)  # (1, H, P, d_n + d_r)
-        k, _ = layer.expand(*layer.latents(x, rotation))  # (1, H, T, d_n + d_r)
-        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
-        rows.append(scores.masked_fill(hidden, float("-inf")).softmax(-1)[0])
-    return torch.stack(rows)
+    row = torch.tensor([list(ids)], device=model.lm_head.weight.device)
+    return attention_logits(model, row, looking, positions).softmax(-1)[:, 0]

@@ -61,22 +61,11 @@ class LoadMeter:
     """The load of every step of a training run: give it to `train` as `progress`, then read `steps` (S, L, E)."""
 
     def __init__(self, model: KimiMini):
-        self.routers = model.routers()
-        self.now = [torch.zeros_like(router.load) for router in self.routers]
+        self.statistics = model.statistics
         self.taken: list[np.ndarray] = []
-        for index, router in enumerate(self.routers):
-            router.register_forward_hook(lambda r, _, out, index=index: self._count(index, r, out[0]))
-
-    def _count(self, index: int, router, indices: Tensor) -> None:
-        if router.training:
-            self.now[index] += torch.bincount(indices.flatten(), minlength=len(self.now[index]))
 
     def __call__(self, step: int, history) -> None:
-        self.taken.append(
-            np.stack([load.cpu().numpy() for load in self.now]) if self.now else np.zeros((0, 0), int)
-        )
-        for load in self.now:
-            load.zero_()
+        self.taken.append(self.statistics.last_loads.cpu().numpy())
 
     @property
     def steps(self) -> np.ndarray:

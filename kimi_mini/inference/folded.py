@@ -42,9 +42,9 @@ class FoldedAttention:
     def __init__(self, layer):
         a, norm = layer.self_attn, layer.input_layernorm
         self.eps, self.heads, self.rank, self.q_rank = norm.eps, a.heads, a.rank, None
-        to_key, to_value = a.kv_b_proj.weight.unflatten(0, (a.heads, -1)).split([a.nope, a.value], 1)
+        to_key, to_value = a.kv_b_proj.weight.unflatten(0, (a.heads, -1)).split([a.d_nope, a.d_value], 1)
         query = a.q_b_proj.weight * a.q_a_layernorm.weight if a.has_q_lora else a.q_proj.weight * norm.weight
-        nope, rope = query.unflatten(0, (a.heads, -1)).split([a.nope, a.rope], 1)  # (H, d_n or d_r, in)
+        nope, rope = query.unflatten(0, (a.heads, -1)).split([a.d_nope, a.d_rope], 1)  # (H, d_n or d_r, in)
         absorbed = torch.cat([to_key.transpose(1, 2) @ nope, rope], 1) * a.scale  # (H, r + d_r, in)
         latent = a.kv_a_proj_with_mqa.weight * norm.weight  # (r + d_r, h)
         if a.has_q_lora:

@@ -6,8 +6,11 @@ experts of a layer as three 3-D tensors (`mlp.experts.gate_proj` (E, width, h), 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +19,10 @@ from kimi_mini.base.errors import BadFile
 from kimi_mini.model import checkpoint
 from kimi_mini.model.attention import LatentAttention
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kernels.linear import Linear
-from kimi_mini.model.moe import MLP, Experts, MoE, Router
-from kimi_mini.model.norm import RMSNorm
+from kimi_mini.model.layers import MLP, Linear, RMSNorm
+from kimi_mini.model.moe import Experts, MoE, Router
 from kimi_mini.model.rope import RotationTable
+from kimi_mini.model.statistics import Statistics, Tally
 
 
 class Layer(nn.Module):
@@ -34,12 +37,12 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None, inspect: bool = False
+        self, x: Tensor, rotation: Tensor, valid: Tensor | None = None, cache=None, tally: Tally | None = None
     ) -> Tensor:
         """x (B, T, h) -> (B, T, h); arguments as in LatentAttention and MoE."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, valid, cache, inspect)
+        x = x + self.self_attn(self.input_layernorm(x), rotation, valid, cache, tally)
         normed = self.post_attention_layernorm(x)
-        return x + (self.mlp(normed, valid, inspect) if self.routed else self.mlp(normed))
+        return x + (self.mlp(normed, valid, tally) if self.routed else self.mlp(normed))
 
 
 class Backbone(nn.Module):
@@ -75,6 +78,7 @@ class KimiMini(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.rotation = RotationTable(config)
+        self.statistics = Statistics(config)
         self.apply(self._initialise)
 
     @torch.no_grad()
@@ -89,96 +93,83 @@ class KimiMini(nn.Module):
     # ---- forward ---------------------------------------------------------------------------------------
 
     def forward(
-        self,
-        input_ids: Tensor,
-        positions: Tensor | None = None,
-        valid: Tensor | None = None,
-        cache=None,
-        inspect: bool = False,
+        self, input_ids: Tensor, positions: Tensor | None = None, valid: Tensor | None = None, cache=None
     ) -> Output:
         """input_ids (B, T) int -> Output with logits (B, T, V).
 
         positions (T,) or (B, T): default 0 .. T-1. valid (B, T) bool: real tokens when rows are padded on the
-        right. cache: a generation.LatentCache that has been told about this chunk.
+        right. cache: an inference.cache.LatentCache that has been told about this chunk.
         """
-        hidden = self.hidden_states(input_ids, valid, positions, cache, inspect)
+        hidden = self.hidden_states(input_ids, valid, positions, cache)
         return Output(self.lm_head(hidden), hidden)
 
     def hidden_states(
-        self,
-        input_ids: Tensor,
-        valid: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache=None,
-        inspect: bool = False,
+        self, input_ids: Tensor, valid: Tensor | None = None, positions: Tensor | None = None, cache=None
     ) -> Tensor:
-        """(B, T) -> (B, T, h) after the final norm: training applies `lm_head` where it needs logits."""
-        if not isinstance(input_ids, Tensor) or input_ids.dim() != 2:
+        """(B, T) -> (B, T, h) after the final norm: training applies `lm_head` where it needs logits.
+
+        ValueError for ids that are not (B, T) or empty, and for positions from max_position_embeddings on.
+        """
+        if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or input_ids.numel() == 0:
             given = tuple(input_ids.shape) if isinstance(input_ids, Tensor) else type(input_ids).__name__
-            raise ValueError(f"input_ids must be a tensor of shape (batch, length), got {given}")
+            raise ValueError(f"input_ids must be a tensor of shape (batch, length), not empty, got {given}")
+        counts = self.training and cache is None  # what is decoded is no evidence of training
         rotation = self.rotations(input_ids, positions if cache is None else cache.positions)
         x = self.model.embed_tokens(input_ids)
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, rotation, valid, None if cache is None else cache.layer(index), inspect)
+            view = None if cache is None else cache.layer(index)
+            x = layer(x, rotation, valid, view, self.statistics.layer(index) if counts else None)
         return self.model.norm(x)
 
     def rotations(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
-        """Rotations of the given positions, (1 or B, T, d_r/2) complex64."""
+        """Rotations of the given positions, (1 or B, T, d_r/2) complex64.
+
+        ValueError for a position that is negative or not below max_position_embeddings.
+        """
+        limit = self.config.max_position_embeddings
+        low, high = (0, input_ids.shape[1] - 1) if positions is None else map(int, positions.aminmax())
+        if low < 0 or high >= limit:
+            raise ValueError(
+                f"positions must be in 0 .. {limit - 1} (max_position_embeddings), got {low} .. {high}"
+            )
+        table = self.rotation(high + 1, input_ids.device)
         if positions is None:
-            return self.rotation(input_ids.shape[1], input_ids.device)[None]
-        table = self.rotation(self.config.max_position_embeddings, input_ids.device)
+            return table[None]
         return table[positions if positions.dim() == 2 else positions[None]]
 
     # ---- what training reads ---------------------------------------------------------------------------
+
+    def attention_layers(self) -> list[LatentAttention]:
+        """The attention of every layer, in order."""
+        return [layer.self_attn for layer in self.model.layers]
 
     def routers(self) -> list[Router]:
         """The router of every MoE layer, in order."""
         return [layer.mlp.gate for layer in self.model.layers if layer.routed]
 
-    def max_logits(self) -> Tensor:
-        """(L, H) fp32: the largest scaled attention logit of each head since the last reset, -inf if none."""
-        heads, weight = self.config.num_attention_heads, self.lm_head.weight
-        none = torch.full((heads,), float("-inf"), device=weight.device)
-        seen = (layer.self_attn.max_logits for layer in self.model.layers)
-        return torch.stack([none if m is None else m for m in seen])
-
-    def reset_max_logits(self) -> None:
-        """Forget the maxima (MuonClip does this after its step)."""
-        for layer in self.model.layers:
-            layer.self_attn.max_logits = None
-
-    def forget_statistics(self) -> None:
-        """Forget maxima and loads, as if the passes since the last step had not been: the step is done again."""
-        self.reset_max_logits()
-        for router in self.routers():
-            router.load.zero_()
-
-    def expert_load(self) -> Tensor:
-        """(MoE layers, E) int64: tokens that each expert got in training since the last bias update."""
-        loads = [router.load for router in self.routers()]
-        empty = torch.zeros(0, self.config.n_routed_experts, dtype=torch.int64)
-        return torch.stack(loads) if loads else empty
-
     def update_router_bias(self, rate: float, rule: str = "sign") -> None:
-        """Balance all routers (Router.update_bias) and reset their loads: once after each optimizer step."""
-        for router in self.routers():
-            router.update_bias(rate, rule)
+        """Balance all routers (Router.update_bias) by their loads, which start anew: after each optimizer step."""
+        for router, load in zip(self.routers(), self.statistics.take_loads()):
+            router.update_bias(load, rate, rule)
 
     # ---- what figures read -----------------------------------------------------------------------------
 
     @torch.no_grad()
     def routing(self, input_ids: Tensor, valid: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """For each MoE layer: chosen experts (B, T, k) and their gate weights (B, T, k)."""
-        with evaluating(self):
-            self.hidden_states(input_ids, valid, inspect=True)
-        return [layer.mlp.last_routing for layer in self.model.layers if layer.routed]
+        with evaluating(self), recorded(self.routers()) as calls:
+            self.hidden_states(input_ids, valid)
+        return [tuple(x.view(*input_ids.shape, -1) for x in output) for _, output in calls]
 
     @torch.no_grad()
     def attention_weights(self, input_ids: Tensor) -> Tensor:
         """(L, B, H, T, T): what every head of every layer looks at."""
-        with evaluating(self):
-            self.hidden_states(input_ids, inspect=True)
-        return torch.stack([layer.self_attn.last_weights for layer in self.model.layers])
+        layers = self.attention_layers()
+        with evaluating(self), recorded(layers) as calls:
+            self.hidden_states(input_ids)
+        return torch.stack(
+            [layer.logits(*inputs[:2]).softmax(-1) for layer, (inputs, _) in zip(layers, calls)]
+        )
 
     # ---- disk ------------------------------------------------------------------------------------------
 
@@ -203,11 +194,24 @@ class KimiMini(nn.Module):
                 f"{folder} does not fit its config.json: {len(missing)} tensors missing "
                 f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
             )
-        for router in model.routers():
-            router.load = torch.zeros(router.load.shape, dtype=torch.int64)
+        model.statistics = Statistics(config)  # no part of the folder, and so without memory till now
         if config.tie_word_embeddings:
             model.lm_head.weight = model.model.embed_tokens.weight
         return model.to(device) if device is not None else model
+
+
+@contextmanager
+def recorded(modules: Iterable[nn.Module]) -> Iterator[list[tuple[tuple, Any]]]:
+    """Context: a list that gets (inputs, output) of each call of these modules, in the order of the calls."""
+    calls = []
+    hooks = [
+        m.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output))) for m in modules
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class evaluating:

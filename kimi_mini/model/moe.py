@@ -5,8 +5,7 @@ to *choose*; the weight of a chosen expert is its unbiased score, renormalised, 
 step the bias of overloaded experts goes down and that of idle ones up, so that load evens out without a loss
 term.
 
-Experts are three 3-D tensors. Tokens are sorted by expert and each matrix is one `grouped_mm` over the ragged
-groups, so no token is dropped or padded.
+The experts of a layer are three 3-D tensors, and no token is dropped.
 
 Sources: DeepSeek-V3 report section 2.1.2 and inference code `Gate`, `MoE`; Moonlight report appendix C.
 """
@@ -19,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_mini.model import kernels
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kernels.experts import _Combine, _Gather, grouped_linear, sort_by_expert
-from kimi_mini.model.kernels.linear import Linear
+from kimi_mini.model.layers import MLP
+from kimi_mini.model.statistics import StaysFp32, Tally
 
 
 @lru_cache
@@ -51,12 +51,12 @@ def allowed_by_groups(choice: Tensor, n_group: int, topk_group: int) -> Tensor:
     return grouped.masked_fill(~keep[..., None], float("-inf")).flatten(1)
 
 
-class Router(nn.Module):
+class Router(StaysFp32):
     """Chooses `num_experts_per_tok` experts for each token and weighs them.
 
-    weight (E, h) is trained. e_score_correction_bias (E,) is an fp32 buffer that stays fp32 whatever the
-    model is cast to; it takes part in choosing only and never has a gradient. load (E,) int64 counts tokens
-    since the last update.
+    weight (E, h) is trained. e_score_correction_bias (E,) is a buffer that takes part in choosing only and
+    never has a gradient. It stays fp32 whatever the model is cast to: it moves by 0.001 a step, which bf16
+    would round away.
     """
 
     def __init__(self, config: KimiConfig):
@@ -67,14 +67,6 @@ class Router(nn.Module):
         experts = config.n_routed_experts
         self.weight = nn.Parameter(torch.empty(experts, config.hidden_size))
         self.register_buffer("e_score_correction_bias", torch.zeros(experts, dtype=torch.float32))
-        self.register_buffer("load", torch.zeros(experts, dtype=torch.int64), persistent=False)
-
-    def _apply(self, fn, recurse=True):
-        bias = self.e_score_correction_bias
-        super()._apply(fn, recurse)
-        if self.e_score_correction_bias.dtype != torch.float32:
-            self.e_score_correction_bias = bias.to(self.e_score_correction_bias.device)
-        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, h) -> indices (N, k) int64 and gate weights (N, k) fp32."""
@@ -96,27 +88,20 @@ class Router(nn.Module):
         return choice.topk(self.top_k, -1, sorted=False).indices
 
     @torch.no_grad()
-    def count(self, indices: Tensor, valid: Tensor | None) -> None:
-        """Add the tokens of this batch to `load`; valid (N,) bool leaves padding out."""
-        indices = indices if valid is None else indices[valid]
-        self.load += torch.bincount(indices.flatten(), minlength=len(self.load))
-
-    @torch.no_grad()
-    def update_bias(self, rate: float, rule: str = "sign") -> None:
-        """Move the bias by the load since the last update, then reset the load.
+    def update_bias(self, load: Tensor, rate: float, rule: str = "sign") -> None:
+        """Move the bias by the tokens that each expert got, load (E,).
 
         "sign" (DeepSeek-V3): b += rate * sign(mean load - load).
         "centred" (Moonlight): the same step minus its mean over experts, so that the sum of biases never
         drifts.
         """
-        load = self.load.float()
+        load = load.float()
         step = torch.sign(load.mean() - load)
         if rule == "centred":
             step = step - step.mean()
         elif rule != "sign":
             raise ValueError(f"unknown rule {rule!r}; choose 'sign' or 'centred'")
         self.e_score_correction_bias += rate * step
-        self.load.zero_()
 
 
 class Experts(nn.Module):
@@ -131,24 +116,7 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
-        token, places, ends = sort_by_expert(indices, len(self.gate_proj))
-        rows = _Gather.apply(x, token, places)  # (N*k, h), grouped by expert
-        gate, up = grouped_linear(rows, self.gate_proj, ends), grouped_linear(rows, self.up_proj, ends)
-        out = grouped_linear(F.silu(gate) * up, self.down_proj, ends)
-        return _Combine.apply(out, weights, token, places)
-
-
-class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, hidden: int, width: int):
-        super().__init__()
-        self.gate_proj = Linear(hidden, width)
-        self.up_proj = Linear(hidden, width)
-        self.down_proj = Linear(width, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return kernels.routed_experts(x, indices, weights, self.gate_proj, self.up_proj, self.down_proj)
 
 
 class MoE(nn.Module):
@@ -160,17 +128,13 @@ class MoE(nn.Module):
         self.experts = Experts(config)
         shared = config.n_shared_experts * config.moe_intermediate_size
         self.shared_experts = MLP(config.hidden_size, shared) if shared else None
-        self.last_routing: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, inspect: bool = False) -> Tensor:
-        """x (B, T, h) -> (B, T, h). valid (B, T) leaves padding out of the load. inspect keeps
-        `last_routing`: indices and weights, both (B, T, k)."""
+    def forward(self, x: Tensor, valid: Tensor | None = None, tally: Tally | None = None) -> Tensor:
+        """x (B, T, h) -> (B, T, h). The load goes to `tally` if there is one; valid (B, T) leaves padding out."""
         flat = x.flatten(0, 1)
         indices, weights = self.gate(flat)
-        if self.training:
-            self.gate.count(indices, None if valid is None else valid.flatten())
-        if inspect:
-            self.last_routing = (indices.view(*x.shape[:2], -1), weights.detach().view(*x.shape[:2], -1))
+        if tally is not None:
+            tally.count(indices, None if valid is None else valid.flatten())
         out = self.experts(flat, indices, weights)
         if self.shared_experts is not None:
             out = out + self.shared_experts(flat)

@@ -82,7 +82,7 @@ def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Pla
 
     def forget() -> None:
         model.zero_grad(set_to_none=True)
-        model.forget_statistics()
+        model.statistics.forget()
 
     return place.in_parts(add_up, batches, forget)
 
@@ -111,8 +111,8 @@ def train_step(
     history.loss.append(loss)
     history.tokens.append(seen)
     history.gradient_norm.append(norm)
-    history.max_logit.append(distributed.largest(model.max_logits()).max().item())
-    history.max_violation.append(max_violation(model.expert_load()))
+    history.max_logit.append(distributed.largest(model.statistics.max_logits).max().item())
+    history.max_violation.append(max_violation(model.statistics.loads))
     optimizer.step()
     history.clipped_heads.append(len(getattr(optimizer, "last_clip", ())))
     optimizer.zero_grad(set_to_none=True)

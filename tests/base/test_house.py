@@ -154,7 +154,7 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
     """What is needed for one command only, and says so when it is missing, may stay out."""
     assert unlisted("package", imports()) == {
         "course/sliders.py ipywidgets",  # [lab]
-        "experiments/deployment/speed.py transformers",  # [test]: bench compares with it
+        "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "text/corpus.py huggingface_hub",  # comes with datasets
     }
     assert "__main__.py torch" in unlisted("lab", imports())  # the wrong section

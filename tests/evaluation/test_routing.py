@@ -128,26 +128,40 @@ def test_routes_and_loads_count_every_choice():
     np.testing.assert_allclose(found.weights.sum(-1), model.config.routed_scaling_factor, rtol=1e-5)
 
 
-def test_the_meter_counts_steps_apart_and_only_in_training():
+def check_meter(update):
+    """Two steps, the first of two micro-batches with padding: each step's choices of real training tokens."""
     model = tiny_model()
     meter = routing.LoadMeter(model)
     ids = torch.as_tensor(IDS)
+    valid = torch.arange(20).expand(len(ids), 20) < 13
     model.train()
-    model(ids)
+    model(ids, valid=valid)
     model(ids[:2])  # two micro-batches of one step
+    update(model)
     meter(0, None)
     model.eval()
     model(ids)
     model.train()
     model(ids[:1])
+    update(model)
     meter(1, None)
     k = model.config.num_experts_per_tok
-    assert meter.steps.sum(-1).tolist() == [
-        [8 * 20 * k] * len(model.routers()),
-        [20 * k] * len(model.routers()),
-    ]
+    first, second = (len(ids) * 13 + 2 * 20) * k, 20 * k
+    assert meter.steps.sum(-1).tolist() == [[first] * len(model.routers()), [second] * len(model.routers())]
     expected = routing.loads(routing.routes(model, IDS[:1]).experts, model.config.n_routed_experts)
     assert meter.steps[1].tolist() == expected.tolist()
+
+
+def test_the_meter_counts_steps_apart_without_padding_and_only_in_training():
+    check_meter(lambda model: model.update_router_bias(0.0))
+
+
+def test_a_meter_that_never_starts_anew_is_caught():
+    def adding_up(model):
+        model.statistics.last_loads = model.statistics.loads.clone()
+
+    with pytest.raises(AssertionError):
+        check_meter(adding_up)
 
 
 def test_usage_and_coactivation_of_a_known_router():

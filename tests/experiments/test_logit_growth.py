@@ -45,12 +45,12 @@ def test_recomputed_logits_have_the_maxima_that_training_recorded():
     model = KimiMini(KimiConfig(**SMALL)).train()
     ids = torch.randint(0, 256, (3, 24))
     model(ids)
-    recorded = model.max_logits()
+    recorded = model.statistics.max_logits.clone()
     table = attention_logits(model, ids)
     assert table.shape == (2, 3, 2, 24, 24) and model.training
     torch.testing.assert_close(head_maxima(table), recorded, rtol=1e-4, atol=1e-6)
     assert torch.isneginf(table[..., 3, 4]).all() and table[..., 4, 3].isfinite().all()
-    assert torch.equal(model.max_logits(), recorded)  # looking is no evidence
+    assert torch.equal(model.statistics.max_logits, recorded)  # looking is no evidence
     transposed = table.transpose(-1, -2)  # the mutant: keys and queries exchanged
     assert not torch.allclose(head_maxima(transposed.masked_fill(table.isneginf(), -torch.inf)), recorded)
 

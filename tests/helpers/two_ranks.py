@@ -88,7 +88,7 @@ def averaged(model):
     distributed._sum_in_one_message(
         [param.grad.div_(distributed.world_size()) for param in model.parameters()]
     )
-    distributed._sum_in_one_message([router.load for router in model.routers()])
+    distributed._sum_in_one_message([model.statistics.loads])
 
 
 VARIANTS = {

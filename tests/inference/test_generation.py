@@ -161,7 +161,7 @@ def test_decoding_leaves_training_mode_and_statistics_alone():
     decoder = Decoder(model, 1, 8)
     decoder.extend([[1, 2, 3]])
     decoder.step(torch.tensor([4]))
-    assert model.training and model.expert_load().sum() == 0 and torch.isinf(model.max_logits()).all()
+    assert model.training and model.statistics.loads.sum() == 0 and model.statistics.max_logits.isinf().all()
 
 
 def test_wrong_number_of_rows_and_too_long_caches_are_refused():

@@ -1,13 +1,14 @@
-"""Attention: the row-block kernel against the textbook, the recorded maximum, absorbed against naive."""
+"""Latent attention: the recorded maximum, absorbed against naive, logits to look at. The kernels: test_kernels."""
 
 import pytest
 import torch
 
 from kimi_mini import KimiConfig
 from kimi_mini.model.attention import LatentAttention
+from kimi_mini.model.kernels import causal_attention
 from kimi_mini.model.kernels.attention import BLOCK as BLOCKS
-from kimi_mini.model.kernels.attention import causal_attention, eager_attention
 from kimi_mini.model.rope import rotations
+from kimi_mini.model.statistics import Statistics
 
 BLOCK = BLOCKS["cpu"]
 NANO = KimiConfig.preset("nano", initializer_range=0.3)
@@ -28,38 +29,6 @@ def layer(config=NANO, seed=0):
     for name, weight in attention.named_parameters():
         torch.nn.init.normal_(weight, 1.0 if "layernorm" in name else 0.0, 0.3)
     return attention
-
-
-@pytest.mark.parametrize("t", [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 37])
-def test_blocks_equal_the_textbook_with_gradients(t):
-    ours, theirs = random_qkv(t), random_qkv(t)
-    out, _ = causal_attention(*ours, 0.35)
-    expected, _ = eager_attention(*theirs, 0.35)
-    torch.testing.assert_close(out, expected, atol=3e-6, rtol=1e-5)
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-    out.backward(upstream)
-    expected.backward(upstream)
-    for a, b in zip(ours, theirs):
-        torch.testing.assert_close(a.grad, b.grad, atol=3e-6 * max(1.0, b.grad.abs().max().item()), rtol=1e-5)
-
-
-def test_gradients_by_finite_differences():
-    q, k, v = (x.detach().double().requires_grad_() for x in random_qkv(3, b=1, h=1, d_qk=2, d_v=3))
-
-    # the softmax runs in fp32, so compare with a step that fp32 resolves
-    def attend(*qkv):
-        return causal_attention(*qkv, 0.5)[0]
-
-    torch.autograd.gradcheck(attend, (q, k, v), eps=1e-3, atol=2e-3, rtol=1e-2)
-
-
-def test_two_runs_are_equal_bit_for_bit():
-    runs = []
-    for _ in range(2):
-        qkv = random_qkv(BLOCK + 9)
-        causal_attention(*qkv, 0.35)[0].square().sum().backward()
-        runs.append([x.grad for x in qkv])
-    assert all(torch.equal(a, b) for a, b in zip(*runs))
 
 
 def brute_max(q, k, v, scale, valid):
@@ -124,41 +93,46 @@ def test_no_valid_row_gives_minus_infinity():
     assert torch.equal(maxima, torch.full((3,), float("-inf")))
 
 
-def test_the_layer_keeps_a_running_maximum_in_training_only():
-    attention, x = layer(), torch.randn(2, 10, NANO.hidden_size)
-    rotation = rotations(NANO, 10)[None]
-    attention.eval()
+def test_the_layer_hands_a_running_maximum_to_its_tally():
+    attention, x, statistics = layer(), torch.randn(2, 10, NANO.hidden_size), Statistics(NANO)
+    rotation, tally = rotations(NANO, 10)[None], statistics.layer(1)
     attention(x, rotation)
-    assert attention.max_logits is None
-    attention.train()
-    attention(x, rotation)
-    first = attention.max_logits.clone()
-    attention(0.01 * x, rotation)
-    assert torch.equal(attention.max_logits, first)  # the maximum over micro-batches, not the last
-    attention(3 * x, rotation)
-    assert (attention.max_logits > first).all()
-    assert not attention.max_logits.requires_grad
+    assert statistics.max_logits.isneginf().all()  # nobody asked
+    attention(x, rotation, tally=tally)
+    first = statistics.max_logits[1].clone()
+    attention(0.01 * x, rotation, tally=tally)
+    assert torch.equal(statistics.max_logits[1], first)  # the maximum over micro-batches, not the last
+    attention(3 * x, rotation, tally=tally)
+    assert (statistics.max_logits[1] > first).all()
+    assert not statistics.max_logits.requires_grad
+    assert statistics.max_logits[[0, 2]].isneginf().all()
 
 
 def test_padding_on_the_right_changes_nothing():
     attention, x = layer(), torch.randn(1, 10, NANO.hidden_size)
     padded = torch.cat([x, 9 * torch.randn(1, 6, NANO.hidden_size)], 1)
     valid = torch.arange(16)[None] < 10
-    short = attention(x, rotations(NANO, 10)[None])
-    maxima, attention.max_logits = attention.max_logits, None
-    long = attention(padded, rotations(NANO, 16)[None], valid)
+    one, other = Statistics(NANO), Statistics(NANO)
+    short = attention(x, rotations(NANO, 10)[None], tally=one.layer(0))
+    long = attention(padded, rotations(NANO, 16)[None], valid, tally=other.layer(0))
     torch.testing.assert_close(long[:, :10], short, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(attention.max_logits, maxima, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(other.max_logits[0], one.max_logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_inspect_gives_the_weights_that_attention_uses():
-    attention, x = layer(), torch.randn(2, 7, NANO.hidden_size)
+def test_the_logits_to_look_at_are_those_that_attention_uses():
+    attention, x, statistics = layer(), torch.randn(2, 7, NANO.hidden_size), Statistics(NANO)
     rotation = rotations(NANO, 7)[None]
-    inspected = attention(x, rotation, inspect=True)
-    torch.testing.assert_close(inspected, attention(x, rotation), atol=2e-6, rtol=1e-5)
-    weights = attention.last_weights
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, NANO.num_attention_heads, 7))
+    logits = attention.logits(x, rotation)
+    assert logits.shape == (2, NANO.num_attention_heads, 7, 7)
+    weights = logits.softmax(-1)
     assert (weights.triu(1) == 0).all()
+    _, v = attention.expand(*attention.latents(x, rotation))
+    by_hand = attention.o_proj((weights @ v).transpose(1, 2).flatten(2))
+    out = attention(x, rotation, tally=statistics.layer(0))
+    torch.testing.assert_close(by_hand, out, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(logits.amax((0, 2, 3)), statistics.max_logits[0])
+    rows = attention.logits(x, rotation, torch.tensor([5, 2]))
+    torch.testing.assert_close(rows, logits[:, :, [5, 2]])
 
 
 @pytest.mark.parametrize("changes", [{}, {"q_lora_rank": 24}, {"v_head_dim": 24, "qk_nope_head_dim": 8}])

@@ -1,5 +1,7 @@
 """KimiMini as a whole: keys, initialisation, learning, statistics for training and figures, determinism."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,9 +74,24 @@ def test_logits_and_hidden_states_agree():
     torch.testing.assert_close(model.lm_head(model.hidden_states(ids)), out.logits)
 
 
-def test_wrong_rank_of_input_is_one_line():
-    with pytest.raises(ValueError, match="batch, length"):
-        make()(torch.arange(5))
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (5, 0), (1, 2, 3)])
+def test_input_that_is_no_batch_is_one_line(shape):
+    with pytest.raises(ValueError, match=r"\(batch, length\), not empty, got \("):
+        make()(torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(ValueError, match="got list"):
+        make()([[1, 2]])
+
+
+def test_positions_from_the_limit_on_are_refused_on_both_roads():
+    model = make(SMALL.replace(max_position_embeddings=12))
+    model(batch()), model(batch(), positions=torch.arange(12))
+    with pytest.raises(ValueError, match=r"0 \.\. 11 .*got 0 \.\. 12"):
+        model(batch(length=13))
+    for positions in (torch.arange(1, 13), torch.arange(1, 13).expand(2, -1)):
+        with pytest.raises(ValueError, match=r"got 1 \.\. 12"):
+            model(batch(), positions=positions)
+    with pytest.raises(ValueError, match=r"got -1 \.\. 10"):  # a table would count from its end
+        model(batch(), positions=torch.arange(-1, 11))
 
 
 def test_the_future_does_not_leak():
@@ -100,13 +117,11 @@ def test_padding_changes_neither_logits_nor_statistics():
     model, ids = make(), batch(1)
     padded = torch.cat([ids, torch.zeros(1, 5, dtype=torch.long)], 1)
     valid = torch.arange(17)[None] < 12
-    expected, load, maxima = model(ids).logits, model.expert_load().clone(), model.max_logits()
-    for router in model.routers():
-        router.load.zero_()
-    model.reset_max_logits()
+    expected, twin = model(ids).logits, copy.deepcopy(model.statistics)
+    model.statistics.forget()
     torch.testing.assert_close(model(padded, valid=valid).logits[:, :12], expected, atol=1e-5, rtol=1e-4)
-    assert torch.equal(model.expert_load(), load)
-    torch.testing.assert_close(model.max_logits(), maxima)
+    assert torch.equal(model.statistics.loads, twin.loads)
+    torch.testing.assert_close(model.statistics.max_logits, twin.max_logits)
 
 
 def test_every_parameter_gets_a_gradient():
@@ -115,30 +130,10 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_statistics_reset():
-    model = make()
-    assert torch.equal(model.max_logits(), torch.full((3, 3), float("-inf")))
-    model(batch())
-    assert torch.isfinite(model.max_logits()).all()
-    assert model.expert_load().shape == (2, 8)
-    assert (model.expert_load().sum(-1) == 2 * 12 * 2).all()
-    model.reset_max_logits()
-    model.update_router_bias(0.01, "centred")
-    assert torch.equal(model.max_logits(), torch.full((3, 3), float("-inf")))
-    assert model.expert_load().sum() == 0
-    assert all(router.e_score_correction_bias.abs().sum() > 0 for router in model.routers())
-
-
-def test_evaluation_leaves_statistics_alone():
-    model = make().eval()
-    model(batch())
-    assert model.expert_load().sum() == 0 and torch.isinf(model.max_logits()).all()
-
-
 def test_routing_for_figures():
     model, ids = make(), batch()
     routing = model.routing(ids)
-    assert model.training and model.expert_load().sum() == 0
+    assert model.training and model.statistics.loads.sum() == 0
     assert len(routing) == 2
     for indices, weights in routing:
         assert indices.shape == weights.shape == (2, 12, 2)
@@ -192,5 +187,5 @@ def test_bfloat16_stays_close():
 def test_one_dense_layer_only_is_a_plain_transformer():
     model = make(SMALL.replace(num_hidden_layers=2, first_k_dense_replace=2))
     assert model.routers() == [] and model(batch()).logits.shape == (2, 12, 64)
-    assert model.expert_load().shape == (0, SMALL.n_routed_experts)
+    assert model.statistics.loads.shape == (0, SMALL.n_routed_experts)
     model.update_router_bias(0.01)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from kimi_mini import KimiConfig
 from kimi_mini.model.kernels.experts import sort_by_expert
 from kimi_mini.model.moe import Experts, MoE, Router, allowed_by_groups
+from kimi_mini.model.statistics import Statistics
 
 CONFIG = KimiConfig.preset("nano", routed_scaling_factor=2.5)
 GROUPED = CONFIG.replace(n_group=4, topk_group=2)
@@ -100,7 +101,7 @@ def test_the_bias_is_a_float32_buffer_without_gradient():
     moe = make_moe()
     names = dict(moe.named_parameters())
     assert "gate.e_score_correction_bias" not in names and "gate.weight" in names
-    assert "gate.e_score_correction_bias" in moe.state_dict() and "gate.load" not in moe.state_dict()
+    assert "gate.e_score_correction_bias" in moe.state_dict()
     before = moe.gate.e_score_correction_bias.clone()
     moe.to(torch.bfloat16)
     assert moe.gate.e_score_correction_bias.dtype == torch.float32
@@ -268,6 +269,15 @@ def test_no_shared_expert_is_possible():
 # ---- load and balance ----------------------------------------------------------------------------------
 
 
+def load_of(moe, x, *valid, times=1):
+    """What the layer leaves in the statistics' row of the first MoE layer."""
+    statistics = Statistics(CONFIG)
+    for _ in range(times):
+        moe(x[None], *valid, tally=statistics.layer(1))
+    assert not statistics.loads[1:].any()
+    return statistics.loads[0]
+
+
 def check_load(measure):
     moe, x = make_moe(), tokens(60)
     valid = torch.arange(60) < 45
@@ -277,11 +287,7 @@ def check_load(measure):
 
 
 def test_load_counts_chosen_tokens_without_padding():
-    def measure(moe, x, valid):
-        moe(x[None], valid[None])
-        return moe.gate.load
-
-    check_load(measure)
+    check_load(lambda moe, x, valid: load_of(moe, x, valid[None]))
 
 
 def test_load_from_probabilities_is_caught():
@@ -296,43 +302,38 @@ def test_load_from_probabilities_is_caught():
 
 
 def test_load_with_padding_is_caught():
-    def measure(moe, x, valid):
-        moe(x[None])
-        return moe.gate.load
-
     with pytest.raises(AssertionError):
-        check_load(measure)
+        check_load(lambda moe, x, valid: load_of(moe, x))
 
 
-def test_load_adds_over_micro_batches_and_only_in_training():
-    moe, x = make_moe(), tokens()
-    moe.eval()
-    moe(x[None])
-    assert moe.gate.load.sum() == 0
-    moe.train()
-    moe(x[None])
-    moe(x[None])
-    assert moe.gate.load.sum() == 2 * x.shape[0] * CONFIG.num_experts_per_tok
+def test_load_adds_over_micro_batches():
+    x = tokens()
+    assert load_of(make_moe(), x, times=2).sum() == 2 * x.shape[0] * CONFIG.num_experts_per_tok
 
 
 def check_sign_rule(update):
     router = make_router(bias=0.0)
-    router.load.copy_(torch.tensor([0] * 4 + [10] * 8 + [20] * 4))
-    update(router)
+    update(router, torch.tensor([0] * 4 + [10] * 8 + [20] * 4))
     assert torch.equal(router.e_score_correction_bias, torch.tensor([0.01] * 4 + [0.0] * 8 + [-0.01] * 4))
-    assert router.load.sum() == 0
+    router = make_router(bias=0.0)  # skewed loads: the mean is 30, the median 10
+    update(router, torch.tensor([10] * 12 + [20] * 2 + [160] * 2))
+    assert torch.equal(router.e_score_correction_bias, torch.tensor([0.01] * 14 + [-0.01] * 2))
 
 
 def test_deepseeks_rule_moves_towards_balance():
-    check_sign_rule(lambda router: router.update_bias(0.01))
+    check_sign_rule(lambda router, load: router.update_bias(load, 0.01))
+
+
+def median_rule(router, load):
+    router.e_score_correction_bias += 0.01 * torch.sign(load.float().median() - load.float())
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda r: r.update_bias(-0.01),  # the wrong direction
-        lambda r: (r.e_score_correction_bias.add_(0.001 * (10 - r.load)), r.load.zero_()),  # no sign
-        lambda r: (r.update_bias(0.01), r.load.fill_(1)),  # load not reset
+        lambda r, load: r.update_bias(load, -0.01),  # the wrong direction
+        lambda r, load: r.e_score_correction_bias.add_(0.001 * (10 - load)),  # no sign
+        median_rule,
     ],
 )
 def test_wrong_balancing_is_caught(wrong):
@@ -344,26 +345,25 @@ def check_centred(rule):
     router = make_router(bias=0.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        router.load.copy_(torch.randint(0, 100, (16,), generator=generator) ** 2)  # skewed: median < mean
-        rule(router)
+        load = torch.randint(0, 100, (16,), generator=generator) ** 2  # skewed: median < mean
+        rule(router, load)
     assert abs(router.e_score_correction_bias.sum().item()) < 1e-5
 
 
 def test_moonshots_rule_keeps_the_sum_at_zero():
-    check_centred(lambda router: router.update_bias(0.01, "centred"))
+    check_centred(lambda router, load: router.update_bias(load, 0.01, "centred"))
 
 
 def test_the_plain_rule_drifts():
     with pytest.raises(AssertionError):
-        check_centred(lambda router: router.update_bias(0.01, "sign"))
+        check_centred(lambda router, load: router.update_bias(load, 0.01, "sign"))
 
 
 def test_both_rules_choose_the_same_experts():
     """Subtracting a constant from all biases never changes the order."""
     routers = [make_router(bias=0.0) for _ in range(2)]
     for router, rule in zip(routers, ("sign", "centred")):
-        router.load.copy_(torch.arange(16) ** 2)
-        router.update_bias(0.1, rule)
+        router.update_bias(torch.arange(16) ** 2, 0.1, rule)
     assert torch.equal(routers[0](tokens())[0].sort(-1).values, routers[1](tokens())[0].sort(-1).values)
 
 
@@ -373,20 +373,17 @@ def test_balancing_balances():
     moe.gate.e_score_correction_bias.zero_()
     moe.gate.e_score_correction_bias[3] = 0.5
 
-    def worst():
-        moe.gate.count(moe.gate(x)[0], None)
-        return (moe.gate.load.max() / moe.gate.load.float().mean()).item()
-
-    before = worst()
-    for _ in range(200):
-        moe.gate.update_bias(0.01)
-        after = worst()
-    assert before > 3 and after < 1.4
+    worst = []
+    for _ in range(201):
+        load = load_of(moe, x)
+        worst.append((load.max() / load.float().mean()).item())
+        moe.gate.update_bias(load, 0.01)
+    assert worst[0] > 3 and worst[-1] < 1.4
 
 
 def test_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="sign"):
-        make_router().update_bias(0.1, "random")
+        make_router().update_bias(torch.ones(16), 0.1, "random")
 
 
 def test_experts_have_the_announced_shapes():

@@ -127,7 +127,7 @@ def clip_with(nope=0.5, rope=1.0, key=0.5, value=0.0, shared=0.0, gamma=clip_fac
     def clip(attention, maxima, tau):
         query, key_value, shared_key = parts(attention)
         g = gamma(maxima, tau).view(-1, 1, 1)
-        d = attention.nope
+        d = attention.d_nope
         for rows, power in (
             (query[:, :d], nope),
             (query[:, d:], rope),
@@ -196,9 +196,7 @@ def check_evidence(model, measure):
     for ids in batches:
         backward(model, ids)
     if measure is not None:
-        recorded = model.max_logits()
-        recorded[0] = measure(model, batches)
-        model.max_logits = lambda: recorded
+        model.statistics.max_logits[0] = measure(model, batches)
     optimizer.step()
     after = torch.stack([look(model, ids)[3] for ids in batches]).amax(0)
     torch.testing.assert_close(after, before.clamp(max=TAU), rtol=1e-4, atol=1e-5)
@@ -234,7 +232,7 @@ def test_padding_is_no_evidence():
     model, ids = build(), batch()
     valid = torch.arange(24).expand(3, 24) < 6
     model(ids, valid=valid)
-    only_valid = model.max_logits()[0]
+    only_valid = model.statistics.max_logits[0].clone()
     torch.testing.assert_close(only_valid, look(model, ids[:, :6])[3], rtol=1e-4, atol=1e-5)
     assert (look(model, ids)[3] > only_valid + 0.1).any()
 
@@ -243,7 +241,7 @@ def test_maxima_are_joined_over_ranks(monkeypatch):
     """Under torchrun every rank must clip by the same gamma: the maximum of all, in one packed reduction."""
     model = build()
     backward(model, batch())
-    other_rank = model.max_logits() * 2
+    other_rank = model.statistics.max_logits * 2
 
     def all_reduce(tensor, op):
         assert op == torch.distributed.ReduceOp.MAX
@@ -265,7 +263,7 @@ def test_clip_comes_after_the_update_and_is_recorded(model):
     optimizer, plain = MuonClip(model, lr=0.02, tau=TAU), MuonClip(unclipped, lr=0.02, tau=float("inf"))
     for m in (model, unclipped):
         backward(m, batch())
-    maxima = model.max_logits()
+    maxima = model.statistics.max_logits.clone()
     clipped_first = copy.deepcopy(unclipped)
 
     optimizer.step()
@@ -280,7 +278,7 @@ def test_clip_comes_after_the_update_and_is_recorded(model):
     for layer, head, gamma in optimizer.last_clip:
         assert gamma == pytest.approx(TAU / maxima[layer, head].item())
     assert torch.equal(optimizer.last_max_logits, maxima)
-    assert torch.isneginf(model.max_logits()).all()  # the statistic starts anew
+    assert torch.isneginf(model.statistics.max_logits).all()  # the statistic starts anew
 
     backward_grads = {n: p.grad for n, p in unclipped.named_parameters()}  # the mutant: clip, then update
     for name, p in clipped_first.named_parameters():
@@ -302,7 +300,7 @@ def test_evaluation_is_no_evidence():
     model = build().eval()
     with torch.no_grad():
         model(batch())
-    assert torch.isneginf(model.max_logits()).all()
+    assert torch.isneginf(model.statistics.max_logits).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -310,7 +308,7 @@ def test_logits_that_are_not_finite_stop_the_step_before_anything_moves(bad):
     model = build()
     optimizer = MuonClip(model, tau=TAU)
     backward(model, batch())
-    attention_layers(model)[1].max_logits[2] = bad
+    model.statistics.max_logits[1, 2] = bad
     before = weights(model)
     with pytest.raises(FloatingPointError, match=r"layer 1, head 2 .*skip_step"):
         optimizer.step()
@@ -323,7 +321,7 @@ def test_a_skipped_step_leaves_no_trace():
     for seed in range(3):
         for model, optimizer in zip((with_bad, without), optimizers, strict=True):
             if seed == 1 and model is with_bad:
-                model.model.layers[0].self_attn.record(torch.full((4,), 1e4))
+                model.statistics.layer(0).see(torch.full((4,), 1e4))
                 backward(model, batch(9))
                 optimizer.skip_step()
             backward(model, batch(seed))
@@ -490,3 +488,90 @@ def test_own_groups_and_adamclip():
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ---- defaults, copies, frozen weights -----------------------------------------------------------------------
+
+
+def check_defaults(make):
+    """One step with nothing but a rate is K2's: momentum 0.95 with Nesterov, decay 0.1, tau 100, AdamW's (0.9, 0.95)."""
+    model, twin = build(), build()
+    with torch.no_grad():
+        for m in (model, twin):
+            attention_layers(m)[0].q_proj.weight.mul_(20)  # heads over 100
+    k2 = dict(
+        weight_decay=0.1, momentum=0.95, nesterov=True, ns_steps=5, tau=100.0, betas=(0.9, 0.95), eps=1e-8
+    )
+    optimizers = make(model, lr=0.02), MuonClip(twin, lr=0.02, adamw_lr=0.02, **k2)
+    for m, optimizer in zip((model, twin), optimizers):
+        for seed in range(2):
+            backward(m, batch(seed))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert same(weights(model), weights(twin)) and optimizers[1].last_clip
+
+
+def test_defaults_are_those_of_k2():
+    check_defaults(MuonClip)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(weight_decay=0.01),
+        dict(momentum=0.9),
+        dict(nesterov=False),
+        dict(ns_steps=4),
+        dict(tau=50.0),
+        dict(betas=(0.9, 0.999)),
+        dict(adamw_lr=1e-3),
+    ],
+    ids=str,
+)
+def test_other_defaults_are_caught(other):
+    with pytest.raises(AssertionError):
+        check_defaults(lambda model, lr: MuonClip(model, lr=lr, **other))
+
+
+@pytest.mark.parametrize("way", ["copy", "pickle"])
+def test_a_copy_trains_on_as_the_original(way):
+    """Model and optimizer copied in the middle of a run: the copy clips its own model by the same tau."""
+    model = build()
+    optimizer = MuonClip(model, lr=0.02, adamw_lr=3e-3, tau=0.5)
+    train(model, optimizer, range(2))
+    if way == "copy":
+        twin = copy.deepcopy(optimizer)
+    else:
+        file = io.BytesIO()
+        torch.save(optimizer, file)
+        file.seek(0)
+        twin = torch.load(file, weights_only=False)
+    assert twin.model is not model and twin.tau == 0.5 and twin.last_clip == optimizer.last_clip
+    train(twin.model, twin, range(2, 4))
+    assert not same(weights(model), weights(twin.model))  # the original has not moved with it
+    assert same(train(model, optimizer, range(2, 4)), weights(twin.model)) and twin.last_clip
+    twin.add_param_group(dict(params=[torch.nn.Parameter(torch.zeros(3))], algorithm="adamw"))
+    assert twin.param_groups[-1]["lr"] == 3e-3
+
+
+def frozen(*names):
+    """A model with these matrices of layer 0 frozen, a batch seen, and its step taken with lr 0: only the clip acts."""
+    model = build()
+    for name in names:
+        getattr(attention_layers(model)[0], name).weight.requires_grad_(False)
+    before, maxima = weights(model), look(model, batch())[3]
+    optimizer = MuonClip(model, lr=0.0, tau=TAU)
+    backward(model, batch())
+    optimizer.step()
+    changed = {name for name, w in weights(model).items() if not torch.equal(w, before[name])}
+    return model, optimizer, {n.split(".")[-2] for n in changed if "layers.0." in n}, maxima
+
+
+def test_frozen_weights_are_not_clipped():
+    model, optimizer, changed, maxima = frozen("kv_b_proj")
+    assert changed == {"q_proj"}  # which takes all of gamma, so that the cap holds
+    torch.testing.assert_close(look(model, batch())[3], maxima.clamp(max=TAU), rtol=1e-4, atol=1e-5)
+    _, optimizer, changed, _ = frozen("q_proj")
+    assert changed == {"kv_b_proj"} and any(clip.layer == 0 for clip in optimizer.last_clip)
+    _, optimizer, changed, _ = frozen("q_proj", "kv_b_proj")
+    assert changed == set() and optimizer.last_clip and all(clip.layer == 1 for clip in optimizer.last_clip)

@@ -8,6 +8,7 @@ from tiny import tiny_model
 from kimi_mini import MuonClip
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.statistics import Statistics
 from kimi_mini.training import loop
 from kimi_mini.training.batch import Example, collate, token_losses
 from kimi_mini.training.loop import History, evaluate_loss, train_step
@@ -92,7 +93,7 @@ def test_what_the_failed_attempt_left_is_found_out(monkeypatch, kept):
     if kept == "gradients":
         monkeypatch.setattr(KimiMini, "zero_grad", lambda self, set_to_none=True: None)
     else:
-        monkeypatch.setattr(KimiMini, "forget_statistics", lambda self: None)
+        monkeypatch.setattr(Statistics, "forget", lambda self: None)
     with pytest.raises(AssertionError):
         check_same_step("forward")
 

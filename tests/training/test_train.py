@@ -132,7 +132,7 @@ def test_padding_counts_for_no_expert_and_no_head():
         model = tiny_model(**SMALL).train()
         for batch in micro_batches(items, tokens):
             token_losses(model, batch)
-        seen.append((model.expert_load(), model.max_logits()))
+        seen.append((model.statistics.loads.clone(), model.statistics.max_logits.clone()))
     (load, logits), (load_alone, logits_alone) = seen
     assert torch.equal(load, load_alone) and int(load.sum()) == 2 * sum(len(e.ids) for e in items)
     torch.testing.assert_close(logits, logits_alone)
@@ -154,7 +154,7 @@ def test_a_look_at_the_loss_changes_nothing():
     assert loss == pytest.approx(literal_loss(model.eval(), examples()).item(), abs=1e-5)
     model.train()
     evaluate_loss(model, batches)
-    assert model.training and not model.expert_load().any() and model.max_logits().isinf().all()
+    assert model.training and not model.statistics.loads.any() and model.statistics.max_logits.isinf().all()
 
 
 def test_max_violation():

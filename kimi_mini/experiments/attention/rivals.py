@@ -28,10 +28,10 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import attention
 from kimi_mini.experiments.attention import long_context
 from kimi_mini.experiments.harness import across, arguments, finish
+from kimi_mini.model import kernels
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kernels.attention import causal_attention
-from kimi_mini.model.kernels.linear import Linear
 from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.model.layers import Linear
 from kimi_mini.model.rope import apply_rope
 from kimi_mini.text import needles
 from kimi_mini.training.batch import Example, collate
@@ -57,7 +57,6 @@ class GroupedAttention(nn.Module):
         self.o_proj = Linear(HEADS * self.d, config.hidden_size)
         for linear in self.children():
             nn.init.normal_(linear.weight, std=config.initializer_range)
-        self.max_logits = None  # QK-Clip is for latent attention
 
     def forward(self, x: Tensor, rotation: Tensor, *_, **__) -> Tensor:
         """x (B, T, h), rotation (1, T, d/2) complex -> (B, T, h)."""
@@ -68,7 +67,7 @@ class GroupedAttention(nn.Module):
         v = self.v_proj(x).unflatten(-1, (self.groups, self.d))
         k, v = (each.repeat_interleave(HEADS // self.groups, dim=2) for each in (k, v))  # (B, T, H, d)
         q, k, v = (each.transpose(1, 2) for each in (q, k, v))  # (B, H, T, d)
-        out, _ = causal_attention(q, k, v, self.d**-0.5, track=False)
+        out, _ = kernels.causal_attention(q, k, v, self.d**-0.5, track=False)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -8,135 +8,31 @@ prints the table.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import VERDICTS, Log
+from kimi_mini.experiments.deployment.compared import (
+    MID,
+    NANO,
+    STEP_TOKENS,
+    adamw_for,
+    batch,
+    build,
+    dense_twin,
+    same_in_transformers,
+    sdpa,
+    training_step,
+    untracked,
+)
 from kimi_mini.experiments.deployment.stopwatch import Action, Bench, Row
 from kimi_mini.inference.sampling import generate
-from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kernels import attention, linear
-from kimi_mini.model.kimi import KimiMini
-from kimi_mini.model.moe import MLP, MoE
+from kimi_mini.model import MLP, KimiConfig, MoE, kernels
 from kimi_mini.training.machine.placement import keep_freed_memory
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
-
-NANO = KimiConfig.preset("nano")
-MID = KimiConfig.preset(
-    "nano",
-    hidden_size=256,
-    num_hidden_layers=6,
-    num_attention_heads=4,
-    kv_lora_rank=64,
-    qk_nope_head_dim=32,
-    qk_rope_head_dim=32,
-    v_head_dim=64,
-    n_routed_experts=64,
-    num_experts_per_tok=4,
-    moe_intermediate_size=128,
-    intermediate_size=640,
-    routed_scaling_factor=1.998,
-)
-STEP_TOKENS = 4096
-
-
-# ---- what is timed -------------------------------------------------------------------------------------
-
-
-def batch(config: KimiConfig, tokens: int, length: int) -> Tensor:
-    """Random ids (tokens / length, length), the same every time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, config.vocab_size, (max(1, tokens // length), length), generator=generator)
-
-
-def build(config: KimiConfig) -> KimiMini:
-    torch.manual_seed(0)
-    return KimiMini(config)
-
-
-def training_step(model: nn.Module, ids: Tensor, optimizer=None) -> Action:
-    """Forward, cross-entropy on every token, backward, and the optimizer's step if there is one."""
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        F.cross_entropy(model(ids).logits.flatten(0, 1), ids.flatten()).backward()
-        if optimizer is not None:
-            optimizer.step()
-
-    return step
-
-
-def same_in_transformers(model: KimiMini, **options) -> nn.Module:
-    """transformers' DeepseekV3ForCausalLM with the weights of `model`."""
-    try:
-        from transformers import DeepseekV3ForCausalLM, logging
-    except ImportError:
-        line = "the benchmark compares with transformers: pip install transformers==5.23.0"
-        raise KimiError(line) from None
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-
-
-def dense_twin(config: KimiConfig) -> KimiConfig:
-    """The same model with a plain MLP in every layer, as wide as the experts that one token sees."""
-    width = config.moe_intermediate_size * (config.num_experts_per_tok + config.n_shared_experts)
-    return config.replace(first_k_dense_replace=config.num_hidden_layers, intermediate_size=width)
-
-
-def adamw_for(model: KimiMini) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-
-
-@contextmanager
-def plain_linear() -> Iterator[None]:
-    """Context: every product goes to MKL, as in plain PyTorch."""
-    before, linear.ONEDNN = linear.ONEDNN, False
-    try:
-        yield
-    finally:
-        linear.ONEDNN = before
-
-
-def sdpa(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True
-) -> tuple[Tensor, None]:
-    """torch's scaled_dot_product_attention in place of ours: values padded to the key width, no maximum."""
-    width = max(q.shape[-1], v.shape[-1])
-    q, k, padded = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, padded, is_causal=True, scale=scale)[..., : v.shape[-1]], None
-
-
-def untracked(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, valid=None, track: bool = True
-) -> tuple[Tensor, None]:
-    """Our attention without the maximum."""
-    return OURS(q, k, v, scale, track=False)
-
-
-OURS = attention.causal_attention
-
-
-@contextmanager
-def attending(kernel: Callable) -> Iterator[None]:
-    """Context: the layers use `kernel` in place of attention.causal_attention."""
-    attention.causal_attention = kernel
-    try:
-        yield
-    finally:
-        attention.causal_attention = OURS
-
-
-# ---- rows ----------------------------------------------------------------------------------------------
 
 
 def against_transformers(bench: Bench) -> None:
@@ -164,7 +60,7 @@ def against_dense(bench: Bench) -> None:
         ids = batch(config, bench.size(STEP_TOKENS), bench.size(length))
         steps = training_step(build(config), ids), training_step(build(dense_twin(config)), ids)
         bench.compare(f"step {label} / dense, same activated", *steps, 0.88)
-        with plain_linear():
+        with kernels.using(linear="reference"):
             bench.compare(f"step {label} / dense, both without oneDNN", *steps, 0.88)
 
 
@@ -243,15 +139,16 @@ def attention_rows(bench: Bench) -> None:
         ids, model = batch(NANO, bench.size(STEP_TOKENS), bench.size(length)), build(NANO)
         step = training_step(model, ids)
 
-        def without(kernel: Callable, step=step) -> Action:
-            def other() -> None:
-                with attending(kernel):
-                    step()
+        @kernels.using(attention=untracked)
+        def without_maxima(step=step) -> None:
+            step()
 
-            return other
+        @kernels.using(attention=sdpa)
+        def fused(step=step) -> None:
+            step()
 
-        bench.compare(f"step nano with maxima / without, len {length}", step, without(untracked), 1 / 1.02)
-        bench.compare(f"step nano with maxima / SDPA, len {length}", step, without(sdpa), 1.0)
+        bench.compare(f"step nano with maxima / without, len {length}", step, without_maxima, 1 / 1.02)
+        bench.compare(f"step nano with maxima / SDPA, len {length}", step, fused, 1.0)
 
 
 def moe_layers(bench: Bench) -> None:
@@ -268,7 +165,7 @@ def moe_layers(bench: Bench) -> None:
         upstream = torch.randn_like(x)
         both = [lambda m=m, x=x, u=upstream: m(x).backward(u) for m in (routed, dense)]
         bench.compare(f"MoE layer, {experts} experts / dense layer", *both, 1 / most)
-        with plain_linear():
+        with kernels.using(linear="reference"):
             bench.compare(f"MoE layer, {experts} experts / dense, no oneDNN", *both, 1 / most)
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_mini.base.files import read_json, write_json
-from kimi_mini.experiments.deployment.speed import same_in_transformers
+from kimi_mini.experiments.deployment.compared import same_in_transformers
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import corpus
@@ -84,7 +84,7 @@ def step_seconds(model: nn.Module, optimizer, ids: Tensor, micro: int, bias_rate
     optimizer.zero_grad(set_to_none=True)
     if isinstance(model, KimiMini):
         model.update_router_bias(bias_rate)
-        model.reset_max_logits()
+        model.statistics.forget()
     return time.perf_counter() - began
 
 

@@ -1,1 +1,109 @@
-"""The same functions as the layers write down, faster: products, attention, experts, norm."""
+"""The four functions that a step spends its time in, each in three versions: readable, for a CPU, for a GPU.
+
+    attention    causal softmax attention, with the largest logit of each head    kernels.causal_attention
+    experts      every token through its chosen experts                           kernels.routed_experts
+    norm         RMSNorm                                                          kernels.rms_norm
+    linear       the product with a weight matrix                                 kernels.linear
+
+The layers call these four; the device of the arguments decides which version runs. `using` decides otherwise:
+
+    with kernels.using("reference"):                      # reference.py everywhere: slow, and ten lines each
+        ...
+    with kernels.using(linear="reference", attention=mine):   # by name, or any function of the same arguments
+        ...
+
+All versions compute the same function, and all run on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kimi_mini.model.kernels import attention, experts, norm, reference
+from kimi_mini.model.kernels import linear as products
+
+Kernel = Callable[..., object]
+
+
+class Versions(NamedTuple):
+    """One kernel's three versions."""
+
+    reference: Kernel
+    cpu: Kernel
+    cuda: Kernel
+
+
+TABLE = {
+    "attention": Versions(
+        reference.causal_attention, cpu=attention.causal_attention, cuda=attention.causal_attention
+    ),
+    "experts": Versions(reference.routed_experts, cpu=experts.routed_experts, cuda=experts.routed_experts),
+    "norm": Versions(reference.rms_norm, cpu=norm.rms_norm, cuda=norm.rms_norm),
+    "linear": Versions(reference.linear, cpu=products.linear, cuda=reference.linear),
+}
+_CHOSEN: ContextVar[dict[str, Kernel] | None] = ContextVar("kernels", default=None)
+
+
+@contextmanager
+def using(everywhere: str | None = None, **choices: str | Kernel) -> Iterator[None]:
+    """Context: kernels run in the given version, all of them (`everywhere`) or each by its name in TABLE.
+
+    A version is "reference", "cpu" or "cuda", or a function. An inner context overrules an outer one for the
+    kernels that it names; a new thread starts without either. Raises ValueError for a name that is not there.
+    """
+    chosen = dict(_CHOSEN.get() or {})
+    for name, version in {**(dict.fromkeys(TABLE, everywhere) if everywhere else {}), **choices}.items():
+        if name not in TABLE:
+            raise ValueError(f"no kernel {name!r}: there are {', '.join(TABLE)}")
+        if not callable(version) and version not in Versions._fields:
+            versions = ", ".join(Versions._fields)
+            raise ValueError(f"no version {version!r} of kernel {name!r}: take {versions} or a function")
+        chosen[name] = version if callable(version) else getattr(TABLE[name], version)
+    before = _CHOSEN.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(before)
+
+
+def _version(name: str, x: Tensor) -> Kernel:
+    """What `using` chose, or else the version for the device of x."""
+    return (_CHOSEN.get() or {}).get(name) or getattr(TABLE[name], "cuda" if x.is_cuda else "cpu")
+
+
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, valid: Tensor | None = None, track: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Causal softmax(q k^T * scale) v, and the largest logit of each head.
+
+    q, k (B, H, T, Dq); v (B, H, T, Dv), any Dv; valid (B, T) bool marks query rows that count for the maximum
+    (padding on the right is hidden from real rows by causality itself). Logits and softmax in fp32 at least.
+    Returns out (B, H, T, Dv) and max_logits (H,) fp32: the exact signed maximum over allowed pairs, -inf if
+    no row is valid, None when not `track`. No gradient flows through max_logits.
+    """
+    return _version("attention", q)(q, k, v, scale, valid, track)
+
+
+def routed_experts(
+    x: Tensor, indices: Tensor, weights: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor
+) -> Tensor:
+    """sum_j weights[t, j] * expert indices[t, j] of x[t], an expert being down(silu(gate(x)) * up(x)).
+
+    x (N, h), indices and weights (N, k); gate_proj, up_proj (E, width, h), down_proj (E, h, width) -> (N, h).
+    """
+    return _version("experts", x)(x, indices, weights, gate_proj, up_proj, down_proj)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x (..., D) / sqrt(mean(x^2) + eps) in fp32, rounded to x's dtype, then times weight (D,)."""
+    return _version("norm", x)(x, weight, eps)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., in) times weight (out, in) transposed -> (..., out)."""
+    return _version("linear", x)(x, weight)

@@ -1,4 +1,4 @@
-"""Tokens sorted by expert, and one product over the ragged groups."""
+"""Tokens sorted by expert, and one product over the ragged groups: no token is dropped or padded."""
 
 from __future__ import annotations
 
@@ -61,3 +61,14 @@ def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         return F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
     return torch.cat([F.linear(group, w) for group, w in zip(rows.split(sizes), weight)])
+
+
+def routed_experts(
+    x: Tensor, indices: Tensor, weights: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor
+) -> Tensor:
+    """Each of the three matrices is one product for all experts; see `kernels.routed_experts`."""
+    token, places, ends = sort_by_expert(indices, len(gate_proj))
+    rows = _Gather.apply(x, token, places)  # (N*k, h), grouped by expert
+    gate, up = grouped_linear(rows, gate_proj, ends), grouped_linear(rows, up_proj, ends)
+    out = grouped_linear(F.silu(gate) * up, down_proj, ends)
+    return _Combine.apply(out, weights, token, places)

@@ -12,15 +12,17 @@ import os
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # compiled kernels to keep; 1024 by default
+os.environ.setdefault(
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096"
+)  # read at oneDNN's first product; 1024 by default
 
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)  # set to False to compare
+)
 FEWEST_ROWS = 64  # below, the call costs more than the product
 CHUNK = 1024  # rows summed at once in a weight gradient: longer sums fall out of the cache
 
@@ -53,7 +55,7 @@ def outer(y: Tensor, x: Tensor) -> Tensor:
     """y (M, N)^T @ x (M, K) -> (N, K): the gradient of a weight from that of the output and the input."""
     if not is_fast(x):
         return torch.mm(y.t(), x)
-    if y.shape[1] > x.shape[1]:  # the kernel likes the shorter side in its rows
+    if y.shape[1] > x.shape[1]:  # the kernel is faster when its rows are the shorter side
         return outer(x, y).t().contiguous()
     whole, total = len(x) - len(x) % grain(len(x)), None
     for start in range(0, whole, CHUNK):
@@ -77,14 +79,9 @@ class _Linear(torch.autograd.Function):
         return d_x, outer(grad, x) if ctx.needs_input_grad[1] else None
 
 
-class Linear(nn.Linear):
-    """nn.Linear without a bias, x (..., in) -> (..., out), on the faster engine."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        if not is_fast(flat):
-            return F.linear(x, self.weight)
-        return _Linear.apply(flat, self.weight).view(*x.shape[:-1], -1)
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """On the faster engine; see `kernels.linear`."""
+    flat = x.reshape(-1, x.shape[-1])
+    if not is_fast(flat):
+        return F.linear(x, weight)
+    return _Linear.apply(flat, weight).view(*x.shape[:-1], -1)

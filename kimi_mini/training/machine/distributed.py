@@ -135,7 +135,7 @@ def join_step(model: nn.Module) -> None:
         return
     grads = [param.grad for param in model.parameters() if param.grad is not None]
     _sum_in_one_message(grads)
-    _sum_in_one_message([router.load for router in model.routers()])
+    _sum_in_one_message([model.statistics.loads])
 
 
 @torch.no_grad()

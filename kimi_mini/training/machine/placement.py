@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kernels.linear import Linear
+from kimi_mini.model.layers import Linear
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU_MICRO_TOKENS = 2048  # the fastest on a CPU: what is larger falls out of its caches

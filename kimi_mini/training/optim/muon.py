@@ -179,7 +179,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update every parameter that has a gradient. `closure` recomputes the loss, which is returned."""
-        loss = evaluate(closure)
+        loss = loss_of(closure)
         for group in self.param_groups:
             self._update_with_muon(group)
         return loss
@@ -210,7 +210,7 @@ def check_rates(group: dict) -> None:
             raise ValueError(f"{name} must not be negative, got {group[name]}")
 
 
-def evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
+def loss_of(closure: Callable[[], Tensor] | None) -> Tensor | None:
     """The loss that an optimizer's closure returns, computed with gradients switched on; None without one."""
     if closure is None:
         return None

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from kimi_mini.model.attention import LatentAttention
 from kimi_mini.training.machine import distributed
-from kimi_mini.training.optim.muon import Muon, check_rates, evaluate
+from kimi_mini.training.optim.muon import Muon, check_rates, loss_of
 
 TABLES = {"embed_tokens", "lm_head"}  # matrices by shape only: one row per token of the vocabulary
 
@@ -46,29 +47,38 @@ def clip_factors(max_logits: Tensor, tau: float) -> Tensor:
 
 
 @torch.no_grad()
-def qk_clip_(attention: nn.Module, max_logits: Tensor, tau: float) -> Tensor:
+def qk_clip_(attention: LatentAttention, max_logits: Tensor, tau: float) -> Tensor:
     """Shrink, in place, the query and key rows of every head whose largest logit is over tau.
 
-    attention    a LatentAttention: `heads`, `nope` (how many rows of a head come before its rope or value
-                 rows), `kv_b_proj`, and `q_b_proj` or, when queries have no low rank, `q_proj`
+    attention    a LatentAttention: the first `d_nope` rows of a head come before its rope or value rows
     max_logits   (H,) largest softmax input of each head over the whole step
     returns      gamma (H,), 1 for the heads left alone
 
+    A frozen matrix (requires_grad False) stays as it is; the other one then takes the whole of gamma.
     Raises ValueError when there is not one maximum a head.
     """
-    heads, nope = attention.heads, attention.nope
+    heads, nope = attention.heads, attention.d_nope
     if max_logits.shape != (heads,):
         raise ValueError(f"need one maximum for each of {heads} heads, got shape {tuple(max_logits.shape)}")
-    q_proj = attention.q_b_proj if hasattr(attention, "q_b_proj") else attention.q_proj
-    query = q_proj.weight.unflatten(0, (heads, -1))  # (H, nope + rope, in), a view
-    key_value = attention.kv_b_proj.weight.unflatten(0, (heads, -1))  # (H, nope + value, rank), a view
+    for_query, for_key = logit_weights(attention)
+    query = for_query.unflatten(0, (heads, -1))  # (H, nope + rope, in), a view
+    key_value = for_key.unflatten(0, (heads, -1))  # (H, nope + value, rank), a view
 
     gamma = clip_factors(max_logits.to(query), tau)
     by_head = gamma.view(heads, 1, 1)
-    query[:, :nope] *= by_head.sqrt()
-    query[:, nope:] *= by_head
-    key_value[:, :nope] *= by_head.sqrt()
+    each_side = by_head.sqrt() if for_query.requires_grad and for_key.requires_grad else by_head
+    if for_query.requires_grad:
+        query[:, :nope] *= each_side
+        query[:, nope:] *= by_head
+    if for_key.requires_grad:
+        key_value[:, :nope] *= each_side
     return gamma
+
+
+def logit_weights(attention: LatentAttention) -> tuple[nn.Parameter, nn.Parameter]:
+    """The matrices that QK-Clip may shrink: of the queries, and of the keys (and values)."""
+    q_proj = attention.q_b_proj if attention.has_q_lora else attention.q_proj
+    return q_proj.weight, attention.kv_b_proj.weight
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -89,14 +99,14 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 class MuonClip(Muon):
     """One optimizer for the whole model: Muon groups, AdamW groups and QK-Clip; one step, one state_dict.
 
-    params        a KimiMini, split by `split_parameters`; or groups of your own, each a dict with "params"
-                  and "algorithm": "muon" or "adamw"
+    params        a KimiMini, its parameters split by `split_parameters`; or groups of your own, each a dict
+                  with "params" and "algorithm": "muon" or "adamw"
     lr, adamw_lr  of the Muon and the AdamW groups (adamw_lr None: the same). Both end up in
                   param_groups[i]["lr"], so that a scheduler moves both
     weight_decay  decoupled, and on norms too (Moonlight appendix D calls that crucial)
     tau           the cap on attention logits, 100 in K2; float("inf") switches QK-Clip off
-    model         whose logits to watch, when `params` are groups. It has max_logits() -> (L, H) and
-                  reset_max_logits(); row l belongs to its l-th module with a `kv_b_proj`
+    model         the KimiMini whose logits to watch, when `params` are groups: its `statistics` are read at
+                  each step and its `attention_layers()` clipped
     The rest is as in Muon and AdamW.
 
     After each step `last_max_logits` (L, H) and `last_clip`, a list of (layer, head, gamma), say what was
@@ -127,14 +137,14 @@ class MuonClip(Muon):
             model = params
             for_muon, for_adamw = split_parameters(model)
             params = [dict(params=for_muon, algorithm="muon"), dict(params=for_adamw, algorithm="adamw")]
+        # before super().__init__: that calls add_param_group, which reads it
         self._adamw_defaults = dict(lr=lr if adamw_lr is None else adamw_lr, betas=betas, eps=eps, fused=True)
+        super().__init__(params, lr, weight_decay, momentum, nesterov, ns_steps, ns_dtype)
         self.tau = tau
         self.model = model
-        self.attention = [] if model is None else [m for m in model.modules() if hasattr(m, "kv_b_proj")]
         self.last_clip: list[Clip] = []
         self.last_max_logits: Tensor | None = None
         self.skipped_steps = 0
-        super().__init__(params, lr, weight_decay, momentum, nesterov, ns_steps, ns_dtype)
 
     def add_param_group(self, param_group: dict) -> None:
         if not isinstance(param_group, dict) or param_group.get("algorithm") not in ("muon", "adamw"):
@@ -160,7 +170,7 @@ class MuonClip(Muon):
 
         Raises FloatingPointError, before any weight has changed, when an attention logit was not finite.
         """
-        loss = evaluate(closure)
+        loss = loss_of(closure)
         maxima = self._read_max_logits()
         for group in self.param_groups:
             if group["algorithm"] == "muon":
@@ -173,14 +183,14 @@ class MuonClip(Muon):
     def skip_step(self) -> None:
         """In place of step() for a batch that must not count: a loss or gradient that is not finite.
 
-        Weights, momenta and step counts stay. Gradients are dropped and the maxima start anew, so that the
-        next step is not clipped on the evidence of a batch it never trained on.
+        Weights, momenta and step counts stay. Gradients are dropped and the model's statistics start anew, so
+        that neither QK-Clip nor the routers act on a batch that was never trained on.
         """
         self.zero_grad()
         self.last_clip = []
         self.skipped_steps += 1
         if self.model is not None:
-            self.model.reset_max_logits()
+            self.model.statistics.forget()
 
     def _update_with_adamw(self, group: dict) -> None:
         params = [p for p in group["params"] if p.grad is not None]
@@ -211,9 +221,9 @@ class MuonClip(Muon):
 
     def _read_max_logits(self) -> Tensor | None:
         """(L, H) maxima since the last step: over all micro-batches and, under torchrun, all ranks."""
-        if not self.attention:
+        if self.model is None:
             return None
-        maxima = distributed.largest(self.model.max_logits())
+        maxima = distributed.largest(self.model.statistics.max_logits)
         broken = (maxima.isnan() | maxima.isposinf()).nonzero().tolist()  # -inf is a head that saw no token
         if broken:
             layer, head = broken[0]
@@ -229,9 +239,14 @@ class MuonClip(Muon):
         if maxima is None:
             return
         gammas = clip_factors(maxima, self.tau).tolist()
-        for layer, attention in enumerate(self.attention):
+        for layer, attention in enumerate(self.model.attention_layers()):
             clips = [Clip(layer, head, gamma) for head, gamma in enumerate(gammas[layer]) if gamma < 1]
-            if clips:
+            if clips and any(weight.requires_grad for weight in logit_weights(attention)):
                 qk_clip_(attention, maxima[layer], self.tau)
                 self.last_clip += clips
-        self.model.reset_max_logits()
+        self.model.statistics.forget_max_logits()
+
+    def __getstate__(self) -> dict:
+        """What copy and pickle take along: torch's own part, and ours, the model among it."""
+        own = ("_adamw_defaults", "tau", "model", "last_clip", "last_max_logits", "skipped_steps")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
