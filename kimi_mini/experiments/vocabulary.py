@@ -47,10 +47,10 @@ def make() -> Tokenizer:
     return Tokenizer.train(texts, 1024)
 
 
-def main() -> None:
+def write() -> None:
     """Train it and write it."""
     print(make().save(TOKENIZER))
 
 
 if __name__ == "__main__":
-    raise SystemExit(in_one_line(main))
+    raise SystemExit(in_one_line(write))
