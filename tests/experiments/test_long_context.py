@@ -8,7 +8,7 @@ from torch import nn
 from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
-from kimi_mini.experiments.attention import heads, long_context
+from kimi_mini.experiments.attention import heads, long_context, needle_runs
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import frequencies, rotations
 
@@ -31,7 +31,7 @@ class Reader(nn.Module):
 
 
 def asked(depth, length=512):
-    return long_context.questions(TEXT, 0, length, depth, 10)
+    return needle_runs.questions(TEXT, 0, length, depth, 10)
 
 
 def check_found(found):
@@ -43,14 +43,14 @@ def check_found(found):
 
 
 def test_a_needle_outside_the_window_is_not_found():
-    check_found(long_context.found)
+    check_found(needle_runs.found)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda model, questions, window=None: long_context.found(model, questions),  # the window is forgotten
-        lambda model, questions, window=None: long_context.found(
+        lambda model, questions, window=None: needle_runs.found(model, questions),  # the window is forgotten
+        lambda model, questions, window=None: needle_runs.found(
             Reader(), questions, window
         ),  # another model is asked
         lambda model, questions, window=None: sum(
@@ -66,7 +66,7 @@ def test_wrong_counts_are_caught(wrong):
 def test_every_arm_gets_the_same_questions_and_another_seed_gets_others():
     first, again = asked(0.5), asked(0.5)
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(first, again))
-    other = long_context.questions(TEXT, 1, 512, 0.5, 10)
+    other = needle_runs.questions(TEXT, 1, 512, 0.5, 10)
     assert not any(np.array_equal(a.ids, b.ids) for a, b in zip(first, other))
 
 
@@ -136,9 +136,9 @@ def test_the_loss_of_a_model_that_knows_nothing_is_the_same_everywhere():
 
 def test_training_never_leaves_its_length():
     for length in (64, 512):
-        for example in long_context.examples(np.random.default_rng(0), TEXT, length):
+        for example in needle_runs.examples(np.random.default_rng(0), TEXT, length):
             assert len(example.ids) == length and example.mask.any()
-    assert max(len(e.ids) for e in long_context.drill_examples(np.random.default_rng(0), TEXT)) == 64
+    assert max(len(e.ids) for e in needle_runs.drill_examples(np.random.default_rng(0), TEXT)) == 64
 
 
 def filled(tmp_path, yarn, none, tuned_only=0.5):

@@ -17,7 +17,7 @@ tokens, must fail on every needle outside of that window: a check of the test it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -26,29 +26,35 @@ from matplotlib.figure import Figure
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.intervals import wilson
 from kimi_mini.course.figures import attention
-from kimi_mini.experiments.harness import across, arguments, finish
+from kimi_mini.experiments.attention.needle_runs import (
+    DEPTHS,
+    QUESTIONS,
+    TRAINED,
+    book_tokens,
+    drill_examples,
+    examples,
+    fit,
+    found,
+    questions,
+)
+from kimi_mini.experiments.harness import across, arguments, finish, rate
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.model.presets import YARN
 from kimi_mini.model.rope import frequencies
-from kimi_mini.text import corpus, drills, needles
-from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
-from kimi_mini.training.loop import History, train
-from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
+from kimi_mini.text import corpus
+from kimi_mini.training.batch import Batch, token_losses
+from kimi_mini.training.loop import History
 
-TRAINED, FACTOR = 64, 8
+FACTOR = 8
 LENGTHS = (64, 128, 256, 512)
-DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SYMBOLS = np.arange(1024, 1152)  # tokens that no text holds
 CONFIG = KimiConfig.preset("nano", vocab_size=1152, first_k_dense_replace=3)  # the nano with all layers dense
 DRILL_TOKENS, SHORT_TOKENS, TUNE_TOKENS = 1_600_000, 300_000, 700_000  # the first at most
-QUESTIONS, WINDOWS = 40, 48  # a depth and length; windows of text
 KINDS = ("as it was", "interpolation", "YaRN")
 BUCKET = 32  # positions averaged in the loss by position
+WINDOWS = 48  # of text
+REPORT = "K2 report 2.5"
 NOTEBOOK = "02_latent_attention_long_context.ipynb"
 
 
@@ -79,60 +85,6 @@ def note(log: Log, seed: int, stage: str, history: History) -> None:
 
 
 # -- training ------------------------------------------------------------------------------------------
-
-
-def book_tokens() -> tuple[np.ndarray, np.ndarray]:
-    """Moby-Dick as two streams of tokens, uint16: training and validation chapters."""
-    tokenizer = Tokenizer.load()
-    return tuple(corpus.token_stream(tokenizer, part) for part in corpus.split(corpus.book_documents()))
-
-
-def drill_examples(rng: np.random.Generator, text: np.ndarray) -> list[Example]:
-    """One step of the first stage: half short recall and copy drills, half haystacks of TRAINED tokens."""
-    half = STEP_TOKENS // 2
-    short = [Example(*pair) for pair in drills.drills(rng, half, SYMBOLS)]
-    return short + [Example(*needles.haystack(rng, text, TRAINED, SYMBOLS)) for _ in range(half // TRAINED)]
-
-
-def examples(rng: np.random.Generator, text: np.ndarray, length: int) -> list[Example]:
-    """One step in windows of `length`: three haystacks for every window of plain text."""
-    count = STEP_TOKENS // length
-    hay = [Example(*needles.haystack(rng, text, length, SYMBOLS, few=0.5)) for _ in range(count - count // 4)]
-    return hay + [Example(needles.span(rng, text, length), np.ones(length, bool)) for _ in range(count // 4)]
-
-
-def fit(
-    model: KimiMini,
-    make: Callable[..., list[Example]],
-    seed: Sequence[int],
-    tokens: int,
-    rate: float = 1.0,
-    until: float | None = None,
-) -> History:
-    """Train on `make(rng)`, a step's examples, with rates times `rate`.
-
-    Linear decay over the second half; or no decay, but an end as soon as the loss is below `until`.
-    """
-    steps, decay = max(2, tokens // STEP_TOKENS), 0.5 if until is None else 0.0
-
-    def data(step: int) -> list[Batch]:
-        return micro_batches(make(np.random.default_rng([*seed, step])), STEP_TOKENS)
-
-    def progress(step: int, history: History) -> None:
-        if step % 25 == 24 or step == steps - 1:
-            print(f"  step {step + 1}/{steps}: loss {np.mean(history.loss[-10:]):.2f}", flush=True)
-
-    return train(
-        model,
-        optimizer_for(model, MUON_LR * rate, ADAMW_LR * rate),
-        data,
-        steps,
-        lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay),
-        progress=progress,
-        stop_when=lambda history: (
-            until is not None and len(history.loss) > 20 and np.mean(history.loss[-10:]) < until
-        ),
-    )
 
 
 def train_short(text: np.ndarray, seed: int, scale: float = 1.0) -> tuple[KimiMini, list[History]]:
@@ -172,23 +124,6 @@ def stretched(model: KimiMini, kind: str, factor: int = FACTOR) -> KimiMini:
 
 
 # -- measuring -----------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def found(model: KimiMini, asked: Sequence[needles.Question], window: int | None = None) -> int:
-    """How many questions of one length are answered right, seen through the last `window` tokens or whole."""
-    ids = torch.from_numpy(np.stack([question.ids[-(window or 0) :] for question in asked]))  # (N, length)
-    with evaluating(model):
-        best = model.lm_head(model.hidden_states(ids)[:, -1]).argmax(-1)
-    return int((best.numpy() == [question.answer for question in asked]).sum())
-
-
-def questions(
-    text: np.ndarray, seed: int, length: int, depth: float, count: int = QUESTIONS
-) -> list[needles.Question]:
-    """`count` questions of a length and depth, the same for every arm."""
-    rng = np.random.default_rng([seed, length, round(100 * depth), 77])
-    return [needles.question(rng, text, length, SYMBOLS, depth) for _ in range(count)]
 
 
 @torch.no_grad()
@@ -250,58 +185,30 @@ def success(
 
 def report(log: Log) -> None:
     """The claims, all at eight times the trained length."""
-    longest = max(LENGTHS)
 
     def rates(kind: str, tuned: bool) -> np.ndarray:
-        return np.array([success(log.rows, kind, tuned, longest, seed) for seed in log.seeds])
+        return np.array([success(log.rows, kind, tuned, max(LENGTHS), seed) for seed in log.seeds])
 
-    shared = {"notebook": NOTEBOOK, "figure": "figures/long_context.png"}
-    yarn = rates("YaRN", True)
-    log.claim(
-        "long/yarn",
-        claim="needles found at 8 times the trained length, with YaRN and a short tune",
-        floor=0.90,
-        headline=True,
-        source="K2 report 2.5 (YaRN to 128k)",
-        **shared,
-        **across(yarn),
-    )
-    log.claim(
-        "long/none",
-        claim="needles found there by the same model without any extension",
-        floor=0.30,
-        at_most=True,
-        source="K2 report 2.5",
-        **shared,
-        **across(rates("as it was", False)),
-    )
+    def claim(name: str, says: str, measured: dict, floor: float, source: str = REPORT, **more) -> None:
+        shared = {"figure": "figures/long_context.png", "notebook": NOTEBOOK, "source": source}
+        log.claim(f"long/{name}", claim=says, floor=floor, **measured, **shared, **more)
+
+    yarn, plain = rates("YaRN", True), rates("as it was", False)
+    says = "needles found at 8 times the trained length, with YaRN and a short tune"
+    claim("yarn", says, across(yarn), 0.90, f"{REPORT} (YaRN to 128k)", headline=True)
+    says = "needles found there by the same model without any extension"
+    claim("none", says, across(plain), 0.30, at_most=True)
     for name, kind, other in (
         ("interpolation", "interpolation", "plain interpolation"),
         ("tune_only", "as it was", "no extension"),
     ):
+        says = f"YaRN finds more than {other} after the same tune"
         gain = across(yarn - rates(kind, True))
-        log.claim(
-            f"long/yarn_over_{name}",
-            claim=f"YaRN finds more than {other} after the same tune",
-            floor=0.0,
-            source="YaRN paper (2309.00071)",
-            **shared,
-            **gain,
-        )
+        claim(f"yarn_over_{name}", says, gain, 0.0, "YaRN paper (2309.00071)")
     hidden = [row for row in log.rows if "window" in row]
     right, count = (sum(row[key] for row in hidden) for key in ("right", "n"))
-    low, high = wilson(right, count)
-    log.claim(
-        "long/outside_window",
-        claim="needles outside a window of 64 tokens found by the YaRN model",
-        floor=0.05,
-        at_most=True,
-        source="check of the test",
-        value=right / count,
-        low=low,
-        high=high,
-        **shared,
-    )
+    says = "needles outside a window of 64 tokens found by the YaRN model"
+    claim("outside_window", says, rate(right, count), 0.05, "check of the test", at_most=True)
 
 
 def draw(log: dict) -> Figure:

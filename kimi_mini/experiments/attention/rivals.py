@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import attention
-from kimi_mini.experiments.attention import long_context
+from kimi_mini.experiments.attention import needle_runs
 from kimi_mini.experiments.harness import across, arguments, finish
 from kimi_mini.model import kernels
 from kimi_mini.model.config import KimiConfig
@@ -42,7 +42,7 @@ ARMS = {"MHA": 4, "GQA": 2, "MQA": 1, "MLA": None}  # groups that have a key and
 LENGTH = 128  # tokens of a window
 DRILL_TOKENS, TOKENS = 1_200_000, 600_000  # the drills end when their loss is below 0.3
 QUESTIONS, WINDOWS = 40, 64  # a depth; windows of held-out text
-NOTEBOOK = "02_latent_attention_long_context.ipynb"
+NOTEBOOK = "02_latent_attention_needle_runs.ipynb"
 
 
 class GroupedAttention(nn.Module):
@@ -94,15 +94,15 @@ def cached_numbers(model: KimiMini) -> int:
 
 def train(model: KimiMini, text: np.ndarray, seed: int, scale: float) -> dict[str, float]:
     """Drills until they are learned, then text and needles; what it took."""
-    drill = long_context.fit(
+    drill = needle_runs.fit(
         model,
-        lambda rng: long_context.drill_examples(rng, text),
+        lambda rng: needle_runs.drill_examples(rng, text),
         (seed, 0),
         int(DRILL_TOKENS * scale),
         until=0.3,
     )
-    mixed = long_context.fit(
-        model, lambda rng: long_context.examples(rng, text, LENGTH), (seed, 1), int(TOKENS * scale)
+    mixed = needle_runs.fit(
+        model, lambda rng: needle_runs.examples(rng, text, LENGTH), (seed, 1), int(TOKENS * scale)
     )
     return {
         "drill_tokens": sum(drill.tokens),
@@ -116,8 +116,8 @@ def train(model: KimiMini, text: np.ndarray, seed: int, scale: float) -> dict[st
 def needles_found(model: KimiMini, text: np.ndarray, seed: int, count: int) -> list[float]:
     """Share of needles found at each depth of a window, over `count` held-out haystacks a depth."""
     rng, found = np.random.default_rng([seed, 7]), []
-    for depth in long_context.DEPTHS:
-        asked = [needles.question(rng, text, LENGTH, long_context.SYMBOLS, depth) for _ in range(count)]
+    for depth in needle_runs.DEPTHS:
+        asked = [needles.question(rng, text, LENGTH, needle_runs.SYMBOLS, depth) for _ in range(count)]
         with evaluating(model):
             logits = model(torch.from_numpy(np.stack([question.ids for question in asked]))).logits[:, -1]
         answers = logits.argmax(-1).tolist()
@@ -136,7 +136,7 @@ def main() -> None:
     """Train every arm at every seed; write data/results/rivals.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
     log = Log("rivals", seeds=args.seeds, folder=args.folder, cached_numbers=CACHED)
-    training, validation = long_context.book_tokens()
+    training, validation = needle_runs.book_tokens()
     for seed in args.seeds:
         for arm in ARMS:
             model = build(arm, seed)
