@@ -36,27 +36,9 @@ LIMITS = conversation_.Limits(turn_tokens=160, turns=400, context=1024, manage=T
 HELP = """\
   3             take task 3 of the list         new       other tasks, drawn from the held-out ones
   /think        think before acting             /reflex   answer at once, with an empty thought
-  /shop         what the demo shop sells        /help     this page
-  /quit         leave (also Ctrl-D or Ctrl-C)
+  /help         this page                       /quit     leave (also Ctrl-D or Ctrl-C)
 Or type a task yourself. It is a very small model: keep to the forms that it was trained on.
 """
-
-# Our shop: name, price, stock, next. Small enough to check the agent by eye.
-DEMO_ROWS = [
-    ["red fig", 14, 9, "old lamp"],
-    ["blue tea", 35, 4, "red fig"],
-    ["old lamp", 72, 9, "dark rope"],
-    ["dark rope", 21, 7, "sweet pear"],
-    ["sweet pear", 18, 9, None],
-    ["gold ring", 96, 2, "blue tea"],
-]
-DEMO_TASKS = {
-    "follow": 'Follow next from "gold ring" until null. Which item is last?',
-    "condition": 'If the stock of "dark rope" is below 8, buy 2 "red fig", else buy 3 "blue tea".',
-    "cheapest": 'Which is cheapest: k "old lamp", l "dark rope", m "blue tea", end?',
-    "buy": 'Buy f 2 "red fig", g 1 "gold ring", end.',
-}
-FIRST_WORDS = {"follow": "follow", "if": "condition", "which": "cheapest", "buy": "buy"}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -106,8 +88,8 @@ class Talk:
             )
         elif word == "/help":
             self.help()
-        elif word == "/shop":
-            self.show_shop()
+        elif word.startswith("/") and (world := worlds.WORLDS.get(word[1:])) and world.demo.place:
+            print(f"  {_indented(world.demo.place, 2)}")
         elif word in ("new", "/new"):
             self.draw_tasks()
         elif line.startswith("/"):
@@ -149,15 +131,11 @@ class Talk:
     def help(self) -> None:
         """Commands, and a task of each kind to change at will."""
         print(HELP)
-        examples = [task.prompt for task in self.tasks if task.world == "chain"] + list(DEMO_TASKS.values())
-        for example in examples:
-            print(f"  {example}")
-
-    def show_shop(self) -> None:
-        """The demo shop's table."""
-        print(f"  {'item':<12}{'price':>6}{'stock':>7}  next")
-        for name, price, stock, following in DEMO_ROWS:
-            print(f"  {name:<12}{price:>6}{stock:>7}  {following or 'null'}")
+        for world in worlds.WORLDS.values():
+            if world.demo.place:
+                print(f"  /{world.name:<12} the demo {world.name}, which these are about:")
+            for example in world.demo.examples:
+                print(f"  {example}")
 
     def say(self, kind: str, text: str) -> None:
         """One labelled paragraph, in colour where a terminal shows it."""
@@ -207,20 +185,17 @@ class Talk:
         if conversation.task in self.tasks:  # of the user's own task nobody knows the right answer
             verdict = conversation.verdict()
             self.say("note", f"verifier: {'passed' if verdict.passed else 'FAILED'}, {verdict.evidence}")
-        elif conversation.task.family in ("condition", "buy"):
-            orders = conversation.environment.state.execute("SELECT count, item FROM orders").fetchall()
-            self.say(
-                "note", "orders in the shop: " + (", ".join(f"{n} {item}" for n, item in orders) or "none")
-            )
+        else:
+            demo = worlds.WORLDS[conversation.task.world].demo
+            if left := demo.left(conversation.task, conversation.environment):
+                self.say("note", left)
         conversation.environment.close()
 
 
-def own_task(prompt: str) -> conversation_.Conversation:
-    """The user's own words: with the demo shop's tools when they are about the shop, else without any."""
-    family = FIRST_WORDS.get(prompt.split()[0].lower())
-    if family is None:
-        return conversation_.opening(Task("chain", "chain", 1, prompt))
-    return conversation_.opening(Task("shop", family, 1, prompt, {"rows": DEMO_ROWS}))
+def own_task(words: str) -> conversation_.Conversation:
+    """The user's own words as a task of the world that they are about, with its tools; else without any."""
+    found = (world.demo.own_task(words) for world in worlds.WORLDS.values())
+    return conversation_.opening(next(filter(None, found), Task("chain", "chain", 1, words)))
 
 
 def _indented(text: str, by: int) -> str:

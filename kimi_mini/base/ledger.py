@@ -21,7 +21,16 @@ from kimi_mini.base.paths import RESULTS, ROOT
 README = ROOT / "README.md"
 NOTEBOOKS = ROOT / "notebooks"
 RUN = "run.json"  # the log of `make run`
-ROW_KEYS = ("value", "low", "high", "n", "seeds")  # of an entry of a log's `scoreboard`
+ROW_KEYS = (
+    "value",
+    "low",
+    "high",
+    "n",
+    "seeds",
+    "main",
+    "floor",
+    "says",
+)  # of an entry of a log's `scoreboard`
 Claim = dict[str, Any]
 
 
@@ -210,20 +219,10 @@ def board_table(board: Mapping[str, dict[str, Any]]) -> str:
     """Rows of the scoreboard as a table."""
     head = ("held-out tasks", "what is asked", "value [95% interval]", "tasks", "seeds")
     rows = [
-        (f"`{name}`", row.get("says", ""), with_interval(row), str(row["n"]), how_many(row["seeds"]))
+        (f"`{name}`", row["says"], with_interval(row), str(row["n"]), how_many(row["seeds"]))
         for name, row in board.items()
     ]
     return table(head, rows)
-
-
-GAPS = "filter/gap filter/broken_verifier_gap quota/gap rejection/gap rejection/filter_gap rl/gap rl/greedy_gap".split()
-
-
-def is_main(name: str) -> bool:
-    """Whether a row of the scoreboard is for the first look: no single lengths, and main differences only."""
-    if name.startswith(("filter/", "quota/", "rejection/", "rl/")):
-        return name in (*GAPS, "rl/pass@8_gap")
-    return not name[-1].isdigit() or name.startswith("repair")
 
 
 # ------------------------------------------------------------------------------------------------- pages
@@ -240,7 +239,7 @@ Intervals: Wilson over tasks for one run, t over seeds for experiments; for spee
 def whole(logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
     """data/results/README.md: the whole scoreboard, then the claims under one heading a notebook."""
     claims, board = collect(logs), join(logs)
-    main = {name: row for name, row in board.items() if row.get("main", is_main(name))}
+    main = {name: row for name, row in board.items() if row["main"]}
     rest = {name: row for name, row in board.items() if name not in main}
     parts = [HEAD, "## Scoreboard", board_table(main)]
     parts.append(f"<details><summary>{len(rest)} more rows</summary>\n\n{board_table(rest)}\n\n</details>")

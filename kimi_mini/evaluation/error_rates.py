@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.base.intervals import wilson
-from kimi_mini.evaluation.adversary import KINDS, Kind, perform
+from kimi_mini.evaluation.adversary import perform
 from kimi_mini.evaluation.rubric import RUBRIC, outcome, passes
-from kimi_mini.worlds import FAMILIES, WORLDS, generate
-from kimi_mini.worlds.base import final_answer
+from kimi_mini.worlds import FAMILIES, WORLDS, Kind, generate
 
 
-def reads_words(conversation: Conversation) -> bool:
-    """Accepts any last words of the usual form: a number, an item of the shop, done, fixed."""
-    answer, data = final_answer(conversation.messages) or "", conversation.task.data
-    known = {"done", "fixed", *(row[0] for row in data.get("rows", []))}
-    return answer in known or (conversation.task.world == "chain" and answer.isdigit())
+def shortcut(name: str) -> Callable[[Conversation], bool]:
+    """The verifier of that name that is not good enough, in the world of each conversation; the world's own where it
+    has none."""
 
+    def accepts(conversation: Conversation) -> bool:
+        task = conversation.task
+        look = WORLDS[task.world].shortcuts.get(name)
+        return look(task, conversation.messages, conversation.environment) if look else outcome(conversation)
 
-def ignores_work(conversation: Conversation) -> bool:
-    """Right answer or right orders, whether or not anything was looked at; the public tests alone for code."""
-    task, state, answer = (
-        conversation.task,
-        conversation.environment.state,
-        final_answer(conversation.messages) or "",
-    )
-    if task.world == "repair":
-        return state.public_tests_pass
-    if task.family in ("condition", "buy"):
-        return sorted(map(list, state.execute("SELECT item, count FROM orders"))) == sorted(
-            task.data["bought"]
-        )
-    return answer == (task.data["path"][-1] if task.family == "follow" else str(task.data["answer"]))
-
-
-def ignores_state(conversation: Conversation) -> bool:
-    """Goes by what was called: each purchase was attempted with the right arguments, some edit was made."""
-    task = conversation.task
-    calls = [
-        call["function"] for message in conversation.messages for call in message.get("tool_calls") or []
-    ]
-    if task.world == "repair":
-        return any(call["name"] == "edit" for call in calls)
-    if task.family in ("condition", "buy"):
-        tried = [json.loads(call["arguments"]) for call in calls if call["name"] == "buy"]
-        return all({"item": item, "count": count} in tried for item, count in task.data["bought"])
-    return ignores_work(conversation)
+    return accepts
 
 
 VERIFIERS: dict[str, Callable[[Conversation], bool]] = {
-    "reads words": reads_words,
-    "ignores the state": ignores_state,
-    "ignores the work": ignores_work,
+    **{name: shortcut(name) for name in ("reads words", "ignores the state", "ignores the work")},
     "world's verifier": outcome,
     "rubric": passes(RUBRIC),
 }
@@ -94,18 +65,16 @@ def error_rates(
     count: int,
     accepts: Callable[[Conversation], bool] = outcome,
     seed: int = 0,
-    kinds: Sequence[Kind] = KINDS,
+    kinds: Sequence[Kind] | None = None,
 ) -> dict[Kind, Rate]:
     """Errors of the verifier ``accepts`` on about ``count`` right and ``count`` wrong trajectories of ``world``.
 
-    Every kind of trajectory that is played in this world gets the same number, its families and levels in turn.
+    Every kind of trajectory of the world (or of ``kinds``) is played equally often, its families and levels in turn.
     An error is a wrong trajectory accepted or a right one refused.
     """
     rates = {}
     for right in (True, False):
-        ours = [
-            kind for kind in kinds if kind.right is right and any(FAMILIES[f] == world for f in kind.families)
-        ]
+        ours = [kind for kind in (kinds or WORLDS[world].kinds) if kind.right is right]
         for kind in ours:
             each = -(-count // len(ours))
             rates[kind] = Rate(sum(accepts(c) != right for c in played(world, kind, each, seed)), each)
@@ -117,8 +86,7 @@ def played(world: str, kind: Kind, count: int, seed: int) -> Iterable[Conversati
     places = [
         (family, level)
         for family in kind.families
-        if FAMILIES[family] == world
-        for level in WORLDS[world].FAMILIES[family]
+        for level in FAMILIES[family].levels
         if level >= kind.from_level
     ]
     rng = random.Random(f"{seed}/{world}/{kind.name}")

@@ -15,14 +15,13 @@ section 3.1.1). Ours is a tuple of named predicates; each says whether it holds 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kimi_mini.agent.conversation import Conversation
-from kimi_mini.worlds.base import Verdict, final_answer
-from kimi_mini.worlds.chain import MODULUS, OPERATIONS
+from kimi_mini.worlds import WORLDS, Verdict
+from kimi_mini.worlds.base import final_answer
 
 
 class Finding(NamedTuple):
@@ -77,26 +76,10 @@ def _tools(conversation: Conversation) -> tuple[bool, str]:
     return not strange, f"undeclared: {', '.join(sorted(strange))}" if strange else f"{len(calls)} calls"
 
 
-SUM = re.compile(r"(\d+)([-+*])(\d+)(?:\+(\d+))?=(-?\d+)")  # 12+9=21, and with a carry 4*7+2=30
-BELOW = re.compile(r"(\d+) below (\d+) (yes|no)")
-
-
-def false_statements(thought: str, modulus: int | None = None) -> list[str]:
-    """The sums and comparisons in a thought that are not true; with a modulus sums are taken modulo it."""
-    wrong = []
-    for match in SUM.finditer(thought):
-        left, sign, right, carry, stated = match.groups()
-        value = OPERATIONS[sign](int(left), int(right)) + int(carry or 0)
-        if (value % modulus if modulus else value) != int(stated):
-            wrong.append(match[0])
-    return wrong + [m[0] for m in BELOW.finditer(thought) if (int(m[1]) < int(m[2])) != (m[3] == "yes")]
-
-
 def _work(conversation: Conversation) -> tuple[bool, str]:
-    if conversation.task.world == "repair":  # its thoughts quote code, which is not a claim
-        return True, "quotes code"
+    task = conversation.task
     thoughts = " ; ".join(message.get("reasoning_content") or "" for message in conversation.messages)
-    wrong = false_statements(thoughts, MODULUS if conversation.task.family == "chain" else None)
+    wrong = WORLDS[task.world].false_statements(task, thoughts)
     return not wrong, f"false: {wrong[0]}" if wrong else "nothing false is stated"
 
 

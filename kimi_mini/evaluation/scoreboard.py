@@ -1,7 +1,8 @@
 """Evaluation on held-out tasks: the scoreboard, with 95% intervals (Wilson).
 
 Every row is a number of tasks that no training stream contains (told apart by content, see worlds.base), worked on by
-the model in the real formats, greedily unless the row says otherwise, and judged by the world's verifier.
+the model in the real formats, greedily unless the row says otherwise, and judged by the world's verifier. The rows
+stand in the files of their worlds.
 """
 
 from __future__ import annotations
@@ -19,43 +20,14 @@ from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import Task
-from kimi_mini.worlds.held_out import held_out_tasks, measured_levels, trained_levels
-from kimi_mini.worlds.rows import MANAGED, Limits, Row
+from kimi_mini.worlds import WORLDS, Limits, Row, Task
+from kimi_mini.worlds.held_out import held_out_tasks
 
 BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 
 
-def _row(name: str, family: str, levels: Sequence[int] | None = None, **options) -> Row:
-    return Row(name, family, tuple(levels or measured_levels(family)), **options)
-
-
-FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
-ROWS = (
-    *(_row(f"chain/thinking/{level}", "chain", [level]) for level in trained_levels("chain")),
-    *(_row(f"chain/reflex/{level}", "chain", [level], thinking=False) for level in trained_levels("chain")),
-    _row("chain/add", "add"),
-    _row("chain/times", "times"),
-    _row("shop/follow", "follow"),
-    _row("shop/condition", "condition"),
-    _row("shop/cheapest", "cheapest"),
-    _row("shop/buy", "buy"),
-    _row("repair/pass@1", "repair"),
-    _row("repair/best_of_4", "repair", attempts=4),
-    _row("shop/follow_100_managed", "follow", [100], limits=MANAGED),
-    _row("shop/follow_100_full", "follow", [100], limits=FULL),
-    _row("shop/follow_300_managed", "follow", [300], limits=MANAGED, share=0.1),
-    *(_row(f"chain/beyond/{level}", "chain", [level]) for level in (9, 10, 12)),
-    _row(
-        "shop/follow_practised/8", "follow", [8]
-    ),  # shown one to five in fine-tuning, tried six to eight in RL
-    _row("shop/follow_beyond/12", "follow", [12]),
-    _row("shop/cheapest_beyond/6", "cheapest", [6]),
-    _row("shop/buy_beyond/5", "buy", [5]),
-)
-# measured before RL as well
-BEFORE_RL = ("shop/follow_practised/8", "shop/follow_beyond/12", "repair/pass@1", "repair/best_of_4")
+ROWS: tuple[Row, ...] = tuple(row for world in WORLDS.values() for row in world.rows)
 
 
 def solve(
@@ -81,7 +53,7 @@ def best_of(groups: Sequence[Sequence[Conversation]]) -> list[Conversation]:
 
 
 def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: int = 0) -> dict:
-    """One scoreboard entry {value, low, high, n, seconds}."""
+    """One scoreboard entry {value, low, high, n, seeds, seconds, main, floor, says, thinking}."""
     began = time.perf_counter()
     tasks = held_out_tasks(row.family, row.levels, max(1, round(count * row.share)), seed)
     if row.attempts > 1:
@@ -91,41 +63,31 @@ def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: i
     else:
         done = solve(model, tokenizer, tasks, row.limits, row.thinking, seed=seed)
     passed = sum(conversation.verdict().passed for conversation in done)
-    low, high = wilson(passed, len(done))
-    return {
-        "value": passed / len(done),
-        "low": low,
-        "high": high,
-        "n": len(done),
-        "seeds": [seed],
-        "seconds": round(time.perf_counter() - began, 2),
-    }
+    return _entry(row, passed, len(done), [seed], time.perf_counter() - began)
 
 
-def pooled(entries: Sequence[dict]) -> dict:
-    """Several rows as one: the tasks of all of them together."""
-    count = sum(entry["n"] for entry in entries)
-    passed = round(sum(entry["value"] * entry["n"] for entry in entries))
+def _entry(row: Row, passed: int, count: int, seeds: list[int], seconds: float) -> dict:
     low, high = wilson(passed, count)
-    seconds = sum(entry["seconds"] for entry in entries)
-    return {
-        "value": passed / count,
-        "low": low,
-        "high": high,
-        "n": count,
-        "seeds": entries[0]["seeds"],
-        "seconds": round(seconds, 2),
-    }
+    measured = {"value": passed / count, "low": low, "high": high, "n": count}
+    return measured | {"seeds": seeds, "seconds": round(seconds, 2)} | row.said()
 
 
-def with_pools(board: dict[str, dict]) -> dict[str, dict]:
-    """The board with ``chain/thinking`` and ``chain/reflex`` over all trained lengths added."""
-    board = dict(board)
-    for mode in ("thinking", "reflex"):
-        lengths = [entry for name, entry in board.items() if name.startswith(f"chain/{mode}/")]
-        if lengths:
-            board[f"chain/{mode}"] = pooled(lengths)
-    return board
+def pooled(row: Row, entries: Sequence[dict]) -> dict:
+    """The entries of a row's levels as one: the tasks of all of them together."""
+    passed = round(sum(entry["value"] * entry["n"] for entry in entries))
+    count, seconds = (sum(entry[key] for entry in entries) for key in ("n", "seconds"))
+    return _entry(row, passed, count, entries[0]["seeds"], seconds)
+
+
+def with_pools(board: dict[str, dict], rows: Sequence[Row] = ROWS) -> dict[str, dict]:
+    """The board in order of its rows, with those that are measured level by level as a whole before their levels."""
+    whole: dict[str, dict] = {}
+    for row in rows:
+        parts = {part.name: board[part.name] for part in row.parts if part.name in board}
+        if row.by_level and parts:
+            whole[row.name] = pooled(row, list(parts.values()))
+        whole |= parts
+    return whole
 
 
 def scoreboard(
@@ -136,13 +98,13 @@ def scoreboard(
     rows: Sequence[Row] = ROWS,
     on_row: Callable[[str, dict], None] | None = None,
 ) -> dict[str, dict]:
-    """Every row, and the chains of all lengths pooled."""
+    """Every row; those that ask for it level by level, too."""
     board: dict[str, dict] = {}
-    for row in rows:
-        board[row.name] = measure(model, tokenizer, row, count, seed)
+    for part in (part for row in rows for part in row.parts):
+        board[part.name] = measure(model, tokenizer, part, count, seed)
         if on_row is not None:
-            on_row(row.name, board[row.name])
-    return with_pools(board)
+            on_row(part.name, board[part.name])
+    return with_pools(board, rows)
 
 
 def print_board(board: dict[str, dict]) -> None:
@@ -154,6 +116,6 @@ def print_board(board: dict[str, dict]) -> None:
 def main(args: argparse.Namespace) -> None:
     """`python -m kimi_mini eval`: the scoreboard of a checkpoint."""
     model, tokenizer = load_agent(args.checkpoint)
-    with tqdm(total=len(ROWS), unit="row", desc="evaluating", leave=False) as bar:
+    with tqdm(total=sum(len(row.parts) for row in ROWS), unit="row", desc="evaluating", leave=False) as bar:
         board = scoreboard(model, tokenizer, args.tasks, args.seed, on_row=lambda *_: bar.update())
     print_board(board)

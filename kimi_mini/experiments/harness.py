@@ -63,16 +63,24 @@ def mean(outcomes: Sequence[Sequence[bool]]) -> float:
     return sum(map(sum, outcomes)) / sum(map(len, outcomes))
 
 
-def row(rates: Sequence[float], seeds: Sequence[int], count: int) -> dict:
-    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1), tasks a seed."""
-    entry = gap(rates, seeds, count)
-    return entry | {"low": max(0.0, entry["low"]), "high": min(1.0, entry["high"])}
+def row(rates: Sequence[float], seeds: Sequence[int], count: int, says: str, main: bool = False) -> dict:
+    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1), tasks a seed; what it
+    says, and whether it is for the first look."""
+    value, low, high = over_seeds(rates)
+    return entry(value, max(0.0, low), min(1.0, high), count, seeds, says, main)
 
 
-def gap(values: Sequence[float], seeds: Sequence[int], count: int) -> dict:
+def gap(values: Sequence[float], seeds: Sequence[int], count: int, says: str, main: bool = False) -> dict:
     """A scoreboard entry of differences, one a seed: mean, 95% interval (t), tasks a seed."""
-    value, low, high = over_seeds(values)
-    return {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
+    return entry(*over_seeds(values), count, seeds, says, main) | {"gap": True}
+
+
+def entry(
+    value: float, low: float, high: float, count: int, seeds: Sequence[int], says: str, main: bool = False
+) -> dict:
+    """A scoreboard entry as `evaluation.scoreboard` writes it; what has a floor in an experiment is a claim."""
+    measured = {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
+    return measured | {"main": main, "floor": None, "says": says}
 
 
 def shipped() -> Path:

@@ -17,14 +17,13 @@ from kimi_mini.base import paths
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
-from kimi_mini.base.ledger import is_main
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import style
+from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.pipeline import main as pipeline
 from kimi_mini.pipeline import plan as plan_
-from kimi_mini.pipeline.publish import FLOORS
 
 RUNS = paths.RUNS / "seeds"
 UNSURE = (
@@ -32,6 +31,8 @@ UNSURE = (
     "shop/follow_practised/8",
     "shop/follow_beyond/12",
 )  # at the edge of training, or past it
+FLOORS = {row.name: row for row in ROWS if row.floor is not None}
+MAIN = [row.name for row in ROWS if row.main]
 SPREAD = 0.1  # at most, or the row is luck
 NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
 
@@ -43,11 +44,7 @@ def main() -> None:
     for seed in args.seeds:
         run = run_of(seed, args.scale)
         for name, entry in run["scoreboard"].items():
-            if (
-                name.split("/")[0] in ("chain", "shop", "repair", "before_rl")
-                and "reflex_control" not in name
-            ):
-                log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
+            log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
         log.more["stages"][seed] = run["stages"]
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
     report(log)
@@ -73,10 +70,10 @@ def values(rows: Sequence[dict], name: str) -> list[float]:
 def report(log: Log) -> None:
     """A claim for every row with a floor, on its worst seed; and how far apart the seeds are past training."""
     common = {"source": "this project", "figure": "figures/other_seeds.png", "notebook": NOTEBOOK}
-    for name, (text, floor) in FLOORS.items():
+    for name, row in FLOORS.items():
         found = values(log.rows, name)
-        claim = f"worst of {len(found)} whole runs: {text}"
-        log.claim(f"seeds/{name}", claim=claim, floor=floor, value=min(found), **common)
+        claim = f"worst of {len(found)} whole runs: {row.says}"
+        log.claim(f"seeds/{name}", claim=claim, floor=row.floor, value=min(found), **common)
     for name in UNSURE:
         found = values(log.rows, name)
         claim = f"largest minus smallest of {len(found)} whole runs, at the edge of training: {name}"
@@ -88,9 +85,7 @@ def report(log: Log) -> None:
 @style.styled
 def draw(log: dict) -> Figure:
     """A line a row, a dot a seed; floors in red."""
-    names = [
-        name for name in dict.fromkeys(row["name"] for row in log["rows"]) if is_main(name) or name in UNSURE
-    ]
+    names = [name for name in dict.fromkeys(row["name"] for row in log["rows"]) if name in (*MAIN, *UNSURE)]
     fig, axes = style.figure(10, 0.34 * len(names) + 1.6)
     ax, spread = axes[0, 0], np.linspace(-0.2, 0.2, len(log["seeds"]))
     for seed, shift, colour in zip(log["seeds"], spread, style.PALETTE):
@@ -104,7 +99,7 @@ def draw(log: dict) -> Figure:
         )
     for place, name in enumerate(names):
         if name in FLOORS:
-            ax.plot([FLOORS[name][1]] * 2, [place - 0.4, place + 0.4], color=style.RED, linewidth=3)
+            ax.plot([FLOORS[name].floor] * 2, [place - 0.4, place + 0.4], color=style.RED, linewidth=3)
     ax.set(
         yticks=range(len(names)),
         yticklabels=names,

@@ -13,7 +13,6 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.paths import TOKENIZER
 from kimi_mini.text import chat, corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import shop
 
 CONVERSATIONS = 300  # of each family and level
 WEIGHT = 12
@@ -23,15 +22,15 @@ TEXT_CHARACTERS = 600_000  # of each kind of real text
 def world_texts(seed: int = 0) -> Iterator[str]:
     """Rendered conversations of every family and level, all of them from the training side of the split."""
     rng = random.Random(seed)
-    for family, world in worlds.FAMILIES.items():
-        for level in worlds.WORLDS[world].FAMILIES[family]:
+    for family in worlds.FAMILIES.values():
+        for level in family.levels:
             for _ in range(CONVERSATIONS):
-                played = loop.play(worlds.generate(rng, family, level), rng)
+                played = loop.play(worlds.generate(rng, family.name, level), rng)
                 yield chat.render(played.messages, played.tools, as_written=True)
                 played.environment.close()
-    for _ in range(CONVERSATIONS):  # every name in both of its places
-        colours, goods = rng.sample(shop.COLOURS, len(shop.COLOURS)), rng.sample(shop.GOODS, len(shop.GOODS))
-        yield " ".join(f'"{colour} {good}"' for colour, good in zip(colours, goods))
+    for world in worlds.WORLDS.values():
+        if world.recital is not None:
+            yield from (world.recital(rng) for _ in range(CONVERSATIONS))
 
 
 def make() -> Tokenizer:

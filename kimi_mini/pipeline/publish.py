@@ -31,7 +31,8 @@ def publish(run: Run) -> Path:
     full = run.plan == Plan() and run.folder == DEFAULT_FOLDER
     results, figures = (RESULTS, FIGURES) if full else (run.folder, run.folder / "figures")
     log = run_log(run, results)
-    draw(log.as_dict(), figures)
+    board = log.more["scoreboard"] | (from_experiments() if full else {})
+    draw(log.as_dict() | {"scoreboard": board}, figures)
     if full:
         for name in SHIPPED:
             ship(run.folder / "checkpoints" / name, CHECKPOINTS / name)
@@ -63,7 +64,7 @@ def run_log(run: Run, folder: Path) -> Log:
     from kimi_mini.pipeline.plan import STAGES
 
     notes = {stage: run.read(stage) for stage in STAGES[:-1]}  # all but this one
-    board = {**notes["evaluate"]["scoreboard"], **from_experiments()}
+    board = notes["evaluate"]["scoreboard"]
     log = Log(
         "run",
         seeds=[run.plan.seed],
@@ -81,16 +82,14 @@ def run_log(run: Run, folder: Path) -> Log:
     )
     for stage, note in notes.items():
         add_stage(log, stage, note["seconds"], note["tokens"])
-    for name, (text, floor) in FLOORS.items():
-        entry = board[name]
+    for name, entry in board.items():
+        if entry["floor"] is None:
+            continue
         log.claim(
             name,
-            claim=text,
+            claim=entry["says"],
             source="this project",
-            value=entry["value"],
-            low=entry["low"],
-            high=entry["high"],
-            floor=floor,
+            **{key: entry[key] for key in ("value", "low", "high", "floor")},
             figure="figures/scoreboard.png",
             notebook="00_kimi_k2_on_one_page.ipynb",
         )
@@ -106,28 +105,14 @@ def from_experiments() -> dict[str, dict]:
     return rows
 
 
-FLOORS = {
-    "chain/thinking": ("a thought before the answer solves chains of every trained length", 0.97),
-    "shop/follow": ("tool calls: follow a chain of records", 0.97),
-    "shop/condition": ("tool calls: act on a condition", 0.97),
-    "shop/cheapest": ("tool calls: find the cheapest of up to five", 0.97),
-    "shop/buy": ("tool calls: buy up to four items", 0.97),
-    "shop/follow_100_managed": ("100 calls in a row with old calls and results hidden", 0.97),
-    "repair/pass@1": ("repair a function of 2 to 4 lines at the first attempt", 0.70),
-    "repair/best_of_4": ("repair, best of 4 chosen by running the public tests", 0.90),
-}
-
-
 def draw(log: dict, folder: Path) -> None:
     """The figures of a run: the scoreboard, chains by length, and training from the first step to the last."""
     from kimi_mini.course.figures import scores, training
 
     board = log["scoreboard"]
-    single = {name: row for name, row in board.items() if ledger.is_main(name)}
-    floors = {name: floor for name, (_, floor) in FLOORS.items()}
     lengths = {mode: chain_lengths(board, mode) for mode in ("thinking", "reflex", "reflex_control")}
     figures = {
-        "scoreboard": scores.scoreboard(single, floors),
+        "scoreboard": scores.scoreboard({name: row for name, row in board.items() if row["main"]}),
         "chain_by_length": scores.accuracy_by_length(
             {mode: points for mode, points in lengths.items() if points},
             chance=0.01,

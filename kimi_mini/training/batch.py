@@ -15,7 +15,7 @@ from kimi_mini.model.kimi import KimiMini
 
 
 class Example(NamedTuple):
-    """One sequence: ``ids`` (T,) uint16 and ``mask`` (T,) bool, True where the token is to be learned."""
+    """One sequence: ``ids`` (T,), integers wide enough for the vocabulary, and ``mask`` (T,) bool: what is learned."""
 
     ids: np.ndarray
     mask: np.ndarray

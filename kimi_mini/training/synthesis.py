@@ -1,8 +1,8 @@
 """Synthesis: scripted experts, who sometimes err, work on generated tasks; each trajectory becomes a training example
 with its verdict beside it.
 
-A ``Source`` says what to make (family, levels, mode, share of the training tokens); ``synthesise`` makes the pool of
-one source, each trajectory from a seed of its own.
+A ``Source`` says what to make (family, levels, mode, share of the training tokens, all of it from the files of the
+worlds); ``synthesise`` makes the pool of one source, each trajectory from a seed of its own.
 
 Modes
     think    thought before every call and answer
@@ -29,8 +29,8 @@ from kimi_mini.base.files import read_arrays, replacing
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example
-from kimi_mini.worlds import shop
 from kimi_mini.worlds.base import is_held_out
+from kimi_mini.worlds.registry import MODES
 
 MISTAKES = ("slip", "slip", "lazy")  # a wrong step twice as often as a shortcut
 MISTAKE_RATE = 0.15  # how many demonstrations are wrong on purpose
@@ -46,6 +46,14 @@ class Source:
     levels: tuple[int, ...]
 
 
+SOURCES = [
+    Source(family.name, mode, family.shares[mode], family.levels_in(mode))
+    for mode in MODES
+    for family in worlds.FAMILIES.values()
+    if mode in family.shares
+]
+
+
 class Trajectory(NamedTuple):
     """A finished trajectory as tokens, with what the verifier said of it."""
 
@@ -56,38 +64,6 @@ class Trajectory(NamedTuple):
     mistake: str | None
     passed: bool
     key: str
-
-
-def _sources() -> list[Source]:
-    def levels(family: str) -> tuple[int, ...]:
-        return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
-
-    shares = [
-        ("chain", "think", 0.22),
-        ("add", "think", 0.04),
-        ("times", "think", 0.05),
-        ("follow", "think", 0.02),
-        ("condition", "think", 0.06),
-        ("cheapest", "think", 0.16),
-        ("buy", "think", 0.05),
-        ("repair", "think", 0.20),
-        ("chain", "reflex", 0.02),
-        ("add", "reflex", 0.003),
-        ("times", "reflex", 0.003),
-        ("follow", "reflex", 0.007),
-        ("condition", "reflex", 0.007),
-        ("buy", "reflex", 0.01),
-        ("repair", "reflex", 0.01),
-    ]
-    others = [Source("follow", "window", 0.03, (3, 4, 5, 6)), Source("buy", "window", 0.01, (4, 5, 6))]
-    others += [
-        Source(family, "sheet", share, (1,))
-        for family, share in (("chain", 0.02), ("condition", 0.03), ("repair", 0.05))
-    ]
-    return [Source(family, mode, share, levels(family)) for family, mode, share in shares] + others
-
-
-SOURCES = _sources()
 
 
 def trajectory(
@@ -106,8 +82,8 @@ def trajectory(
         return Trajectory(_tokenise_sheet(tokenizer, rng, family), family, level, mode, None, True, seed)
     task = worlds.generate(rng, family, level, held_out)
     mistake = rng.choice(MISTAKES) if rng.random() < mistakes else None
-    if mistake == "lazy" and worlds.FAMILIES[family] == "chain":
-        mistake = "slip"
+    if mistake and mistake not in worlds.WORLDS[task.world].mistakes:
+        mistake = worlds.WORLDS[task.world].mistakes[0]
     first_call = rng.randrange(320) if mode == "window" else 0
     played = loop.play(task, rng, mistake, mode != "reflex", first_call)
     verdict = played.verdict()
@@ -132,14 +108,14 @@ def _tokenise(
         start = int(mask.argmax())
         stop = start + int((~mask[start:]).argmax())
         mask[start:stop] = False
-    return Example(np.asarray(ids, np.uint16), mask)
+    return Example(np.asarray(ids, np.int32), mask)
 
 
 def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str) -> Example:
     """An exercise sheet of the family's world."""
-    pieces = worlds.WORLDS[worlds.FAMILIES[family]].SHEETS[family](rng)
+    pieces = worlds.FAMILIES[family].sheet(rng)
     parts = [(tokenizer.encode_plain(text), learned) for text, learned in pieces]
-    ids = np.array([token for part, _ in parts for token in part], np.uint16)
+    ids = np.array([token for part, _ in parts for token in part], np.int32)
     return Example(ids, np.repeat([learned for _, learned in parts], [len(part) for part, _ in parts]))
 
 
@@ -168,9 +144,9 @@ def wanted(source: Source, tokens: int, passes: float = 1.5, mean_length: int = 
 
 def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
     """Ids that the recall drills are made of: the words, labels and digits that the worlds will ask to be copied."""
-    words = [*shop.COLOURS, *(f" {good}" for good in shop.GOODS), *"0123456789"]
+    words = [*"0123456789", *(word for world in worlds.WORLDS.values() for word in world.words)]
     words += [space + letter for letter in string.ascii_lowercase for space in ("", " ")]
-    return np.array(sorted({tokenizer.token_id(word) for word in words}))
+    return np.array(sorted({token for word in words for token in tokenizer.encode_plain(word)}))
 
 
 def passed_only(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

@@ -7,16 +7,19 @@ A world is one file with four functions, the parts of K2's agentic data synthesi
     expert(task, rng, mistake) -> generator       a scripted policy; ``mistake`` makes it err on purpose
     verify(task, messages, environment) -> Verdict    looks at results and final state, never at wording
 
-and, where a family turns on one small decision, ``SHEETS``: exercise sheets that practise just that decision, a dozen
-times in the space of one trajectory. A trajectory of 220 tokens holds a single comparison of two numbers; without the
-sheets that comparison was the last thing learned, and the first to fail.
+and says the rest about itself at its end (see `worlds.registry`). Where a family turns on one small decision, it has
+an exercise sheet that practises just that decision, a dozen times in the space of one trajectory. A trajectory of 220
+tokens holds a single comparison of two numbers; without the sheets that comparison was the last thing learned, and the
+first to fail.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator
+import random
+import string
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,8 +55,8 @@ class Task:
     @cached_property
     def key(self) -> str:
         """A name for the content: equal for two tasks that ask the same thing about the same world. The world includes
-        rows that the model may never read; `evaluate.measured_levels` leaves out where what it reads is too little to
-        tell tasks apart."""
+        rows that the model may never read; a family's ``measured`` levels leave out where what it reads is too little
+        to tell tasks apart."""
         content = json.dumps([self.family, self.prompt, self.data], sort_keys=True)
         return hashlib.sha1(content.encode()).hexdigest()
 
@@ -86,6 +89,50 @@ class Verdict:
 
     passed: bool
     evidence: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to work on a task, known to be right or wrong by how it is made: a name that says how, and the script.
+
+    A script is like an expert; it knows everything, the hidden tests too. Wrong ones look right: the right words over
+    the wrong state, the right answer without the work. Right ones look unusual: another order, a mistake put right.
+    """
+
+    name: str
+    right: bool
+    families: tuple[str, ...]
+    script: Callable[[Task, random.Random], Expert]
+    from_level: int = 1
+
+
+class Kinds(list[Kind]):
+    """The kinds of one world, collected from its scripts by ``@kinds.right(...)`` and ``@kinds.wrong(...)``."""
+
+    def __init__(self, *families: str):
+        super().__init__()
+        self.families = families
+
+    def right(self, name: str, *families: str, from_level: int = 1):
+        """The script below makes a right trajectory, in ``families`` or in all of them."""
+        return self._add(name, True, families, from_level)
+
+    def wrong(self, name: str, *families: str, from_level: int = 1):
+        """The script below makes a wrong trajectory, in ``families`` or in all of them."""
+        return self._add(name, False, families, from_level)
+
+    def _add(self, name: str, is_right: bool, families: tuple[str, ...], from_level: int):
+        def add(script):
+            self.append(Kind(name, is_right, families or self.families, script, from_level))
+            return script
+
+        return add
+
+
+def labels(rng: random.Random, count: int) -> list[str]:
+    """``count`` letters in order from a random first one, so that a late label is no surprise."""
+    first = rng.randint(0, len(string.ascii_lowercase) - count)
+    return list(string.ascii_lowercase[first : first + count])
 
 
 def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None = None) -> Message:

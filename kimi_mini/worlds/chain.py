@@ -13,19 +13,26 @@ spares the model nearly all of its mistakes (they were products below ten, writt
 from __future__ import annotations
 
 import random
+import re
 import string
 
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, final_answer, turn
+from kimi_mini.worlds.adversary.chain import KINDS, SHORTCUTS
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Sheet,
+    Task,
+    Verdict,
+    final_answer,
+    labels,
+    turn,
+)
+from kimi_mini.worlds.registry import Demo, Family, World, register
+from kimi_mini.worlds.rows import Row
 
 MODULUS = 100
-FAMILIES = {"chain": range(1, 9), "add": range(2, 5), "times": range(2, 5)}
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
-
-
-def labels(rng: random.Random, count: int) -> list[str]:
-    """``count`` letters in order from a random first one, so that a late label is no surprise."""
-    first = rng.randint(0, len(string.ascii_lowercase) - count)
-    return list(string.ascii_lowercase[first : first + count])
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
@@ -70,9 +77,6 @@ def arithmetic_sheet(rng: random.Random) -> Sheet:
         label = rng.choice(string.ascii_lowercase)
         pieces += [(f" {label} {value:02d}{operation}{operand}=", False), (f"{result:02d}", True)]
     return pieces
-
-
-SHEETS = {"chain": arithmetic_sheet}
 
 
 def open_environment(task: Task) -> Environment:
@@ -135,3 +139,61 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     value = answer.lstrip("0") or answer[:1]  # compared as text: int() refuses numbers of thousands of digits
     passed = value == str(task.data["answer"])
     return Verdict(passed, f"answered {answer[:20]!r}, right is {task.data['answer']}")
+
+
+SUM = re.compile(r"(\d+)([-+*])(\d+)(?:\+(\d+))?=(-?\d+)")  # 12+9=21, and with a carry 4*7+2=30
+
+
+def false_sums(thought: str, modulus: int | None = None) -> list[str]:
+    """The sums in a thought that are not true; with a modulus they are taken modulo it."""
+    wrong = []
+    for match in SUM.finditer(thought):
+        left, sign, right, carry, stated = match.groups()
+        value = OPERATIONS[sign](int(left), int(right)) + int(carry or 0)
+        if (value % modulus if modulus else value) != int(stated):
+            wrong.append(match[0])
+    return wrong
+
+
+FAMILIES = {
+    "chain": Family(range(1, 9), dict(think=0.22, reflex=0.02, sheet=0.02), sheet=arithmetic_sheet),
+    "add": Family(range(2, 5), dict(think=0.04, reflex=0.003)),
+    "times": Family(range(2, 5), dict(think=0.05, reflex=0.003)),
+}
+
+THOUGHT = "a thought before the answer solves chains of every trained length"
+ROWS = (
+    Row("chain/thinking", "chain", by_level=True, floor=0.97, says=THOUGHT),
+    Row("chain/reflex", "chain", by_level=True, thinking=False, says="the same chains, answered at once"),
+    Row("chain/add", "add", says="add two numbers of two to four digits"),
+    Row("chain/times", "times", says="multiply two to four digits by one"),
+    *(Row(f"chain/beyond/{n}", "chain", (n,), main=False, says="longer than trained") for n in (9, 10, 12)),
+)
+
+DEMO = Demo(
+    examples=(
+        "Start with 08, f +4, g +9, h *2, end. Two digits, modulo 100?",
+        "Add 34 and 57, end.",
+        "Multiply 123 by 4, end.",
+    )
+)
+
+register(
+    World(
+        "chain",
+        generate,
+        open_environment,
+        expert,
+        verify,
+        FAMILIES,
+        ROWS,
+        KINDS,
+        colour="#0072B2",
+        mistakes=("slip",),
+        shortcuts=SHORTCUTS,
+        false_statements=lambda task, thought: false_sums(
+            thought, MODULUS if task.family == "chain" else None
+        ),
+        demo=DEMO,
+    )
+)

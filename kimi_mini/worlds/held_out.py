@@ -5,20 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from kimi_mini import worlds
 from kimi_mini.base.errors import KimiError
-from kimi_mini.worlds import Task
+from kimi_mini.worlds import registry
+from kimi_mini.worlds.base import Task
 
 
 def trained_levels(family: str) -> tuple[int, ...]:
     """The levels that training covers."""
-    return tuple(worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family])
+    return tuple(registry.FAMILIES[family].levels)
 
 
 def measured_levels(family: str) -> tuple[int, ...]:
-    """The trained levels on which held-out tasks are new to the model. A chain of one record is not: what it shows is
-    one of 1,024 names, and training has seen a third of them."""
-    return tuple(level for level in trained_levels(family) if (family, level) != ("follow", 1))
+    """The trained levels on which held-out tasks are new to the model."""
+    return tuple(registry.FAMILIES[family].measured)
 
 
 def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
@@ -30,7 +29,7 @@ def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) ->
     tasks: dict[str, Task] = {}
     tries, new = 0, 0  # the last try that brought a new task
     while len(tasks) < count:
-        task = worlds.generate(rng, family, levels[tries % len(levels)], held_out=True)
+        task = registry.generate(rng, family, levels[tries % len(levels)], held_out=True)
         tries += 1
         if tasks.setdefault(task.key, task) is task:
             new = tries

@@ -3,9 +3,6 @@
 The model reads what each line should do (rules), the code, and one failing test; it replaces a line with
 ``edit``, and the public unit tests really run on the result in the sandbox. What counts is the final source: it
 must be right for the hidden inputs too, whatever was said about it.
-
-Bugs: another operator, another constant, a wrong comparison, a wrong variable, a loop that is off by one, a
-missing case (the line does nothing).
 """
 
 from __future__ import annotations
@@ -15,104 +12,25 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kimi_mini.worlds.adversary.repair import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, most_calls, turn
+from kimi_mini.worlds.registry import Family, World, register
+from kimi_mini.worlds.repair_code import (
+    INPUTS,
+    LINE_MARKS,
+    PUBLIC,
+    RULE_MARKS,
+    break_line,
+    note,
+    random_line,
+    source,
+)
+from kimi_mini.worlds.rows import Row
 from kimi_mini.worlds.tools.sandbox import run_python
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError
 
-FAMILIES = {"repair": range(2, 5)}
-BUGS = ("operator", "constant", "comparison", "variable", "off by one", "missing case")
-
-VERBS = {"+": ("add", "to"), "-": ("subtract", "from"), "*": ("multiply", "by")}
-COMPARED = {">": "over", "<": "under", "==": "equal"}
-INPUTS = [(1, 2), (2, 7), (5, 4), (9, 8), (3, 1), (7, 3), (4, 9), (8, 5)]
-PUBLIC = 4  # the first tests are run by ``edit``; the others are hidden and count at the end
-HIDDEN = [
-    (x, y) for x in range(10) for y in range(10)
-]  # the verifier's: a special case for a test is no repair
-LINE_MARKS = "ABCDEFGH"
-RULE_MARKS = "abcdefgh"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a function: ``x = x {operator} {value}``, perhaps under an ``if`` or in a ``for``."""
-
-    operator: str
-    value: str  # a digit, x or y
-    kind: str = "plain"  # plain | if | for
-    comparison: str = ">"
-    bound: int = 0  # what x is compared with, or how often the loop runs
-
-    @property
-    def code(self) -> str:
-        """The line as Python."""
-        assignment = f"x = x {self.operator} {self.value}"
-        if self.kind == "if":
-            return f"if x {self.comparison} {self.bound}: {assignment}"
-        if self.kind == "for":
-            return f"for i in range({self.bound}): {assignment}"
-        return assignment
-
-    @property
-    def rule(self) -> str:
-        """The line in words."""
-        verb, joint = VERBS[self.operator]
-        words = f"{verb} x {joint} {self.value}" if self.operator == "*" else f"{verb} {self.value} {joint} x"
-        if self.kind == "if":
-            return f"if x {COMPARED[self.comparison]} {self.bound} {words}"
-        if self.kind == "for":
-            return f"{self.bound} times {words}"
-        return words
-
-
-def random_line(rng: random.Random) -> Line:
-    """A right line."""
-    kind = rng.choices(("plain", "if", "for"), (5, 3, 2))[0]
-    operator = rng.choice("+-" if kind == "for" else "+-*")
-    value = rng.choice("23456789" if rng.random() < 0.6 else "yx" if operator != "-" else "y")
-    bound = rng.randrange(2, 5) if kind == "for" else rng.randrange(1, 10)
-    return Line(operator, value, kind, rng.choice("><") if kind == "if" else ">", bound)
-
-
-def break_line(rng: random.Random, line: Line) -> tuple[str, str]:
-    """A wrong version of ``line`` and the name of the bug."""
-    bugs = ["operator", "constant" if line.value.isdigit() else "variable", "missing case"]
-    bugs += {"if": ["comparison", "constant"], "for": ["off by one"], "plain": []}[line.kind]
-    bug = rng.choice(bugs)
-    new = dict(vars(line))
-    if bug == "operator":
-        new["operator"] = rng.choice([o for o in VERBS if o != line.operator])
-    elif bug == "variable":
-        new["value"] = rng.choice([v for v in "xy23" if v != line.value])
-    elif bug == "comparison":
-        new["comparison"] = rng.choice([c for c in COMPARED if c != line.comparison])
-    elif bug == "off by one":
-        new["bound"] = line.bound + rng.choice((-1, 1))
-    elif bug == "missing case":
-        return "pass", bug
-    elif line.kind == "if" and (rng.random() < 0.5 or not line.value.isdigit()):
-        new["bound"] = rng.choice([b for b in range(1, 10) if b != line.bound])
-    else:
-        new["value"] = rng.choice([d for d in "23456789" if d != line.value])
-    return Line(**new).code, bug
-
-
-def shorthand(code: str) -> str:
-    """What distinguishes a line, for notes: ``- 7``, ``< 9 + y`` (if) or ``3 * 2`` (loop of three)."""
-    head, _, assignment = code.rpartition(": ")
-    if assignment == "pass":
-        return assignment
-    operation = assignment.removeprefix("x = x ")
-    if head.startswith("if x "):
-        return f"{head.removeprefix('if x ')} {operation}"
-    if head:
-        return f"{head.removeprefix('for i in range(').removesuffix(')')} {operation}"
-    return operation
-
-
-def source(lines: list[str]) -> str:
-    """The function as Python source, from its body lines."""
-    return "def f(x, y):\n" + "".join(f"    {line}\n" for line in lines) + "    return x\n"
+# the verifier's inputs: a special case for a test is no repair
+HIDDEN = [(x, y) for x in range(10) for y in range(10)]
 
 
 def results(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> list:
@@ -212,11 +130,6 @@ def open_environment(task: Task) -> Environment:
     return Environment(Toolbox([Tool("edit", "", EDIT_SCHEMA, bench.edit)]), bench)
 
 
-def note(at: int, right: str, found: str, decision: str) -> str:
-    """A line of the thought: what the rule asks for, what stands there, and what to do about it."""
-    return f"{RULE_MARKS[at]} {shorthand(right)} {LINE_MARKS[at]} {shorthand(found)} {decision}"
-
-
 def comparison_sheet(rng: random.Random) -> Sheet:
     """Notes about unconnected lines, half of them broken; the decision is to be learned."""
     pieces: Sheet = []
@@ -226,9 +139,6 @@ def comparison_sheet(rng: random.Random) -> Sheet:
         text, _, decision = note(at, line.code, found, "ok" if found == line.code else "fix").rpartition(" ")
         pieces += [(f" {text}", False), (f" {decision}", True)]
     return pieces
-
-
-SHEETS = {"repair": comparison_sheet}
 
 
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
@@ -259,3 +169,28 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     wanted = _evaluate(task.data["right"], HIDDEN)
     right = sum(got == want for got, want in zip(results(bench.lines, HIDDEN), wanted))
     return Verdict(right == len(HIDDEN), f"{right} of {len(HIDDEN)} tests pass")
+
+
+FAMILIES = {"repair": Family(range(2, 5), dict(think=0.20, reflex=0.01, sheet=0.05), sheet=comparison_sheet)}
+
+ONCE = "repair a function of 2 to 4 lines at the first attempt"
+BEST = "repair, best of 4 chosen by running the public tests"
+ROWS = (
+    Row("repair/pass@1", "repair", floor=0.70, says=ONCE, before_rl=True),
+    Row("repair/best_of_4", "repair", attempts=4, floor=0.90, says=BEST, before_rl=True),
+)
+
+register(
+    World(
+        "repair",
+        generate,
+        open_environment,
+        expert,
+        verify,
+        FAMILIES,
+        ROWS,
+        KINDS,
+        colour="#CC79A7",
+        shortcuts=SHORTCUTS,
+    )
+)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
+from kimi_mini.worlds.adversary.shop import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -22,30 +24,14 @@ from kimi_mini.worlds.base import (
     Task,
     Verdict,
     final_answer,
+    labels,
     most_calls,
     turn,
 )
-from kimi_mini.worlds.chain import labels
-from kimi_mini.worlds.shop_database import open_database, tool
+from kimi_mini.worlds.registry import Family, World, register
+from kimi_mini.worlds.rows import MANAGED, Limits, Row
+from kimi_mini.worlds.shop_database import COLOURS, DEMO, GOODS, NEEDED, names, open_database, recital, tool
 from kimi_mini.worlds.tools.toolbox import Toolbox
-
-FAMILIES = {"follow": range(1, 6), "condition": range(1, 3), "cheapest": range(2, 6), "buy": range(1, 5)}
-
-COLOURS = (
-    "red blue green black white brown pink grey gold pale dark light old new big small "
-    "long thin flat round soft hard warm cold dry wet raw ripe sweet sour plain fresh"
-).split()
-GOODS = (
-    "fig pear plum lime kiwi nut bean corn rice salt oil tea cup pot pan bowl "
-    "jar box bag hat coat shoe belt ring lamp desk chair book pen key rope nail"
-).split()
-
-
-def names(rng: random.Random, count: int) -> list[str]:
-    """``count`` different item names out of 1,024, each a colour and a good."""
-    picked = rng.sample(range(len(COLOURS) * len(GOODS)), count)
-    return [f"{COLOURS[i // len(GOODS)]} {GOODS[i % len(GOODS)]}" for i in picked]
-
 
 # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -107,9 +93,6 @@ def _buy(rng: random.Random, level: int):
 # -- the environment --------------------------------------------------------------------------------
 
 
-NEEDED = {"follow": ["next"], "condition": ["stock", "buy"], "cheapest": ["price"], "buy": ["buy"]}
-
-
 def open_environment(task: Task) -> Environment:
     """A fresh database with the task's rows, and the tools of its family over it."""
     db = open_database(task.data["rows"])
@@ -122,18 +105,21 @@ def open_environment(task: Task) -> Environment:
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
     """A scripted customer. ``mistake="slip"`` takes one wrong step (wrong item, count, branch or comparison);
     ``mistake="lazy"`` stops before the work is done."""
-    play = {
-        "follow": _play_follow,
-        "condition": _play_condition,
-        "cheapest": _play_cheapest,
-        "buy": _play_buy,
-    }
+    play = dict(follow=_play_follow, condition=_play_condition, cheapest=_play_cheapest, buy=_play_buy)
     return play[task.family](task, rng, mistake)
 
 
 def compared(left: int, right: int, below: bool) -> str:
     """How a thought writes a comparison down: both numbers first, then the decision."""
     return f"{left} below {right} {'yes' if below else 'no'}"
+
+
+BELOW = re.compile(r"(\d+) below (\d+) (yes|no)")
+
+
+def false_comparisons(thought: str) -> list[str]:
+    """The comparisons in a thought that are not true."""
+    return [m[0] for m in BELOW.finditer(thought) if (int(m[1]) < int(m[2])) != (m[3] == "yes")]
 
 
 def comparison_sheet(rng: random.Random) -> Sheet:
@@ -148,9 +134,6 @@ def comparison_sheet(rng: random.Random) -> Sheet:
         question, _, decision = compared(left, right, left < right).rpartition(" ")
         pieces += [(f" {question}", False), (f" {decision}", True)]
     return pieces
-
-
-SHEETS = {"condition": comparison_sheet}
 
 
 def _wrong_name(task: Task, rng: random.Random, right: str) -> str:
@@ -247,9 +230,8 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, f"{calls} calls, where {most} are plenty")
     reads = db.execute("SELECT item, field, orders FROM reads ORDER BY rowid").fetchall()
     if not _established(task, reads):
-        return Verdict(
-            False, f"read {[item for item, *_ in reads][:4]}..., which does not establish the answer"
-        )
+        read = [item for item, *_ in reads][:4]
+        return Verdict(False, f"read {read}..., which does not establish the answer")
     if task.family in ("condition", "buy"):
         return Verdict(True, f"orders {orders}")
     right = task.data["path"][-1] if task.family == "follow" else task.data["answer"]
@@ -270,3 +252,48 @@ def _established(task: Task, reads: list[tuple[str, str, int]]) -> bool:
 def _plain(answer: str) -> str:
     """An answer without quotes around it or a full stop at its end."""
     return answer.rstrip(".").strip("\"' ").rstrip(".")
+
+
+# -- what the others have to know ----------------------------------------------------------------------
+
+FAMILIES = {  # a chain of one record shows one of 1,024 names, and training has seen a third of them: not measured
+    "follow": Family(range(1, 6), dict(think=0.02, reflex=0.007, window=0.03), range(2, 6), range(3, 7)),
+    "condition": Family(range(1, 3), dict(think=0.06, reflex=0.007, sheet=0.03), sheet=comparison_sheet),
+    "cheapest": Family(range(2, 6), dict(think=0.16)),
+    "buy": Family(range(1, 5), dict(think=0.05, reflex=0.01, window=0.01), windows=range(4, 7)),
+}
+
+FULL = Limits(turn_tokens=48, turns=104, context=4600)  # a right answer takes 4,200 tokens
+LONG = "100 calls in a row with old calls and results hidden"
+ROWS = (
+    Row("shop/follow", "follow", floor=0.97, says="tool calls: follow a chain of records"),
+    Row("shop/condition", "condition", floor=0.97, says="tool calls: act on a condition"),
+    Row("shop/cheapest", "cheapest", floor=0.97, says="tool calls: find the cheapest of up to five"),
+    Row("shop/buy", "buy", floor=0.97, says="tool calls: buy up to four items"),
+    Row("shop/follow_100_managed", "follow", (100,), MANAGED, floor=0.97, says=LONG),
+    Row("shop/follow_100_full", "follow", (100,), FULL, says="100 calls in a row, all of them kept"),
+    Row("shop/follow_300_managed", "follow", (300,), MANAGED, share=0.1, says="300 calls, old ones hidden"),
+    Row("shop/follow_practised/8", "follow", (8,), main=False, before_rl=True, says="tried in RL alone"),
+    Row("shop/follow_beyond/12", "follow", (12,), main=False, before_rl=True, says="tried nowhere"),
+    Row("shop/cheapest_beyond/6", "cheapest", (6,), main=False, says="more items than were trained"),
+    Row("shop/buy_beyond/5", "buy", (5,), main=False, says="more items than were trained"),
+)
+
+register(
+    World(
+        "shop",
+        generate,
+        open_environment,
+        expert,
+        verify,
+        FAMILIES,
+        ROWS,
+        KINDS,
+        colour="#009E73",
+        words=(*COLOURS, *(f" {good}" for good in GOODS)),
+        recital=recital,
+        shortcuts=SHORTCUTS,
+        false_statements=lambda task, thought: false_comparisons(thought),
+        demo=DEMO,
+    )
+)

@@ -1,4 +1,4 @@
-"""The database behind world ``shop``, and the tools that read and change it.
+"""What world ``shop`` sells, the database it stands in, and the tools that read and change it.
 
 Each tool is a function over an open sqlite connection. Reads are recorded, so that a verifier can tell whether an
 answer was looked up or guessed.
@@ -7,9 +7,33 @@ answer was looked up or guessed.
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 
+from kimi_mini.worlds.base import Environment, Task
+from kimi_mini.worlds.registry import Demo
 from kimi_mini.worlds.tools.toolbox import Tool, ToolError
+
+COLOURS = (
+    "red blue green black white brown pink grey gold pale dark light old new big small "
+    "long thin flat round soft hard warm cold dry wet raw ripe sweet sour plain fresh"
+).split()
+GOODS = (
+    "fig pear plum lime kiwi nut bean corn rice salt oil tea cup pot pan bowl "
+    "jar box bag hat coat shoe belt ring lamp desk chair book pen key rope nail"
+).split()
+
+
+def names(rng: random.Random, count: int) -> list[str]:
+    """``count`` different item names out of 1,024, each a colour and a good."""
+    picked = rng.sample(range(len(COLOURS) * len(GOODS)), count)
+    return [f"{COLOURS[i // len(GOODS)]} {GOODS[i % len(GOODS)]}" for i in picked]
+
+
+def recital(rng: random.Random) -> str:
+    """Every colour and every good once, as they stand in a name."""
+    colours, goods = rng.sample(COLOURS, len(COLOURS)), rng.sample(GOODS, len(GOODS))
+    return " ".join(f'"{colour} {good}"' for colour, good in zip(colours, goods))
 
 
 class ShopError(ToolError):
@@ -60,7 +84,7 @@ def _schema(**properties: dict) -> dict:
 
 ITEM = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 1}
-TOOLS = {  # name -> (schema, function of the open database); a task declares only what it needs
+TOOLS = {  # name -> (schema, function of the open database); a task declares only what its family needs
     "next": (_schema(item=ITEM), lambda db: _reader(db, "next")),
     "stock": (_schema(item=ITEM), lambda db: _reader(db, "stock")),
     "price": (_schema(item=ITEM), lambda db: _reader(db, "price")),
@@ -68,7 +92,54 @@ TOOLS = {  # name -> (schema, function of the open database); a task declares on
 }
 
 
+NEEDED = {"follow": ["next"], "condition": ["stock", "buy"], "cheapest": ["price"], "buy": ["buy"]}
+
+
 def tool(name: str, db: sqlite3.Connection) -> Tool:
     """The tool of that name over ``db``."""
     schema, make = TOOLS[name]
     return Tool(name, "", schema, make(db))
+
+
+# -- for the terminal ----------------------------------------------------------------------------------
+
+# name, price, stock, next: small enough to check an agent by eye
+DEMO_ROWS = [
+    ["red fig", 14, 9, "old lamp"],
+    ["blue tea", 35, 4, "red fig"],
+    ["old lamp", 72, 9, "dark rope"],
+    ["dark rope", 21, 7, "sweet pear"],
+    ["sweet pear", 18, 9, None],
+    ["gold ring", 96, 2, "blue tea"],
+]
+FIRST_WORDS = {"follow": "follow", "if": "condition", "which": "cheapest", "buy": "buy"}
+
+
+def own_task(words: str) -> Task | None:
+    """A task about the demo shop, told apart by its first word."""
+    family = FIRST_WORDS.get(words.split()[0].lower())
+    return family and Task("shop", family, 1, words, {"rows": DEMO_ROWS})
+
+
+def orders_left(task: Task, environment: Environment) -> str:
+    """What was bought."""
+    if "buy" not in NEEDED[task.family]:
+        return ""
+    orders = environment.state.execute("SELECT count, item FROM orders").fetchall()
+    return "orders in the shop: " + (", ".join(f"{count} {item}" for count, item in orders) or "none")
+
+
+DEMO = Demo(
+    own_task,
+    examples=(
+        'Follow next from "gold ring" until null. Which item is last?',
+        'If the stock of "dark rope" is below 8, buy 2 "red fig", else buy 3 "blue tea".',
+        'Which is cheapest: k "old lamp", l "dark rope", m "blue tea", end?',
+        'Buy f 2 "red fig", g 1 "gold ring", end.',
+    ),
+    place="\n".join(
+        f"{name:<12}{price:>6}{stock:>7}  {following or 'null'}"
+        for name, price, stock, following in [["item", "price", "stock", "next"], *DEMO_ROWS]
+    ),
+    left=orders_left,
+)

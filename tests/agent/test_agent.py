@@ -36,7 +36,7 @@ def model():
 
 def tasks_of(family, count=4, seed=0):
     rng = random.Random(seed)
-    levels = list(WORLDS[FAMILIES[family]].FAMILIES[family])
+    levels = list(FAMILIES[family].levels)
     return [worlds.generate(rng, family, levels[-1 - index % len(levels)]) for index in range(count)]
 
 

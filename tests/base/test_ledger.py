@@ -26,7 +26,16 @@ middle
 end
 """
 PAGE = ledger.Notebook("01.ipynb", "01 Experts", "Why?", "about a minute")
-ROW = {"value": 0.985, "low": 0.957, "high": 0.995, "n": 200, "seeds": 1}
+ROW = {
+    "value": 0.985,
+    "low": 0.957,
+    "high": 0.995,
+    "n": 200,
+    "seeds": 1,
+    "main": True,
+    "floor": None,
+    "says": "",
+}
 README = ledger.README.read_text(encoding="utf-8")
 
 

@@ -8,19 +8,21 @@ from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import rubric
-from kimi_mini.evaluation.adversary import KINDS, perform
-from kimi_mini.evaluation.adversary.right import LOOKS_TWICE, respelt
+from kimi_mini.evaluation.adversary import perform
 from kimi_mini.evaluation.error_rates import VERIFIERS, Rate, error_rates, false_accepts, false_rejects
 from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
-from kimi_mini.worlds import WORLDS, repair, shop
+from kimi_mini.worlds import FAMILIES, WORLDS, chain, repair, shop
+from kimi_mini.worlds.adversary.repair import respelt
+from kimi_mini.worlds.adversary.shop import LOOKS_TWICE
+from kimi_mini.worlds.registry import world_of
 
-NAMES = {kind.name: kind for kind in KINDS}
 COUNT = 60  # right and wrong trajectories a world; the experiment takes thousands
 
 
 def one(name: str, family: str, level: int, seed: int = 0) -> conversation_.Conversation:
     rng = random.Random(seed)
-    return perform(NAMES[name], worlds.generate(rng, family, level), rng)
+    kind = next(kind for kind in world_of(family).kinds if kind.name == name)
+    return perform(kind, worlds.generate(rng, family, level), rng)
 
 
 # ---------------------------------------------------------------------------------- the worlds' own verifiers
@@ -97,7 +99,7 @@ MUTANTS = {  # a world's verifier with one of its conditions left out -> the kin
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_each_condition_of_a_verifier_is_needed(mutant, monkeypatch):
     module, attribute, value, kind, family = MUTANTS[mutant]
-    made = [one(kind, family, level, seed) for seed in range(3) for level in [max(module.FAMILIES[family])]]
+    made = [one(kind, family, level, seed) for seed in range(3) for level in [max(FAMILIES[family].levels)]]
     assert not any(conversation.verdict().passed for conversation in made)
     monkeypatch.setattr(module, attribute, value)
     assert any(conversation.verdict().passed for conversation in made)
@@ -150,20 +152,19 @@ def test_a_number_of_thousands_of_digits_is_a_wrong_answer_and_no_crash():
 
 # ------------------------------------------------------------------------------------------------ the adversary
 def test_every_kind_plays_in_its_families_and_ends():
-    for kind in KINDS:
+    for kind in (kind for world in WORLDS.values() for kind in world.kinds):
         for family in kind.families:
-            level = max(kind.from_level, max(WORLDS[worlds.FAMILIES[family]].FAMILIES[family]))
+            level = max(kind.from_level, max(FAMILIES[family].levels))
             conversation = one(kind.name, family, level)
             assert conversation.finish == "stop", kind.name
             assert conversation.messages[-1]["content"], kind.name
 
 
 def test_names_of_kinds_are_unique_and_every_world_has_both():
-    assert len(NAMES) == len(KINDS)
-    for world in WORLDS:
-        ours = [
-            kind.right for kind in KINDS if any(worlds.FAMILIES[family] == world for family in kind.families)
-        ]
+    for world in WORLDS.values():
+        assert len({kind.name for kind in world.kinds}) == len(world.kinds)
+        assert all(FAMILIES[family].world == world.name for kind in world.kinds for family in kind.families)
+        ours = [kind.right for kind in world.kinds]
         assert ours.count(True) >= 4 and ours.count(False) >= 6
 
 
@@ -201,13 +202,19 @@ def test_a_rubric_gives_evidence_for_each_criterion():
         ("7+8+1=16 0+0+1=1", None, []),
         ("7*8+3=58", None, ["7*8+3=58"]),
         ("a 05-9=96 end", 100, []),
-        ('12 below 14 yes 3 "fig"', None, []),
-        ("12 below 14 no", None, ["12 below 14 no"]),
         ("nothing to see", None, []),
     ],
 )
-def test_false_statements_are_found_and_true_ones_left_alone(thought, modulus, wrong):
-    assert rubric.false_statements(thought, modulus) == wrong
+def test_false_sums_are_found_and_true_ones_left_alone(thought, modulus, wrong):
+    assert chain.false_sums(thought, modulus) == wrong
+
+
+def test_false_comparisons_are_found_and_true_ones_left_alone():
+    assert shop.false_comparisons('12 below 14 yes 3 "fig"') == []
+    assert shop.false_comparisons("12 below 14 no; 3 below 2 no; 9 below 1 yes") == [
+        "12 below 14 no",
+        "9 below 1 yes",
+    ]
 
 
 def test_the_rubric_sees_slips_that_come_out_right():
@@ -218,9 +225,9 @@ def test_the_rubric_sees_slips_that_come_out_right():
     assert not any(rubric.passes(RUBRIC)(conversation) for conversation in lucky)
 
 
-@pytest.mark.parametrize("family", worlds.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_rubric_accepts_experts(family):
-    for level in WORLDS[worlds.FAMILIES[family]].FAMILIES[family]:
+    for level in FAMILIES[family].levels:
         conversation = one("as the expert does it", family, level)
         assert rubric.passes(RUBRIC)(conversation), rubric.judge(RUBRIC, conversation)
 

@@ -7,14 +7,13 @@ import pytest
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import other_seeds
 from kimi_mini.pipeline import main
-from kimi_mini.pipeline.publish import FLOORS
 
 
 def made_up(tmp_path, **changed):
     """The log of three equal runs in which rows of the last seed are changed."""
     log = Log("other_seeds", seeds=[0, 1, 2], folder=tmp_path)
     for seed in log.seeds:
-        for name in (*FLOORS, *other_seeds.UNSURE):
+        for name in (*other_seeds.FLOORS, *other_seeds.UNSURE):
             value = changed.get(name.replace("/", "_").replace("@", "_"), 0.99) if seed == 2 else 0.99
             log.row(seed=seed, name=name, value=value)
     other_seeds.report(log)

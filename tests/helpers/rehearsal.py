@@ -14,13 +14,13 @@ from pathlib import Path
 
 from kimi_mini import __main__
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.pipeline import publish, shared
+from kimi_mini.pipeline import shared
 from kimi_mini.text import corpus
 from kimi_mini.training import loop
 from kimi_mini.training.rl import rewards, rounds
 from kimi_mini.worlds import rows
 
-ROWS = ("chain/thinking/1", "chain/reflex/1", "repair/pass@1", "repair/best_of_4", *publish.FLOORS)
+ROWS = ("chain/reflex", *(row.name for row in scoreboard.ROWS if row.floor is not None))
 
 
 def mortal(replace, name, number):
@@ -52,7 +52,9 @@ def make_small():
     )  # by lot
     small = lambda limits: replace(limits, turn_tokens=6, turns=2)
     scoreboard.ROWS = tuple(
-        replace(r, limits=small(r.limits), share=0.5) for r in scoreboard.ROWS if r.name in ROWS
+        replace(r, limits=small(r.limits), share=0.5, levels=r.levels[:1] if r.by_level else r.levels)
+        for r in scoreboard.ROWS
+        if r.name in ROWS
     )
 
 

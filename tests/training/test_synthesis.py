@@ -14,8 +14,9 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
-from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds import held_out as held_out_
+from kimi_mini.worlds.registry import world_of
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_only_the_assistants_words_are_learned(tokenizer, family):
             text = learned_text(tokenizer, item)
             assert "Return of" not in text and "<|im_user|>" not in text and "<|im_system|>" not in text
             assert ("<think>" in text) == (mode == "think")
-            assert item.example.ids.dtype == np.uint16 and item.example.mask.dtype == bool
+            assert item.example.ids.dtype == np.int32 and item.example.mask.dtype == bool
             assert item.example.mask[-1] and text.endswith("<|im_end|>")
 
 
@@ -208,7 +209,7 @@ def test_windows_of_lazy_episodes_are_no_crash(tokenizer):
 @pytest.mark.parametrize("source", [s for s in SOURCES if s.mode == "sheet"], ids=lambda s: s.family)
 def test_a_sheet_teaches_its_answers_alone(tokenizer, source):
     for item in synthesise(tokenizer, source, 5, seed=0):
-        pieces = WORLDS[FAMILIES[source.family]].SHEETS[source.family](random.Random(item.key))
+        pieces = FAMILIES[source.family].sheet(random.Random(item.key))
         assert tokenizer.decode(item.example.ids) == "".join(text for text, _ in pieces)
         assert learned_text(tokenizer, item) == "".join(text for text, learned in pieces if learned)
 
@@ -231,9 +232,7 @@ def test_no_task_of_the_exam_is_in_a_pool(tokenizer):
 def test_a_pool_that_ignores_the_split_is_found_out(tokenizer, monkeypatch):
     """Mutant: generate tasks without asking which side they are on."""
     exam = {task.key for task in held_out_.held_out_tasks("times", [2], 25, seed=0)}
-    generate = lambda rng, family, level, held_out=False: WORLDS[FAMILIES[family]].generate(
-        rng, family, level
-    )
+    generate = lambda rng, family, level, held_out=False: world_of(family).generate(rng, family, level)
     monkeypatch.setattr(worlds, "generate", generate)
     monkeypatch.setattr(held_out_, "held_out_tasks", lambda *args, **kwargs: _keyed(exam))
     assert leaked(tokenizer)
@@ -312,7 +311,7 @@ def test_saved_and_loaded(tokenizer, tmp_path):
     assert list(back) == sources
     for source in sources:
         assert len(back[source]) == 12 and all(map(same, back[source], made[source]))
-        assert back[source][0].example.ids.dtype == np.uint16 and back[source][0].example.mask.dtype == bool
+        assert back[source][0].example.ids.dtype == np.int32 and back[source][0].example.mask.dtype == bool
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["trajectories.npz"]
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_mini import worlds
+from kimi_mini.worlds.registry import world_of
 from kimi_mini.worlds.tools import arguments, toolbox
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError, ToolResult
 
@@ -181,9 +182,7 @@ def test_a_lone_surrogate_cannot_reach_the_tokenizer():
 @pytest.mark.parametrize("family", ["follow", "condition", "cheapest", "buy", "repair"])
 def test_an_argument_that_was_not_declared_never_reaches_a_tool(family):
     """The tools of the worlds; the schemas that the model sees do not say additionalProperties."""
-    place = worlds.WORLDS[worlds.FAMILIES[family]].open_environment(
-        worlds.generate(random.Random(0), family, 2)
-    )
+    place = world_of(family).open_environment(worlds.generate(random.Random(0), family, 2))
     for tool in place.toolbox.tools.values():
         kinds = {"string": "a", "integer": 1}
         right = {name: kinds[entry["type"]] for name, entry in tool.parameters["properties"].items()}

@@ -18,17 +18,19 @@ from kimi_mini.agent import loop
 from kimi_mini.worlds import FAMILIES, WORLDS, Task, repair, shop
 from kimi_mini.worlds.base import Verdict, final_answer, turn
 from kimi_mini.worlds.chain import MODULUS
+from kimi_mini.worlds.registry import world_of
+from kimi_mini.worlds.repair_code import shorthand
 
 EACH = 30  # tasks a family, level and way of playing: between 270 and 1,350 a world
 
 
 def levels(family):
-    return list(WORLDS[FAMILIES[family]].FAMILIES[family])
+    return list(FAMILIES[family].levels)
 
 
 def mistakes(family):
     """The ways in which a family's expert can err."""
-    return ("slip",) if FAMILIES[family] == "chain" else ("slip", "lazy")
+    return world_of(family).mistakes
 
 
 def episodes(family, mistake=None, each=EACH, at=None):
@@ -132,7 +134,7 @@ def test_verifier_and_judge_agree_on_right_and_wrong_work(world):
     """False accepts and false rejects over all families, levels and mistakes: none in more than 300."""
     verify, judge = WORLDS[world].verify, JUDGES[world]
     wrong_accepts, wrong_rejects, count, good = 0, 0, 0, 0
-    for family in WORLDS[world].FAMILIES:
+    for family in WORLDS[world].families:
         for mistake in (None, *mistakes(family)):
             for conversation in episodes(family, mistake):
                 passed, right = accepts(verify, conversation), judge(conversation)
@@ -214,7 +216,7 @@ def repair_by_public_tests(task, messages, environment):
 )
 def test_a_verifier_that_believes_words_is_found_out(family, mistake, mutant):
     """On the same mistakes the mutant lets work pass that is wrong; the verifier lets none of it pass."""
-    world = FAMILIES[family]
+    world = FAMILIES[family].world
     at = [level for level in levels(family) if level > 1]
     wrong = [c for c in episodes(family, mistake, 50, at) if not JUDGES[world](c)]
     assert len(wrong) >= 40
@@ -398,12 +400,17 @@ def test_trying_every_edit_is_no_repair():
 def test_all_bugs_occur_and_show():
     rng = random.Random(0)
     tasks = [worlds.generate(rng, "repair", level) for level in levels("repair") for _ in range(200)]
-    assert set(Counter(task.data["bug"] for task in tasks)) == set(repair.BUGS)
+    assert set(Counter(task.data["bug"] for task in tasks)) == {
+        "operator",
+        "constant",
+        "comparison",
+        "variable",
+        "off by one",
+        "missing case",
+    }
     for task in tasks:
         at = task.data["at"]
-        assert repair.shorthand(task.data["right"][at]) != repair.shorthand(task.data["buggy"][at]), (
-            task.prompt
-        )
+        assert shorthand(task.data["right"][at]) != shorthand(task.data["buggy"][at]), task.prompt
         assert [i for i in range(task.level) if task.data["right"][i] != task.data["buggy"][i]] == [at]
 
 
@@ -567,7 +574,7 @@ def test_exercise_sheets_are_right(family):
     """What a sheet teaches is true, for every line of 30 sheets; and its answers are not all the same."""
     rng, decisions = random.Random(0), Counter()
     for _ in range(30):
-        pieces = WORLDS[FAMILIES[family]].SHEETS[family](rng)
+        pieces = FAMILIES[family].sheet(rng)
         assert [learned for _, learned in pieces] == [False, True] * (len(pieces) // 2)
         for (question, _), (answer, _) in zip(pieces[::2], pieces[1::2]):
             assert answer.strip() == SHEET_ANSWERS[family](question.strip()), question + answer

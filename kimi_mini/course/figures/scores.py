@@ -8,36 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures.style import (
-    BLACK,
-    BLUE,
-    FONT,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALETTE,
-    PURPLE,
-    RED,
-    SKY,
-    figure,
-    human,
-    styled,
-)
-
-MODES = {"thinking": BLUE, "reflex": ORANGE, "reflex_control": GREY}
-WORLD_COLOURS = {"chain": BLUE, "shop": GREEN, "repair": PURPLE}
+from kimi_mini.course.figures.style import BLACK, FONT, GREY, ORANGE, PALETTE, RED, SKY, figure, human, styled
+from kimi_mini.worlds import WORLDS
 
 
 @styled
-def scoreboard(
-    rows: Mapping[str, Mapping], floors: Mapping[str, float] | None = None, title: str = "Held-out success"
-) -> Figure:
+def scoreboard(rows: Mapping[str, Mapping], title: str = "Held-out success") -> Figure:
     """One bar a row of a scoreboard, grouped by what stands before the slash, with its 95% interval.
 
-    rows: name -> {value, low, high, n}; low and high may be None. Rows ending in "gap" are differences and get a
-    panel of their own, around zero. floors: name -> the value to reach, drawn as a red tick.
+    rows: name -> the entry of a log {value, low, high, n, floor, thinking, gap}; low and high may be None, the rest
+    may be missing. Differences (gap) get a panel of their own, around zero; a floor is a red tick. A world's rows have
+    its colour, but those without a thought are orange.
     """
-    gaps = {name: rows[name] for name in _in_groups(rows) if name.endswith("gap")}
+    gaps = {name: rows[name] for name in _in_groups(rows) if rows[name].get("gap")}
     levels = {name: rows[name] for name in _in_groups(rows) if name not in gaps}
     if not levels and not gaps:
         raise ValueError("the scoreboard has no rows")
@@ -46,26 +29,24 @@ def scoreboard(
     heights = [0.42 * max(slot.values()) + 1.3 for slot in slots]
     fig, axes = figure(10, sum(heights), len(panels), height_ratios=heights)
     for ax, part, slot in zip(axes[:, 0], panels, slots):
-        _bars_with_intervals(ax, part, slot, floors or {})
+        _bars_with_intervals(ax, part, slot)
         if part is gaps:
             ax.axvline(0, color=BLACK, linewidth=1)
             ax.set_title("What a step adds (difference of success rates)")
         else:
             ax.set_xlim(0, 1.34)
             ax.set_xticks(np.linspace(0, 1, 6))
-            ax.set_title(title + (" (red: floor to reach)" if floors else ""))
+            ax.set_title(
+                title
+                + (" (red: floor to reach)" if any(_floor(row) is not None for row in part.values()) else "")
+            )
     return fig
 
 
 def _in_groups(names: Iterable[str]) -> list[str]:
-    """Groups stay in order of appearance, rows too; but the modes of thinking come first in theirs."""
-    groups, modes = list(dict.fromkeys(name.split("/")[0] for name in names)), list(MODES)
-
-    def place(name: str) -> tuple[int, int]:
-        group, _, row = name.partition("/")
-        return groups.index(group), modes.index(row) if row in modes else len(modes)
-
-    return sorted(names, key=place)
+    """Groups in order of appearance, and rows in theirs."""
+    groups = list(dict.fromkeys(name.split("/")[0] for name in names))
+    return sorted(names, key=lambda name: groups.index(name.split("/")[0]))
 
 
 def _slots(rows: Mapping) -> dict[str, float]:
@@ -78,19 +59,17 @@ def _slots(rows: Mapping) -> dict[str, float]:
     return places
 
 
-def _bars_with_intervals(
-    ax: Axes, rows: Mapping, slots: Mapping[str, float], floors: Mapping[str, float]
-) -> None:
+def _bars_with_intervals(ax: Axes, rows: Mapping, slots: Mapping[str, float]) -> None:
     names = list(rows)
     y, values = [slots[name] for name in names], [rows[name]["value"] for name in names]
-    ax.barh(y, values, height=0.72, color=[_row_colour(name) for name in names])
+    ax.barh(y, values, height=0.72, color=[_colour(name, rows[name]) for name in names])
     for name, place in slots.items():
         row = rows[name]
         low, high = row.get("low"), row.get("high")
         if low is not None and high is not None:
             ax.plot([low, high], [place, place], color=BLACK, linewidth=2, marker="|", markersize=9)
-        if name in floors:
-            ax.plot([floors[name]] * 2, [place - 0.42, place + 0.42], color=RED, linewidth=3, label="floor")
+        if _floor(row) is not None:
+            ax.plot([_floor(row)] * 2, [place - 0.42, place + 0.42], color=RED, linewidth=3, label="floor")
         end = max(row["value"], high or 0, 0)
         ax.annotate(
             _in_words(row), (end, place), (8, 0), textcoords="offset points", va="center", color=BLACK
@@ -101,9 +80,13 @@ def _bars_with_intervals(
     ax.margins(x=0.35)
 
 
-def _row_colour(name: str) -> str:
-    world, _, row = name.partition("/")
-    return MODES.get(row.split("/")[0]) or WORLD_COLOURS.get(world, SKY)
+def _floor(row: Mapping) -> float | None:
+    return row.get("floor")
+
+
+def _colour(name: str, row: Mapping) -> str:
+    world = WORLDS.get(name.split("/")[0])
+    return SKY if world is None else world.colour if row.get("thinking", True) else ORANGE
 
 
 def _in_words(row: Mapping) -> str:

@@ -76,13 +76,11 @@ def _pieces(tokenizer: Tokenizer, name: str, held_out: bool, seed: int) -> Itera
             yield corpus.token_stream(tokenizer, [document])
         return
     rng = random.Random(f"{name} {seed}")
-    families = (
-        ("chain", "add", "times") if name == "arithmetic" else ("follow", "condition", "cheapest", "buy")
-    )
+    families = list(worlds.WORLDS["chain" if name == "arithmetic" else "shop"].families)
     while True:
         family = rng.choice(families)
-        levels = worlds.WORLDS[worlds.FAMILIES[family]].FAMILIES[family]
-        played = loop.play(worlds.generate(rng, family, rng.choice(levels), held_out), rng)
+        level = rng.choice(worlds.FAMILIES[family].levels)
+        played = loop.play(worlds.generate(rng, family, level, held_out), rng)
         if name == "arithmetic":
             yield tokenizer.encode(_calculation(played.messages), allow_special=False)
         else:

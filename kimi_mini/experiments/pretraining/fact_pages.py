@@ -27,14 +27,14 @@ def vocabulary() -> Tokenizer:
 def text_example(tokenizer: Tokenizer, text: str) -> Example:
     """A page; every token is learned."""
     ids = [*tokenizer.encode(text), tokenizer.special["[EOS]"]]
-    return Example(np.array(ids, np.uint16), np.ones(len(ids), bool))
+    return Example(np.array(ids, np.int32), np.ones(len(ids), bool))
 
 
 def question(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
     """A question; its answer is learned, up to the end mark."""
     asked = tokenizer.encode(rephrase.QUESTIONS[attribute].format(x=person.name))
     answer = [*tokenizer.encode(" " + person.values[attribute]), tokenizer.special["[EOS]"]]
-    return Example(np.array(asked + answer, np.uint16), np.arange(len(asked + answer)) >= len(asked))
+    return Example(np.array(asked + answer, np.int32), np.arange(len(asked + answer)) >= len(asked))
 
 
 def recital(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
@@ -42,7 +42,7 @@ def recital(tokenizer: Tokenizer, person: Person, attribute: str) -> Example:
     text = rephrase.page([person])
     value = tokenizer.encode(" " + person.values[attribute])
     ids = tokenizer.encode(text[: text.index(person.values[attribute]) - 1]) + value
-    return Example(np.array(ids, np.uint16), np.arange(len(ids)) >= len(ids) - len(value))
+    return Example(np.array(ids, np.int32), np.arange(len(ids)) >= len(ids) - len(value))
 
 
 def questions(tokenizer: Tokenizer, group: Sequence[Person]) -> list[Example]:

@@ -19,25 +19,17 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import difference, wilson
-from kimi_mini.experiments.harness import arguments, gap, mean, row
+from kimi_mini.experiments.harness import arguments, entry, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, finish, pools, success
 from kimi_mini.training import sft
 from kimi_mini.training.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
 from kimi_mini.training.rl import rounds as rl
 from kimi_mini.training.synthesis import SOURCES
+from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds.held_out import measured_levels
 
 FAMILY, LONGER = "follow", range(6, 13)
-OTHERS = (
-    "chain",
-    "add",
-    "times",
-    "follow",
-    "condition",
-    "cheapest",
-    "buy",
-    "repair",
-)  # at the trained levels
+OTHERS = tuple(FAMILIES)  # at the trained levels
 ROUNDS = 12
 TEMPERATURE = 0.8
 PTX_POOL = 400_000  # tokens
@@ -116,19 +108,15 @@ def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: i
     board, three = {}, ("sampled", "greedy", "pass@8")
     for name in (*three, *OTHERS):
         found = [measured[name] for measured in after]
-        board[f"rl/{name}_gap"] = gap([value - before[name] for value in found], seeds, tasks)
+        what = f"{FAMILY} past training, {name}" if name in three else name
+        gains = [value - before[name] for value in found]
+        board[f"rl/{name}_gap"] = gap(gains, seeds, tasks, f"{what}: after RL - before", main=name in three)
         if name in three:
             low, high = wilson(round(before[name] * tasks), tasks)
-            board[f"rl/{name}_before"] = {
-                "value": before[name],
-                "low": low,
-                "high": high,
-                "n": tasks,
-                "seeds": [0],
-            }
-            board[f"rl/{name}_after"] = row(found, seeds, tasks)
+            board[f"rl/{name}_before"] = entry(before[name], low, high, tasks, [0], f"{what}: before RL")
+            board[f"rl/{name}_after"] = row(found, seeds, tasks, f"{what}: after RL")
     board["rl/gap"] = board.pop("rl/sampled_gap")
-    log.more["scoreboard"] = dict(sorted(board.items(), key=lambda entry: not entry[0].endswith("gap")))
+    log.more["scoreboard"] = dict(sorted(board.items(), key=lambda named: "gap" not in named[1]))
     worst = min(OTHERS, key=lambda family: board[f"rl/{family}_gap"]["value"])
     mean_after = sum(found[worst] for found in after) / len(after)
     lost = difference(
@@ -161,9 +149,9 @@ def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: i
     )
 
 
-def interval(entry: dict) -> dict:
+def interval(measured: dict) -> dict:
     """A scoreboard entry's {value, low, high}."""
-    return {key: entry[key] for key in ("value", "low", "high")}
+    return {key: measured[key] for key in ("value", "low", "high")}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ with its thought about fifty, and even at length 1 (one fact to recall, nothing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
@@ -22,6 +24,7 @@ from kimi_mini.worlds.held_out import trained_levels
 
 SHARE = sum(source.share for source in SOURCES if source.family == "chain") / sum(s.share for s in SOURCES)
 TASKS = 200  # at each length
+CONTROL = "chains answered at once, trained on nothing else"
 
 
 def main() -> None:
@@ -51,27 +54,36 @@ def main() -> None:
             f"seed {seed}: " + " ".join(f"{length}:{v[-1]:.2f}" for length, v in by_length.items()),
             flush=True,
         )
-    board = {f"chain/reflex_control/{n}": row(values, args.seeds, tasks) for n, values in by_length.items()}
+    report(log, by_length, args.seeds, tasks)
+    finish(log, "Chains answered at once by a model trained on nothing else")
+
+
+def report(log: Log, by_length: dict[int, list[float]], seeds: Sequence[int], tasks: int) -> None:
+    """Scoreboard rows of every length and of the long ones, and the claim about these."""
+
+    def entry(values: list[float], lengths: int, says: str, main: bool = False) -> dict:
+        return row(values, seeds, tasks * lengths, f"{CONTROL}: {says}", main) | {"thinking": False}
+
     overall = [sum(values) / len(values) for values in zip(*by_length.values())]
-    board["chain/reflex_control"] = row(overall, args.seeds, tasks * len(lengths))
     deep = [sum(values) / len(values) for values in zip(*(v for n, v in by_length.items() if n >= 6))]
-    board["chain/reflex_control_6_to_8"] = row(deep, args.seeds, tasks * 3)
+    board = {f"chain/reflex_control/{n}": entry(v, 1, f"length {n} alone") for n, v in by_length.items()}
+    board["chain/reflex_control"] = entry(overall, len(by_length), "all lengths", main=True)
+    board["chain/reflex_control_6_to_8"] = entry(deep, 3, "lengths 6 to 8")
     log.more["scoreboard"] = board
-    entry, single = board["chain/reflex_control_6_to_8"], board["chain/reflex_control/1"]["value"]
+    found, single = board["chain/reflex_control_6_to_8"], board["chain/reflex_control/1"]["value"]
     said = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
     log.claim(
         "chain/reflex_control",
         claim=said,
         source="article (thinking mode beside a reflex mode)",
-        value=entry["value"],
-        low=entry["low"],
-        high=entry["high"],
+        value=found["value"],
+        low=found["low"],
+        high=found["high"],
         floor=0.30,
         at_most=True,
         figure="figures/chain_by_length.png",
         notebook="08_thinking_mode.ipynb",
     )
-    finish(log, "Chains answered at once by a model trained on nothing else")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ ARMS: dict[str, Callable[[Trajectory], bool]] = {
     "passed": lambda trajectory: trajectory.passed,
     "broken": counts_work,
 }
+WORDS = {
+    "before": "before",
+    "everything": "tuned on everything",
+    "passed": "tuned on what passed",
+    "broken": "tuned on what a broken verifier passed",
+}
 
 
 def main() -> None:
@@ -74,12 +80,16 @@ def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:
     """Scoreboard rows and claims from the scores of every arm, seed and temperature."""
     board = {}
     for (arm, temperature), values in scores.items():
-        board[f"filter/{arm}_at_{temperature:g}"] = row(values, seeds, count)
-    for name, temperature in (("filter/gap", 1.0), ("filter/gap_greedy", 0.0)):
-        good, bad = scores["passed", temperature], scores["everything", temperature]
-        board[name] = gap([a - b for a, b in zip(good, bad)], seeds, count)
-    damage = [a - b for a, b in zip(scores["passed", 1.0], scores["broken", 1.0])]
-    board["filter/broken_verifier_gap"] = gap(damage, seeds, count)
+        said = f"{WORDS[arm]}, at temperature {temperature:g}"
+        board[f"filter/{arm}_at_{temperature:g}"] = row(values, seeds, count, said)
+    for name, other, temperature, main in (
+        ("gap", "everything", 1.0, True),
+        ("gap_greedy", "everything", 0.0, False),
+        ("broken_verifier_gap", "broken", 1.0, True),
+    ):
+        pairs = zip(scores["passed", temperature], scores[other, temperature])
+        said = f"{WORDS['passed']} - {WORDS[other]}, at temperature {temperature:g}"
+        board[f"filter/{name}"] = gap([a - b for a, b in pairs], seeds, count, said, main)
     log.more["scoreboard"] = board
     won = board["filter/gap"]
     log.claim(

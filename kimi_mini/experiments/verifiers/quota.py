@@ -107,9 +107,11 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
 
     count = tasks * len(LONG)
     log.more["scoreboard"] = {
-        f"quota/long/{arm}": row(longest(arm), seeds, count) for arm in ("before", *ARMS)
+        f"quota/long/{arm}": row(longest(arm), seeds, count, f"the longest lists: {arm}")
+        for arm in ("before", *ARMS)
     }
-    won = gap([a - b for a, b in zip(longest("quota"), longest("as they come"))], seeds, count)
+    pairs = zip(longest("quota"), longest("as they come"))
+    won = gap([a - b for a, b in pairs], seeds, count, "the longest lists: quota - as they come", main=True)
     log.more["scoreboard"]["quota/gap"] = won
     log.claim(
         "quota/gap",

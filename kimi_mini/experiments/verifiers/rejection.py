@@ -58,7 +58,7 @@ def own_pools(
     found: sft.Pools = {}
     for conversation in filter(keep, attempts):
         source = next(s for s in sources if s.family == conversation.task.family)
-        example = Example(np.asarray(conversation.ids, np.uint16), np.asarray(conversation.mask, bool))
+        example = Example(np.asarray(conversation.ids, np.int32), np.asarray(conversation.mask, bool))
         found.setdefault((source, conversation.task.level), []).append(example)
     left = {s: replace(s, levels=tuple(level for level in s.levels if (s, level) in found)) for s in sources}
     return {(left[source], level): examples for (source, level), examples in found.items()}
@@ -144,10 +144,14 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
     for entry in log.rows:
         for name in MEASURES:
             values[entry["arm"], name].append(entry[name])
-    board = {f"rejection/{name}/{arm}": row(found, seeds, count) for (arm, name), found in values.items()}
+    board = {
+        f"rejection/{name}/{arm}": row(found, seeds, count, f"tuned on own attempts: {arm}, {name}")
+        for (arm, name), found in values.items()
+    }
     for name, other in (("gap", "before"), ("filter_gap", "everything")):
         pairs = zip(values["passed", "sampled"], values[other, "sampled"])
-        board[f"rejection/{name}"] = gap([a - b for a, b in pairs], seeds, count)
+        says = f"tuned on own attempts: passed - {other}, sampled"
+        board[f"rejection/{name}"] = gap([a - b for a, b in pairs], seeds, count, says, main=True)
     log.more["scoreboard"] = board
     won = board["rejection/gap"]
     log.claim(

@@ -134,7 +134,7 @@ def _backward_attempts(model, chosen, count: int, temperature: float, tau: float
     pull towards pi_old and are left out.
     """
     examples = {
-        id(c): (Example(np.asarray(c.ids, np.uint16), np.asarray(c.mask, bool)), gain, sum(c.logprobs))
+        id(c): (Example(np.asarray(c.ids, np.int32), np.asarray(c.mask, bool)), gain, sum(c.logprobs))
         for c, gain in chosen
     }
     order = sorted(examples.values(), key=lambda item: len(item[0].ids))

@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 from drawn import labels, texts
 from matplotlib import pyplot
+from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 
 from kimi_mini.course.figures import routing, scores, style, trace, training
+from kimi_mini.worlds import WORLDS
 
 BOARD = {
     "chain/add": dict(value=0.9, low=0.85, high=0.94, n=200),
     "shop/buy": dict(value=1.0, low=0.98, high=1.0, n=200),
-    "repair/pass@1": dict(value=0.725, low=0.66, high=0.78, n=200),
-    "chain/reflex": dict(value=0.03, low=0.01, high=0.06, n=200),
+    "repair/pass@1": dict(value=0.725, low=0.66, high=0.78, n=200, floor=0.7),
+    "chain/reflex": dict(value=0.03, low=0.01, high=0.06, n=200, thinking=False),
     "chain/thinking": dict(value=0.975, low=0.94, high=0.99, n=200),
-    "filter/gap": dict(value=-0.05, low=None, high=None, n=600),
+    "filter/gap_greedy": dict(value=-0.05, low=None, high=None, n=600, gap=True),
 }
 
 
@@ -24,15 +26,18 @@ def bar_values(ax) -> list[float]:
 
 
 def test_scoreboard_bars_intervals_labels_and_floors():
-    fig = scores.scoreboard(BOARD, floors={"repair/pass@1": 0.7})
+    fig = scores.scoreboard(BOARD)
     levels, gaps = fig.axes
-    order = ["chain/thinking", "chain/reflex", "chain/add", "shop/buy", "repair/pass@1"]
+    order = ["chain/add", "chain/reflex", "chain/thinking", "shop/buy", "repair/pass@1"]
     assert [label.get_text() for label in levels.get_yticklabels()] == order
     assert bar_values(levels) == [BOARD[name]["value"] for name in order]
     drawn = [tuple(line.get_xdata()) for line in levels.lines]
     for name in order:
         assert (BOARD[name]["low"], BOARD[name]["high"]) in drawn, name
     assert (0.7, 0.7) in drawn
+    colours = [to_hex(patch.get_facecolor()) for patch in levels.patches]
+    worlds = [WORLDS[name].colour.lower() for name in ("chain", "shop", "repair")]
+    assert colours == [worlds[0], style.ORANGE.lower(), worlds[0], *worlds[1:]]
     assert "0.725 [0.66, 0.78]" in texts(fig)
     assert bar_values(gaps) == [-0.05]
     assert not any(line.get_xdata()[0] != 0 for line in gaps.lines), "a gap without interval gets none drawn"
