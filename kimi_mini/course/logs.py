@@ -1,6 +1,7 @@
 """Logs of measured runs, as a notebook replays them.
 
 gap = logs.read("filter_gap")        # data/results/filter_gap.json
+logs.board()["shop/buy"]             # one scoreboard row, from whichever log has it
 print(logs.origin(gap))              # what made it
 logs.claims(gap)["filter/gap"]       # one claim: value, low, high, floor, verdict, ...
 logs.table(gap)                      # all of them, as a table
@@ -13,7 +14,7 @@ from typing import Any
 
 from IPython.display import Markdown
 
-from kimi_mini.base import markdown
+from kimi_mini.base import ledger, markdown
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 
@@ -21,6 +22,11 @@ from kimi_mini.base.paths import RESULTS
 def read(name: str) -> dict[str, Any]:
     """The committed log of that name. Raises KimiError when there is none or when it is damaged."""
     return read_json(RESULTS / f"{name}.json")
+
+
+def board() -> dict[str, dict[str, Any]]:
+    """The scoreboard rows of all committed logs, those of `make run` first. Raises KimiError on a damaged log."""
+    return ledger.join(ledger.read_logs(RESULTS))
 
 
 def origin(log: Mapping[str, Any]) -> str:
