@@ -8,7 +8,8 @@ from tiny import Typist
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, policy
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.thinking import horizon, long_chains, modes
+from kimi_mini.experiments.thinking import copying, long_chains, modes
+from kimi_mini.experiments.thinking.calls import how_it_broke, numbers_of, tally
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import held_out
 
@@ -18,7 +19,7 @@ PATH = TASK.data["path"]
 
 
 def test_call_numbers_are_counted_by_call_and_by_dialogue():
-    found = horizon.tally([[0, 1, 2, 2], [0, 21]])
+    found = tally([[0, 1, 2, 2], [0, 21]])
     assert found == {
         "made": 6,
         "numbered": 4,
@@ -27,7 +28,7 @@ def test_call_numbers_are_counted_by_call_and_by_dialogue():
         "numbered_at": [2, 1, 1, 0],
     }
     calls = [{"id": "functions.next:21"}, {"id": "next"}, {"id": ""}]
-    assert horizon.numbers_of([{"tool_calls": calls}, {"tool_calls": None}]) == [21, -1, -1]
+    assert numbers_of([{"tool_calls": calls}, {"tool_calls": None}]) == [21, -1, -1]
 
 
 def broken(text: str, finish: str):
@@ -38,7 +39,7 @@ def broken(text: str, finish: str):
     loop.take_turn(
         talk, policy.Reply(ids, [0.0] * len(ids), finish), TOKENIZER, conversation.Limits(256, 20, 2048)
     )
-    return horizon.how_it_broke(talk, TOKENIZER)
+    return how_it_broke(talk, TOKENIZER)
 
 
 OPEN = "<think>on</think><|tool_calls_section_begin|><|tool_call_begin|>functions.next:2<|tool_call_argument_begin|>"
@@ -61,9 +62,9 @@ def test_a_break_says_whether_the_right_name_was_written(text, finish, how):
 
 
 def test_a_gap_keeps_the_words_and_their_distance_and_closing_it_only_the_words():
-    task = held_out.held_out_tasks("follow", [horizon.GAP_AT], 1, 0)[0]
-    ids, moments = horizon.script(TOKENIZER, task)
-    found = horizon.contexts(TOKENIZER, ids, moments[-1])
+    task = held_out.held_out_tasks("follow", [copying.GAP_AT], 1, 0)[0]
+    ids, moments = copying.script(TOKENIZER, task)
+    found = copying.contexts(TOKENIZER, ids, moments[-1])
     (whole, _), (gap, stood), (closed, moved) = (found[name] for name in ("whole", "gap", "closed"))
     assert gap == closed == stood and len(gap) < len(whole) == moments[-1].before + 1
     assert moved == list(range(len(gap))) and gap[-1] == moments[-1].before

@@ -87,61 +87,29 @@ def report(log: Log) -> None:
         (more, count), (less, _) = accuracy("None", LENGTHS, seed), accuracy("32", LENGTHS, seed)
         return (more - less) / count
 
+    def claim(name: str, says: str, measured: dict, floor: float, source: str, **more) -> None:
+        common = {"notebook": shared.NOTEBOOK, "figure": "figures/thinking_budget.png", "source": source}
+        log.claim(f"thinking/{name}", claim=says, floor=floor, **measured, **common, **more)
+
+    article, ours = "article (thinking mode)", "this project"
+    says = "six to eight dependent steps are solved when they are thought through"
+    claim("deep", says, harness.rate(*accuracy("None", DEEP)), 0.97, article)
+    says = "six to eight dependent steps answered at once by the same weights"
+    claim("reflex_deep", says, harness.rate(*accuracy("reflex", DEEP)), 0.30, article, at_most=True)
+
     limited = [row for row in log.rows if row["arm"].isdigit()]
     free = [row for row in log.rows if row["arm"].endswith("free")]
     over = max(row["longest_thought"] - int(row["arm"].split()[0]) for row in limited + free)
-    common = {"notebook": shared.NOTEBOOK, "figure": "figures/thinking_budget.png"}
-    log.claim(
-        "thinking/deep",
-        claim="six to eight dependent steps are solved when they are thought through",
-        source="article (thinking mode)",
-        floor=0.97,
-        **common,
-        **harness.rate(*accuracy("None", DEEP)),
-    )
-    log.claim(
-        "thinking/reflex_deep",
-        claim="six to eight dependent steps answered at once by the same weights",
-        source="article (thinking mode)",
-        floor=0.30,
-        at_most=True,
-        **common,
-        **harness.rate(*accuracy("reflex", DEEP)),
-    )
-    log.claim(
-        "thinking/budget_kept",
-        claim="tokens by which any thought exceeded its budget",
-        value=over,
-        floor=0,
-        source="K2 Thinking model card (budgets)",
-        at_most=True,
-        **common,
-    )
-    log.claim(
-        "thinking/answers_when_cut",
-        source="this project",
-        floor=0.97,
-        **common,
-        claim="a thought closed by the hard stop is followed by an answer, when only digits may follow",
-        **harness.rate(*answers_behind_the_stop(limited)),
-    )
-    log.claim(
-        "thinking/answers_unasked",
-        source="this project",
-        floor=0.97,
-        **common,
-        claim="a thought closed by the hard stop is followed by an answer, when anything may follow",
-        **harness.rate(*answers_behind_the_stop(free)),
-    )
-    log.claim(
-        "thinking/budget_gain",
-        claim="on mixed lengths more thinking buys more: no limit against 32 tokens",
-        headline=True,
-        source="article (test-time compute)",
-        floor=0.15,
-        **common,
-        **harness.across([gain(seed) for seed in log.seeds]),
-    )
+    says, card = "tokens by which any thought exceeded its budget", "K2 Thinking model card (budgets)"
+    claim("budget_kept", says, {"value": over}, 0, card, at_most=True)
+    says = "a thought closed by the hard stop is followed by an answer, when "
+    for name, may_follow, rows in (("when_cut", "only digits", limited), ("unasked", "anything", free)):
+        followed = harness.rate(*answers_behind_the_stop(rows))
+        claim(f"answers_{name}", f"{says}{may_follow} may follow", followed, 0.97, ours)
+
+    says = "on mixed lengths more thinking buys more: no limit against 32 tokens"
+    gains = harness.across([gain(seed) for seed in log.seeds])
+    claim("budget_gain", says, gains, 0.15, "article (test-time compute)", headline=True)
 
 
 def answers_behind_the_stop(rows: Iterable[dict]) -> tuple[int, int]:
