@@ -59,7 +59,7 @@ PROMPT = "def read("
 
 
 def make_windows(file: Path, documents: list[corpus.Document], window: int) -> None:
-    """Training and validation windows (N, window) uint16 in `file`, split by document."""
+    """Training and validation windows (N, window) int32 in `file`, split by document."""
     tokenizer = Tokenizer.load()
     packed = [corpus.pack(corpus.token_stream(tokenizer, part), window) for part in corpus.split(documents)]
     if not all(map(len, packed)):

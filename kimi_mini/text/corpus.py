@@ -218,13 +218,13 @@ def token_stream(tokenizer: Tokenizer, documents: Iterable[Document]) -> np.ndar
     """All documents one after the other, [EOS] behind each; markers inside them stay plain text.
 
     Returns:
-        (number of tokens,) uint16
+        (number of tokens,) int32
     """
     end = tokenizer.special["[EOS]"]
     parts = []
     for document in documents:
-        parts.append(np.array([*tokenizer.encode(document.text, allow_special=False), end], dtype=np.uint16))
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint16)
+        parts.append(np.array([*tokenizer.encode(document.text, allow_special=False), end], dtype=np.int32))
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
 
 def pack(stream: np.ndarray, length: int) -> np.ndarray:
@@ -233,9 +233,9 @@ def pack(stream: np.ndarray, length: int) -> np.ndarray:
     A window may hold the end of one document and the start of the next, with [EOS] between them.
 
     Args:
-        stream: (N,) uint16
+        stream: (N,) int32
     Returns:
-        (N // length, length) uint16, a view of the stream
+        (N // length, length) int32, a view of the stream
     """
     count = len(stream) // length
     return stream[: count * length].reshape(count, length)

@@ -33,14 +33,14 @@ def copying(rng: np.random.Generator, symbols: np.ndarray) -> Drill:
 
 
 def drills(rng: np.random.Generator, n_tokens: int, alphabet: np.ndarray, symbols: int = 16) -> list[Drill]:
-    """Drills of about ``n_tokens`` tokens together, half recall and half copying: pairs (ids uint16, mask bool), (T,).
+    """Drills of about ``n_tokens`` tokens together, half recall and half copying: pairs (ids int32, mask bool), (T,).
 
     Each is made of ``symbols`` random members of ``alphabet`` without repeats: where a symbol stands twice with other
     successors, looking for its last place does not answer.
     """
     made, size = [], 0
     while size < n_tokens:
-        chosen = rng.choice(alphabet, symbols, replace=False).astype(np.uint16)
+        chosen = rng.choice(alphabet, symbols, replace=False).astype(np.int32)
         kind = recall if rng.random() < 0.5 else copying
         made.append(kind(rng, chosen))
         size += len(made[-1][0])

@@ -152,8 +152,8 @@ def generate(rng: random.Random, family: str, level: int, held_out: bool = False
         if task.held_out == held_out:
             return task
     raise KimiError(
-        f"{TRIES:,} tasks of {family} at level {level} were drawn, and none is {'' if held_out else 'not '}held out: "
-        "the family has too few different tasks there; take other levels, or let it vary more"
+        f"{TRIES:,} tasks of {family} at level {level} were drawn, and {'none is' if held_out else 'all are'} held "
+        "out: it has too few different tasks there; take other levels, or let the world vary more"
     )
 
 

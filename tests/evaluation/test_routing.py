@@ -308,7 +308,7 @@ def some(tokenizer):
 
 def test_windows_of_every_domain_have_their_size_and_their_kind(tokenizer, some):
     assert tuple(some[False]) == domains.DOMAINS
-    assert all(pool.shape == (8, 64) and pool.dtype == np.uint16 for pool in some[False].values())
+    assert all(pool.shape == (8, 64) and pool.dtype == np.int32 for pool in some[False].values())
     text = {name: tokenizer.decode(pool.ravel()) for name, pool in some[False].items()}
     assert (
         "\n    " in text["Python"]

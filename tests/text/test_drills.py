@@ -17,7 +17,7 @@ def induced(ids: np.ndarray, position: int) -> int | None:
 
 def check_solvable(made) -> None:
     for ids, mask in made:
-        assert ids.dtype == np.uint16 and mask.dtype == bool and len(ids) == len(mask)
+        assert ids.dtype == np.int32 and mask.dtype == bool and len(ids) == len(mask)
         assert mask.any()
         for position in np.flatnonzero(mask):
             assert induced(ids, position) == ids[position]
@@ -25,6 +25,12 @@ def check_solvable(made) -> None:
 
 def test_the_induction_rule_answers_everything():
     check_solvable(drills(np.random.default_rng(0), 20_000, ALPHABET))
+
+
+def test_ids_of_a_large_vocabulary_stay_what_they_are():
+    made = list(drills(np.random.default_rng(0), 2_000, ALPHABET + 100_000))
+    check_solvable(made)
+    assert min(ids.min() for ids, _ in made) >= 100_000
 
 
 def with_repeats(rng, symbols):
@@ -46,7 +52,7 @@ def test_unsolvable_drills_are_caught(mutant):
     rng = np.random.default_rng(1)
     with pytest.raises(AssertionError):
         check_solvable(
-            [mutant(rng, rng.choice(ALPHABET, 16, replace=False).astype(np.uint16)) for _ in range(20)]
+            [mutant(rng, rng.choice(ALPHABET, 16, replace=False).astype(np.int32)) for _ in range(20)]
         )
 
 

@@ -1,5 +1,6 @@
 """Synthesis: what failed is not kept, long levels do not vanish, windows hide what they say, nothing leaks."""
 
+import hashlib
 import random
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
+from kimi_mini.training.batch import collate
 from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds import held_out as held_out_
@@ -313,6 +315,62 @@ def test_saved_and_loaded(tokenizer, tmp_path):
         assert len(back[source]) == 12 and all(map(same, back[source], made[source]))
         assert back[source][0].example.ids.dtype == np.int32 and back[source][0].example.mask.dtype == bool
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["trajectories.npz"]
+
+
+def test_ids_of_a_large_vocabulary_stay_what_they_are(tokenizer, tmp_path, monkeypatch):
+    """K2 has 163,840 tokens; two bytes wrap at 65,536."""
+    encode, encode_plain = chat.encode, tokenizer.encode_plain
+    far = lambda ids: [token + 150_000 for token in ids]
+    monkeypatch.setattr(chat, "encode", lambda *words: (far(encode(*words)[0]), encode(*words)[1]))
+    monkeypatch.setattr(tokenizer, "encode_plain", lambda text: far(encode_plain(text)))
+    made = {source: list(synthesise(tokenizer, source, 3, seed=0)) for source in (SOURCES[0], SOURCES[-1])}
+    synthesis.save(tmp_path / "trajectories.npz", made)
+    for items in (*made.values(), *synthesis.load(tmp_path / "trajectories.npz").values()):
+        assert min(item.example.ids.min() for item in items) >= 150_000
+        assert min(collate([item.example]).ids.min() for item in items) >= 150_000
+
+
+# The random streams of the run that is shipped: first trajectories of each source, as tokens.
+STREAMS = {
+    "chain/think": (0.22, (1, 2, 3, 4, 5, 6, 7, 8), "4d1bfeaf"),
+    "add/think": (0.04, (2, 3, 4), "b26751c0"),
+    "times/think": (0.05, (2, 3, 4), "f3e88750"),
+    "follow/think": (0.02, (1, 2, 3, 4, 5), "ed85c671"),
+    "condition/think": (0.06, (1, 2), "1e32b456"),
+    "cheapest/think": (0.16, (2, 3, 4, 5), "ff4710b8"),
+    "buy/think": (0.05, (1, 2, 3, 4), "3a097c54"),
+    "repair/think": (0.2, (2, 3, 4), "1d5e1aca"),
+    "chain/reflex": (0.02, (1, 2, 3, 4, 5, 6, 7, 8), "61fe5844"),
+    "add/reflex": (0.003, (2, 3, 4), "325bcd6a"),
+    "times/reflex": (0.003, (2, 3, 4), "d4bde6ca"),
+    "follow/reflex": (0.007, (1, 2, 3, 4, 5), "361a68c9"),
+    "condition/reflex": (0.007, (1, 2), "a85be2dd"),
+    "buy/reflex": (0.01, (1, 2, 3, 4), "52935225"),
+    "repair/reflex": (0.01, (2, 3, 4), "889597e0"),
+    "follow/window": (0.03, (3, 4, 5, 6), "ae3fdbdd"),
+    "buy/window": (0.01, (4, 5, 6), "97f76eb6"),
+    "chain/sheet": (0.02, (1,), "0a8008e2"),
+    "condition/sheet": (0.03, (1,), "764b6312"),
+    "repair/sheet": (0.05, (1,), "8709c825"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: f"{s.family}-{s.mode}")
+def test_the_streams_of_the_shipped_run_stay(tokenizer, source):
+    """Order, shares and levels of the sources decide which trajectory is seen when; another stream is another run."""
+    place = list(STREAMS).index(f"{source.family}/{source.mode}")
+    share, levels, first = STREAMS[f"{source.family}/{source.mode}"]
+    assert (SOURCES[place], source.share, source.levels) == (source, share, levels) and len(SOURCES) == len(
+        STREAMS
+    )
+    assert streamed(tokenizer, source) == first
+
+
+def streamed(tokenizer, source) -> str:
+    """Eight hexadecimal digits of the first trajectories: what they say, what of it is learned, and their verdicts."""
+    made = synthesise(tokenizer, source, 4, seed=0, mistakes=0.5)
+    told = [(item.example.ids.tolist(), item.example.mask.tolist(), item[1:]) for item in made]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
 def test_drills_use_whole_words(tokenizer):

@@ -22,7 +22,7 @@ QUESTIONS = 40  # a depth and length
 
 
 def book_tokens() -> tuple[np.ndarray, np.ndarray]:
-    """Moby-Dick as two streams of tokens, uint16: training and validation chapters."""
+    """Moby-Dick as two streams of tokens, int32: training and validation chapters."""
     tokenizer = Tokenizer.load()
     return tuple(corpus.token_stream(tokenizer, part) for part in corpus.split(corpus.book_documents()))
 

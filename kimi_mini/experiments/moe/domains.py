@@ -28,7 +28,7 @@ def windows(
     seed: int = 0,
     domains: Sequence[str] = DOMAINS,
 ) -> dict[str, np.ndarray]:
-    """`count` windows of `length` tokens of each domain, in random order: name -> (count, length) uint16.
+    """`count` windows of `length` tokens of each domain, in random order: name -> (count, length) int32.
 
     Raises ValueError when a domain has too little text.
     """
@@ -61,11 +61,11 @@ def _fill(pieces: Iterator[Sequence[int]], size: int) -> np.ndarray:
     """Pieces one after the other until there are `size` tokens, or no more pieces."""
     parts, total = [], 0
     for piece in pieces:
-        parts.append(np.asarray(piece, np.uint16))
+        parts.append(np.asarray(piece, np.int32))
         total += len(piece)
         if total >= size:
             break
-    return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
 def _pieces(tokenizer: Tokenizer, name: str, held_out: bool, seed: int) -> Iterator[Sequence[int]]:

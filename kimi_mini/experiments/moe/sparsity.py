@@ -97,7 +97,7 @@ def facts(table: np.ndarray, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     first, second = (rng.integers(0, words, (count, shared.LENGTH // 3 + 1)) for words in (FIRST, SECOND))
     words = np.stack([first, FIRST + second, FIRST + SECOND + table[first, second]], -1)  # (count, facts, 3)
-    return (FIRST_WORD + words).reshape(count, -1)[:, : shared.LENGTH].astype(np.uint16)
+    return (FIRST_WORD + words).reshape(count, -1)[:, : shared.LENGTH].astype(np.int32)
 
 
 def flops(config: KimiConfig) -> int:

@@ -41,7 +41,7 @@ UNBALANCED = "AdamW, no bias rule"
 
 
 def windows() -> tuple[np.ndarray, Tensor]:
-    """Training windows (N, 256) uint16 and held-out ones (128, 256) long, split by document."""
+    """Training windows (N, 256) int32 and held-out ones (128, 256) long, split by document."""
     tokenizer, parts = Tokenizer.load(), corpus.split(corpus.default_documents(5_000_000))
     packed = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
     held_out = packed[1][:: len(packed[1]) // HELD_OUT][:HELD_OUT]
