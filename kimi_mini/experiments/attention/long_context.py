@@ -54,7 +54,6 @@ DRILL_TOKENS, SHORT_TOKENS, TUNE_TOKENS = 1_600_000, 300_000, 700_000  # the fir
 KINDS = ("as it was", "interpolation", "YaRN")
 BUCKET = 32  # positions averaged in the loss by position
 WINDOWS = 48  # of text
-REPORT = "K2 report 2.5"
 NOTEBOOK = "02_latent_attention_long_context.ipynb"
 
 
@@ -189,26 +188,26 @@ def report(log: Log) -> None:
     def rates(kind: str, tuned: bool) -> np.ndarray:
         return np.array([success(log.rows, kind, tuned, max(LENGTHS), seed) for seed in log.seeds])
 
-    def claim(name: str, says: str, measured: dict, floor: float, source: str = REPORT, **more) -> None:
-        shared = {"figure": "figures/long_context.png", "notebook": NOTEBOOK, "source": source}
-        log.claim(f"long/{name}", claim=says, floor=floor, **measured, **shared, **more)
-
+    figure = "figures/long_context.png"
+    claim = partial(log.claim, notebook=NOTEBOOK, figure=figure, source="K2 report 2.5")
     yarn, plain = rates("YaRN", True), rates("as it was", False)
     says = "needles found at 8 times the trained length, with YaRN and a short tune"
-    claim("yarn", says, across(yarn), 0.90, f"{REPORT} (YaRN to 128k)", headline=True)
+    more = {"source": "K2 report 2.5 (YaRN to 128k)", "headline": True}
+    claim("long/yarn", claim=says, floor=0.90, **across(yarn), **more)
     says = "needles found there by the same model without any extension"
-    claim("none", says, across(plain), 0.30, at_most=True)
+    claim("long/none", claim=says, floor=0.30, at_most=True, **across(plain))
     for name, kind, other in (
         ("interpolation", "interpolation", "plain interpolation"),
         ("tune_only", "as it was", "no extension"),
     ):
-        says = f"YaRN finds more than {other} after the same tune"
-        gain = across(yarn - rates(kind, True))
-        claim(f"yarn_over_{name}", says, gain, 0.0, "YaRN paper (2309.00071)")
+        more = {"claim": f"YaRN finds more than {other} after the same tune"}
+        more["source"] = "YaRN paper (2309.00071)"
+        claim(f"long/yarn_over_{name}", floor=0.0, **across(yarn - rates(kind, True)), **more)
     hidden = [row for row in log.rows if "window" in row]
     right, count = (sum(row[key] for row in hidden) for key in ("right", "n"))
-    says = "needles outside a window of 64 tokens found by the YaRN model"
-    claim("outside_window", says, rate(right, count), 0.05, "check of the test", at_most=True)
+    more = {"claim": "needles outside a window of 64 tokens found by the YaRN model"}
+    more["source"] = "check of the test"
+    claim("long/outside_window", floor=0.05, at_most=True, **rate(right, count), **more)
 
 
 def draw(log: dict) -> Figure:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from kimi_mini.course.figures import style
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.muonclip import logit_growth, logit_runs
+from kimi_mini.experiments.muonclip.logit_claims import NOTEBOOK
 from kimi_mini.experiments.muonclip.logit_runs import Recorder, Setting, batch_of
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.training.batch import Batch
@@ -129,50 +131,27 @@ def worst(rows: Sequence[dict], rate: float, tokens: int, key: str = "worst") ->
 def report(log: Log) -> None:
     """The claims: the gentlest rate must hold with large steps in every seed; and both causes must be seen."""
     small, large = (windows * logit_runs.WINDOW_TOKENS for windows in (min(STEPS), LARGEST))
-    common = {
-        "notebook": logit_growth.NOTEBOOK,
-        "figure": "figures/clip_overshoot.png",
-        "source": "K2 report 2.1",
-    }
-    gentle = worst(log.rows, RATES[-1], large)
-    log.claim(
-        "overshoot/held",
-        floor=BOUND,
-        at_most=True,
-        value=max(gentle) if all(gentle) else None,  # 0: no clip in that seed, nothing shown
-        **common,
-        claim=f"largest S/τ at the step after a clip, worst seed, at a {1 / RATES[-1]:.0f}th of the hot rate and "
-        f"{large} tokens a step",
-    )
-    log.claim(
-        "overshoot/hot",
-        floor=BOUND,
-        at_most=True,
-        value=max(worst(log.rows, 1.0, small)),
-        **common,
-        claim=f"the same from the same state at the hot rate and {small} tokens a step",
-    )
+    figure, rate = "figures/clip_overshoot.png", f"{1 / RATES[-1]:.0f}th of the hot rate"
+    claim = partial(log.claim, notebook=NOTEBOOK, figure=figure, source="K2 report 2.1")
+    bound = {"floor": BOUND, "at_most": True}
+    gentle, hot = worst(log.rows, RATES[-1], large), worst(log.rows, 1.0, small)
     same = [
         row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]
-    ]  # all seeds, all sizes of a step
-    log.claim(
-        "overshoot/same_text",
-        floor=BOUND,
-        at_most=True,
-        value=max(same) if all(same) else None,
-        **common,
-        claim=f"largest S/τ after a clip on the very text that triggered it, at a {1 / RATES[-1]:.0f}th of the "
-        "hot rate, worst seed and size of a step",
-    )
-    gain = [a - b for a, b in zip(worst(log.rows, 1.0, small), worst(log.rows, RATES[-1], small))]
-    text_gain = [a - b for a, b in zip(worst(log.rows, RATES[-1], small), gentle)]
-    small_claims = (
-        ("rate", gain, "overshoot (in τ) that the gentlest rate saves at small steps"),
-        ("batch", text_gain, "overshoot (in τ) that large steps save at the gentlest rate"),
-    )
-    for name, values, claim in small_claims:
-        found = logit_growth.interval(values)
-        log.claim(f"overshoot/{name}", claim=claim, floor=0.0, **found, **common)
+    ]  # all seeds and sizes of a step
+    shown = lambda values: max(values) if all(values) else None  # 0: no clip in that seed, nothing shown
+    says = f"largest S/τ at the step after a clip, worst seed, at a {rate} and {large} tokens a step"
+    claim("overshoot/held", claim=says, value=shown(gentle), **bound)
+    says = f"the same from the same state at the hot rate and {small} tokens a step"
+    claim("overshoot/hot", claim=says, value=max(hot), **bound)
+    says = f"largest S/τ after a clip on the very text that triggered it, at a {rate}, worst seed and size of a step"
+    claim("overshoot/same_text", claim=says, value=shown(same), **bound)
+    slow = worst(log.rows, RATES[-1], small)
+    for name, before, after, says in (
+        ("rate", hot, slow, "overshoot (in τ) that the gentlest rate saves at small steps"),
+        ("batch", slow, gentle, "overshoot (in τ) that large steps save at the gentlest rate"),
+    ):
+        found = harness.across([a - b for a, b in zip(before, after)])
+        claim(f"overshoot/{name}", claim=says, floor=0.0, **found)
 
 
 @style.styled

@@ -14,6 +14,7 @@ Runs are kept and read back as in `logit_growth`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -23,7 +24,8 @@ from kimi_mini.course.figures import muonclip, style
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.muonclip import logit_growth, logit_runs
-from kimi_mini.experiments.muonclip.logit_growth import LOW_TAU, OFF, chosen, interval
+from kimi_mini.experiments.muonclip.logit_claims import NOTEBOOK, chosen
+from kimi_mini.experiments.muonclip.logit_growth import LOW_TAU, OFF
 from kimi_mini.experiments.muonclip.logit_runs import Setting, train_one
 
 STEPS = 2500
@@ -72,48 +74,25 @@ def last_clips(rows: Sequence[dict], arm: str) -> list[float]:
 
 def report(log: Log) -> None:
     """The claims: silence in every seed, after clips; none without decay; what decay does alone; and the price."""
-    common = {"notebook": logit_growth.NOTEBOOK, "figure": "figures/clip_silence.png"}
+    claim = partial(log.claim, notebook=NOTEBOOK, figure="figures/clip_silence.png", source="this project")
     shares = last_clips(log.rows, "clip")
-    log.claim(
-        "silence/last_clip",
-        source="K2 report 2.1",
-        floor=LATEST,
-        at_most=True,
-        value=max(shares) if all(shares) else None,  # a seed without a clip has nothing to fall silent
-        **common,
-        claim=f"share of a run at a constant rate after which no head is clipped, latest seed (K2 "
-        f"{K2_SHARE:.2f})",
+    latest = max(shares) if all(shares) else None  # a seed without a clip has nothing to fall silent
+    more = {"source": "K2 report 2.1", "floor": LATEST, "at_most": True}
+    says = (
+        f"share of a run at a constant rate after which no head is clipped, latest seed (K2 {K2_SHARE:.2f})"
     )
+    claim("silence/last_clip", claim=says, value=latest, **more)
     endless = min(last_clips(log.rows, "clip, no decay"))
-    log.claim(
-        "silence/not_without_decay",
-        source="this project",
-        floor=0.9,
-        value=endless,
-        **common,
-        claim="without weight decay the clips go on: share of a run up to the last one, earliest seed",
-    )
+    says = "without weight decay the clips go on: share of a run up to the last one, earliest seed"
+    claim("silence/not_without_decay", claim=says, floor=0.9, value=endless)
     ends = [row["max_logit"][-1] / log.more["tau"] for row in chosen(log.rows, "decay, no clip")]
-    log.claim(
-        "silence/decay_alone",
-        source="this project",
-        floor=1.0,
-        at_most=True,
-        value=max(ends),
-        **common,
-        claim="weight decay without a clip: largest logit at the end over τ, worst seed",
-    )
+    says = "weight decay without a clip: largest logit at the end over τ, worst seed"
+    claim("silence/decay_alone", claim=says, floor=1.0, at_most=True, value=max(ends))
     pairs = zip(chosen(log.rows, "clip"), chosen(log.rows, "decay, no clip"))
-    found = interval([clip["validation"] - plain["validation"] for clip, plain in pairs])
-    log.claim(
-        "silence/no_harm",
-        source="K2 report appendix D",
-        floor=HARM,
-        at_most=True,
-        **found,
-        **common,
-        claim="validation loss (nats) that the clip costs after it has fallen silent",
-    )
+    found = harness.across([clip["validation"] - plain["validation"] for clip, plain in pairs])
+    more = {"source": "K2 report appendix D", "floor": HARM, "at_most": True}
+    says = "validation loss (nats) that the clip costs after it has fallen silent"
+    claim("silence/no_harm", claim=says, **found, **more)
 
 
 @style.styled

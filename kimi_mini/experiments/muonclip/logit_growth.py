@@ -13,17 +13,18 @@ Runs are kept under data/run/logit_growth/ and read back, so that the command ma
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.intervals import over_seeds
 from kimi_mini.course.figures import muonclip, style
+from kimi_mini.course.figures.training import running_mean
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.muonclip import logit_runs
+from kimi_mini.experiments.muonclip.logit_claims import chosen, report, sizes_in
 from kimi_mini.experiments.muonclip.logit_runs import SIZES, Setting, train_one
 
 STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 100
@@ -35,7 +36,6 @@ HOT = {
     "muon": (3e-2, 4e-3),
 }  # rate and the tables': far above the best, and no decay
 PAIR, PAIR_SEEDS = ("AdamW", "Muon"), (3, 4, 5)
-NOTEBOOK = "03_muonclip.ipynb"
 ARMS = {  # name: (optimizer, hot?, tau)
     "AdamW": ("adamw", False, OFF),
     "Muon": ("muon", False, OFF),
@@ -124,162 +124,6 @@ def setting(
     return Setting(size, optimizer, lr, table_lr, decay, tau, seed, steps)
 
 
-# -- claims --------------------------------------------------------------------------------------------
-
-
-def chosen(rows: Iterable[dict], arm: str, size: str | None = None) -> list[dict]:
-    """The runs of an arm, of one size or both, by seed."""
-    return [row for row in rows if row["arm"] == arm and size in (None, row["size"])]
-
-
-def sizes_in(rows: Iterable[dict]) -> list[str]:
-    """The model sizes that were run, in our order."""
-    found = {row["size"] for row in rows}
-    return [size for size in SIZES if size in found]
-
-
-def interval(values: Sequence[float]) -> dict:
-    """{value: mean, low, high}: t interval over seeds; nothing but the value below two."""
-    if len(values) < 2:
-        return {"value": float(np.mean(values)), "low": None, "high": None}
-    return dict(zip(("value", "low", "high"), over_seeds(values)))
-
-
-def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
-    """How well clipped heads stay at tau: "after_clip" (next step, new tokens), "late", or on the "same_tokens".
-
-    {clips, within: share up to 1.05 tau, worst_by_seed: largest S / tau, 0 where nothing was clipped}
-    """
-    found = [(row["seed"], row[when]) for row in rows if row[when]["n"]]
-    count = sum(after["n"] for _, after in found)
-    inside = sum(after["n"] * after["within"] for _, after in found)
-    worst = [max((after["worst"] for own, after in found if own == seed), default=0.0) for seed in seeds]
-    return {"clips": count, "within": inside / count if count else 1.0, "worst_by_seed": worst}
-
-
-def harm(rows: list[dict], arm: str, plain: str, size: str) -> list[float]:
-    """Validation loss of `arm` minus that of `plain`, seed by seed: same weights, same data, only tau differs."""
-    pairs = zip(chosen(rows, arm, size), chosen(rows, plain, size))
-    return [
-        a["validation"] - b["validation"] for a, b in pairs if None not in (a["validation"], b["validation"])
-    ]
-
-
-def report(log: Log) -> None:
-    """The claims, each with the number asked of it."""
-    rows, seeds = log.rows, log.seeds
-    common = {"notebook": NOTEBOOK, "figure": "figures/logit_growth.png"}
-    clipping = [row for row in rows if "MuonClip" in row["arm"]]
-    log.more["held"] = {when: held(clipping, seeds, when) for when in ("after_clip", "late", "same_tokens")}
-    log.claim(
-        "logits/held",
-        claim="MuonClip: largest S/τ of any head at the step after its clip, worst seed",
-        source="K2 report 2.1",
-        value=max(log.more["held"]["after_clip"]["worst_by_seed"]),
-        floor=1.05,
-        at_most=True,
-        **common,
-    )
-    log.claim(
-        "logits/held_same_tokens",
-        claim="the same on the tokens that triggered the clip, update included",
-        source="K2 report 2.1",
-        value=max(log.more["held"]["same_tokens"]["worst_by_seed"]),
-        floor=1.05,
-        at_most=True,
-        **common,
-    )
-    for size in sizes_in(rows):
-        hot = [row["peak"] for row in chosen(rows, "hot Muon", size)]
-        log.claim(
-            f"logits/muon_passes_100_{size}",
-            claim=f"plain Muon, hot: smallest peak of any seed ({size})",
-            source="K2 report 2.1",
-            value=min(hot),
-            floor=100.0,
-            **common,
-        )
-        muon, adamw = (chosen(rows + log.more["pair"], arm, size) for arm in ("Muon", "AdamW"))
-        pair = common | {"seeds": [row["seed"] for row in muon]}
-        found = interval([one["peak"] / other["peak"] for one, other in zip(muon, adamw)])
-        log.claim(
-            f"logits/muon_over_adamw_{size}",
-            claim=f"tuned Muon's peak logit over tuned AdamW's ({size})",
-            source="K2 report 2.1 (the article says AdamW's)",
-            floor=1.0,
-            **found,
-            **pair,
-        )
-        found = interval(harm(muon + adamw, "Muon", "AdamW", size))
-        log.claim(
-            f"logits/muon_loss_under_adamw_{size}",
-            source="Moonlight 3.2",
-            floor=0.0,
-            at_most=True,
-            claim=f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})",
-            headline=size == "moe",
-            **found,
-            **pair,
-        )
-        quiet = [row for row in chosen(rows, "MuonClip 100", size) if not row["clips"]]
-        untouched = [
-            abs(d)
-            for d, row in zip(harm(rows, "MuonClip 100", "Muon", size), chosen(rows, "MuonClip 100", size))
-            if not row["clips"]
-        ]
-        losses = [row["validation"] for row in chosen(rows, "Muon", size)]
-        noise = float(np.std(losses, ddof=1)) if len(seeds) > 1 else 0.0
-        if quiet:
-            log.claim(
-                f"logits/no_harm_{size}",
-                claim=f"τ = 100 that never triggers: change of loss ({size})",
-                source="K2 report appendix D",
-                value=max(untouched),
-                floor=noise,
-                at_most=True,
-                seeds=[row["seed"] for row in quiet],
-                **common,
-            )
-        log.more[f"change_of_loss_{size}"] = (
-            {"noise": noise}
-            | {
-                arm: interval(harm(rows, arm, "hot AdamW" if "AdamW" in arm else "hot Muon", size))
-                for arm in ARMS
-                if "hot" in arm and "Clip" in arm
-            }
-            | {"MuonClip 30": interval(harm(rows, "MuonClip 30", "Muon", size))}
-        )
-    log.more["table"] = table(rows)
-
-
-def table(rows: list[dict]) -> list[dict]:
-    """Means over seeds for every size and arm; what README and notebook print."""
-    found = []
-    for size in sizes_in(rows):
-        for arm in ARMS:
-            runs = chosen(rows, arm, size)
-            alive = [run for run in runs if run["validation"] is not None]
-            found.append(
-                {
-                    "size": size,
-                    "arm": arm,
-                    **{key: runs[0][key] for key in ("lr", "table_lr", "decay", "tau")},
-                    "peak": mean(runs, "peak"),
-                    "validation": mean(alive, "validation") if alive else None,
-                    "spikes": mean(runs, "spikes"),
-                    "clips": mean(runs, "clips"),
-                    "heads": mean(runs, "heads_ever_clipped"),
-                    "diverged": len(runs) - len(alive),
-                }
-            )
-    return found
-
-
-def mean(runs: list[dict], key: str) -> float:
-    """Mean of a number over runs."""
-    return float(np.mean([run[key] for run in runs]))
-
-
 # -- figure --------------------------------------------------------------------------------------------
 
 
@@ -289,15 +133,9 @@ def curves(rows: list[dict], size: str, arms: Iterable[str], key: str) -> dict:
     for arm in arms:
         runs = [row[key] for row in chosen(rows, arm, size)]
         points, group = min(map(len, runs)), chosen(rows, arm, size)[0]["group"]
-        shown = [run[:points] if key != "loss" else running_mean(run[:points]) for run in runs]
+        shown = [run[:points] if key != "loss" else running_mean(run[:points], 7) for run in runs]
         lines[arm.removeprefix("hot ")] = (group * np.arange(1, points + 1), shown)
     return lines
-
-
-def running_mean(values: Sequence[float], width: int = 7) -> np.ndarray:
-    """The mean of each value and its neighbours; fewer at both ends."""
-    window = np.ones(min(width, len(values)))
-    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def draw(log: dict) -> Figure:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -145,65 +146,53 @@ def differences(rows: Sequence[dict], way: str, budget: int, seeds: Sequence[int
 def report(log: Log, seeds: Sequence[int]) -> None:
     """Claims, shares at each budget, and the power laws."""
     found = compared(log.rows, seeds)
-    common = dict(figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
     budgets = sorted({entry["budget"] for entry in found})
-    ends = lambda entry: {key: entry[key] for key in ("value", "low", "high")}
-    by_budget = {
-        f"{name} {budget}": over(found, ADAMW, name, seeds, budget=budget)
-        for budget in budgets
-        for name in ("tokens", "seconds")
-    }
-    parts = (
-        ("", {}, "mean of three budgets"),
-        ("_at_the_largest_budget", {"budget": budgets[-1]}, "largest budget alone"),
+    claim_shares(log, found, seeds, budgets[-1])
+    trials = log.more.get("tuning", [])
+    trained = sum(run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *trials))
+    runs = [entry for entry in log.rows if entry["seed"] in seeds]
+    laws = {way: power_law([entry for entry in runs if entry["way"] == way]) for way in COLOURS}
+    log.more |= dict(
+        training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
+        by_budget={
+            f"{name} {budget}": over(found, ADAMW, name, seeds, budget=budget)
+            for budget in budgets
+            for name in ("tokens", "seconds")
+        },
+        compared=found,
+        above_unbalanced={
+            f"{way} {budget}": gap(differences(log.rows, way, budget, seeds), seeds, 1)
+            for way in (ADAMW, TRANSFORMERS)
+            for budget in budgets
+        },
+        laws=laws,
+        law_ratio=law_ratio(laws, budgets[-1]),
     )
+
+
+def claim_shares(log: Log, found: Sequence[dict], seeds: Sequence[int], largest: int) -> None:
+    """MuonClip's tokens and seconds as shares of its rivals', over all budgets and at the largest alone."""
+    claim = partial(log.claim, figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
+    ends = lambda entry: {key: entry[key] for key in ("value", "low", "high")}
+    alone = ("_at_the_largest_budget", {"budget": largest}, "largest budget alone")
+    parts = (("", {}, "mean of three budgets"), alone)
     rivals = (
         (ADAMW, "pretraining", "tuned AdamW"),
         (TWO_RATES, "pretraining/two_rates", "AdamW with two tuned rates"),
     )
+    asked = (("tokens", 0.65, "Moonlight 3.2 (0.519)"), ("seconds", 0.75, "this project"))
     for (way, key, rival), (name, floor, source), (suffix, where, said) in itertools.product(
-        rivals, (("tokens", 0.65, "Moonlight 3.2 (0.519)"), ("seconds", 0.75, "this project")), parts
+        rivals, asked, parts
     ):
-        share = over(found, way, name, seeds, **where)
-        log.claim(
-            f"{key}/{name}{suffix}",
-            source=source,
-            floor=floor,
-            at_most=True,
-            headline=f"{key}/{name}{suffix}" == "pretraining/two_rates/tokens",
-            **common,
-            **ends(share),
-            claim=f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})",
-        )
+        share = ends(over(found, way, name, seeds, **where))
+        says = f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})"
+        more = {"source": source, "headline": f"{key}/{name}{suffix}" == "pretraining/two_rates/tokens"}
+        claim(f"{key}/{name}{suffix}", claim=says, floor=floor, at_most=True, **share, **more)
+    inverse = lambda shares: 1 / np.mean(shares)
     for suffix, where, said in parts:
-        faster = over(found, TRANSFORMERS, "seconds", seeds, mean=lambda shares: 1 / np.mean(shares), **where)
-        log.claim(
-            f"pretraining/transformers{suffix}",
-            source="this project",
-            floor=2.5,
-            **common,
-            **ends(faster),
-            claim=f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})",
-        )
-    unbalanced = {
-        f"{way} {budget}": gap(differences(log.rows, way, budget, seeds), seeds, 1)
-        for way in (ADAMW, TRANSFORMERS)
-        for budget in budgets
-    }
-    laws = {
-        way: power_law([e for e in log.rows if e["way"] == way and e["seed"] in seeds]) for way in COLOURS
-    }
-    trained = sum(
-        run["step_seconds"] * run["tokens"] / STEP_TOKENS for run in (*log.rows, *log.more.get("tuning", []))
-    )
-    log.more |= dict(
-        training_seconds=round(trained),  # of all runs; `seconds` counts only those of the last call
-        by_budget=by_budget,
-        compared=found,
-        above_unbalanced=unbalanced,
-        laws=laws,
-        law_ratio=law_ratio(laws, budgets[-1]),
-    )
+        faster = ends(over(found, TRANSFORMERS, "seconds", seeds, mean=inverse, **where))
+        says = f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})"
+        claim(f"pretraining/transformers{suffix}", claim=says, source="this project", floor=2.5, **faster)
 
 
 def law_ratio(laws: dict[str, tuple[float, float]], budget: float) -> float:

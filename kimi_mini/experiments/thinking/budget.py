@@ -12,6 +12,7 @@ the prompt itself gives an empty thought.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -87,29 +88,28 @@ def report(log: Log) -> None:
         (more, count), (less, _) = accuracy("None", LENGTHS, seed), accuracy("32", LENGTHS, seed)
         return (more - less) / count
 
-    def claim(name: str, says: str, measured: dict, floor: float, source: str, **more) -> None:
-        common = {"notebook": shared.NOTEBOOK, "figure": "figures/thinking_budget.png", "source": source}
-        log.claim(f"thinking/{name}", claim=says, floor=floor, **measured, **common, **more)
-
     article, ours = "article (thinking mode)", "this project"
+    claim = partial(log.claim, notebook=shared.NOTEBOOK, figure="figures/thinking_budget.png")
     says = "six to eight dependent steps are solved when they are thought through"
-    claim("deep", says, harness.rate(*accuracy("None", DEEP)), 0.97, article)
+    claim("thinking/deep", claim=says, source=article, floor=0.97, **harness.rate(*accuracy("None", DEEP)))
     says = "six to eight dependent steps answered at once by the same weights"
-    claim("reflex_deep", says, harness.rate(*accuracy("reflex", DEEP)), 0.30, article, at_most=True)
+    found = harness.rate(*accuracy("reflex", DEEP))
+    claim("thinking/reflex_deep", claim=says, source=article, floor=0.30, at_most=True, **found)
 
     limited = [row for row in log.rows if row["arm"].isdigit()]
     free = [row for row in log.rows if row["arm"].endswith("free")]
     over = max(row["longest_thought"] - int(row["arm"].split()[0]) for row in limited + free)
     says, card = "tokens by which any thought exceeded its budget", "K2 Thinking model card (budgets)"
-    claim("budget_kept", says, {"value": over}, 0, card, at_most=True)
-    says = "a thought closed by the hard stop is followed by an answer, when "
-    for name, may_follow, rows in (("when_cut", "only digits", limited), ("unasked", "anything", free)):
-        followed = harness.rate(*answers_behind_the_stop(rows))
-        claim(f"answers_{name}", f"{says}{may_follow} may follow", followed, 0.97, ours)
+    claim("thinking/budget_kept", claim=says, source=card, floor=0, at_most=True, value=over)
+    says = "a thought closed by the hard stop is followed by an answer, when {} may follow"
+    for name, what, rows in (("when_cut", "only digits", limited), ("unasked", "anything", free)):
+        found = harness.rate(*answers_behind_the_stop(rows))
+        claim(f"thinking/answers_{name}", claim=says.format(what), source=ours, floor=0.97, **found)
 
     says = "on mixed lengths more thinking buys more: no limit against 32 tokens"
-    gains = harness.across([gain(seed) for seed in log.seeds])
-    claim("budget_gain", says, gains, 0.15, "article (test-time compute)", headline=True)
+    found = harness.across([gain(seed) for seed in log.seeds])
+    more = {"source": "article (test-time compute)", "headline": True}
+    claim("thinking/budget_gain", claim=says, floor=0.15, **found, **more)
 
 
 def answers_behind_the_stop(rows: Iterable[dict]) -> tuple[int, int]:
