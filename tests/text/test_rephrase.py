@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_model
 
 from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log
-from kimi_mini.experiments.pretraining import fact_pages, rephrasing
+from kimi_mini.experiments.pretraining import fact_pages, reading, rephrasing
 from kimi_mini.text import planted_errors, rephrase
 from kimi_mini.text.planted_errors import plant
 from kimi_mini.text.rephrase import Fact, page, people, problems, read, rewrite, same_words, write_chunk
@@ -149,7 +149,7 @@ def tokenizer():
 
 def read_in(arm: str, tokenizer, epochs: int) -> list[list[str]]:
     """What an arm reads, epoch by epoch: pages only, in their order."""
-    texts = rephrasing.wordings(arm, some_pages(4), np.random.default_rng(0), Counter())
+    texts = reading.wordings(arm, some_pages(4), np.random.default_rng(0), Counter())
     return [texts() for _ in range(epochs)]
 
 
@@ -178,7 +178,7 @@ def test_every_word_is_a_token_and_only_answers_are_learned_of_questions(tokeniz
 
 def test_steps_hold_the_same_tokens_whatever_the_examples(tokenizer):
     examples = [fact_pages.text_example(tokenizer, text) for text in some_pages(30)]
-    steps = rephrasing.steps_of(iter([examples] * 10), 5000, 512)
+    steps = reading.steps_of(iter([examples] * 10), 5000, 512)
     sizes = [sum(len(example.ids) for example in step) for step in steps]
     assert 5000 <= sum(sizes) < 5000 + 700 and min(sizes) >= 512
 
@@ -193,7 +193,7 @@ def test_right_counts_whole_answers(tokenizer):
         Example(np.array(ids, np.uint16), mask)
         for ids in ([5, 7, 0, 0], [0, 0, 0, 1], [9, 9, 9, 0], [3, 3, 3, 3])
     ]
-    assert rephrasing.right(model, answers) == 0.25
+    assert reading.right(model, answers) == 0.25
 
 
 def fake_log(raw, one, ten, refused=100) -> Log:

@@ -27,7 +27,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import style
-from kimi_mini.experiments.harness import arguments, figures, gap
+from kimi_mini.experiments.harness import across, arguments, figures
 from kimi_mini.experiments.muonclip.token_runs import (
     ADAMW,
     MUONCLIP,
@@ -129,12 +129,12 @@ def over(
     mean: Callable = np.mean,
     **where: float,
 ) -> dict:
-    """One number a seed (the mean over its budgets, or one of them), as a row with its interval."""
+    """One number a seed (the mean over its budgets, or one of them), with its interval."""
     values = []
     for seed in seeds:
         wanted = dict(seed=seed, reference=reference, **where)
         values.append(float(mean([entry[name] for entry in found if entry.items() >= wanted.items()])))
-    return gap(values, seeds, len(BUDGETS) if not where else 1)
+    return across(values)
 
 
 def differences(rows: Sequence[dict], way: str, budget: int, seeds: Sequence[int]) -> list[float]:
@@ -161,7 +161,7 @@ def report(log: Log, seeds: Sequence[int]) -> None:
         },
         compared=found,
         above_unbalanced={
-            f"{way} {budget}": gap(differences(log.rows, way, budget, seeds), seeds, 1)
+            f"{way} {budget}": across(differences(log.rows, way, budget, seeds))
             for way in (ADAMW, TRANSFORMERS)
             for budget in budgets
         },
@@ -173,7 +173,6 @@ def report(log: Log, seeds: Sequence[int]) -> None:
 def claim_shares(log: Log, found: Sequence[dict], seeds: Sequence[int], largest: int) -> None:
     """MuonClip's tokens and seconds as shares of its rivals', over all budgets and at the largest alone."""
     claim = partial(log.claim, figure="figures/token_efficiency.png", notebook="04_pretraining.ipynb")
-    ends = lambda entry: {key: entry[key] for key in ("value", "low", "high")}
     alone = ("_at_the_largest_budget", {"budget": largest}, "largest budget alone")
     parts = (("", {}, "mean of three budgets"), alone)
     rivals = (
@@ -184,13 +183,13 @@ def claim_shares(log: Log, found: Sequence[dict], seeds: Sequence[int], largest:
     for (way, key, rival), (name, floor, source), (suffix, where, said) in itertools.product(
         rivals, asked, parts
     ):
-        share = ends(over(found, way, name, seeds, **where))
+        share = over(found, way, name, seeds, **where)
         says = f"{name} that MuonClip needs to reach the loss of {rival}, as a share ({said})"
         more = {"source": source, "headline": f"{key}/{name}{suffix}" == "pretraining/two_rates/tokens"}
         claim(f"{key}/{name}{suffix}", claim=says, floor=floor, at_most=True, **share, **more)
     inverse = lambda shares: 1 / np.mean(shares)
     for suffix, where, said in parts:
-        faster = ends(over(found, TRANSFORMERS, "seconds", seeds, mean=inverse, **where))
+        faster = over(found, TRANSFORMERS, "seconds", seeds, mean=inverse, **where)
         says = f"times faster to a loss, in seconds, than transformers' DeepseekV3 with AdamW ({said})"
         claim(f"pretraining/transformers{suffix}", claim=says, source="this project", floor=2.5, **faster)
 

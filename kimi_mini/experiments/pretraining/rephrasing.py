@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini import KimiConfig
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import style
@@ -42,14 +43,16 @@ from kimi_mini.experiments.pretraining.fact_pages import (
     text_example,
     vocabulary,
 )
-from kimi_mini.model.kimi import KimiMini
+from kimi_mini.experiments.pretraining.reading import (
+    STEP_TOKENS,
+    checkpoint,
+    epochs_of,
+    learn,
+    right,
+    steps_of,
+    wordings,
+)
 from kimi_mini.text import planted_errors, rephrase
-from kimi_mini.text.rephrase import Person
-from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Example, collate, micro_batches
-from kimi_mini.training.loop import train
-from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 
 REPORT = {
     "raw": 23.76,
@@ -60,110 +63,10 @@ ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 re
 EPOCHS = 10
 KNOWN, NEW = 500, 120  # people of the checkpoint, people of the arms
 BASE_TOKENS = 600_000
-STEP_TOKENS = {"base": 2048, "arm": 512}
 ARM_RATE = 1.0  # of the recipe's learning rates
-SLIP = 0.1  # of the chunks that the rewriter gets wrong
 SEEDS = range(6)  # checkpoints differ much in how well they answer what was never asked
 RAW_EVERY = {"none": 0, "one in six": 6, "half": 2}  # of the pages that the checkpoint reads
 COUNTS = "one in six"
-
-
-def slipping(share: float) -> rephrase.Writer:
-    """The rewriter, with one planted error in a share of its chunks."""
-
-    def write(chunk: str, context: str, rng: np.random.Generator) -> str:
-        text = rephrase.write_chunk(chunk, context, rng)
-        if rng.random() < share:
-            return planted_errors.plant(text, str(rng.choice(sorted(planted_errors.ERRORS))), rng) or text
-        return text
-
-    return write
-
-
-def steps_of(epochs: Iterator[Sequence[Example]], total: int, size: int) -> list[list[Example]]:
-    """Steps of about `size` tokens, `total` tokens together, from epoch after epoch of examples."""
-    steps, now, done, count = [], [], 0, 0
-    for epoch in epochs:
-        for example in epoch:
-            now.append(example)
-            count += len(example.ids)
-            if count >= size:
-                steps.append(now)
-                done, now, count = done + count, [], 0
-            if done >= total:
-                return steps
-    return steps
-
-
-def learn(model: KimiMini, steps: list[list[Example]], rate: float, warmup: int = 10) -> float:
-    """Train on the steps; seconds."""
-    count, optimizer = len(steps), optimizer_for(model, rate * MUON_LR, rate * ADAMW_LR)
-    history = train(
-        model,
-        optimizer,
-        lambda step: micro_batches(steps[step], MICRO_TOKENS),
-        count,
-        lambda step: wsd(step, count, min(warmup, count // 4), decay_start=count // 2),
-        bias_rate=BIAS_RATE,
-    )
-    loss, tokens = np.mean(history.loss[-10:]), sum(history.tokens)
-    print(f"   {len(steps)} steps, {tokens:,} tokens, {history.seconds:.0f} s, loss {loss:.3f}", flush=True)
-    return history.seconds
-
-
-@torch.no_grad()
-def right(model: KimiMini, examples: Sequence[Example]) -> float:
-    """Share of examples whose learned tokens are all what the model would have said."""
-    model.eval()
-    found = []
-    for start in range(0, len(examples), 256):
-        batch = collate(examples[start : start + 256])
-        best = model(batch.ids, valid=batch.valid).logits[:, :-1].argmax(-1)  # (B, T - 1)
-        found += ((best == batch.ids[:, 1:]) | ~batch.mask[:, 1:]).all(1).tolist()
-    model.train()
-    return sum(found) / len(found)
-
-
-# -- one seed ------------------------------------------------------------------------------------------
-
-
-def epochs_of(
-    texts: Callable[[], Sequence[str]], asked: list[Example], tokenizer: Tokenizer, rng: np.random.Generator
-) -> Iterator[list[Example]]:
-    """Epoch after epoch: what `texts` gives now, with the questions among it, in random order."""
-    while True:
-        examples = [text_example(tokenizer, text) for text in texts()] + asked
-        yield [examples[i] for i in rng.permutation(len(examples))]
-
-
-def checkpoint(
-    tokenizer: Tokenizer, known: Sequence[Person], tokens: int, raw_every: int, rng: np.random.Generator
-) -> KimiMini:
-    """The nano after reading about `known` people and all questions about them: every `raw_every`-th page as it stands
-    (0: none), the others in new words each time."""
-    model = KimiMini(KimiConfig.preset("nano", vocab_size=tokenizer.vocab_size))
-
-    def texts() -> list[str]:
-        order = [known[i] for i in rng.permutation(len(known))]
-        is_raw = [raw_every and place % raw_every == 0 for place in range(len(order))]
-        return [page if raw else rephrase.rewrite(page, rng)[0] for page, raw in zip(pages(order), is_raw)]
-
-    epochs = epochs_of(texts, questions(tokenizer, known), tokenizer, rng)
-    learn(model, steps_of(epochs, tokens, STEP_TOKENS["base"]), 1.0)
-    return model
-
-
-def wordings(arm: str, raw: list[str], rng: np.random.Generator, count: Counter) -> Callable[[], list[str]]:
-    """What an arm reads in each epoch. `count` keeps how many chunks were kept and how many refused."""
-
-    def again() -> list[str]:
-        done = [rephrase.rewrite(page, rng, slipping(SLIP)) for page in raw]
-        count["kept"] += sum(len(rephrase.chunks(page)) for page in raw)
-        count["refused"] += sum(refused for _, refused in done)
-        return [text for text, _ in done]
-
-    once = again() if arm == "one" else raw
-    return again if arm == "ten" else lambda: once
 
 
 def run_seed(log: Log, seed: int, raw: str, scale: float) -> None:
@@ -245,89 +148,73 @@ def caught(rows: Sequence[dict], kind: str, key: str = "refused") -> tuple[int, 
 
 def report(log: Log) -> None:
     """The claims."""
-    common = {"notebook": "04_pretraining.ipynb", "figure": "figures/rephrasing.png"}
-    wordings = "facts read in ten wordings answer more questions than ten times in one, equal tokens"
+    claim = partial(log.claim, notebook="04_pretraining.ipynb", figure="figures/rephrasing.png")
+    says = "facts read in ten wordings answer more questions than ten times in one, equal tokens"
     gains = {
-        ("ten", "raw", COUNTS, 0.10): wordings,
-        ("ten", "raw", "half", 0.10): f"{wordings}, when half of what was read before was raw",
-        ("ten", "raw", "none", 0.10): f"{wordings}, when nothing that was read before was raw",
+        ("ten", "raw", COUNTS, 0.10): says,
+        ("ten", "raw", "half", 0.10): f"{says}, when half of what was read before was raw",
+        ("ten", "raw", "none", 0.10): f"{says}, when nothing that was read before was raw",
         ("ten", "one", COUNTS, 0.0): "ten rephrasings read once beat one rephrasing read ten times",
         ("one", "raw", COUNTS, 0.0): "one rephrasing read ten times beats the raw text read ten times",
     }
-    for (better, worse, raw, floor), claim in gains.items():
+    for (better, worse, raw, floor), says in gains.items():
         pairs = zip(scores(log.rows, better, raw=raw), scores(log.rows, worse, raw=raw))
-        gain, name = harness.across([a - b for a, b in pairs]), "" if raw == COUNTS else f"_{raw}_raw"
-        log.claim(
-            f"rephrasing/{better}_over_{worse}{name}",
-            claim=claim,
-            floor=floor,
-            **common,
-            **gain,
-            source=f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})",
-        )
-    check = {**common, "source": "K2 report 2.2 (fidelity check)"}
+        gain, where = harness.across([a - b for a, b in pairs]), "" if raw == COUNTS else f"_{raw}_raw"
+        source = f"K2 report 2.2, table 1 ({REPORT[better]} against {REPORT[worse]})"
+        claim(f"rephrasing/{better}_over_{worse}{where}", claim=says, floor=floor, source=source, **gain)
+    source = "K2 report 2.2 (fidelity check)"
     worst = min(planted_errors.ERRORS, key=lambda kind: np.divide(*caught(log.rows, kind)))
-    log.claim(
-        "rephrasing/check_catches",
-        claim=f"rewrites with a planted error refused (worst kind: {worst})",
-        floor=0.99,
-        **check,
-        **harness.rate(*caught(log.rows, worst)),
-    )
-    log.claim(
-        "rephrasing/check_refuses",
-        claim="faithful rewrites refused",
-        floor=0.01,
-        at_most=True,
-        **check,
-        **harness.rate(*caught(log.rows, "none")),
-    )
+    found = harness.rate(*caught(log.rows, worst))
+    says = f"rewrites with a planted error refused (worst kind: {worst})"
+    claim("rephrasing/check_catches", claim=says, floor=0.99, source=source, **found)
+    found = harness.rate(*caught(log.rows, "none"))
+    more = {"claim": "faithful rewrites refused", "source": source}
+    claim("rephrasing/check_refuses", floor=0.01, at_most=True, **found, **more)
 
 
 @style.styled
 def draw(log: dict) -> Figure:
     """Left: questions never asked, ours beside the report's. Right: what the checks catch."""
-    rows = log["rows"]
     fig, axes = style.figure(13, 5.2, 1, 3, width_ratios=(3, 2.2, 3))
     ours, theirs, check = axes[0]
+    _draw_answers(ours, theirs, log["rows"])
+    _draw_check(check, log["rows"])
+    fig.legend(loc="outside lower center", ncols=5)
+    return fig
+
+
+def _draw_answers(ours: Axes, theirs: Axes, rows: Sequence[dict]) -> None:
+    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
     for place, (arm, colour) in enumerate(zip(ARMS, (style.ORANGE, style.SKY, style.BLUE))):
         for group, raw in enumerate(RAW_EVERY):
             values, x = [100 * value for value in scores(rows, arm, raw=raw)], group + 0.28 * (place - 1)
             ours.bar(x, np.mean(values), color=colour, width=0.26, label=arm if group == 0 else None)
             ours.plot([x] * len(values), values, "o", color=style.BLACK, markersize=4)
-            ours.annotate(
-                f"{np.mean(values):.0f}", (x, max(values)), (0, 6), textcoords="offset points", ha="center"
-            )
+            ours.annotate(f"{np.mean(values):.0f}", (x, max(values)), **above)
         theirs.bar(place, REPORT[arm], color=colour, width=0.7)
-        theirs.annotate(
-            f"{REPORT[arm]:.1f}", (place, REPORT[arm]), (0, 6), textcoords="offset points", ha="center"
-        )
+        theirs.annotate(f"{REPORT[arm]:.1f}", (place, REPORT[arm]), **above)
     ours.set_xticks(range(len(RAW_EVERY)), RAW_EVERY)
+    ours.set(ylim=(0, 105), ylabel="right answers (%)", xlabel="raw among the pages read before")
+    ours.set_title("Ours: facts read, never asked")
     theirs.set_xticks(range(3), ["raw\nx 10", "1 new\nx 10", "10 new\nx 1"])
-    ours.set(
-        ylabel="right answers (%)",
-        title="Ours: facts read, never asked",
-        ylim=(0, 105),
-        xlabel="raw among the pages read before",
-    )
-    theirs.set(
-        ylabel="SimpleQA (%)", title="K2 report", xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs"
-    )
+    theirs.set(xlim=(-0.6, 2.6), ylim=(0, 36), xlabel="wordings x epochs", ylabel="SimpleQA (%)")
+    theirs.set_title("K2 report")
+    for ax in (ours, theirs):
+        ax.grid(axis="x", visible=False)
+
+
+def _draw_check(ax: Axes, rows: Sequence[dict]) -> None:
     kinds = list(planted_errors.ERRORS)
     for shift, key, colour, name in (
         (-0.2, "refused", style.GREEN, "facts compared"),
         (0.2, "refused_by_words", style.GREY, "only words compared"),
     ):
         shares = [100 * np.divide(*caught(rows, kind, key)) for kind in kinds]
-        check.barh(np.arange(len(kinds)) + shift, shares, height=0.38, color=colour, label=name)
-    check.set_yticks(range(len(kinds)), kinds)
-    check.invert_yaxis()
-    check.set(xlabel="planted errors caught (%)", xlim=(0, 102), title="Fidelity check")
-    fig.legend(loc="outside lower center", ncols=5)
-    for ax in (ours, theirs):
-        ax.grid(axis="x", visible=False)
-    check.grid(axis="y", visible=False)
-    return fig
+        ax.barh(np.arange(len(kinds)) + shift, shares, height=0.38, color=colour, label=name)
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.invert_yaxis()
+    ax.set(xlabel="planted errors caught (%)", xlim=(0, 102), title="Fidelity check")
+    ax.grid(axis="y", visible=False)
 
 
 if __name__ == "__main__":
