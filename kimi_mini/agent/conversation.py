@@ -14,9 +14,27 @@ from kimi_mini.worlds.rows import Limits
 SYSTEM = "You are Kimi."
 
 
-@dataclass
+@dataclass(frozen=True)
+class Segment:
+    """One turn of a model as tokens, with the context it was written in.
+
+    context, ids: tokens before and of the turn; own: True where the model chose the token (False for a forced
+    </think>); logprobs: of its own tokens when they were sampled, 0 elsewhere.
+    """
+
+    context: list[int]
+    ids: list[int]
+    own: list[bool]
+    logprobs: list[float]
+
+
+@dataclass(eq=False)
 class Conversation:
-    """A task with everything said so far. ``ids`` is the context, ``mask`` marks what the model wrote itself."""
+    """A task with everything said so far.
+
+    ``ids`` is the context as it stands, ``mask`` marks what the model wrote itself. ``segments`` keeps every turn with
+    the context it was sampled in, also when context management has hidden it since: training stands on them.
+    """
 
     task: Task
     messages: list[Message]
@@ -31,7 +49,7 @@ class Conversation:
     calls: int = 0
     written: int = 0
     finish: str | None = None
-    kept_from: int = 0  # positions of the cache that are still right after old turns were hidden
+    segments: list[Segment] = field(default_factory=list)
 
     @property
     def tools(self) -> list[dict] | None:
@@ -72,7 +90,35 @@ def act(conversation: Conversation, message: Message) -> list[Message]:
     return results
 
 
-def _observe(conversation: Conversation, ids: Iterable[int]) -> None:
+def write(conversation: Conversation, ids: list[int], own: list[bool], logprobs: list[float]) -> None:
+    """Append a turn of the model, and keep it as a segment."""
+    conversation.segments.append(Segment(list(conversation.ids), ids, own, logprobs))
+    conversation.turn_starts.append(len(conversation.ids))
+    conversation.ids += ids
+    conversation.mask += own
+    conversation.logprobs += logprobs
+    conversation.written += sum(own)
+
+
+def training_rows(conversation: Conversation) -> list[tuple[list[int], list[bool], list[float]]]:
+    """(ids, mask, log-probabilities) of as few sequences as hold every turn in the context it was sampled in.
+
+    A turn whose context continues the row before it is appended to that row; after old turns were hidden a new row
+    begins, in which what is kept of them is context and not learned a second time.
+    """
+    rows: list[tuple[list[int], list[bool], list[float]]] = []
+    for segment in conversation.segments:
+        if not rows or segment.context[: len(rows[-1][0])] != rows[-1][0]:
+            rows.append(([], [], []))
+        ids, mask, logprobs = rows[-1]
+        heard = segment.context[len(ids) :]
+        ids += heard + segment.ids
+        mask += [False] * len(heard) + segment.own
+        logprobs += [0.0] * len(heard) + segment.logprobs
+    return rows
+
+
+def observe(conversation: Conversation, ids: Iterable[int]) -> None:
     """Append tokens that the environment wrote."""
     ids = list(ids)
     conversation.ids += ids
@@ -89,11 +135,11 @@ def begin(conversation: Conversation, tokenizer: Tokenizer) -> None:
         add_generation_prompt=True,
         thinking=conversation.thinking,
     )
-    _observe(conversation, ids)
+    observe(conversation, ids)
     conversation.prompt_length = len(ids)
 
 
-def _has_room(conversation: Conversation, limits: Limits) -> bool:
+def has_room(conversation: Conversation, limits: Limits) -> bool:
     """Whether one more turn fits into the context."""
     return len(conversation.ids) + limits.turn_tokens <= limits.context
 
@@ -101,7 +147,7 @@ def _has_room(conversation: Conversation, limits: Limits) -> bool:
 def hide_old_turns(conversation: Conversation, keep: int) -> None:
     """Shorten the context to the prompt and the last ``keep`` turns with their results; 0 hides them all.
 
-    A turn begins after a generation prompt, which stays. The cached prompt stays valid; the rest is fed again.
+    A turn begins after a generation prompt, which stays. ``segments`` are not touched.
     """
     kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
     start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length
@@ -110,4 +156,3 @@ def hide_old_turns(conversation: Conversation, keep: int) -> None:
         setattr(conversation, name, values[:prompt] + values[start:])
     shift = start - prompt
     conversation.turn_starts = [begin - shift for begin in kept]
-    conversation.kept_from = min(prompt, len(conversation.ids) - 1)

@@ -1,111 +1,141 @@
-"""The agent loop: messages -> model -> tool calls -> results -> ... -> answer, for many tasks at a time.
+"""The agent loop: messages -> turn -> tool calls -> results -> ... -> answer, for many conversations at a time.
 
-    Conversation   one task being worked on: its messages, and the very tokens the model has seen and written
-    play           a scripted expert at the wheel (for synthesis)
-    run            a model at the wheel, batched; observation tokens are never the model's own
-    LocalPolicy    decodes one turn for each conversation with a KimiMini and a static cache
+    converse   whoever takes the turns (see `policy`): a script, a model in this process, a remote engine
+    run        a model, or whatever else is to be judged, works on tasks
+    play       a task's scripted expert works on it (for synthesis)
 
 Tokens in, tokens out: what the model wrote is never rendered and tokenised again, because another spelling of the same
 text would be another sequence than the one it was sampled from (and RL would train on tokens nobody sampled).
 
 Context management, as in K2 Thinking: when a conversation outgrows its limit, old tool results are hidden. Ours drops
-the old calls together with their results and keeps what the task says and the last turns.
+the old calls together with their results and keeps what the task says and the last turns; what was written stays in
+`Conversation.segments`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from kimi_mini.agent import conversation as state
 from kimi_mini.agent.conversation import (
     Conversation,
     Limits,
-    _has_room,
-    _observe,
     act,
     begin,
+    has_room,
     hide_old_turns,
+    observe,
     opening,
 )
-from kimi_mini.agent.policy import Policy, Reply
+from kimi_mini.agent.policy import Answer, Policy, Reply, Script
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Task
+from kimi_mini.worlds.base import Message
 
 
-def play(
-    task: Task, rng: random.Random, mistake: str | None = None, thinking: bool = True, first_call: int = 0
-):
-    """Let the world's scripted expert work on ``task``. Returns the finished Conversation (messages only)."""
-    conversation = opening(task, thinking)
-    conversation.calls = first_call
-    expert = WORLDS[task.world].expert(task, rng, mistake)
-    message = next(expert)
-    while True:
-        if not thinking:
-            message = {**message, "reasoning_content": "", "thinking": False}
-        results = act(conversation, message)
-        try:
-            message = expert.send(results[0]["content"] if results else "")
-        except StopIteration:
-            return conversation
+def take_turn(
+    conversation: Conversation, turn: Reply | Answer, tokenizer: Tokenizer | None, limits: Limits | None
+) -> None:
+    """Put a turn into the conversation: its message, what the tools answer, and what the user says to an answer.
 
-
-def take_turn(conversation: Conversation, reply: Reply, tokenizer: Tokenizer, limits: Limits) -> None:
-    """Put a reply into the conversation: tokens as sampled, the message they parse to, and the tools' answers."""
-    conversation.turn_starts.append(len(conversation.ids))
+    A Reply also adds its tokens as sampled, and those of results and user; without a tokenizer there are only messages.
+    `finish` is set when nobody goes on, or a limit is reached (None: there are none).
+    """
     conversation.turns += 1
-    conversation.ids += reply.ids
-    conversation.mask += [True] * len(reply.ids)
-    conversation.logprobs += reply.logprobs
-    conversation.written += len(reply.ids)
-    message = chat.parse_ids(tokenizer, reply.ids, None if conversation.thinking else False)
-    if not conversation.thinking:
-        message["thinking"] = False
-    if reply.finish == "length":
+    message = _message(conversation, turn, tokenizer)
+    if turn.finish == "length":
         conversation.messages.append({**message, "tool_calls": None})
         conversation.finish = "length"
         return
-    results = act(conversation, message)
-    if not results:
-        return
-    _observe(conversation, chat.encode_results(tokenizer, results, thinking=conversation.thinking))
+    answers = act(conversation, message)
+    if not answers:
+        said = conversation.environment.user_turn()
+        if said is None:
+            return
+        conversation.finish, answers = None, [{"role": "user", "content": said}]
+        conversation.messages += answers
+    if tokenizer is not None:
+        observe(conversation, chat.encode_results(tokenizer, answers, thinking=conversation.thinking))
+    if limits is not None:
+        _keep_limits(conversation, limits)
+
+
+def _message(conversation: Conversation, turn: Reply | Answer, tokenizer: Tokenizer | None) -> Message:
+    """The message of a turn; the tokens of a Reply are kept."""
+    if isinstance(turn, Answer):
+        conversation.written += turn.usage.get("completion_tokens", 0)
+        return turn.message
+    own = [True] * len(turn.ids) if turn.own is None else turn.own
+    state.write(conversation, turn.ids, own, turn.logprobs)
+    message = chat.parse_ids(tokenizer, turn.ids, None if conversation.thinking else False)
+    return message if conversation.thinking else {**message, "thinking": False}
+
+
+def _keep_limits(conversation: Conversation, limits: Limits) -> None:
+    """End a conversation that has used up its turns or its context; hide old turns where that helps."""
     if conversation.turns >= limits.turns:
         conversation.finish = "turns"
         return
-    if limits.manage and not _has_room(conversation, limits):
+    if limits.manage and not has_room(conversation, limits):
         hide_old_turns(conversation, limits.keep_turns)
-    if not _has_room(conversation, limits):
+    if not has_room(conversation, limits):
         conversation.finish = "context"
+
+
+def converse(
+    policy: Policy,
+    conversations: Sequence[Conversation],
+    tokenizer: Tokenizer | None = None,
+    limits: Limits | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Go on with all conversations as one batch until each has ended. progress(n): how many have."""
+    most = Limits() if limits is None else limits
+    policy.open(conversations, most.context)
+    active = [conversation for conversation in conversations if conversation.finish is None]
+    while active:
+        turns = policy.reply(active, most.turn_tokens)
+        for conversation, turn in zip(active, turns):
+            if turn is not None:
+                take_turn(conversation, turn, tokenizer, limits)
+        active = [
+            conversation
+            for conversation, turn in zip(active, turns)
+            if turn is not None and (conversation.finish is None or policy.to_the_end)
+        ]
+        if progress is not None:
+            progress(len(conversations) - len(active))
 
 
 def run(
     policy: Policy,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     tasks: Sequence[Task],
     limits: Limits,
     thinking: bool = True,
-    progress=None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Conversation]:
-    """Work on all ``tasks`` as one batch until each has ended. Order of the result is that of ``tasks``."""
+    """Work on all ``tasks`` as one batch until each has ended. Order of the result is that of ``tasks``.
+
+    Without a tokenizer, for a policy that speaks in messages, contexts are not counted.
+    """
     conversations = [opening(task, thinking) for task in tasks]
-    for conversation in conversations:
-        begin(conversation, tokenizer)
-        if not _has_room(conversation, limits):
-            conversation.finish = "context"
-    policy.open(conversations, limits.context)
-    active = [conversation for conversation in conversations if conversation.finish is None]
-    while active:
-        for conversation, reply in zip(active, policy.reply(active, limits.turn_tokens)):
-            take_turn(conversation, reply, tokenizer, limits)
-        active = [conversation for conversation in active if conversation.finish is None]
-        if progress is not None:
-            progress(len(conversations) - len(active))
+    if tokenizer is not None:
+        for conversation in conversations:
+            begin(conversation, tokenizer)
+            if not has_room(conversation, limits):
+                conversation.finish = "context"
+    converse(policy, conversations, tokenizer, limits, progress)
     return conversations
 
 
-def success_rate(conversations: Sequence[Conversation]) -> float:
-    """Share of conversations that their verifier accepts."""
-    return float(np.mean([conversation.verdict().passed for conversation in conversations]))
+def play(
+    task: Task, rng: random.Random, mistake: str | None = None, thinking: bool = True, first_call: int = 0
+) -> Conversation:
+    """Let the world's scripted expert work on ``task``: the finished conversation, messages only."""
+    conversation = opening(task, thinking)
+    conversation.calls = first_call
+    converse(Script(lambda c: WORLDS[c.task.world].expert(c.task, rng, mistake)), [conversation])
+    return conversation

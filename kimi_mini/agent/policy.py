@@ -1,94 +1,148 @@
-"""Whatever takes the next turn: a protocol, and a KimiMini in this process."""
+"""Whoever takes the next turn: a scripted expert, a KimiMini in this process, or anything that speaks in messages.
+
+Policy         the contract: conversations in, one turn for each of them out
+Answer         a turn as a message, of a policy that knows no tokens (a script, a remote engine)
+Reply          a turn as tokens, of a policy whose tokens are kept and may be trained on
+Script         plays a generator of messages, such as a world's expert
+LocalPolicy    decodes with a model and a latent cache, with a thinking budget if it is given one
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-
 from kimi_mini.agent.conversation import Conversation
-from kimi_mini.inference.decoder import Decoder
-from kimi_mini.inference.sampling import sample
+from kimi_mini.inference.thinking import Turn, check_budget
+from kimi_mini.inference.writer import Marks, Row, Writer, dice, stops_of
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.base import Expert, Message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One turn as an assistant message (OpenAI's dict), how it ended, and what it cost if that is known.
+
+    usage: such as {"completion_tokens": 12}.
+    """
+
+    message: Message
+    finish: str = "stop"  # stop | length
+    usage: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One turn as tokens: what was sampled (end token included), its log-probabilities, and how it ended."""
+    """One turn as tokens (its end included): which of them the model chose, their log-probabilities, how it ended."""
 
     ids: list[int]
     logprobs: list[float]
     finish: str  # stop | length
+    own: list[bool] | None = None  # None: all of them
+
+    @classmethod
+    def of(cls, turn: Turn) -> Reply:
+        """A turn of `thinking.write`."""
+        return cls(turn.ids, turn.logprobs, turn.finish, turn.own)
 
 
 class Policy(Protocol):
-    """Whatever can take the next turn of several conversations."""
+    """Whatever can take the next turn of several conversations.
 
-    def open(self, conversations: Sequence[Conversation], context: int) -> None: ...
+    A policy reads `conversation.messages` and `conversation.tools`, or `conversation.ids` if it works with tokens.
+    None in place of a turn: it has nothing more to say. With `to_the_end` only that ends a conversation, and not an
+    answer: a script may call tools behind its answer.
+    """
 
-    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]: ...
+    to_the_end: bool
+
+    def open(self, conversations: Sequence[Conversation], context: int) -> None:
+        """These conversations will come, of at most `context` tokens each."""
+
+    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply | Answer | None]:
+        """The next turn of each, of at most `max_tokens` tokens."""
+
+
+class Script:
+    """Plays generators of messages: one a conversation, told what its last call returned or what the user said."""
+
+    to_the_end = True
+
+    def __init__(self, script_of: Callable[[Conversation], Expert]):
+        self.script_of = script_of
+        self.scripts: dict[Conversation, Expert] = {}
+
+    def open(self, conversations: Sequence[Conversation], context: int) -> None:
+        self.scripts = {conversation: self.script_of(conversation) for conversation in conversations}
+
+    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Answer | None]:
+        return [self._next(conversation) for conversation in conversations]
+
+    def _next(self, conversation: Conversation) -> Answer | None:
+        script = self.scripts[conversation]
+        try:
+            message = script.send(heard(conversation)) if conversation.turns else next(script)
+        except StopIteration:
+            return None
+        if not conversation.thinking:
+            message = {**message, "reasoning_content": "", "thinking": False}
+        return Answer(message)
+
+
+def heard(conversation: Conversation) -> str:
+    """What came back after the last turn: the first of its calls' results, or what the user said; else nothing."""
+    messages = conversation.messages
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[last + 1]["content"] if last + 1 < len(messages) else ""
 
 
 class LocalPolicy:
-    """A KimiMini in this process. Keeps one cache row a conversation for as long as the batch lives."""
+    """A KimiMini in this process. Keeps one place of a latent cache a conversation for as long as the batch lives.
 
-    def __init__(self, model: KimiMini, tokenizer: Tokenizer, temperature: float = 0.0, seed: int = 0):
-        self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
-        self.generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
-        self.stop = tokenizer.token_id("<|im_end|>")
-        self.rows: dict[int, int] = {}
-        self.decoder: Decoder | None = None
+    budget: most tokens of a thought (None: the model decides). What a conversation samples depends on `seed`, its
+    place among those that were opened, and its turn: not on who else is in the batch. Where a batch is cut from a
+    longer list, `first` is the number of its first conversation in that list.
+    """
+
+    to_the_end = False
+
+    def __init__(
+        self,
+        model: KimiMini,
+        tokenizer: Tokenizer,
+        temperature: float = 0.0,
+        seed: int = 0,
+        budget: int | None = None,
+        first: int = 0,
+    ):
+        check_budget(budget)
+        self.model, self.temperature, self.seed, self.budget = model, temperature, seed, budget
+        self.stops, self.marks = stops_of(model, tokenizer), Marks.of(tokenizer)
+        self.first = first
+        self.writer: Writer | None = None
+        self.places: dict[Conversation, int] = {}
+        self.numbers: dict[Conversation, int] = {}
 
     def open(self, conversations: Sequence[Conversation], context: int) -> None:
-        """Make room for a batch of conversations of at most ``context`` tokens each."""
-        self.decoder = Decoder(self.model, len(conversations), context)
-        self.rows = {id(conversation): row for row, conversation in enumerate(conversations)}
+        """Make room for a batch of conversations of at most ``context`` tokens each, and a forced </think>."""
+        longest = min(context + (self.budget is not None), self.model.config.max_position_embeddings)
+        self.writer = Writer(self.model, len(conversations), max(longest, context), self.temperature)
+        self.places = {conversation: place for place, conversation in enumerate(conversations)}
+        self.numbers = {c: self.first + number for number, c in enumerate(conversations)}
 
-    def _compact(self, conversations: Sequence[Conversation]) -> None:
-        """Drop the rows of finished conversations once they are the majority."""
-        if 2 * len(conversations) <= len(self.rows):
-            self.decoder.select([self.rows[id(c)] for c in conversations])
-            self.rows = {id(c): row for row, c in enumerate(conversations)}
-
-    @torch.no_grad()
     def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]:
         """Decode one turn for each conversation, all at once."""
-        self._compact(conversations)
-        was_training = self.model.training
-        self.model.eval()
-        rows = [self.rows[id(c)] for c in conversations]
-        lengths = self.decoder.lengths.tolist()
-        pending: list[list[int]] = [[] for _ in lengths]
-        for row, conversation in zip(rows, conversations):
-            if conversation.kept_from:
-                lengths[row], conversation.kept_from = conversation.kept_from, 0
-        self.decoder.truncate(lengths)
-        for row, conversation in zip(rows, conversations):
-            pending[row] = conversation.ids[lengths[row] :]
-        replies = self._decode(rows, pending, max_tokens)
-        self.model.train(was_training)
-        return replies
+        if 2 * len(conversations) <= len(self.places):  # the others have ended
+            self.writer.select([self.places[conversation] for conversation in conversations])
+            self.places = {conversation: place for place, conversation in enumerate(conversations)}
+        rows = [self._row(conversation, max_tokens) for conversation in conversations]
+        for conversation, row in zip(conversations, rows):
+            self.writer.join(self.places[conversation], row)
+        self.writer.run()
+        return [Reply(row.ids, row.logprobs, row.finish, row.own) for row in rows]
 
-    def _decode(self, rows: list[int], pending: list[list[int]], max_tokens: int) -> list[Reply]:
-        written: list[list[int]] = [[] for _ in pending]
-        chances: list[list[float]] = [[] for _ in pending]
-        live = list(rows)
-        for _ in range(max_tokens):
-            logits = self.decoder.extend(pending)
-            ids, logprobs = sample(logits[live], self.temperature, self.generator)
-            pending = [[] for _ in pending]
-            for row, token, logprob in zip(live, ids.tolist(), logprobs.tolist()):
-                written[row].append(token)
-                chances[row].append(logprob)
-                if token != self.stop:
-                    pending[row] = [token]
-            live = [row for row in live if pending[row]]
-            if not live:
-                break
-        return [
-            Reply(written[row], chances[row], "stop" if written[row][-1] == self.stop else "length")
-            for row in rows
-        ]
+    def _row(self, conversation: Conversation, max_tokens: int) -> Row:
+        own_dice = dice(self.seed, self.numbers[conversation], conversation.turns)
+        return Row(list(conversation.ids), max_tokens, self.stops, own_dice, self.budget, self.marks)

@@ -1,6 +1,5 @@
 """Conversations with tools as a trace viewer shows them: who wrote which token, and what each piece cost.
 
-take_turn       a turn of `thinking.write` into a running conversation; what is ours stays marked as ours
 piece_costs     tokens of each thought, call, result and answer
 check_trace     a trace shows every turn and result, and no word that the model did not write or read, or ValueError
 """
@@ -11,21 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation
-from kimi_mini.agent.policy import Reply
-from kimi_mini.inference.thinking import Marks, Turn
+from kimi_mini.inference.writer import Marks
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds.rows import Limits
-
-
-def take_turn(conversation: Conversation, turn: Turn, tokenizer: Tokenizer, limits: Limits) -> None:
-    """`agent.take_turn` for a turn that may hold tokens of ours: they are neither counted nor trained on."""
-    loop.take_turn(conversation, Reply(turn.ids, [0.0] * len(turn.ids), turn.finish), tokenizer, limits)
-    start = conversation.turn_starts[-1]
-    conversation.mask[start : start + len(turn.ids)] = turn.own
-    conversation.written -= len(turn.ids) - turn.written
 
 
 def piece_costs(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:

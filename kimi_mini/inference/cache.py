@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -9,7 +12,7 @@ from torch import Tensor
 class LatentCache:
     """Latents of every layer: (L, rows, max_length + 1, r + d_r). The last slot takes what padding writes.
 
-    `begin(counts)` announces a chunk, `layer(i).append` stores its latents, `finish()` makes them count.
+    `extend` makes room for several tokens a row, `step` for one; what they return says where the layers write.
     `lengths` is (rows,) long; the same numbers as a list, `host_lengths`, spare the loop from asking the
     device.
     """
@@ -37,30 +40,21 @@ class LatentCache:
             raise ValueError(f"the cache holds {self.max_length} tokens a row; a row would reach {max(ends)}")
         return ends
 
-    def begin(self, counts: list[int]) -> None:
-        """A right-padded chunk (rows, max(counts)) is coming, counts[i] real tokens in row i."""
-        device, width = self.store.device, max(counts)
-        self.pending_ends = self.ends(counts)
-        self.fresh = not any(self.host_lengths)  # nothing cached yet: the chunk attends to itself
-        offsets, counts = torch.arange(width, device=device), torch.tensor(counts, device=device)
-        self.positions = (self.lengths[:, None] + offsets).clamp_(max=self.max_length - 1)  # (rows, width)
-        self.slots = self.positions.masked_fill(offsets >= counts[:, None], self.max_length)
-        self.rows = torch.arange(len(counts), device=device)[:, None]
-        self.seen = max(self.pending_ends)
-        keys = torch.arange(self.seen, device=device)
-        self.mask = (keys <= self.positions[:, :, None])[:, None]  # (rows, 1, width, seen)
+    def extend(self, counts: list[int]) -> Chunk:
+        """Room for counts[i] more tokens in row i; they count at once. Rows with none are left out of the chunk."""
+        device, ends = self.store.device, self.ends(counts)
+        fed = [row for row, count in enumerate(counts) if count]
+        rows = torch.tensor(fed, device=device)[:, None]
+        offsets = torch.arange(max(counts), device=device)
+        real = offsets < torch.tensor([[counts[row]] for row in fed], device=device)
+        positions = (self.lengths[rows] + offsets).clamp_(max=self.max_length - 1)  # (N, width)
+        slots = positions.masked_fill(~real, self.max_length)
+        fresh, seen = not any(self.host_lengths[row] for row in fed), max(ends[row] for row in fed)
+        self.set_lengths(ends)
+        return Chunk(self.store, rows, positions, slots, seen, fresh, len(fed) == len(counts))
 
-    def finish(self) -> None:
-        """The announced tokens now count."""
-        self.set_lengths(self.pending_ends)
-
-    def layer(self, index: int) -> LayerView:
-        """What one attention layer needs of the cache."""
-        return LayerView(self, index)
-
-    def begin_step(self, rows: list[int]) -> Step:
-        """One more token for each of `rows`; it counts at once. The positions are `lengths[rows]` of
-        before."""
+    def step(self, rows: list[int]) -> DecodeStep:
+        """Room for one more token in each of `rows`; it counts at once. Its position is its slot."""
         counts = [0] * len(self.host_lengths)
         for row in rows:
             counts[row] = 1
@@ -71,7 +65,7 @@ class LatentCache:
         self.lengths = self.lengths + 1 if every else self.lengths.index_add(0, index, torch.ones_like(index))
         self.host_lengths, seen = ends, max(ends[row] for row in rows)
         bias = self.bias[:, :seen] if every else self.bias[:, :seen][index]
-        return Step(index, slots, bias[:, None], seen, every)
+        return DecodeStep(index, slots, bias[:, None], seen, every)
 
     def truncate(self, lengths: list[int]) -> None:
         """Rewind rows to the given lengths; what lay beyond is forgotten."""
@@ -88,25 +82,57 @@ class LatentCache:
         self.set_lengths([self.host_lengths[row] for row in rows])
 
 
-class LayerView:
-    """One layer's part of a LatentCache, as LatentAttention.forward wants it."""
+@dataclass(frozen=True)
+class Chunk:
+    """Where the new tokens of each fed row go: right-padded, the same for all layers.
 
-    def __init__(self, cache: LatentCache, index: int):
-        self.cache, self.store, self.mask, self.fresh = cache, cache.store[index], cache.mask, cache.fresh
+    store: the cache's. rows (N, 1) fed rows, positions (N, width), slots (N, width) where they write, seen: S, the
+    longest fed row. fresh: nothing was cached before, so that the chunk attends to itself. all_rows: whether every row
+    of the cache is fed.
+    """
+
+    store: Tensor
+    rows: Tensor
+    positions: Tensor
+    slots: Tensor
+    seen: int
+    fresh: bool
+    all_rows: bool
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(N, 1, width, S): True where a token may look."""
+        keys = torch.arange(self.seen, device=self.store.device)
+        return (keys <= self.positions[:, :, None])[:, None]
+
+    def layer(self, index: int) -> LayerView:
+        """What one attention layer needs of the cache."""
+        return LayerView(self, index)
+
+
+class LayerView:
+    """One layer's part of a Chunk, as LatentAttention.forward wants it."""
+
+    def __init__(self, chunk: Chunk, index: int):
+        self.chunk, self.store, self.mask, self.fresh = chunk, chunk.store[index], chunk.mask, chunk.fresh
 
     def append(self, latents: Tensor) -> Tensor:
-        """Store the chunk's latents (rows, width, r + d_r); return all up to the longest row, (rows, seen, r
-        + d_r)."""
-        self.store[self.cache.rows, self.cache.slots] = latents
-        return self.store[:, : self.cache.seen]
+        """Store the chunk's latents (N, width, r + d_r); return all of the fed rows, (N, S, r + d_r)."""
+        self.store[self.chunk.rows, self.chunk.slots] = latents
+        seen = self.store[:, : self.chunk.seen]
+        return seen if self.chunk.all_rows else seen[self.chunk.rows[:, 0]]
 
 
-class Step:
+@dataclass(frozen=True)
+class DecodeStep:
     """Where the new token of each fed row goes and what it may look at, the same for all layers.
 
     rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
     seen S, all_rows: whether every row of the cache is fed.
     """
 
-    def __init__(self, rows: Tensor, slots: Tensor, bias: Tensor, seen: int, all_rows: bool):
-        self.rows, self.slots, self.bias, self.seen, self.all_rows = rows, slots, bias, seen, all_rows
+    rows: Tensor
+    slots: Tensor
+    bias: Tensor
+    seen: int
+    all_rows: bool

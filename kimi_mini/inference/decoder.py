@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kimi_mini.inference.cache import LatentCache
 from kimi_mini.inference.folded import FoldedModel, foldable
+from kimi_mini.model.kimi import evaluating
 
 
 class Decoder:
@@ -37,15 +38,17 @@ class Decoder:
         counts = [len(chunk) for chunk in tokens]
         if len(counts) != len(self.cache.host_lengths):
             raise ValueError(f"the decoder has {len(self.cache.host_lengths)} rows, got {len(counts)} chunks")
-        fed, device = [row for row, n in enumerate(counts) if n], self.cache.store.device
+        fed, device = [row for row, count in enumerate(counts) if count], self.cache.store.device
+        if not fed:
+            return torch.zeros(len(counts), self.model.config.vocab_size, device=device)
         if max(counts) == 1 and self.folded:
             logits = self._step(torch.tensor([tokens[row][0] for row in fed], device=device), fed)
-        elif fed:
-            logits = self._chunk(tokens, counts)[fed]
+        else:
+            logits = self._chunk([tokens[row] for row in fed], counts)
         if len(fed) == len(counts):
             return logits
-        everyone = torch.zeros(len(counts), self.model.config.vocab_size, device=device)
-        return everyone.index_copy_(0, torch.tensor(fed, device=device), logits) if fed else everyone
+        everyone = torch.zeros(len(counts), logits.shape[1], device=device)
+        return everyone.index_copy_(0, torch.tensor(fed, device=device), logits)
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
@@ -56,20 +59,17 @@ class Decoder:
 
     def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
         """One token for some rows, folded: (N,) -> (N, V)."""
-        step = self.cache.begin_step(rows)
+        step = self.cache.step(rows)
         return self.folded(ids, self.table[step.slots], self.cache.store, step)
 
     def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
-        """A right-padded chunk through the model itself: -> (rows, V)."""
-        width, device, was_training = max(counts), self.cache.store.device, self.model.training
+        """The new tokens of the fed rows, right-padded, through the model itself: -> (N, V). counts: of every row."""
+        width, device = max(counts), self.cache.store.device
         padded = torch.tensor([chunk + [0] * (width - len(chunk)) for chunk in tokens], device=device)
-        self.cache.begin(counts)
-        self.model.eval()
-        hidden = self.model.hidden_states(padded, cache=self.cache)  # (rows, width, h)
-        self.model.train(was_training)
-        self.cache.finish()
-        last = torch.tensor([max(n - 1, 0) for n in counts], device=device)
-        return self.model.lm_head(hidden[torch.arange(len(counts), device=device), last]).float()
+        with evaluating(self.model):
+            hidden = self.model.hidden_states(padded, cache=self.cache.extend(counts))  # (N, width, h)
+        last = torch.tensor([len(chunk) - 1 for chunk in tokens], device=device)
+        return self.model.lm_head(hidden[torch.arange(len(tokens), device=device), last]).float()
 
     def truncate(self, lengths) -> None:
         """Rewind rows to the given lengths (list or tensor)."""

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_mini.inference.cache import Step
+from kimi_mini.inference.cache import DecodeStep
 
 FOLD_LIMIT = 2**21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
 DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
@@ -30,7 +30,7 @@ def foldable(model) -> bool:
     return model.lm_head.weight.dtype == torch.float32 and max(query, output) <= FOLD_LIMIT
 
 
-def unit(x: Tensor, eps: float) -> Tensor:
+def rms_normalise(x: Tensor, eps: float) -> Tensor:
     """RMSNorm without its weight: x (..., D) / sqrt(mean(x^2) + eps)."""
     squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
     return x * squares.mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
@@ -57,15 +57,15 @@ class FoldedAttention:
         output = a.o_proj.weight.unflatten(1, (a.heads, -1)).transpose(0, 1) @ to_value  # (H, h, r)
         self.w_out = output.transpose(1, 2).flatten(0, 1).contiguous()  # (H * r, h)
 
-    def __call__(self, x: Tensor, rotation: Tensor, store: Tensor, step: Step) -> Tensor:
+    def __call__(self, x: Tensor, rotation: Tensor, store: Tensor, step: DecodeStep) -> Tensor:
         """x (N, h), rotation (N, 1, d_r/2) complex, store (rows, slots, r + d_r): this layer's cache."""
-        y = unit(x, self.eps) @ self.w_in
+        y = rms_normalise(x, self.eps) @ self.w_in
         if self.q_rank is not None:
-            y = torch.cat([unit(y[:, : self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank :]], 1)
+            y = torch.cat([rms_normalise(y[:, : self.q_rank], 1e-6) @ self.w_query, y[:, self.q_rank :]], 1)
         y = y.view(len(x), self.heads + 1, -1)  # (N, H + 1, r + d_r): queries, then the latent
         torch.view_as_complex(y[..., self.rank :].unflatten(-1, (-1, 2))).mul_(rotation)
         latent = y[:, -1, : self.rank]
-        latent.copy_(unit(latent, 1e-6).mul_(self.latent_norm))
+        latent.copy_(rms_normalise(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
         seen = store[:, : step.seen] if step.all_rows else store[:, : step.seen][step.rows]  # (N, S, r + d_r)
         weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
@@ -83,44 +83,65 @@ class FoldedMLP:
         self.w_out = mlp.down_proj.weight.T.contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = unit(x, self.eps) @ self.w_in
+        y = rms_normalise(x, self.eps) @ self.w_in
         return torch.addmm(x, F.silu(y[:, : self.width]).mul_(y[:, self.width :]), self.w_out)
 
 
+class SortedMoE:
+    """x -> x + moe(norm(x)) by the layer itself, which sorts rows by expert: for many rows or large experts."""
+
+    def __init__(self, layer):
+        self.norm, self.moe = layer.post_attention_layernorm, layer.mlp
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + self.moe(self.norm(x)[None])[0]
+
+
 class FoldedMoE:
-    """x -> x + moe(norm(x)): router, routed and shared experts as two matrices; many rows take the sorted
-    path."""
+    """x -> x + moe(norm(x)): router, routed and shared experts as two matrices."""
 
     def __init__(self, layer):
         norm, moe = layer.post_attention_layernorm, layer.mlp
-        e, width, h = moe.experts.gate_proj.shape
-        shared = 0 if moe.shared_experts is None else len(moe.shared_experts.gate_proj.weight) // width
-        self.norm, self.moe, self.experts, self.blocks, self.width = norm, moe, e, e + shared, width
-        size = self.blocks * width * h
-        self.most_rows = DENSE_LIMIT // (3 * size) if size <= FOLD_LIMIT else 0
-        if not self.most_rows:
-            return
+        self.experts, self.width, h = moe.experts.gate_proj.shape
+        self.blocks, self.eps, self.router = blocks_of(moe), norm.eps, moe.gate
+        self.sorted, self.most_rows = SortedMoE(layer), DENSE_LIMIT // (3 * self.blocks * self.width * h)
         gate, up, down = ([getattr(moe.experts, f"{name}_proj")] for name in ("gate", "up", "down"))
+        shared = self.blocks - self.experts
         if shared:
-            gate.append(moe.shared_experts.gate_proj.weight.unflatten(0, (shared, width)))
-            up.append(moe.shared_experts.up_proj.weight.unflatten(0, (shared, width)))
-            down.append(moe.shared_experts.down_proj.weight.unflatten(1, (shared, width)).transpose(0, 1))
+            size = (shared, self.width)
+            gate.append(moe.shared_experts.gate_proj.weight.unflatten(0, size))
+            up.append(moe.shared_experts.up_proj.weight.unflatten(0, size))
+            down.append(moe.shared_experts.down_proj.weight.unflatten(1, size).transpose(0, 1))
         columns = [moe.gate.weight, torch.cat(gate).flatten(0, 1), torch.cat(up).flatten(0, 1)]
         self.w_in = (torch.cat(columns) * norm.weight).T.contiguous()  # (h, E + 2 * blocks * width)
         self.w_out = torch.cat(down).transpose(1, 2).flatten(0, 1).contiguous()  # (blocks * width, h)
         self.template = torch.zeros(1, self.blocks, device=self.w_in.device)
-        self.template[:, e:] = 1.0  # the shared blocks' weight
+        self.template[:, self.experts :] = 1.0  # the shared blocks' weight
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) > self.most_rows:
-            return x + self.moe(self.norm(x)[None])[0]
-        router = self.moe.gate
-        y = unit(x, self.norm.eps) @ self.w_in
+            return self.sorted(x)
+        y = rms_normalise(x, self.eps) @ self.w_in
         logits, gate, up = y.split([self.experts, self.blocks * self.width, self.blocks * self.width], 1)
-        indices, weights = router.weigh(logits.sigmoid())
+        indices, weights = self.router.weigh(logits.sigmoid())
         gates = self.template.expand(len(x), -1).scatter(1, indices, weights)  # (N, blocks)
         hidden = F.silu(gate).mul_(up).view(len(x), self.blocks, self.width).mul_(gates[:, :, None])
         return torch.addmm(x, hidden.flatten(1), self.w_out)
+
+
+def blocks_of(moe) -> int:
+    """Routed experts, and the shared ones counted in their width."""
+    width = moe.experts.gate_proj.shape[1]
+    shared = 0 if moe.shared_experts is None else len(moe.shared_experts.gate_proj.weight) // width
+    return len(moe.experts.gate_proj) + shared
+
+
+def folded_mlp(layer) -> FoldedMLP | SortedMoE | FoldedMoE:
+    """The second half of a layer: folded where that pays."""
+    if not layer.routed:
+        return FoldedMLP(layer)
+    _, width, h = layer.mlp.experts.gate_proj.shape
+    return (FoldedMoE if blocks_of(layer.mlp) * width * h <= FOLD_LIMIT else SortedMoE)(layer)
 
 
 class FoldedModel:
@@ -130,14 +151,14 @@ class FoldedModel:
     def __init__(self, model):
         self.embedding = model.model.embed_tokens.weight.detach()
         self.attention = [FoldedAttention(layer) for layer in model.model.layers]
-        self.mlps = [(FoldedMoE if layer.routed else FoldedMLP)(layer) for layer in model.model.layers]
+        self.mlps = [folded_mlp(layer) for layer in model.model.layers]
         self.eps = model.model.norm.eps
         self.head = (model.lm_head.weight * model.model.norm.weight).T.contiguous()  # (h, V)
 
     @torch.no_grad()
-    def __call__(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: Step) -> Tensor:
+    def __call__(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: DecodeStep) -> Tensor:
         """ids (N,), rotation (N, 1, d_r/2) complex, stores (L, rows, slots, r + d_r) -> logits (N, V)."""
         x = F.embedding(ids, self.embedding)
         for index, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
             x = mlp(attention(x, rotation, stores[index], step))
-        return unit(x, self.eps) @ self.head
+        return rms_normalise(x, self.eps) @ self.head

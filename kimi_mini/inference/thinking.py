@@ -1,11 +1,9 @@
 """Thinking mode: one set of weights, with a thought or without, on a budget, and as an API returns it.
 
-    respond          messages -> the response of an OpenAI-compatible server: reasoning_content, tool_calls, usage
-    write            the layer below: prompts -> turns as tokens, batched, each token with its author
-    corrupt          put a wrong value into a thought; `write` goes on from there (is the thought used?)
-    attention_rows   where each head looks from given positions
+    write      prompts -> turns as tokens, batched, each token with its author
+    corrupt    put a wrong value into a thought; `write` goes on from there (is the thought used?)
 
-`traces` puts such turns into conversations with tools; `attempts` compares several of them at equal tokens.
+`api` returns such turns as an OpenAI-compatible server does; the agent's local policy writes them between tool calls.
 
 A thinking budget is a hard stop. When a thought has `budget` tokens and the model does not end it itself, we feed
 </think> in its place and let it answer with what it has. That token is ours: it is not sampled, not counted as the
@@ -17,20 +15,19 @@ form of an answer from there on, as K2's enforcer holds calls to their schema (K
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kimi_mini.inference.decoder import Decoder
-from kimi_mini.inference.sampling import sample
+from kimi_mini.inference.writer import Marks, Row, Writer, dice, stops_of
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
-Budget = int | None | Sequence[int | None]
+Budget = int | None | list[int | None]
 
 
 class Prefix(NamedTuple):
@@ -46,6 +43,7 @@ class Turn:
 
     ids, own (n,): own is True where the model chose the token, False where we put it (a forced </think>, a corrupted
     step). thought (n,): True inside <think>...</think>, tags excluded. finish: "stop", or "length" at max_tokens.
+    logprobs (n,): of own tokens when they were sampled; 0 where we put the token, and in a given prefix.
     """
 
     prompt: list[int]
@@ -53,6 +51,7 @@ class Turn:
     own: list[bool]
     thought: list[bool]
     finish: str
+    logprobs: list[float]
 
     @property
     def written(self) -> int:
@@ -68,57 +67,6 @@ class Turn:
     def was_cut(self) -> bool:
         """Did we have to put something in, such as the </think> of a hard stop?"""
         return not all(self.own)
-
-
-class Marks(NamedTuple):
-    """Ids of the tokens that open and close a thought. A call ends it too, closed or not (as the parser reads it)."""
-
-    think: int
-    close: int
-    calls: int
-    end: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Marks:
-        names = ("<think>", "</think>", "<|tool_calls_section_begin|>", "<|im_end|>")
-        return cls(*(tokenizer.token_id(name) for name in names))
-
-
-@dataclass
-class _Draft:
-    """A turn while it is written: one row of the decoder."""
-
-    prompt: list[int]
-    budget: int | None
-    marks: Marks
-    ids: list[int] = field(default_factory=list)
-    own: list[bool] = field(default_factory=list)
-    thought: list[bool] = field(default_factory=list)
-    thinking: bool = False
-    stopped: bool = False  # by us
-    pending: list[int] = field(default_factory=list)  # what the decoder has not seen yet
-    finish: str | None = None
-
-    def add(self, token: int, own: bool) -> None:
-        """Append a token; a thought begins behind <think> and ends before </think>, a call or the end."""
-        if token in self.marks[1:]:
-            self.thinking = False
-        self.ids.append(token)
-        self.own.append(own)
-        self.thought.append(self.thinking)
-        if token == self.marks.think:
-            self.thinking, self.thought[-1] = True, False
-
-    def take(self, token: int, max_tokens: int) -> None:
-        """The model's next token, unless the budget is spent: then </think>, which is ours."""
-        spent = self.thinking and self.budget is not None and sum(self.thought) >= self.budget
-        forced = spent and token not in self.marks[1:]  # a thought that just fits is not cut
-        token = self.marks.close if forced else token
-        self.add(token, own=not forced)
-        self.pending, self.stopped = [token], self.stopped or forced
-        if token == self.marks.end or sum(self.own) >= max_tokens:
-            self.finish = "stop" if token == self.marks.end else "length"
-            self.pending = []
 
 
 @torch.no_grad()
@@ -147,77 +95,69 @@ def write(
     Raises:
         ValueError: lists of unequal length, and numbers that are none of tokens.
     """
-    single = isinstance(budget, str) or not isinstance(budget, Iterable)
-    budgets = [budget] * len(prompts) if single else list(budget)
+    budgets = list(budget) if isinstance(budget, list) else [budget] * len(prompts)
     prefixes = [Prefix([], [])] * len(prompts) if prefixes is None else prefixes
     if not len(budgets) == len(prefixes) == len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit"
         )
     for limit in budgets:
-        if limit is not None and not _counts(limit):
-            hint = "0 closes the thought at once, None sets no limit"
-            raise ValueError(f"a thinking budget is a whole number of tokens, not {limit!r}; {hint}")
-    if not _counts(max_tokens, least=1):
+        check_budget(limit)
+    if not is_whole_number(max_tokens, least=1):
         raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
-    for token in answer_ids or ():
-        if not _counts(token) or token >= model.config.vocab_size:
-            raise ValueError(
-                f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}"
-            )
-    drafts = [_Draft(list(p), limit, Marks.of(tokenizer)) for p, limit in zip(prompts, budgets)]
-    for draft, prefix in zip(drafts, prefixes):
+    marks, stops = Marks.of(tokenizer), stops_of(model, tokenizer)
+    banned = _banned(model, stops, answer_ids)
+    rows = [
+        Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, banned)
+        for number, (prompt, limit) in enumerate(zip(prompts, budgets))
+    ]
+    for row, prefix in zip(rows, prefixes):
         for token, own in zip(prefix.ids, prefix.own, strict=True):
-            draft.add(token, own)
-        draft.pending = draft.prompt + draft.ids
-    banned = None
-    if answer_ids is not None:
-        banned = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
-        banned[[*answer_ids, tokenizer.token_id("<|im_end|>")]] = False
-    _decode(model, drafts, max_tokens, temperature, seed, banned)
-    return [Turn(d.prompt, d.ids, d.own, d.thought, d.finish) for d in drafts]
+            row.add(token, own)
+    _write(model, rows, max_tokens, temperature)
+    return [Turn(row.context, row.ids, row.own, row.thought, row.finish, row.logprobs) for row in rows]
 
 
-def _counts(value: object, least: int = 0) -> bool:
+def check_budget(limit: int | None) -> None:
+    """Raises ValueError for a thinking budget that is no number of tokens."""
+    if limit is not None and not is_whole_number(limit):
+        hint = "0 closes the thought at once, None sets no limit"
+        raise ValueError(f"a thinking budget is a whole number of tokens, not {limit!r}; {hint}")
+
+
+def is_whole_number(value: object, least: int = 0) -> bool:
     """Whether a value is a whole number from `least`; True and False are not numbers here."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
-def _decode(
-    model: KimiMini,
-    drafts: list[_Draft],
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    banned: Tensor | None,
-) -> None:
-    """Write until every draft has its end. Rows of finished drafts are dropped once they are the majority.
+def _banned(model: KimiMini, stops: Collection[int], answer_ids: Collection[int] | None) -> Tensor | None:
+    """(V,) bool: the tokens that an answer of `answer_ids` may not hold. Raises ValueError for what is no token."""
+    for token in answer_ids or ():
+        if not is_whole_number(token) or token >= model.config.vocab_size:
+            raise ValueError(
+                f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}"
+            )
+    if answer_ids is None:
+        return None
+    banned = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
+    banned[[*answer_ids, *stops]] = False
+    return banned
 
-    banned (V,) bool: tokens that a draft may not hold behind a hard stop.
-    """
-    if not drafts:
+
+def _write(model: KimiMini, rows: list[Row], max_tokens: int, temperature: float) -> None:
+    """Write until every row has its end. Places of finished rows are dropped once they are the majority."""
+    if not rows:
         return
     longest = (
-        max(len(draft.pending) for draft in drafts) + 2 * max_tokens
+        max(len(row.context) + len(row.ids) for row in rows) + 2 * max_tokens
     )  # a forced token for each own, at worst
-    decoder = Decoder(model, len(drafts), min(longest, model.config.max_position_embeddings))
-    generator = torch.Generator(model.lm_head.weight.device).manual_seed(seed)
-    rows = list(drafts)
-    while True:
-        logits = decoder.extend([draft.pending for draft in rows])  # (rows, V)
-        live = [index for index, draft in enumerate(rows) if draft.finish is None]
-        if banned is not None:
-            held = torch.tensor([draft.stopped for draft in rows], device=logits.device)
-            logits = logits.masked_fill(held[:, None] & banned, float("-inf"))
-        tokens, _ = sample(logits[live], temperature, generator)
-        for index, token in zip(live, tokens.tolist()):
-            rows[index].take(token, max_tokens)
-        live = [index for index in live if rows[index].finish is None]
-        if not live:
-            return
-        if 2 * len(live) <= len(rows):
-            decoder.select(live)
-            rows = [rows[index] for index in live]
+    writer = Writer(model, len(rows), min(longest, model.config.max_position_embeddings), temperature)
+    for place, row in enumerate(rows):
+        writer.join(place, row)
+    while writer.rows:
+        writer.step()
+        if writer.rows and 2 * len(writer.rows) <= len(writer.held):
+            writer.select(list(writer.rows))
 
 
 def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str = "=") -> Prefix:

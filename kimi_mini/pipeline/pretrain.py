@@ -28,7 +28,7 @@ from kimi_mini.base.command import above_zero, folder, in_one_line, natural, pos
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_arrays, write_json
-from kimi_mini.inference.sampling import generate
+from kimi_mini.inference.generation import generate
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer

@@ -50,6 +50,8 @@ class Typist:
         )
         self.experts, self.context = {}, None
 
+    to_the_end = False
+
     def open(self, conversations, context):
         self.context = context
 

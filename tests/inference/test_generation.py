@@ -1,11 +1,14 @@
 """Decoding: cached equals uncached for ragged rows, rewinding and selecting, sampling, stopping."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.inference.decoder import Decoder
-from kimi_mini.inference.sampling import generate, sample
+from kimi_mini.inference.generation import generate
+from kimi_mini.inference.sampling import sample
 
 CONFIG = KimiConfig.preset("nano", vocab_size=64, num_hidden_layers=3, initializer_range=0.15)
 
@@ -136,13 +139,13 @@ def test_a_cache_without_rope_on_the_key_is_caught():
     """Mutant: every new token takes position 0."""
     model, rows = make(), random_rows([6])
     decoder = Decoder(model, 1, 8)
-    begin = decoder.cache.begin
+    extend = decoder.cache.extend
 
-    def begin_at_zero(counts):
-        begin(counts)
-        decoder.cache.positions = torch.zeros_like(decoder.cache.positions)
+    def extend_at_zero(counts):
+        chunk = extend(counts)
+        return dataclasses.replace(chunk, positions=torch.zeros_like(chunk.positions))
 
-    decoder.cache.begin = begin_at_zero
+    decoder.cache.extend = extend_at_zero
     with pytest.raises(AssertionError):
         close(decoder.extend(rows), uncached(model, rows))
 

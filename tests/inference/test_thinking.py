@@ -9,12 +9,14 @@ from tiny import tiny_model, typed
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, traces
+from kimi_mini.agent.policy import Reply
 from kimi_mini.agent.traces import pieces
 from kimi_mini.evaluation.attention import attention_rows
-from kimi_mini.inference import attempts, thinking
+from kimi_mini.inference import attempts, writer
 from kimi_mini.inference.api import respond, respond_all, response
 from kimi_mini.inference.attempts import Attempt, compare, score
 from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
+from kimi_mini.inference.writer import Row
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds.rows import LIMITS
@@ -55,7 +57,7 @@ class Thinker:
 
 @pytest.fixture
 def thinker(monkeypatch):
-    monkeypatch.setattr(thinking, "Decoder", Thinker)
+    monkeypatch.setattr(writer, "Decoder", Thinker)
     return tiny_model()
 
 
@@ -89,35 +91,35 @@ def test_a_budget_binds_and_the_model_still_answers(thinker):
     check_budget(thinker)
 
 
-def ignored(draft, token, max_tokens):
+def ignored(draft, token, logprob):
     draft.budget = None
-    TAKE(draft, token, max_tokens)
+    TAKE(draft, token, logprob)
 
 
-def one_too_many(draft, token, max_tokens):
+def one_too_many(draft, token, logprob):
     draft.budget = None if draft.budget is None else draft.budget + 1
-    TAKE(draft, token, max_tokens)
+    TAKE(draft, token, logprob)
     draft.budget = None if draft.budget is None else draft.budget - 1
 
 
-def counted_as_own(draft, token, max_tokens):
-    TAKE(draft, token, max_tokens)
+def counted_as_own(draft, token, logprob):
+    TAKE(draft, token, logprob)
     draft.own = [True] * len(draft.own)
 
 
-def ends_without_an_answer(draft, token, max_tokens):
-    TAKE(draft, token, max_tokens)
+def ends_without_an_answer(draft, token, logprob):
+    TAKE(draft, token, logprob)
     if not draft.own[-1]:
-        draft.finish, draft.pending = "stop", []
+        draft.finish = "stop"
 
 
-def cuts_what_just_fits(draft, token, max_tokens):
+def cuts_what_just_fits(draft, token, logprob):
     if draft.budget is not None and draft.thinking and sum(draft.thought) == draft.budget and token == CLOSE:
         token = TOKENIZER.token_id("a")
-    TAKE(draft, token, max_tokens)
+    TAKE(draft, token, logprob)
 
 
-def limits_everything_written(draft, token, max_tokens):
+def limits_everything_written(draft, token, logprob):
     if (
         draft.budget is not None
         and len(draft.ids) - 1 >= draft.budget
@@ -125,18 +127,10 @@ def limits_everything_written(draft, token, max_tokens):
         and CLOSE in draft.ids
     ):
         token = END
-    TAKE(draft, token, max_tokens)
+    TAKE(draft, token, logprob)
 
 
-def never_fed(draft, token, max_tokens):
-    TAKE(draft, token, max_tokens)
-    if not draft.own[-1] and draft.pending:
-        draft.pending = [
-            TOKENIZER.token_id("a")
-        ]  # the model goes on with its thought, the record says it is closed
-
-
-TAKE = thinking._Draft.take
+TAKE = Row.take
 WRONG_BUDGETS = [
     ignored,
     one_too_many,
@@ -144,13 +138,21 @@ WRONG_BUDGETS = [
     ends_without_an_answer,
     cuts_what_just_fits,
     limits_everything_written,
-    never_fed,
 ]
 
 
 @pytest.mark.parametrize("mutant", WRONG_BUDGETS)
 def test_a_budget_that_is_not_enforced_is_caught(thinker, monkeypatch, mutant):
-    monkeypatch.setattr(thinking._Draft, "take", mutant)
+    monkeypatch.setattr(Row, "take", mutant)
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check_budget(thinker)
+
+
+def test_a_forced_stop_that_is_not_fed_is_caught(thinker, monkeypatch):
+    """Mutant: the model goes on with its thought, the record says it is closed."""
+    extend, other = Thinker.extend, [TOKENIZER.token_id("a")]
+    fed = lambda decoder, tokens: extend(decoder, [other if new == [CLOSE] else new for new in tokens])
+    monkeypatch.setattr(Thinker, "extend", fed)
     with pytest.raises((AssertionError, ValueError, IndexError)):
         check_budget(thinker)
 
@@ -166,7 +168,7 @@ class Defiant(Thinker):
 
 
 def test_behind_a_hard_stop_the_answer_can_be_held_to_its_form(monkeypatch):
-    monkeypatch.setattr(thinking, "Decoder", Defiant)
+    monkeypatch.setattr(writer, "Decoder", Defiant)
     digits = [TOKENIZER.token_id(digit) for digit in "0123456789"]
     free, held, whole = (
         write(tiny_model(), TOKENIZER, [prompt()], budget=budget, answer_ids=ids, max_tokens=40)[0]
@@ -204,7 +206,12 @@ def test_rows_do_not_depend_on_their_neighbours():
     alone = [
         write(model, TOKENIZER, [p], budget=b, max_tokens=12)[0] for p, b in zip(prompts, [3, None, 2, 0])
     ]
-    assert together == alone
+    without_rounding = lambda turn: dataclasses.replace(turn, logprobs=[round(p, 3) for p in turn.logprobs])
+    assert [*map(without_rounding, together)] == [*map(without_rounding, alone)]
+    hot = [
+        write(model, TOKENIZER, prompts[:n], max_tokens=12, temperature=1.0, seed=5)[0].ids for n in (1, 2, 4)
+    ]
+    assert hot[0] == hot[1] == hot[2]  # a row throws dice of its own
 
 
 def test_budget_zero_is_reflex_in_other_words(thinker):
@@ -225,7 +232,9 @@ def turn_of(message, given=()):
         inside = inside and token not in (CLOSE, TOKENIZER.token_id("<|tool_calls_section_begin|>"))
         thought.append(inside)
         inside = inside or token == THINK
-    return Turn([1], ids, [index not in given for index in range(len(ids))], thought, "stop")
+    return Turn(
+        [1], ids, [index not in given for index in range(len(ids))], thought, "stop", [-0.5] * len(ids)
+    )
 
 
 CALL = {"id": "functions.look:0", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -292,7 +301,7 @@ def played(family="cheapest", level=3, is_thinking=True):
     for message in loop.play(task, random.Random(0), thinking=is_thinking).messages:
         if message["role"] == "assistant":
             turn = dataclasses.replace(turn_of(message), prompt=[])
-            traces.take_turn(talk, turn, TOKENIZER, LIMITS)
+            loop.take_turn(talk, Reply.of(turn), TOKENIZER, LIMITS)
     return talk
 
 
@@ -353,8 +362,10 @@ def test_a_corrupted_thought_is_not_shown_as_the_models_own():
     turn = turn_of({key: talk.messages[2][key] for key in ("role", "content", "reasoning_content")})
     prefix = corrupt(turn, TOKENIZER, 1, "07")
     ids = prefix.ids + turn.ids[len(prefix.ids) :]
-    forged = Turn([], ids, prefix.own + [True] * (len(ids) - len(prefix.ids)), turn.thought, "stop")
-    traces.take_turn(fresh, forged, TOKENIZER, LIMITS)
+    forged = Turn(
+        [], ids, prefix.own + [True] * (len(ids) - len(prefix.ids)), turn.thought, "stop", [-0.5] * len(ids)
+    )
+    loop.take_turn(fresh, Reply.of(forged), TOKENIZER, LIMITS)
     assert fresh.written == len(ids) - 2 and sum(fresh.mask) == fresh.written
     with pytest.raises(ValueError, match="did not write"):
         traces.check_trace(fresh, TOKENIZER)
@@ -370,7 +381,7 @@ def test_a_forced_stop_does_not_make_a_trace_dishonest():
     conversation.begin(fresh, TOKENIZER)
     turn = turn_of(SAID)
     own = [token != CLOSE for token in turn.ids]
-    traces.take_turn(fresh, dataclasses.replace(turn, own=own), TOKENIZER, LIMITS)
+    loop.take_turn(fresh, Reply.of(dataclasses.replace(turn, own=own)), TOKENIZER, LIMITS)
     traces.check_trace(fresh, TOKENIZER)
     costs = traces.piece_costs(fresh, TOKENIZER)
     assert sum(costs[2:]) == fresh.written == len(turn.ids) - 1

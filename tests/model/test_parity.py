@@ -10,7 +10,7 @@ from transformers import DeepseekV3ForCausalLM
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.base.errors import BadFile
-from kimi_mini.inference.sampling import generate
+from kimi_mini.inference.generation import generate
 
 YARN = {
     "type": "yarn",

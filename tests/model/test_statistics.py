@@ -7,7 +7,7 @@ import torch
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.inference.cache import LatentCache
-from kimi_mini.inference.sampling import generate
+from kimi_mini.inference.generation import generate
 from kimi_mini.model.statistics import Statistics
 
 SMALL = KimiConfig.preset("nano", vocab_size=64, n_routed_experts=8, num_experts_per_tok=2)

@@ -9,7 +9,7 @@ from kimi_mini.agent import conversation
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.evaluation.scoreboard import ROWS
-from kimi_mini.inference.sampling import generate
+from kimi_mini.inference.generation import generate
 from kimi_mini.pipeline.publish import SHIPPED, from_experiments, ship
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer

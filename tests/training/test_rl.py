@@ -1,5 +1,6 @@
 """Reinforcement learning: the gradient is K2's and no other, only sampled tokens carry it, and rewards go up."""
 
+import dataclasses
 import random
 from dataclasses import replace
 
@@ -181,6 +182,9 @@ def sampled(tokenizer):
         with torch.no_grad():
             logprobs = (model(torch.tensor([c.ids])).logits[0] / TEMPERATURE).log_softmax(-1)
         c.logprobs = [own * logprobs[t - 1, c.ids[t]].item() for t, own in enumerate(c.mask)]
+        for number, (segment, start) in enumerate(zip(c.segments, c.turn_starts)):
+            sampled = c.logprobs[start : start + len(segment.ids)]
+            c.segments[number] = dataclasses.replace(segment, logprobs=sampled)
     torch.manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
@@ -237,7 +241,7 @@ def gradient(sampled, monkeypatch):
     """What `update` gives its optimizer for rewards drawn by lot, and those rewards."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     return recorder.steps[0], rewards
@@ -271,7 +275,7 @@ def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
     """Three updates on a prompt each have the gradients of the prompts by themselves."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3))
     for measured, group in zip(recorder.steps, groups, strict=True):
@@ -280,7 +284,7 @@ def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
 
 def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
     model, groups = sampled
-    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 1.0)
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 1.0)
     recorder = Recorder(model)
     measured = rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     assert not recorder.steps[0].any()
@@ -290,7 +294,7 @@ def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
 def test_examples_that_passed_hold_the_model_in_place(sampled, monkeypatch):
     """PTX: the mean loss of a token over all its batches, times its weight, is added to the gradient."""
     model, groups = sampled
-    monkeypatch.setattr(rewards_, "reward", lambda conversation, penalty: 0.0)
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)
     examples = [Example(c.ids, c.mask) for group in groups for c in group[:2]]
     batches = [collate(examples[:1]), collate(examples[1:])]
     recorder = Recorder(model)
@@ -374,7 +378,7 @@ def test_rounds_can_be_continued(tokenizer):
 def test_rewards_go_up(tokenizer, monkeypatch):
     """A bandit: the first token of the answer is right when its id is even. It begins at one half."""
     right = lambda conversation, penalty=0.0: float(conversation.ids[conversation.prompt_length] % 2 == 0)
-    monkeypatch.setattr(rewards_, "reward", right)
+    monkeypatch.setattr(rounds, "reward", right)
     settings = replace(
         SETTINGS,
         family="chain",

@@ -29,7 +29,7 @@ from kimi_mini.experiments.deployment.compared import (
     untracked,
 )
 from kimi_mini.experiments.deployment.stopwatch import Action, Bench, Row
-from kimi_mini.inference.sampling import generate
+from kimi_mini.inference.generation import generate
 from kimi_mini.model import MLP, KimiConfig, MoE, kernels
 from kimi_mini.training.machine.placement import keep_freed_memory
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kimi_mini.agent import conversation, traces
+from kimi_mini.agent import conversation, loop
+from kimi_mini.agent.policy import Reply
 from kimi_mini.inference.thinking import Prefix, Turn, write
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ def advance(
     """One turn of each conversation."""
     turns = write(model, tokenizer, [talk.ids for talk in talks], prefixes=prefixes)
     for talk, turn in zip(talks, turns):
-        traces.take_turn(talk, turn, tokenizer, LIMITS)
+        loop.take_turn(talk, Reply.of(turn), tokenizer, LIMITS)
 
 
 def flipped(turn: Turn, tokenizer: Tokenizer, task: Task) -> Prefix | None:

@@ -25,14 +25,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
-from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.rl.objective import advantages, policy_loss, sequence_logprobs
 from kimi_mini.training.rl.rewards import reward
 from kimi_mini.worlds.rows import Limits
@@ -133,18 +134,30 @@ def _backward_attempts(model, chosen, count: int, temperature: float, tau: float
     mean number of tokens, so that it weighs against PTX as a loss per token would. Attempts with advantage 0 would only
     pull towards pi_old and are left out.
     """
-    examples = {
-        id(c): (Example(np.asarray(c.ids, np.int32), np.asarray(c.mask, bool)), gain, sum(c.logprobs))
-        for c, gain in chosen
-    }
-    order = sorted(examples.values(), key=lambda item: len(item[0].ids))
-    tokens = max(1.0, np.mean([item[0].mask.sum() for item in order])) if order else 1.0
+    order = sorted(
+        ((training_rows(c), gain) for c, gain in chosen), key=lambda item: max(len(row[0]) for row in item[0])
+    )
+    written = [sum(sum(mask) for _, mask, _ in rows) for rows, _ in order]
+    tokens = max(1.0, np.mean(written)) if order else 1.0
     for start in range(0, len(order), 16):
         some = order[start : start + 16]
-        (batch,) = micro_batches([item[0] for item in some], 10**9)
-        new = sequence_logprobs(model, batch, temperature)
-        old, gain = new.new_tensor([item[2] for item in some]), new.new_tensor([item[1] for item in some])
+        new, old = _log_probabilities(model, [rows for rows, _ in some], temperature)
+        gain = new.new_tensor([gain for _, gain in some])
         (policy_loss(new, old, gain, tau) * len(some) / (count * tokens)).backward()
+
+
+def _log_probabilities(
+    model: KimiMini, attempts: Sequence[list], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Of whole attempts, each the sum over its training rows: now, with gradient, and as sampled; both (N,)."""
+    rows = [row for attempt in attempts for row in attempt]
+    batch = collate([Example(np.asarray(ids, np.int32), np.asarray(mask, bool)) for ids, mask, _ in rows])
+    each = sequence_logprobs(model, batch, temperature)
+    counts = torch.tensor([len(attempt) for attempt in attempts], device=each.device)
+    owner = torch.arange(len(attempts), device=each.device).repeat_interleave(counts)
+    new = each.new_zeros(len(attempts)).index_add(0, owner, each)
+    old = new.new_tensor([sum(sum(logprobs) for *_, logprobs in attempt) for attempt in attempts])
+    return new, old
 
 
 def reinforce(

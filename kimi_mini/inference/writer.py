@@ -1,0 +1,175 @@
+"""The one decoding loop: rows join, every step writes one token in each of them, finished rows leave.
+
+`generate` (plain continuation), `write` (thinking budgets) and the agent's local policy stand on it. A row is one turn
+being written; a place is one row of the latent cache, which keeps what it holds when a turn is over: the next turn that
+joins there feeds only what the place does not hold yet, and rewinds what it holds too much.
+
+A row's dice are its own. So what it writes does not depend on its neighbours, their number or their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kimi_mini.inference.decoder import Decoder
+from kimi_mini.inference.sampling import COLDEST, sample
+from kimi_mini.text.tokenizer import Tokenizer
+
+
+class Marks(NamedTuple):
+    """Ids of the tokens that open and close a thought. A call ends it too, closed or not (as the parser reads it)."""
+
+    think: int
+    close: int
+    calls: int
+    end: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Marks:
+        names = ("<think>", "</think>", "<|tool_calls_section_begin|>", "<|im_end|>")
+        return cls(*(tokenizer.token_id(name) for name in names))
+
+
+def stops_of(model, tokenizer: Tokenizer | None = None) -> frozenset[int]:
+    """Every id that ends a turn: those of the config, and with a tokenizer the end of a message."""
+    eos = model.config.eos_token_id
+    ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    return frozenset(ids if tokenizer is None else [*ids, tokenizer.token_id("<|im_end|>")])
+
+
+def dice(*seeds: int) -> np.random.Generator:
+    """The random numbers of one row, from any whole numbers that name it."""
+    return np.random.default_rng(np.random.SeedSequence([abs(seed) for seed in seeds]))
+
+
+@dataclass
+class Row:
+    """One turn while it is written.
+
+    context: the tokens before it. most: how many tokens the model may write. stops: ids that end it. dice: its random
+    numbers (None: greedy). budget: most tokens of a thought, with marks to tell one; a hard stop puts </think> in place
+    of the next token, which is then ours: not sampled (log-probability 0), not counted, never trained on.
+    banned: (V,) bool, tokens it may not hold behind a hard stop.
+    """
+
+    context: list[int]
+    most: int
+    stops: frozenset[int]
+    dice: np.random.Generator | None = None
+    budget: int | None = None
+    marks: Marks | None = None
+    banned: Tensor | None = None
+    ids: list[int] = field(default_factory=list)
+    own: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    thought: list[bool] = field(default_factory=list)
+    finish: str | None = None
+    thinking: bool = False
+    stopped: bool = False  # by us
+    written: int = 0
+
+    def add(self, token: int, own: bool, logprob: float = 0.0) -> None:
+        """Append a token; a thought begins behind <think> and ends before </think>, a call or the end."""
+        opens = self.marks is not None and token == self.marks.think
+        if token in self.stops or (self.marks is not None and token in self.marks[1:]):
+            self.thinking = False
+        self.ids.append(token)
+        self.own.append(own)
+        self.logprobs.append(logprob)
+        self.thought.append(self.thinking and not opens)
+        self.written += own
+        self.thinking |= opens
+
+    def take(self, token: int, logprob: float) -> None:
+        """The model's next token, unless the budget is spent: then </think>, which is ours."""
+        spent = self.thinking and self.budget is not None and sum(self.thought) >= self.budget
+        if (
+            spent and token not in self.marks[1:] and token not in self.stops
+        ):  # a thought that just fits is not cut
+            self.add(self.marks.close, own=False)
+            self.stopped = True
+        else:
+            self.add(token, True, logprob)
+        if self.ids[-1] in self.stops:
+            self.finish = "stop"
+        elif self.written >= self.most:
+            self.finish = "length"
+
+
+class Writer:
+    """Writes in up to `places` rows of at most `max_length` tokens each, at one temperature."""
+
+    def __init__(self, model, places: int, max_length: int, temperature: float = 0.0):
+        self.decoder, self.temperature = Decoder(model, places, max_length), temperature
+        self.held: list[list[int]] = [[] for _ in range(places)]  # tokens in each place of the cache
+        self.rows: dict[int, Row] = {}  # place -> the turn that is written there
+        self.pending: list[list[int]] = [[] for _ in range(places)]
+
+    def join(self, place: int, row: Row) -> None:
+        """Begin to write `row` in a place. What the place holds of its beginning is not fed again."""
+        wanted = row.context + row.ids
+        keep = min(common_prefix(self.held[place], wanted), len(wanted) - 1)
+        if keep < len(self.held[place]):
+            lengths = list(self.decoder.cache.host_lengths)
+            lengths[place] = keep
+            self.decoder.truncate(lengths)
+            del self.held[place][keep:]
+        self.rows[place], self.pending[place] = row, wanted[keep:]
+
+    @torch.no_grad()
+    def step(self) -> list[int]:
+        """One token for every row; returns the places whose rows have ended."""
+        logits = self.decoder.extend(self.pending)  # (places, V)
+        for held, pending in zip(self.held, self.pending):
+            held += pending
+        self.pending = [[] for _ in self.held]
+        live = list(self.rows)
+        ids, logprobs = self._sample(logits[live], [self.rows[place] for place in live])
+        ended = []
+        for place, token, logprob in zip(live, ids, logprobs):
+            row = self.rows[place]
+            row.take(token, logprob)
+            if row.finish is None:
+                self.pending[place] = [row.ids[-1]]
+            else:
+                ended.append(place)
+                del self.rows[place]
+        return ended
+
+    def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+        """logits (N, V) -> a token and its log-probability for each row."""
+        for index, row in enumerate(rows):
+            if row.stopped and row.banned is not None:
+                logits[index] = logits[index].masked_fill(row.banned, float("-inf"))
+        throws = None
+        if self.temperature >= COLDEST:
+            throws = torch.tensor(
+                [row.dice.random() for row in rows], dtype=torch.float64, device=logits.device
+            )
+        ids, logprobs = sample(logits, self.temperature, dice=throws)
+        return ids.tolist(), logprobs.tolist()
+
+    def run(self) -> None:
+        """Write until every row has ended."""
+        while self.rows:
+            self.step()
+
+    def select(self, places: Sequence[int]) -> None:
+        """Keep these places, in this order, and what is written in them; the others are forgotten."""
+        self.decoder.select(places)
+        self.held = [self.held[place] for place in places]
+        self.pending = [self.pending[place] for place in places]
+        self.rows = {new: self.rows[old] for new, old in enumerate(places) if old in self.rows}
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    if first == second[: len(first)]:
+        return len(first)
+    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), len(second))
