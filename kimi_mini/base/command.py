@@ -1,6 +1,6 @@
 """What every command line here shares: errors in one line, and numbers that make sense.
 
-Whatever the user can put right ends in one line on standard error: exit status 2; 130 after Ctrl-C.
+A user error ends in one line on standard error and exit status 2, Ctrl-C in 130.
 KIMI_MINI_DEBUG=1 shows the traceback instead. Needs nothing but the standard library, so that --help answers at once.
 """
 

@@ -1,8 +1,7 @@
 """The one exception that the command line shows as a single line.
 
-Raise KimiError (or a subclass) where the *user* can put things right: an unknown preset, a missing or cut
-checkpoint, a full disk. Its text is one line that says what is wrong and what to do. Programming mistakes
-keep their own exception types and their traceback.
+KimiError and its subclasses are user errors: an unknown preset, a missing or damaged checkpoint, a full disk. The text
+is one line that says what is wrong and what to do. Programming errors keep their own types and their traceback.
 """
 
 import errno

@@ -22,35 +22,35 @@ from kimi_mini.text.tokenizer import Tokenizer
 REHEARSAL = RUNS / "rehearsal"
 
 
-def parser(
+def common_parser(
     description: str, seeds: Sequence[int] = (0, 1, 2), **checkpoints: Path
 ) -> argparse.ArgumentParser:
     """The options that all share. checkpoints: option -> folder to start from, such as base=BASE."""
-    words = argparse.ArgumentParser(description=description)
-    words.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
-    words.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets and task counts")
-    words.add_argument("--folder", type=folder, default=None, help="where log and figures go")
-    words.add_argument("--threads", type=positive, default=1)
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=natural, nargs="+", default=list(seeds))
+    parser.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets and task counts")
+    parser.add_argument("--folder", type=folder, default=None, help="where log and figures go")
+    parser.add_argument("--threads", type=positive, default=1)
     for name, start in checkpoints.items():
-        words.add_argument(f"--{name}", type=Path, default=start, help="checkpoint folder to start from")
-    return words
+        parser.add_argument(f"--{name}", type=Path, default=start, help="checkpoint folder to start from")
+    return parser
 
 
-def read(words: argparse.ArgumentParser) -> argparse.Namespace:
+def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line. `folder` is where the log goes; the number of threads is set."""
-    args = words.parse_args()
+    args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
-        words.error("--seeds: a seed that is run twice is still one seed")
+        parser.error("--seeds: a seed that is run twice is still one seed")
     torch.set_num_threads(args.threads)
     decisive = {name: value for name, value in vars(args).items() if name not in ("folder", "threads")}
-    whole = all(value == words.get_default(name) for name, value in decisive.items())
+    whole = all(value == parser.get_default(name) for name, value in decisive.items())
     args.folder = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
     return args
 
 
 def arguments(description: str, **options) -> argparse.Namespace:
-    """`parser` and `read` for an experiment that has no options of its own."""
-    return read(parser(description, **options))
+    """`common_parser` and `read` for an experiment that has no options of its own."""
+    return read(common_parser(description, **options))
 
 
 def figures(folder: Path) -> Path:

@@ -15,7 +15,7 @@ Drill = tuple[np.ndarray, np.ndarray]
 
 
 def recall(rng: np.random.Generator, symbols: np.ndarray) -> Drill:
-    """Pairs ``k1 v1 k2 v2 ...``, then every key twice in random order; its value is to be learned each time."""
+    """Pairs `k1 v1 k2 v2 ...`, then every key twice in random order; its value is to be learned each time."""
     count = int(rng.integers(2, len(symbols) // 2 + 1))
     pairs = np.stack([symbols[:count], symbols[count : 2 * count]], 1)  # (count, 2)
     asked = pairs[np.concatenate([rng.permutation(count), rng.permutation(count)])]  # (2 count, 2)
@@ -33,9 +33,9 @@ def copying(rng: np.random.Generator, symbols: np.ndarray) -> Drill:
 
 
 def drills(rng: np.random.Generator, n_tokens: int, alphabet: np.ndarray, symbols: int = 16) -> list[Drill]:
-    """Drills of about ``n_tokens`` tokens together, half recall and half copying: pairs (ids int32, mask bool), (T,).
+    """Drills of about `n_tokens` tokens together, half recall and half copying: pairs (ids int32, mask bool), (T,).
 
-    Each is made of ``symbols`` random members of ``alphabet`` without repeats: where a symbol stands twice with other
+    Each is made of `symbols` random members of `alphabet` without repeats: where a symbol stands twice with other
     successors, looking for its last place does not answer.
     """
     made, size = [], 0

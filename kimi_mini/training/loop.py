@@ -7,7 +7,7 @@ the split into micro-batches change nothing:
     L = - sum_(learned t) log p(token_t | tokens before t) / number of learned tokens
 
 Under torchrun every rank's `data` is its share of the step, and the mean is over all of them (see `distributed`).
-After the optimizer's step the router biases move by rule, not by gradient (facts: aux-loss-free balancing).
+After the optimizer's step the router biases move by rule, not by gradient (DeepSeek-V3 report, section 2.1.2).
 Everything that the next step depends on is in the saved state; the data come from a plan that is a pure function of
 its seed. So a run that is killed and started again ends with the same numbers as one that was not.
 """

@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_leaves_the_last_results(tmp_path):
     body = f"""
 def main(args):
     import resource, signal
-    from kimi_mini.results import write_atomic
+    from kimi_mini.base.files import write_atomic
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     write_atomic({str(target)!r}, "x" * 100_000)
@@ -180,7 +180,9 @@ def test_with_debug_the_traceback_is_shown():
     assert (plain.returncode, debug.returncode) == (2, 1)
 
 
-@pytest.mark.parametrize(("name", "option"), [("filter_gap", "--base"), ("modes", "--checkpoint")])
+@pytest.mark.parametrize(
+    ("name", "option"), [("verifiers.filter_gap", "--base"), ("thinking.modes", "--checkpoint")]
+)
 def test_an_experiment_without_its_checkpoint_is_one_line(root, tmp_path, name, option):
     command = [
         sys.executable,

@@ -133,7 +133,7 @@ def _dialogue(turns: int) -> list[dict]:
 
 @checker
 def check_hide_turns(function: Callable[[list[dict], int], list[dict]]) -> Checked:
-    """function(messages, keep) is the context with all but the last ``keep`` turns hidden, calls and results."""
+    """function(messages, keep) is the context with all but the last `keep` turns hidden, calls and results."""
     for turns, keep in ((6, 2), (3, 1), (2, 4), (4, 3), (3, 0)):
         messages = _dialogue(turns)
         value = value_of(function, copy.deepcopy(messages), keep)

@@ -107,8 +107,8 @@ CHAIN_FORM = "Start with 05, c +9, d *3, end. Two digits, modulo 100?"
 
 @checker
 def check_chain_prompt(prompt: str, ask: Callable[[str], str], target: int = 42, steps: int = 3) -> Checked:
-    """``prompt`` is a chain task of at least ``steps`` operations whose right answer is ``target``, and
-    ``ask(prompt)``, the agent's answer, says so too."""
+    """`prompt` is a chain task of at least `steps` operations whose right answer is `target`, and
+    `ask(prompt)`, the agent's answer, says so too."""
     if not isinstance(prompt, str) or not prompt.strip():
         return Checked(False, f"write a task such as: {CHAIN_FORM}")
     match = CHAIN.fullmatch(prompt.strip())

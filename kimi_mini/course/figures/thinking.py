@@ -1,6 +1,6 @@
 """Figures of thinking mode.
 
-name_weights    how a head shares its look between the names that results have brought
+name_weights    attention weights of a head over the names that stand in tool results
 reliability     chance that a run of calls succeeds, against its length
 """
 

@@ -8,8 +8,8 @@ positions are treated in one of three ways, with and without a short tune on win
     YaRN             only pairs of the rotation that turn less than once in 64 tokens are divided by 8 (K2's hard step),
                      and the softmax is sharpened by mscale squared
 
-A first version asked for every needle in training: no window of 512 was full of hay, and YaRN missed needles at the
-very start and the very end. Now half of the haystacks ask for few, one of them at an end.
+Half of the haystacks in training ask for few needles, one of them at an end: where every needle is asked for, no window
+is full of hay, and needles at its very start and end are missed.
 
 Needles: success by depth and length. Text: loss by position. And one more arm, the best model seeing only the last 64
 tokens, must fail on every needle outside of that window: a check of the test itself.

@@ -59,10 +59,10 @@ DASHES = {"MuonClip 100": "--", "MuonClip 30": ":"}  # where they do not clip th
 
 def main() -> None:
     """Train all runs that are not there yet; write data/results/logit_growth.json and its figure."""
-    words = harness.parser(__doc__.splitlines()[0])
-    words.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
-    words.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
-    args = harness.read(words)
+    parser = harness.common_parser(__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=None, help="train these, write no log")
+    parser.add_argument("--log", action="store_true", help="write the log although it holds some sizes only")
+    args = harness.read(parser)
     log = Log(
         "logit_growth",
         seeds=args.seeds,

@@ -1,4 +1,4 @@
-"""Whole training runs of `token_efficiency`: one way, its rates, one budget, one seed; and how rates are tuned.
+"""Training runs of `token_efficiency`, each decided by way, learning rates, budget and seed; and how rates are tuned.
 
 From the same weights, on the same windows of real text in the same order:
 

@@ -1,7 +1,7 @@
 """What RL with verifiable rewards adds, and what it only sharpens.
 
 K2 keeps tasks of moderate difficulty for RL, because a group of attempts that all pass or all fail teaches nothing.
-For the tuned agent that is ``follow`` beyond its training: it was shown chains of 1 to 5 records; we measure longer
+For the tuned agent that is `follow` beyond its training: it was shown chains of 1 to 5 records; we measure longer
 ones and take the two neighbouring lengths of which it solves about half. K2's objective on that family, with PTX on
 all of them, from several seeds. Measured before and after on held-out tasks: success at the temperature that RL
 samples with, greedy success, pass@8 (did it learn, or only commit itself?), and every other family (did it forget?).

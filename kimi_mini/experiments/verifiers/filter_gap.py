@@ -9,8 +9,8 @@ for every family and level (so that the filter cannot thin out long episodes), f
     broken       a verifier that counts calls: what did as many as the work takes passes, right or wrong
 
 Success is measured on held-out tasks of these levels at temperature 1, as rollouts are sampled, and greedily; the row
-``before`` is the agent without this training. From the base checkpoint half a million tokens are too few to learn the
-formats, filtered or not: all arms stayed at zero.
+`before` is the agent without this training. From the base checkpoint half a million tokens would be too
+few to learn the formats.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ SEEDS = (10, 11, 12, 13, 14, 15)  # fixed before the run
 
 
 def passed_episodes(tokenizer: Tokenizer, levels: Sequence[int], tried: int, seed: int, slip: float = SLIP):
-    """level -> trajectories that passed, of ``tried`` by an expert whose every step goes wrong with chance ``slip``."""
+    """level -> trajectories that passed, of `tried` by an expert whose every step goes wrong with chance `slip`."""
 
     def one(level: int, index: int) -> Trajectory:
         mistakes = 1 - (1 - slip) ** level
@@ -48,7 +48,7 @@ def passed_episodes(tokenizer: Tokenizer, levels: Sequence[int], tried: int, see
 
 
 def pools_of(passed: Mapping[int, Sequence[Trajectory]], arm: str) -> sft.Pools:
-    """One source a level, with the share of the tokens that ``arm`` gives it.
+    """One source a level, with the share of the tokens that `arm` gives it.
 
     Shares count tokens, so equally many episodes of every level are shares in proportion to their lengths.
     """
@@ -64,7 +64,7 @@ def pools_of(passed: Mapping[int, Sequence[Trajectory]], arm: str) -> sft.Pools:
 
 
 def seen(pools: sft.Pools, tokens: int, seed: int) -> dict[int, float]:
-    """level -> its share of the episodes that fine-tuning on ``tokens`` tokens reads."""
+    """level -> its share of the episodes that fine-tuning on `tokens` tokens reads."""
     plan = sft.make_plan(pools, tokens, STEP_TOKENS, seed)
     counts = Counter(level for step in plan for (_, level), _ in step)
     return {level: counts[level] / counts.total() for level in sorted(counts)}
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def by_level(model, tokenizer: Tokenizer, tasks: int, seed: int) -> dict[int, float]:
-    """level -> greedy success on ``tasks`` held-out tasks."""
+    """level -> greedy success on `tasks` held-out tasks."""
     return {level: mean(success(model, tokenizer, FAMILY, (level,), tasks, seed=seed)) for level in LEVELS}
 
 

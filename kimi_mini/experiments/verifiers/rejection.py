@@ -124,7 +124,7 @@ def main() -> None:
 def sample_attempts(
     model, tokenizer, sources: Sequence[Source], prompts: int, seed: int
 ) -> list[Conversation]:
-    """Four attempts at temperature 1 at each of ``prompts`` new tasks a family."""
+    """Four attempts at temperature 1 at each of `prompts` new tasks a family."""
     rng = random.Random(f"{seed}/rejection")
     tasks = [
         task for source in sources for task in training_tasks(source, prompts, rng) for _ in range(ATTEMPTS)

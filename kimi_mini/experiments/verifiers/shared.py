@@ -31,7 +31,7 @@ def pools(
     keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed,
     passes: float = 1.5,
 ) -> sft.Pools:
-    """Trajectories of ``sources`` that ``keep`` lets through, enough for ``tokens`` tokens read ``passes`` times."""
+    """Trajectories of `sources` that `keep` lets through, enough for `tokens` tokens read `passes` times."""
     made = {}
     for source in sources:
         count = (
@@ -43,7 +43,7 @@ def pools(
 
 
 def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: str = "") -> History:
-    """Fine-tune ``model`` in place as the pipeline does: same optimizer, step size, curriculum and schedule."""
+    """Fine-tune `model` in place as the pipeline does: same optimizer, step size, curriculum and schedule."""
     plan = sft.make_plan(examples, tokens, STEP_TOKENS, seed)
     steps, bar = len(plan), Bar(tokens)
     bar.bar.set_description(title)
@@ -71,7 +71,7 @@ def success(
     thinking: bool = True,
     seed: int = 0,
 ) -> list[list[bool]]:
-    """Which of ``attempts`` attempts at each of ``count`` held-out tasks passed."""
+    """Which of `attempts` attempts at each of `count` held-out tasks passed."""
     tasks = held_out.held_out_tasks(family, levels, count, seed)
     copies = [task for task in tasks for _ in range(attempts)]
     done = scoreboard.solve(model, tokenizer, copies, LIMITS, thinking, temperature, seed)
