@@ -153,7 +153,8 @@ def imports() -> dict[str, set[str]]:
 def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
     """What is needed for one command only, and says so when it is missing, may stay out."""
     assert unlisted("package", imports()) == {
-        "course/sliders.py ipywidgets",  # [lab]
+        "course/logs.py IPython",  # [lab]: shown in notebooks
+        "course/sliders.py ipywidgets",
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "text/corpus.py huggingface_hub",  # comes with datasets
     }

@@ -452,7 +452,7 @@ def test_a_disk_that_is_full_leaves_the_last_state(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(KimiError, match="the disk is full"):
         training.save_state(file, *fresh(), History())
     assert file.read_bytes() == whole and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
