@@ -7,18 +7,38 @@ file. The same attack table catches it.
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.worlds.tools import namespaces, sandbox
+from kimi_mini.worlds.tools import namespaces, sandbox, workers
 from kimi_mini.worlds.tools.sandbox import SandboxUnavailable, run_python
 
+WHAT_RUNS = [
+    "import asyncio\nasync def f():\n    await asyncio.sleep(0.01)\nasyncio.run(f())",
+    "import sqlite3\nassert sqlite3.connect(':memory:').execute('SELECT 6 * 7').fetchone() == (42,)",
+    "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(1, 1)\n"
+    "assert unittest.main(argv=['x'], exit=False).result.wasSuccessful()",
+    "import doctest, inspect, pdb, typing, dataclasses, enum, abc, pickle, copy, heapq, bisect, array, struct, fractions",
+    "import random, uuid, secrets, hashlib, time, datetime, statistics, decimal, math, cmath, zlib, bz2, lzma, csv, io\n"
+    "random.random(), uuid.uuid4(), secrets.token_hex(), time.sleep(0.01), datetime.datetime.now()",
+    "import threading, queue, subprocess, multiprocessing, concurrent.futures, socket, ssl, http.client, urllib.request",
+    "import os, sys, platform, signal, tempfile, pathlib\nos.getcwd(), os.getpid(), os.cpu_count(), platform.platform()\n"
+    "assert os.listdir('/tmp') == [] and not sys.stdout.isatty()\nsignal.signal(signal.SIGALRM, lambda *a: None)\n"
+    "signal.setitimer(signal.ITIMER_REAL, 0.01)\nsignal.pause()",
+    "import contextlib, os\nwith open(os.devnull, 'w') as nothing, contextlib.redirect_stdout(nothing):\n    print(1)",
+    "import select, selectors, os\nr, w = os.pipe()\nos.write(w, b'x')\nassert select.select([r], [], [], 1)[0] == [r]",
+    "import mmap, ctypes, faulthandler\nmmap.mmap(-1, 4096), ctypes.sizeof(ctypes.c_int)\nx = bytearray(150 * 2**20)",
+    "import threading\nwith threading.Lock(): pass\nassert threading.Event().wait(0.01) is False",
+]
 PATIENT = 20.0  # seconds for programs that end by themselves: the machine may be busy
 
 
@@ -162,15 +182,78 @@ def test_the_next_program_runs_after_each_bomb():
 
 
 def test_a_killed_worker_is_replaced():
-    import signal
-
     assert run_python("1").ok
-    with sandbox._workers().checkout() as session:
+    with workers.pool().checkout() as session:
         session.feed_run("1")
         os.kill(session.worker_pid, signal.SIGKILL)
-        with pytest.raises(sandbox.monty.MontyError):
+        with pytest.raises(workers.monty.MontyError):
             session.feed_run("1")
     assert run_python("print(2)").stdout == "2\n"
+
+
+def test_a_worker_that_was_killed_while_idle_fails_no_program():
+    for _ in range(3):
+        with workers.pool().checkout() as session:
+            session.feed_run("1")
+            idle = session.worker_pid
+        os.kill(idle, signal.SIGKILL)
+        result = run_python("print(2)", PATIENT)
+        assert (result.ok, result.stdout, result.error) == (True, "2\n", None)
+
+
+def test_a_worker_that_crashes_under_a_program_is_an_error():
+    """Tried once more, and no more than once; a crash never counts as an end."""
+    killed, over = set(), threading.Event()
+
+    def kill_all() -> None:
+        while not over.wait(0.05):
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "monty" in child.name() and child.cpu_times().user > 0.1:  # it is at work
+                        child.kill()
+                        killed.add(child.pid)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    result = run_python("print(1)\nwhile True: pass", PATIENT)
+    over.set()
+    killer.join()
+    assert (result.ok, result.error) == (False, "SystemError: the interpreter crashed")
+    assert len(killed) == 2 and result.seconds < PATIENT
+
+
+def in_threads(codes: list[str], timeout: float) -> list[sandbox.SandboxResult]:
+    """All programs at the same time."""
+    with ThreadPoolExecutor(len(codes)) as threads:
+        return list(threads.map(lambda code: run_python(code, timeout), codes))
+
+
+def test_waiting_is_counted():
+    """Fifty endless loops of a second each: with a worker per processor the last came back after 25 s."""
+    results = in_threads(["while True: pass"] * 50, timeout=1.0)
+    assert {result.error for result in results} <= {
+        "TimeoutError: no end after 1 s",
+        "TimeoutError: 32 other programs did not end in 1 s",
+    }
+    assert max(result.seconds for result in results) < 10 and not any(result.ok for result in results)
+
+
+def test_an_innocent_program_among_endless_ones_is_run():
+    *_, last = in_threads(["while True: pass"] * 20 + ["print(1)"], timeout=3.0)
+    assert (last.ok, last.stdout) == (True, "1\n") and last.seconds < 3
+
+
+def test_places_are_given_back(monkeypatch):
+    """Also by an engine that raises; where none is free, the call says so after its time."""
+    monkeypatch.setattr(sandbox, "_places", threading.BoundedSemaphore(1))
+    monkeypatch.setitem(sandbox._ENGINES, "bubblewrap", lambda *a: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            run_python("1", engine="bubblewrap")
+        assert run_python("1", PATIENT).ok
+    with sandbox._places:
+        result = run_python("print(1)", timeout=0.1)
+    assert (result.ok, result.stdout, result.error[:12]) == (False, "", "TimeoutError") and result.seconds < 5
 
 
 def test_a_run_can_be_repeated_exactly():
@@ -228,6 +311,13 @@ def fresh_probe():
     namespaces.probe.cache_clear()
 
 
+def fake(folder, monkeypatch, code: str) -> None:
+    """Puts a `bwrap` of our own before the real one."""
+    (folder / "bwrap").write_text(f"#!/bin/sh\n{code}\n")
+    (folder / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
 def test_without_bwrap_the_engine_refuses_and_does_not_fall_back(fresh_probe, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxUnavailable, match="bubblewrap is not installed") as caught:
@@ -236,17 +326,103 @@ def test_without_bwrap_the_engine_refuses_and_does_not_fall_back(fresh_probe, mo
 
 
 def test_a_bwrap_that_cannot_make_namespaces_is_refused_too(fresh_probe, monkeypatch, tmp_path):
-    fake = tmp_path / "bwrap"
-    fake.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fake(tmp_path, monkeypatch, "echo 'No permissions to create new namespace' >&2\nexit 1")
     with pytest.raises(SandboxUnavailable, match="No permissions to create new namespace"):
         run_python("print(1)", engine="bubblewrap")
 
 
-def test_a_bwrap_that_isolates_nothing_but_answers_is_not_what_the_probe_checks():
-    """The probe checks that programs run; that they are isolated is what the attacks above check."""
-    assert "--unshare-all" in namespaces._command("t", 1.0, 100)
+@pytest.mark.parametrize("code", ["exit 1", "exit 0", "echo 42"])
+def test_a_bwrap_that_does_not_run_the_probe_is_refused(fresh_probe, monkeypatch, tmp_path, code):
+    fake(tmp_path, monkeypatch, code)
+    with pytest.raises(SandboxUnavailable, match="probe run under bubblewrap failed"):
+        run_python("print(1)", engine="bubblewrap")
+
+
+def test_a_bwrap_that_is_too_old_is_refused_in_one_line(fresh_probe, monkeypatch, tmp_path):
+    """Before 0.8 it could not keep a program from making user namespaces of its own."""
+    fake(
+        tmp_path,
+        monkeypatch,
+        "case \"$*\" in *--disable-userns*) echo 'bwrap: Unknown option --disable-userns' >&2; exit 1;; esac",
+    )
+    with pytest.raises(SandboxUnavailable, match="Unknown option --disable-userns") as caught:
+        run_python("print(1)", engine="bubblewrap")
+    assert "\n" not in str(caught.value) and "use the monty engine" in str(caught.value)
+
+
+def test_a_bwrap_that_confines_nothing_is_refused(fresh_probe, monkeypatch, tmp_path):
+    fake(tmp_path, monkeypatch, 'while [ "$2" != "-I" ]; do shift; done; export A=1; exec "$@"')
+    with pytest.raises(
+        SandboxUnavailable, match="does not confine programs here: processes, sockets.*environment"
+    ):
+        run_python("print(1)", engine="bubblewrap")
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("left_out", "open_way"),
+    [
+        (["--seccomp", "FD"], "processes, sockets"),
+        (["--remount-ro", "/"], "writing below /"),
+        (["--unshare-all"], "host's processes|failed"),
+    ],
+)
+def test_a_confinement_that_lacks_one_part_is_refused(fresh_probe, monkeypatch, left_out, open_way):
+    """And so is one that shows the host's processes."""
+    command = namespaces._command
+
+    def weaker(*arguments):
+        words = command(*arguments)
+        if left_out == ["--unshare-all"]:
+            return [*words[:1], "--bind", "/proc", "/proc", *words[1:]]
+        left_out[1:] = [
+            word if word != "FD" else words[words.index("--seccomp") + 1] for word in left_out[1:]
+        ]
+        at = next(i for i in range(len(words)) if words[i : i + 2] == left_out)
+        return words[:at] + words[at + 2 :]
+
+    monkeypatch.setattr(namespaces, "_command", weaker)
+    with pytest.raises(SandboxUnavailable, match=open_way):
+        run_python("print(1)", engine="bubblewrap")
+
+
+def test_on_a_machine_without_a_list_of_calls_the_engine_is_refused(fresh_probe, monkeypatch, tmp_path):
+    fake(tmp_path, monkeypatch, "exit 0")
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "box", "6", "1", "riscv64")))
+    with pytest.raises(SandboxUnavailable, match="no list of system calls for riscv64"):
+        run_python("print(1)", engine="bubblewrap")
+
+
+@engines
+def test_as_much_as_is_allowed_may_be_printed(engine):
+    exactly = run_python(f"print('x' * {sandbox.MAX_OUTPUT - 1})", PATIENT, engine)
+    assert exactly.ok and len(exactly.stdout) == sandbox.MAX_OUTPUT
+    more = run_python(f"print('x' * {sandbox.MAX_OUTPUT})", PATIENT, engine)
+    assert more.error == f"OutputError: more than {sandbox.MAX_OUTPUT} bytes printed"
+
+
+@needs_bubblewrap
+def test_bytes_that_are_no_text_are_replaced_and_no_failure():
+    code = "import sys\nsys.stdout.buffer.write(b'\\xff\\x00\\x1b' * 20000)"
+    result = run_python(code, PATIENT, "bubblewrap")
+    assert result.ok and result.stdout == "\ufffd\0\x1b" * 20000
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "after", ["sys.stdout = io.StringIO()", "sys.stdout = None", "sys.stdout.close()", "print = None"]
+)
+def test_what_was_printed_stays_printed(after):
+    result = run_python(f"import io, sys\nprint('so far')\n{after}", PATIENT, "bubblewrap")
+    assert (result.ok, result.stdout, result.error) == (True, "so far\n", None)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("code", WHAT_RUNS)
+def test_what_programs_need_runs_in_full_cpython(code):
+    """The list of system calls is short; none of these may miss one."""
+    result = run_python(code, PATIENT, "bubblewrap")
+    assert (result.ok, result.error) == (True, None)
 
 
 @needs_bubblewrap
@@ -269,10 +445,14 @@ def test_nothing_can_be_written_and_limits_cannot_be_raised():
 @needs_bubblewrap
 def test_no_process_outlives_its_program():
     mark = f"kimi-{os.getpid()}"
-    code = f"import os\nif os.fork() == 0:\n    os.execvp('sh', ['sh', '-c', 'sleep 30', {mark!r}])\nprint(1)"
-    assert run_python(code, PATIENT, engine="bubblewrap").ok
+    sleep = f"os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(30)', {mark!r}])"
+    running = threading.Thread(target=run_python, args=(f"import os, sys\n{sleep}", 3.0, "bubblewrap"))
+    running.start()
+    seen = 0
+    while running.is_alive():
+        seen = max(seen, len(running_with(mark)))
     time.sleep(0.2)
-    assert running_with(mark) == []
+    assert seen == 1 and running_with(mark) == []
 
 
 def running_with(mark: str) -> list[str]:
@@ -289,7 +469,7 @@ def test_a_time_out_while_the_namespaces_are_made_leaves_nothing_behind():
     """Killing bwrap alone, at the wrong millisecond, leaves its child waiting for it for ever."""
     mark = 54321 + os.getpid()  # stands in the command line, as the limit of the output
     for step in range(24):
-        namespaces._run("while True: pass", 0.0005 * (step + 1), mark)
+        namespaces._run("while True: pass", 0.0005 * (step + 1), mark - 1)
     time.sleep(0.2)
     assert running_with(str(mark)) == []
 
@@ -301,7 +481,7 @@ def test_what_bwrap_starts_can_be_found_by_its_group(monkeypatch, option, in_one
     mark = 98765 + os.getpid()
     command = namespaces._command
     monkeypatch.setattr(namespaces, "_command", lambda *a: ["bwrap", *option, *command(*a)[1:]])
-    running = threading.Thread(target=namespaces._run, args=("while True: pass", 3.0, mark))
+    running = threading.Thread(target=namespaces._run, args=("while True: pass", 3.0, mark - 1))
     running.start()
     groups = {}
     while running.is_alive() and len(groups) < 3:  # bwrap, its child, and the program
@@ -326,7 +506,7 @@ def groups_with(mark: str) -> dict[int, int]:
 # ------------------------------------------------------------------------------------------------ processes
 FORK = """
 import os, sys
-from kimi_mini.sandbox import SandboxUnavailable, run_python
+from kimi_mini.worlds.tools.sandbox import SandboxUnavailable, run_python
 if sys.argv[1] == "used":
     run_python("1")
 child = os.fork()
