@@ -11,6 +11,7 @@ from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
 from kimi_mini.worlds.base import Message
 from kimi_mini.worlds.rows import Limits
 
+CUT_OFF = {"length": "the turn did not end", "turns": "too many turns", "context": "the context is full"}
 SYSTEM = "You are Kimi."
 
 
@@ -58,7 +59,13 @@ class Conversation:
         return box.declarations() if box else None
 
     def verdict(self) -> Verdict:
-        """What the world's verifier says of the messages and the final state."""
+        """What the world's verifier says of the messages and the final state.
+
+        An attempt that was cut off (by tokens, turns or context) has not done its task, whatever state it left: the
+        scoreboard, filters and rewards all read it here.
+        """
+        if self.finish in CUT_OFF:
+            return Verdict(False, f"cut off: {CUT_OFF[self.finish]}")
         return WORLDS[self.task.world].verify(self.task, self.messages, self.environment)
 
 

@@ -40,9 +40,9 @@ def solve(
     seed: int = 0,
 ) -> list[Conversation]:
     """Work on ``tasks`` in batches; conversations in the order of the tasks."""
-    policy = LocalPolicy(model, tokenizer, temperature, seed)
     done = []
     for start in range(0, len(tasks), BATCH):
+        policy = LocalPolicy(model, tokenizer, temperature, seed, first=start)
         done += loop.run(policy, tokenizer, tasks[start : start + BATCH], limits, thinking)
     return done
 

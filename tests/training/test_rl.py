@@ -12,6 +12,7 @@ from tiny import typed as tokens_of
 from kimi_mini import MuonClip, worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.base.errors import KimiError
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.rl import objective, rounds
@@ -31,6 +32,7 @@ SETTINGS = Settings(
     limits=Limits(turn_tokens=12, turns=2, context=400),
 )
 TEMPERATURE = 0.9
+CLIP = torch.nn.utils.clip_grad_norm_
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def tokenizer():
 @pytest.fixture(autouse=True)
 def unclipped(monkeypatch):
     """Gradients as they are: clipping their norm would hide a wrong factor."""
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, size: None)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, size: torch.tensor(1.0))
 
 
 # ---- the objective --------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ def test_an_attempt_over_its_budget_is_punished(tokenizer, finish, turn_tokens, 
 
 def test_a_repair_without_an_end_is_punished(tokenizer):
     conversation = typed(tokenizer, Limits(128, 1, 1024), "repair")
-    assert conversation.finish == "turns" and conversation.verdict().passed
+    assert conversation.finish == "turns" and not conversation.verdict().passed  # although its tests pass
     assert rewards_.reward(conversation) == -0.5
 
 
@@ -428,3 +430,89 @@ def test_rl_ends_when_all_is_solved_and_no_sooner():
 def test_other_ends_are_found_out(mutant):
     with pytest.raises(AssertionError):
         check_end(mutant)
+
+
+# ---- rounds that would go wrong without a word ----------------------------------------------------------------
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(sampled, monkeypatch):
+    """One -inf among the recorded log-probabilities turned every weight into NaN."""
+    model, groups = sampled
+    rewards = rewards_of(groups)
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", CLIP)
+    broken = next(c for group in groups for c in group if len({rewards[id(d)] for d in group}) > 1)
+    (segment, *rest), before = broken.segments, [p.detach().clone() for p in model.parameters()]
+    never = dataclasses.replace(segment, logprobs=[float("-inf"), *segment.logprobs[1:]])
+    monkeypatch.setattr(broken, "segments", [never, *rest])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(KimiError, match="gradient of an RL update is"):
+        rounds.update(model, optimizer, groups, TEMPERATURE, replace(SETTINGS, updates=1))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("temperature", [(1.0, 0.0), (0.0, 1.0), (-1.0, 1.0), (1.0, float("inf"))])
+def test_a_temperature_without_probabilities_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperatures above 0"):
+        replace(SETTINGS, temperature=temperature)
+
+
+def test_the_temperature_goes_from_the_first_to_the_last():
+    settings = replace(SETTINGS, rounds=5, temperature=(1.0, 0.6))
+    found = [rounds.temperature_at(settings, index) for index in range(5)]
+    assert found == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6])
+    assert rounds.temperature_at(replace(settings, rounds=1), 0) == 1.0
+
+
+def test_gradients_are_clipped(sampled, monkeypatch):
+    model, groups = sampled
+    rewards = {key: 100 * value for key, value in rewards_of(groups).items()}
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", CLIP)
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    assert recorder.steps[0].norm() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_every_update_of_a_round_is_held_in_place_by_ptx(sampled, monkeypatch):
+    model, groups = sampled
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)  # nothing but PTX moves
+    batch = collate([Example(groups[0][0].ids, groups[0][0].mask)])
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3, ptx=0.5), [batch])
+    assert len(recorder.steps) == 3 and all(step.norm() > 0 for step in recorder.steps)
+
+
+def test_every_round_has_other_tasks_and_other_dice(tokenizer):
+    settings = replace(SETTINGS, prompts=2, levels=(2,))
+    model = tiny_model()
+    keys, words = [], []
+    for index in range(3):
+        groups, _ = rounds.sample_round(model, tokenizer, settings, 0, index)
+        keys.append(tuple(group[0].task.key for group in groups))
+        words.append(tuple(c.ids[c.prompt_length] for c in groups[0]))
+    assert len(set(keys)) == 3 and len(set(words)) > 1
+
+
+def test_rl_leaves_no_loads_for_the_next_training_and_closes_what_it_opened(tokenizer, monkeypatch):
+    closed = []
+    close = worlds.Environment.close
+    monkeypatch.setattr(worlds.Environment, "close", lambda self: (closed.append(self), close(self)))
+    model = tiny_model()
+    optimizer = MuonClip(model, lr=0.01, adamw_lr=0.01)
+    rounds.reinforce(model, tokenizer, optimizer, replace(SETTINGS, rounds=1), seed=0)
+    assert len(closed) == SETTINGS.prompts * SETTINGS.attempts
+    assert not model.statistics.loads.any() and torch.isinf(model.statistics.max_logits).all()
+
+
+@pytest.mark.parametrize("finish", ["length", "turns", "context"])
+def test_a_cut_off_attempt_is_worth_the_same_to_all(tokenizer, finish):
+    """The scoreboard counted verdicts that rewards punished."""
+    (conversation,) = loop.run(
+        Typist(tokenizer), tokenizer, [worlds.generate(random.Random(0), "buy", 2)], Limits(256, 9, 2048)
+    )
+    assert conversation.verdict().passed and rewards_.reward(conversation) == 1.0
+    conversation.finish = finish
+    assert not conversation.verdict().passed and "cut off" in conversation.verdict().evidence
+    assert rewards_.reward(conversation) < 0

@@ -31,6 +31,7 @@ from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.base.errors import KimiError
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
@@ -55,10 +56,15 @@ class Settings:
     updates: int = 2  # optimizer steps a round, each on its share of the prompts
     budget_penalty: float = 0.5
     least_moderate: float = (
-        0.1  # the run ends when fewer tasks than this share still have something to teach,
+        0.1  # the run ends when a smaller share of the tasks still has something to teach,
     )
     solved: float = 0.9  # and more attempts than this succeed
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a temperature at which an attempt has no probability: the objective divides by it."""
+        if not all(0 < temperature < float("inf") for temperature in self.temperature):
+            raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
 
 
 @dataclass
@@ -81,13 +87,18 @@ def sample_round(
         worlds.generate(rng, settings.family, settings.levels[i % len(settings.levels)])
         for i in range(settings.prompts)
     ]
-    warm, cool = settings.temperature
-    temperature = warm + (cool - warm) * index / max(1, settings.rounds - 1)
+    temperature = temperature_at(settings, index)
     policy = LocalPolicy(model, tokenizer, temperature, seed=hash_seed(seed, index))
     copies = [task for task in tasks for _ in range(settings.attempts)]
     done = loop.run(policy, tokenizer, copies, settings.limits)
     groups = [done[i : i + settings.attempts] for i in range(0, len(done), settings.attempts)]
     return groups, temperature
+
+
+def temperature_at(settings: Settings, index: int) -> float:
+    """From the first temperature to the last, in a straight line over the rounds."""
+    warm, cool = settings.temperature
+    return warm + (cool - warm) * index / max(1, settings.rounds - 1)
 
 
 def hash_seed(*numbers: int) -> int:
@@ -114,9 +125,14 @@ def update(
         learned = sum(batch.learned for batch in ptx)
         for batch in ptx:
             (settings.ptx * token_losses(model, batch).sum() / learned).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not torch.isfinite(norm):  # before the step: one such step turns every weight into NaN
+            raise KimiError(
+                f"the gradient of an RL update is {norm.item()}: lower tau, or raise the temperature"
+            )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    model.statistics.forget()  # loads and maxima of these passes are not those of the next training
     flat = [c for group in groups for c in group]
     return Round(
         reward=rewards.mean().item(),
