@@ -12,22 +12,22 @@ history: its thoughts are dropped, the empty tags stay. After it a chain of call
 the model goes on thinking where it stopped. Hence the prefix property: inside a chain every rendering extends the
 one before, token for token.
 
-Messages are OpenAI's dicts. An assistant message may say `"thinking": False`: a reflex, whose empty thought was
-given by the prompt and is therefore not trained on.
+Messages are OpenAI's dicts (see messages.py for what is accepted). An assistant message may say `"thinking": False`:
+a reflex, whose empty thought was given by the prompt and is therefore not trained on.
 
 Sources: K2 report, appendix B; chat_template.jinja of moonshotai/Kimi-K2-Thinking.
 """
 
-import json
 from collections.abc import Iterator
+from pathlib import Path
 
+from kimi_mini.text.messages import checked, checked_tools, compact_json
 from kimi_mini.text.parser import parse, parse_ids
 from kimi_mini.text.tokenizer import Tokenizer
 
 __all__ = [
     "CHAT_TEMPLATE",
     "DEFAULT_SYSTEM",
-    "content_text",
     "encode",
     "encode_results",
     "history_end",
@@ -40,59 +40,7 @@ DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 
 # The same rules for `transformers`: tests hold render() and this template together on generated conversations.
 # `as_written` is ours (see render); K2's own template knows the other variables.
-CHAT_TEMPLATE = """\
-{%- macro text(content) -%}
-  {%- if content is string -%}{{ content }}
-  {%- elif content -%}{%- for part in content -%}{{ part.text }}{%- endfor -%}
-  {%- endif -%}
-{%- endmacro -%}
-{%- macro calls(tool_calls) -%}
-  <|tool_calls_section_begin|>
-  {%- for call in tool_calls -%}
-    <|tool_call_begin|>{{ call.id }}<|tool_call_argument_begin|>
-    {%- set arguments = call.function.arguments -%}
-    {%- if arguments is string -%}{{ arguments }}
-    {%- else -%}{{ arguments | tojson(separators=(',', ':')) }}
-    {%- endif -%}
-    <|tool_call_end|>
-  {%- endfor -%}
-  <|tool_calls_section_end|>
-{%- endmacro -%}
-{%- if tools -%}
-  <|im_system|>tool_declare<|im_middle|>{{ tools | tojson(separators=(',', ':')) }}<|im_end|>
-{%- endif -%}
-{%- if not messages or messages[0].role != 'system' -%}
-  <|im_system|>system<|im_middle|>DEFAULT_SYSTEM<|im_end|>
-{%- endif -%}
-{%- set history = namespace(end=-1) -%}
-{%- for message in messages -%}
-  {%- if message.role == 'assistant' and not message.tool_calls and not (as_written and loop.last) -%}
-    {%- set history.end = loop.index0 -%}
-  {%- endif -%}
-{%- endfor -%}
-{%- for message in messages -%}
-  {%- if message.role in ('user', 'assistant') -%}<|im_{{ message.role }}|>
-  {%- else -%}<|im_system|>
-  {%- endif -%}
-  {{- message.name or message.role }}<|im_middle|>
-  {%- if message.role == 'assistant' -%}
-    <think>
-    {%- if loop.index0 > history.end and not (message.thinking is defined and message.thinking is false) -%}
-      {{- message.reasoning_content if message.reasoning_content is string -}}
-    {%- endif -%}
-    </think>
-  {%- elif message.role == 'tool' -%}
-    {{- '## Return of ' ~ message.tool_call_id ~ '\\n' -}}
-  {%- endif -%}
-  {{- text(message.content) -}}
-  {%- if message.role == 'assistant' and message.tool_calls -%}{{ calls(message.tool_calls) }}{%- endif -%}
-  <|im_end|>
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-  <|im_assistant|>assistant<|im_middle|>
-  {%- if thinking is defined and thinking is false -%}<think></think>{%- endif -%}
-{%- endif -%}
-""".replace("DEFAULT_SYSTEM", DEFAULT_SYSTEM)
+CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 # A piece of a conversation: (text, is it a special token?, did the assistant write it?)
 Piece = tuple[str, bool, bool]
@@ -116,7 +64,7 @@ def render(
             model wrote it. K2's template (the default here) drops them, as it must for the *next* question.
 
     Raises:
-        ValueError: a message of unknown shape.
+        ValueError: a message of unknown shape; the text names the message and its field.
     """
     return "".join(
         text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written)
@@ -183,25 +131,21 @@ def history_end(messages: list[dict], as_written: bool = False) -> int:
 
 def _pieces(messages, tools, add_generation_prompt, thinking, as_written) -> Iterator[Piece]:
     """The one description of the format; render() joins it, encode() tokenises it piece by piece."""
+    messages, tools = checked(messages), checked_tools(tools)
     if tools:
-        yield from _turn("<|im_system|>", "tool_declare", _compact_json(tools))
-    if not messages or messages[0].get("role") != "system":
+        yield from _turn("<|im_system|>", "tool_declare", compact_json(tools, "tools"))
+    if not messages or messages[0]["role"] != "system":
         yield from _turn("<|im_system|>", "system", DEFAULT_SYSTEM)
     end = history_end(messages, as_written)
     for index, message in enumerate(messages):
-        role = message.get("role")
-        name = message.get("name") or role
+        role, name, content = message["role"], message["name"], message["content"]
         if role == "assistant":
-            yield from _assistant_turn(name, message, is_history=index <= end)
+            yield from _assistant_turn(message, is_history=index <= end)
         elif role == "tool":
-            returned = f"## Return of {_field(message, 'tool_call_id')}\n{content_text(message)}"
+            returned = f"## Return of {message['tool_call_id']}\n{content}"
             yield from _turn("<|im_system|>", name, returned)
-        elif isinstance(role, str):
-            yield from _turn(
-                "<|im_user|>" if role == "user" else "<|im_system|>", name, content_text(message)
-            )
         else:
-            raise ValueError(f"message {index} has no role: {message!r:.80}")
+            yield from _turn("<|im_user|>" if role == "user" else "<|im_system|>", name, content)
     if add_generation_prompt:
         yield from (
             ("<|im_assistant|>", True, False),
@@ -218,47 +162,25 @@ def _turn(opening: str, name: str, text: str) -> Iterator[Piece]:
     yield from ((text, False, False), ("<|im_end|>", True, False))
 
 
-def _assistant_turn(name: str, message: dict, is_history: bool) -> Iterator[Piece]:
-    thought = "" if message.get("thinking") is False else message.get("reasoning_content") or ""
+def _assistant_turn(message: dict, is_history: bool) -> Iterator[Piece]:
+    reflex, thought = not message["thinking"], message["reasoning_content"]
     trained = not (thought and is_history)  # with its thought gone, this is not what the model wrote
-    tags_trained = trained and message.get("thinking") is not False
-    yield from (("<|im_assistant|>", True, False), (name, False, False), ("<|im_middle|>", True, False))
-    yield "<think>", True, tags_trained
+    yield from (
+        ("<|im_assistant|>", True, False),
+        (message["name"], False, False),
+        ("<|im_middle|>", True, False),
+    )
+    yield "<think>", True, trained and not reflex
     yield "" if is_history else thought, False, trained
-    yield "</think>", True, tags_trained
-    yield content_text(message), False, trained
-    calls = message.get("tool_calls")
-    if calls:
+    yield "</think>", True, trained and not reflex
+    yield message["content"], False, trained
+    if message["tool_calls"]:
         yield "<|tool_calls_section_begin|>", True, trained
-        for call in calls:
-            arguments = _field(_field(call, "function"), "arguments")
+        for call in message["tool_calls"]:
             yield "<|tool_call_begin|>", True, trained
-            yield _field(call, "id"), False, trained
+            yield call["id"], False, trained
             yield "<|tool_call_argument_begin|>", True, trained
-            yield arguments if isinstance(arguments, str) else _compact_json(arguments), False, trained
+            yield call["arguments"], False, trained
             yield "<|tool_call_end|>", True, trained
         yield "<|tool_calls_section_end|>", True, trained
     yield "<|im_end|>", True, trained
-
-
-def content_text(message: dict) -> str:
-    """Content as one string: None is empty, OpenAI's list of text parts is joined. Other parts: ValueError."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
-        return "".join(part["text"] for part in content)
-    raise ValueError(f"content must be text, text parts or None, not {content!r:.80}")
-
-
-def _field(mapping: dict, key: str):
-    try:
-        return mapping[key]
-    except (KeyError, TypeError):
-        raise ValueError(f"{key!r} is missing in {mapping!r:.80}") from None
-
-
-def _compact_json(value) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -11,9 +11,10 @@ matter for a small model that reads JSON and does sums:
 Sources: special tokens of moonshotai/Kimi-K2-Thinking (tokenizer_config); pre-tokenisation after cl100k_base.
 """
 
-import functools
 import json
 import re
+import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.base.files import write_atomic
 from kimi_mini.base.paths import TOKENIZER, in_clone
 
 # K2's names in K2's order. As there, padding is the very last id.
@@ -52,6 +54,7 @@ _SPLIT_RULES = (
     r"\s+",
 )
 SPLIT_PATTERN = "|".join(_SPLIT_RULES)
+MEMORY = 32 * 2**20  # bytes that encode_plain may remember
 _MARKER = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
 
 
@@ -70,11 +73,14 @@ class Tokenizer:
         self.plain.encode_special_tokens = True  # the same vocabulary, blind to the markers
         self.special = {token.content: index for index, token in backend.get_added_tokens_decoder().items()}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        self.first_special = min(self.special.values())
         missing = [token for token in SPECIAL_TOKENS if token not in self.special]
         if missing:
             raise BadFile(f"not a kimi_mini tokenizer: it lacks the special tokens {', '.join(missing)}")
-        self.encode_plain = functools.lru_cache(maxsize=8192)(self._encode_plain)
+        self.first_special = min(self.special.values())
+        if self.first_special != self.vocab_size - len(self.special):
+            raise BadFile("not a kimi_mini tokenizer: special tokens must have the last ids")
+        self._recent: dict[str, tuple[int, ...]] = {}  # newest last
+        self._recent_bytes, self._lock = 0, threading.Lock()
 
     @classmethod
     def train(cls, texts: Iterable[str | tuple[str, int]], vocab_size: int = 1024) -> "Tokenizer":
@@ -110,7 +116,7 @@ class Tokenizer:
         """Read tokenizer.json, given as the file or as the folder that holds it (default: the shipped one).
 
         Raises:
-            MissingFile, BadFile: no such file, or one that is not a tokenizer of ours.
+            MissingFile, BadFile: no such file, or one that is not a tokenizer of ours; the text names the file.
         """
         file = _json_file(path)
         if not file.is_file():
@@ -119,16 +125,16 @@ class Tokenizer:
                 + in_clone("python -m kimi_mini.experiments.vocabulary makes the shipped one again")
             )
         try:
-            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # noqa: BLE001 - the Rust side raises bare Exception
+            return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the Rust side raises bare Exception, and BaseException in a panic
             raise BadFile(f"{file} is not a readable tokenizer.json: {error}") from None
-        return cls(backend)
 
     def save(self, path: str | Path) -> Path:
         """Write tokenizer.json (and into a folder also tokenizer_config.json, which transformers reads)."""
         file = _json_file(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(self.backend.to_str(pretty=False) + "\n", encoding="utf-8")
+        write_atomic(file, self.backend.to_str(pretty=False) + "\n")
         if file != Path(path):
             config = {
                 "tokenizer_class": "PreTrainedTokenizerFast",
@@ -137,7 +143,7 @@ class Tokenizer:
                 "pad_token": "[PAD]",
                 "clean_up_tokenization_spaces": False,
             }
-            (file.parent / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+            write_atomic(file.parent / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
         return file
 
     def encode(self, text: str, allow_special: bool = True) -> list[int]:
@@ -152,12 +158,28 @@ class Tokenizer:
             text = text.encode("utf-8", errors="replace").decode("utf-8")
             return backend.encode(text, add_special_tokens=False).ids
 
-    def _encode_plain(self, text: str) -> tuple[int, ...]:
-        """`encode(text, allow_special=False)`; as `encode_plain` it remembers the last 8192 texts."""
-        return tuple(self.encode(text, allow_special=False))
+    def encode_plain(self, text: str) -> tuple[int, ...]:
+        """`encode(text, allow_special=False)`, which remembers the texts used last, up to MEMORY bytes of them."""
+        with self._lock:
+            ids = self._recent.pop(text, None)
+            if ids is not None:
+                self._recent[text] = ids
+                return ids
+        ids = tuple(self.encode(text, allow_special=False))
+        with self._lock:
+            self._recent_bytes += _size(text, ids) - _size(text, self._recent.pop(text, None))
+            self._recent[text] = ids
+            while self._recent_bytes > MEMORY:
+                oldest = next(iter(self._recent))
+                self._recent_bytes -= _size(oldest, self._recent.pop(oldest))
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`, markers included. Bytes that are not UTF-8 become U+FFFD."""
+        """Text of `ids`, markers included. Bytes that are not UTF-8 become U+FFFD.
+
+        Markers are what keeps thought, answer and calls apart, so there is no way to leave them out: `chat.parse_ids`
+        reads the parts of a turn. In `transformers`, `decode(..., skip_special_tokens=True)` runs them together.
+        """
         return self.backend.decode([int(index) for index in ids], skip_special_tokens=False)
 
     def token_id(self, token: str) -> int:
@@ -168,6 +190,11 @@ class Tokenizer:
         if len(ids) != 1:
             raise KeyError(f"{token!r} is {len(ids)} tokens, not one")
         return ids[0]
+
+
+def _size(text: str, ids: tuple[int, ...] | None) -> int:
+    """Bytes that a remembered text takes: string, tuple, and a Python number an id."""
+    return 0 if ids is None else sys.getsizeof(text) + sys.getsizeof(ids) + 32 * len(ids)
 
 
 def _json_file(path: str | Path) -> Path:

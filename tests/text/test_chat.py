@@ -5,6 +5,7 @@ A check is a function of an implementation, so that the well-known wrong version
 
 import json
 import re
+import tomllib
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,10 @@ MESSAGE = st.one_of(
     st.builds(lambda text: {"role": "tool", "tool_call_id": "functions.buy:3", "content": text}, CONTENT),
     st.builds(result, st.integers(0, 9), TEXT),
     st.builds(lambda text, name: {"role": "user", "name": name, "content": text}, TEXT, TEXT),
+    st.fixed_dictionaries(
+        {"role": st.just("assistant"), "content": TEXT},
+        optional={"reasoning": TEXT, "thinking": TEXT | st.booleans(), "reasoning_content": TEXT | st.none()},
+    ),
 )
 CONVERSATION = st.fixed_dictionaries(
     {
@@ -180,15 +185,73 @@ def test_as_written_keeps_what_the_last_answer_was_thought_with():
     assert "thought two" in chat.render(TWO_QUESTIONS[:5], as_written=True)
 
 
-def test_bad_messages_are_named():
-    with pytest.raises(ValueError, match="no role"):
-        chat.render([{"content": "x"}])
-    with pytest.raises(ValueError, match="'tool_call_id' is missing"):
-        chat.render([{"role": "tool", "content": "x"}])
-    with pytest.raises(ValueError, match="text parts"):
-        chat.render([user([{"type": "image_url", "image_url": "x"}])])
-    with pytest.raises(ValueError, match="'id' is missing"):
-        chat.render([assistant(calls=[{"function": {"name": "f", "arguments": ""}}])])
+CALL = call()
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ("hello", "message 1 must be a dict"),
+        (None, "message 1 must be a dict"),
+        ({"content": "x"}, "message 1: role is missing"),
+        ({"role": None, "content": "x"}, "message 1: role must be text, not None"),
+        (
+            user([{"type": "image_url", "image_url": "x"}]),
+            "message 1: content must be text, a list of text parts",
+        ),
+        (user([None]), "message 1: content"),
+        (user([{"type": "text", "text": None}]), "message 1: content"),
+        (user(["hello"]), "message 1: content"),
+        (user(5), "message 1: content"),
+        (user({"text": "x"}), "message 1: content"),
+        ({**user("x"), "name": 5}, "message 1: name must be text, not 5"),
+        ({"role": "tool", "content": "x"}, "message 1: tool_call_id is missing"),
+        ({"role": "tool", "content": "x", "tool_call_id": None}, "message 1: tool_call_id must be text"),
+        (assistant(["thought"]), "message 1: reasoning_content must be text or None"),
+        ({"role": "assistant", "thinking": 3}, "message 1: thinking"),
+        ({"role": "assistant", "reasoning": {"effort": "low"}}, "message 1: reasoning must be text"),
+        (assistant(calls={"id": "a"}), "message 1: tool_calls must be a list"),
+        (assistant(calls="call"), "message 1: tool_calls must be a list"),
+        (assistant(calls=[CALL, None]), r"message 1: tool_calls\[1\] must be a dict"),
+        (assistant(calls=[{"id": "a"}]), r"message 1: tool_calls\[0\] must be a dict"),
+        (assistant(calls=[{**CALL, "id": None}]), r"message 1: tool_calls\[0\]: id must be text, not None"),
+        (assistant(calls=[{"function": CALL["function"]}]), r"message 1: tool_calls\[0\]: id is missing"),
+        (
+            assistant(calls=[call(arguments=None)]),
+            r"message 1: tool_calls\[0\]: arguments must be text or a dict",
+        ),
+        (
+            assistant(calls=[call(arguments=[1])]),
+            r"message 1: tool_calls\[0\]: arguments must be text or a dict",
+        ),
+        (
+            assistant(calls=[call(arguments={"a": {1}})]),
+            r"tool_calls\[0\]: arguments cannot be written as JSON",
+        ),
+    ],
+)
+def test_bad_messages_are_named_by_index_and_field(message, says):
+    for read in (chat.render, lambda messages: chat.encode(TOKENIZER, messages)):
+        with pytest.raises(ValueError, match=says) as caught:
+            read([user("first"), message])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("messages", [None, "hello", {"role": "user", "content": "x"}, 5])
+def test_what_is_no_list_of_messages_is_named(messages):
+    for read in (chat.render, lambda messages: chat.encode(TOKENIZER, messages)):
+        with pytest.raises(ValueError, match="messages must be a list such as"):
+            read(messages)
+
+
+def test_bad_tools_are_named():
+    for tools, says in (
+        (TOOLS[0], "tools must be a list"),
+        (["f"], r"tools\[0\]"),
+        ([{"a": {1}}], "tools cannot"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            chat.render([user("x")], tools)
 
 
 # ---------------------------------------------------------------- quoted markers
@@ -276,6 +339,53 @@ def test_transformers_renders_a_shipped_folder_alike(root):
             assert theirs.apply_chat_template(shown, tools=TOOLS, tokenize=False) == chat.render(
                 shown, TOOLS
             ), thinking
+
+
+THOUGHTS = [
+    {"reasoning": "so"},
+    {"thinking": "so"},
+    {"reasoning_content": "so"},
+    {"reasoning_content": None, "reasoning": "so"},
+    {"reasoning": "so", "thinking": True},
+]
+
+
+@pytest.mark.parametrize("fields", THOUGHTS)
+def test_a_thought_counts_under_each_of_its_names(root, fields):
+    """vllm calls it `reasoning`, gpt-oss `thinking`: the same in render, in the template, in transformers, in tokens."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(root / "data" / "checkpoints" / "final")
+    turn = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    expected = chat.render([user("go"), {**turn, "reasoning_content": "so"}])
+    messages = [user("go"), turn | fields]
+    assert "<think>so</think>" in expected
+    assert chat.render(messages) == jinja_render(messages=messages) == expected
+    assert theirs.apply_chat_template(messages, tokenize=False) == expected
+    ids, mask = chat.encode(TOKENIZER, messages)
+    assert (ids, mask) == chat.encode(TOKENIZER, [user("go"), {**turn, "reasoning_content": "so"}])
+
+
+@pytest.mark.parametrize(
+    "more", [{"thinking": False, "reasoning": "so"}, {"reasoning_content": "", "reasoning": "so"}]
+)
+def test_a_reflex_and_an_empty_thought_stay_empty(root, more):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(root / "data" / "checkpoints" / "final")
+    messages = [user("go"), {"role": "assistant", "content": "", "tool_calls": [CALL], **more}]
+    assert "<think></think>" in chat.render(messages)
+    assert chat.render(messages) == jinja_render(messages=messages)
+    assert chat.render(messages) == theirs.apply_chat_template(messages, tokenize=False)
+
+
+def test_shipped_folders_hold_the_template(root):
+    for folder in (root / "data" / "checkpoints").iterdir():
+        assert (folder / "chat_template.jinja").read_bytes().decode() == chat.CHAT_TEMPLATE, folder.name
+
+
+def test_the_template_is_installed_with_the_package(root):
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert settings["package-data"] == {"kimi_mini.text": ["*.jinja"]}
+    assert (root / "kimi_mini" / "text" / "chat_template.jinja").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Tokenizer: round trips, single digits, special tokens that text cannot forge, training by weight, files."""
 
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kimi_mini.base.errors import BadFile, KimiError
+from kimi_mini.base.paths import TOKENIZER
 from kimi_mini.text import tokenizer as module
+from kimi_mini.text.parser import parse_ids
 from kimi_mini.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SMALL_TEXTS = ["the price of salt is 47 and 100 , the price of tea is 9 .\n" * 3, 'x = {"price": 1234}\n' * 3]
@@ -107,6 +112,33 @@ def test_lone_surrogates_do_not_stop_a_rollout():
     assert SHIPPED.decode(SHIPPED.encode(json.loads('"a\\ud800b"'))) == "a?b"
 
 
+def test_what_is_remembered_is_bounded_in_bytes(monkeypatch):
+    """Mutant: bounded in texts, so that 8,192 long ones take half a gigabyte."""
+    monkeypatch.setattr(module, "MEMORY", 2**20, raising=False)
+    tokenizer = Tokenizer.load()
+    tokenizer.encode_plain("once")
+    tracemalloc.start()
+    for number in range(60):
+        text = f"{number} " * 7000
+        assert list(tokenizer.encode_plain(text)) == tokenizer.encode(text, allow_special=False)
+        del text
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 3 * 2**20
+
+
+def test_the_texts_used_last_are_remembered(monkeypatch):
+    tokenizer = Tokenizer.load()
+    often = tokenizer.encode_plain("often")
+    monkeypatch.setattr(module, "MEMORY", 4096)
+    for number in range(100):
+        tokenizer.encode_plain(f"seldom {number}")
+        assert tokenizer.encode_plain("often") is often
+    assert 1 < len(tokenizer._recent) < 50
+    tokenizer.encode_plain("x" * 10_000)  # larger than all that may be kept
+    assert (tokenizer._recent, tokenizer._recent_bytes) == ({}, 0)
+
+
 def test_token_id():
     assert SHIPPED.token_id("<think>") == SHIPPED.special["<think>"]
     assert SHIPPED.encode("7") == [SHIPPED.token_id("7")]
@@ -176,11 +208,58 @@ def test_bad_files_are_named(tmp_path):
         Tokenizer.load(tmp_path)
 
 
-def test_a_foreign_tokenizer_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("special", "ordinary", "says"),
+    [
+        (["[BOS]"], [], "lacks the special tokens"),
+        ([], ["a"], "lacks the special tokens"),
+        (SPECIAL_TOKENS, ["a"], "must have the last ids"),
+    ],
+)
+def test_a_foreign_tokenizer_is_refused(tmp_path, special, ordinary, says):
     import tokenizers
 
     foreign = tokenizers.Tokenizer(tokenizers.models.BPE())
-    foreign.add_special_tokens(["[BOS]"])
-    foreign.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="lacks the special tokens"):
+    foreign.add_special_tokens(list(special))
+    vocabulary = json.loads(foreign.to_str())
+    vocabulary["model"]["vocab"] = {word: index for index, word in enumerate([*special, *ordinary])}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(BadFile, match=says) as caught:
         Tokenizer.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    """Bytes changed anywhere: read as the same kind of thing, or refused in one line that names the file."""
+    whole, random = (TOKENIZER / "tokenizer.json").read_bytes(), np.random.default_rng(0)
+    file = tmp_path / "tokenizer.json"
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            damaged[place] = random.integers(0, 256)
+        file.write_bytes(damaged)
+        try:
+            Tokenizer.load(file).encode("any text <|im_end|>")
+        except BadFile as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    SHIPPED.save(tmp_path)
+    before = (tmp_path / "tokenizer.json").read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(KimiError, match="disk is full"):
+        Tokenizer.train(SMALL_TEXTS, 300).save(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == before
+
+
+def test_transformers_runs_thought_and_answer_together_and_parse_ids_does_not():
+    """Why Tokenizer.decode has no skip_special_tokens."""
+    ids = SHIPPED.encode("<think>12, no</think>13<|im_end|>")
+    assert SHIPPED.backend.decode(ids, skip_special_tokens=True) == "12, no13"
+    message = parse_ids(SHIPPED, ids)
+    assert (message["reasoning_content"], message["content"]) == ("12, no", "13")
