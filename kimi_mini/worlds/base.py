@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from kimi_mini.worlds.tools.toolbox import Toolbox
+from kimi_mini.worlds.tools import Toolbox
 
 HELD_OUT_SHARE = 16  # one task in sixteen is held out, by content
 

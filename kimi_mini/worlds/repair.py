@@ -26,8 +26,7 @@ from kimi_mini.worlds.repair_code import (
     source,
 )
 from kimi_mini.worlds.rows import Row
-from kimi_mini.worlds.tools.sandbox import run_python
-from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError
+from kimi_mini.worlds.tools import Tool, Toolbox, ToolError, run_python
 
 # the verifier's inputs: a special case for a test is no repair
 HIDDEN = [(x, y) for x in range(10) for y in range(10)]

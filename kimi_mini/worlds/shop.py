@@ -31,7 +31,7 @@ from kimi_mini.worlds.base import (
 from kimi_mini.worlds.registry import Family, World, register
 from kimi_mini.worlds.rows import MANAGED, Limits, Row
 from kimi_mini.worlds.shop_database import COLOURS, DEMO, GOODS, NEEDED, names, open_database, recital, tool
-from kimi_mini.worlds.tools.toolbox import Toolbox
+from kimi_mini.worlds.tools import Toolbox
 
 # -- tasks ---------------------------------------------------------------------------------------------
 

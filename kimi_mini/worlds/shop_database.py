@@ -12,7 +12,7 @@ import sqlite3
 
 from kimi_mini.worlds.base import Environment, Task
 from kimi_mini.worlds.registry import Demo
-from kimi_mini.worlds.tools.toolbox import Tool, ToolError
+from kimi_mini.worlds.tools import Tool, ToolError
 
 COLOURS = (
     "red blue green black white brown pink grey gold pale dark light old new big small "

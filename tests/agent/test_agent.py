@@ -20,7 +20,7 @@ from kimi_mini.training.rl import objective
 from kimi_mini.worlds import FAMILIES, WORLDS, Environment
 from kimi_mini.worlds.base import turn
 from kimi_mini.worlds.rows import Limits
-from kimi_mini.worlds.tools.toolbox import Tool, Toolbox
+from kimi_mini.worlds.tools import Tool, Toolbox
 
 ROOMY = Limits(turn_tokens=256, turns=20, context=2048)
 REFLEX = [family for family in FAMILIES if family not in ("cheapest",)]  # what cannot be done without notes

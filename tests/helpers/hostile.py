@@ -291,7 +291,7 @@ PROGRAMS = {
 
 def run_all(engine: str, folder: str) -> dict[str, dict]:
     """Program -> how it ended. `folder` holds a file `canary` that no program may read."""
-    from kimi_mini.worlds.tools.sandbox import run_python
+    from kimi_mini.worlds.tools import run_python
 
     def run(code: str) -> dict:
         code = code.replace("FOLDER", folder).replace("ROOT", str(ROOT))
