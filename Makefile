@@ -25,7 +25,8 @@ test: $(STAMP)
 	else echo "no notebook yet: nothing for nbval to run"; fi
 
 lab: $(STAMP)
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@PYTHONPATH="$(CURDIR)" $(BIN)/jupyter lab --notebook-dir=notebooks \
+		--ContentsManager.pre_save_hook=kimi_mini.course.notebook.before_saving
 
 $(STAMP): requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "kimi_mini needs Python 3.11 or newer, and there is no $(PYTHON) here"; exit 1; }

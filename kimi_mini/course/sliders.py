@@ -6,9 +6,10 @@
     an object with _repr_html_       shown as HTML (IPython.display.HTML for instance)
     a string                         shown as it stands
 
-The cell's output holds three forms of the same thing: the live widget, the picture at the starting values, and a
-line of text. So a page that cannot run anything (GitHub, nbviewer, an exported HTML file, a notebook that was just
-opened) shows the picture, and no widget state has to be stored in the notebook.
+The cell's output holds three forms of the same thing: the live widget, the picture at the starting values, which says
+that it is frozen, and a line of text. So a page that cannot run anything (GitHub, nbviewer, an exported HTML file)
+shows the picture, and no widget state has to be stored. `kimi_mini.course.notebook` takes the widget out of a notebook
+that is kept, or JupyterLab would say "model not found" where a notebook was opened and not run.
 
     def waves(speed=2, blue=True): ...
     explore(waves, speed=(1, 9), blue=True)
@@ -21,13 +22,15 @@ import html
 import inspect
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-DPI = 110  # pixels an inch of the picture; figures of viz are 9 to 10 inches wide
+DPI = 110  # pixels an inch of the picture
+STRIP = 36  # pixels under a frozen picture, for the note
 
 
 def explore(draw: Callable[..., Any], *, ends: bool = True, **controls: Any) -> Explorer:
@@ -110,11 +113,8 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         """Live widget, picture and text of the same moment; a page shows the richest that it can."""
-        where = _assignment(self.values)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        note = f"[explore: {where}; run the notebook to move the controls]"
-        plain = f"{self.picture.get('text/plain', '')}\n{note}".strip()
-        return {WIDGET_VIEW: view, **self.picture, "text/plain": plain}
+        return {WIDGET_VIEW: view, **freeze(self.picture, _assignment(self.values))}
 
 
 def to_mime(shown: Any) -> dict[str, str]:
@@ -131,6 +131,31 @@ def to_mime(shown: Any) -> dict[str, str]:
     if hasattr(shown, "_repr_html_"):
         return {"text/html": shown._repr_html_()}
     raise TypeError(f"draw must return a figure, HTML or a string, not {type(shown).__name__}")
+
+
+def freeze(picture: Mapping[str, str], where: str) -> dict[str, str]:
+    """The content, MIME type -> content, with a note that nothing moves in it. where: the controls' values."""
+    note = textwrap.shorten(f"frozen at {where}", 100, placeholder=" ...") + "; run the notebook to move it"
+    frozen = {"text/plain": f"{picture.get('text/plain', '')}\n[{note}]".strip()}
+    if "image/png" in picture:
+        frozen["image/png"] = _under(picture["image/png"], note)
+    if "text/html" in picture:
+        frozen["text/html"] = f"{picture['text/html']}<p style='color:#666'>{html.escape(note)}</p>"
+    return frozen
+
+
+def _under(png: str, note: str) -> str:
+    """A PNG (base64) with a line of text under it."""
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    pixels = imread(io.BytesIO(base64.b64decode(png)))  # (height, width, 3 or 4)
+    height, width = pixels.shape[0] + STRIP, pixels.shape[1]
+    fig = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    fig.figimage(pixels, 0, STRIP)
+    middle = 0.5 * STRIP / height
+    fig.text(0.01, middle, note, va="center", fontsize=12, color="#666666", parse_math=False)
+    return to_mime(fig)["image/png"]
 
 
 def _as_html(picture: dict[str, str]) -> str:

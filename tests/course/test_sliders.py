@@ -1,6 +1,7 @@
 """explore() shows its picture everywhere, and a control that breaks is a failed cell."""
 
 import base64
+import io
 import json
 import os
 import subprocess
@@ -11,8 +12,10 @@ import ipywidgets
 import nbformat
 import numpy as np
 import pytest
+from IPython.display import HTML
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from nbconvert import HTMLExporter
 
 from kimi_mini.course.sliders import WIDGET_VIEW, explore
@@ -28,9 +31,22 @@ def test_the_bundle_holds_widget_picture_and_text():
     explorer = explore(draw_square, side=(1, 5), name=["red", "blue"])
     bundle = explorer._repr_mimebundle_()
     assert bundle[WIDGET_VIEW]["model_id"] == explorer.widget.model_id
-    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
-    assert "side = 3, name = 'blue'" in bundle["text/plain"]
+    assert "[frozen at side = 3, name = 'blue'; run" in bundle["text/plain"]
     json.dumps(bundle)
+
+
+def pixels(png: str) -> np.ndarray:
+    return imread(io.BytesIO(base64.b64decode(png)))
+
+
+def test_the_picture_that_is_kept_is_the_live_one_and_says_that_it_is_frozen():
+    explorer = explore(draw_square, side=(1, 5))
+    live, kept = pixels(explorer.picture["image/png"]), pixels(explorer._repr_mimebundle_()["image/png"])
+    height = len(live)
+    np.testing.assert_array_equal(kept[:height], live)
+    assert len(kept) > height and kept[height:].min() < 0.6  # a line of text
+    page = explore(lambda side: HTML("<b>x</b>"), side=(1, 5))._repr_mimebundle_()["text/html"]
+    assert page.startswith("<b>x</b>") and "frozen at side = 1" in page
 
 
 def test_moving_a_control_redraws():
