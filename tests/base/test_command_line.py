@@ -1,6 +1,7 @@
 """The command line: what a user can put right is one line on standard error, never a traceback."""
 
 import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -250,6 +251,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(monkeypatch, capsys, tmp_path
         if victim.exists():
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
 
+    importlib.import_module("kimi_mini.evaluation.scoreboard")  # its room must be there before it is replaced
     module = types.ModuleType("kimi_mini.evaluation.scoreboard")
     module.main = lambda args: KimiMini.from_pretrained(args.checkpoint)
     monkeypatch.setitem(sys.modules, "kimi_mini.evaluation.scoreboard", module)
