@@ -33,7 +33,7 @@ class Segment:
 class Conversation:
     """A task with everything said so far.
 
-    ``ids`` is the context as it stands, ``mask`` marks what the model wrote itself. ``segments`` keeps every turn with
+    `ids` is the context as it stands, `mask` marks what the model wrote itself. `segments` keeps every turn with
     the context it was sampled in, also when context management has hidden it since: training stands on them.
     """
 
@@ -152,9 +152,9 @@ def has_room(conversation: Conversation, limits: Limits) -> bool:
 
 
 def hide_old_turns(conversation: Conversation, keep: int) -> None:
-    """Shorten the context to the prompt and the last ``keep`` turns with their results; 0 hides them all.
+    """Shorten the context to the prompt and the last `keep` turns with their results; 0 hides them all.
 
-    A turn begins after a generation prompt, which stays. ``segments`` are not touched.
+    A turn begins after a generation prompt, which stays. `segments` are not touched.
     """
     kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
     start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length

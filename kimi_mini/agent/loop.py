@@ -117,7 +117,7 @@ def run(
     thinking: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> list[Conversation]:
-    """Work on all ``tasks`` as one batch until each has ended. Order of the result is that of ``tasks``.
+    """Work on all `tasks` as one batch until each has ended. Order of the result is that of `tasks`.
 
     Without a tokenizer, for a policy that speaks in messages, contexts are not counted.
     """
@@ -134,7 +134,7 @@ def run(
 def play(
     task: Task, rng: random.Random, mistake: str | None = None, thinking: bool = True, first_call: int = 0
 ) -> Conversation:
-    """Let the world's scripted expert work on ``task``: the finished conversation, messages only."""
+    """Let the world's scripted expert work on `task`: the finished conversation, messages only."""
     conversation = opening(task, thinking)
     conversation.calls = first_call
     converse(Script(lambda c: WORLDS[c.task.world].expert(c.task, rng, mistake)), [conversation])

@@ -126,7 +126,7 @@ class LocalPolicy:
         self.numbers: dict[Conversation, int] = {}
 
     def open(self, conversations: Sequence[Conversation], context: int) -> None:
-        """Make room for a batch of conversations of at most ``context`` tokens each, and a forced </think>."""
+        """Make room for a batch of conversations of at most `context` tokens each, and a forced </think>."""
         longest = min(context + (self.budget is not None), self.model.config.max_position_embeddings)
         self.writer = Writer(self.model, len(conversations), max(longest, context), self.temperature)
         self.places = {conversation: place for place, conversation in enumerate(conversations)}

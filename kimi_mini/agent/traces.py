@@ -1,7 +1,7 @@
 """Conversations with tools as a trace viewer shows them: who wrote which token, and what each piece cost.
 
 piece_costs     tokens of each thought, call, result and answer
-check_trace     a trace shows every turn and result, and no word that the model did not write or read, or ValueError
+check_trace     raises ValueError unless a trace shows all that the model wrote and read, and nothing else
 """
 
 from __future__ import annotations

@@ -193,9 +193,8 @@ def _claim_row(claim: Claim, root: Path) -> tuple[str, ...]:
     links = [f"[log]({claim['log']})"]
     if claim["figure"] and (root / claim["figure"]).exists():
         links.append(f"[figure](../../{claim['figure']})")
-    narrowly = claim["verdict"] == FAILS and number(claim["value"]) == number(
-        claim["floor"]
-    )  # 1.0501 of 1.05
+    # 1.0501 of 1.05
+    narrowly = claim["verdict"] == FAILS and number(claim["value"]) == number(claim["floor"])
     return (
         claim["claim"],
         claim["source"],

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-_ABOVE = (
-    Path(__file__).resolve().parent.parent.parent
-)  # a clone, or site-packages, where nothing may be written
+# a clone, or site-packages, where nothing may be written
+_ABOVE = Path(__file__).resolve().parent.parent.parent
 IN_CLONE = (_ABOVE / "pyproject.toml").is_file()
 ROOT = _ABOVE if IN_CLONE else Path.cwd()
 

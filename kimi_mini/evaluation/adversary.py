@@ -13,7 +13,7 @@ from kimi_mini.worlds import Kind, Task
 
 
 def perform(kind: Kind, task: Task, rng: random.Random) -> conversation_.Conversation:
-    """Play one trajectory of ``kind`` on ``task``: real tools, real state."""
+    """Play one trajectory of `kind` on `task`: real tools, real state."""
     conversation = conversation_.opening(task)
     script = kind.script(task, rng)
     message = next(script)

@@ -33,7 +33,7 @@ VERIFIERS: dict[str, Callable[[Conversation], bool]] = {
 
 
 class Rate(NamedTuple):
-    """``errors`` of ``n`` with a 95% interval (Wilson)."""
+    """`errors` of `n` with a 95% interval (Wilson)."""
 
     errors: int
     n: int
@@ -67,9 +67,9 @@ def error_rates(
     seed: int = 0,
     kinds: Sequence[Kind] | None = None,
 ) -> dict[Kind, Rate]:
-    """Errors of the verifier ``accepts`` on about ``count`` right and ``count`` wrong trajectories of ``world``.
+    """Errors of the verifier `accepts` on about `count` right and `count` wrong trajectories of `world`.
 
-    Every kind of trajectory of the world (or of ``kinds``) is played equally often, its families and levels in turn.
+    Every kind of trajectory of the world (or of `kinds`) is played equally often, its families and levels in turn.
     An error is a wrong trajectory accepted or a right one refused.
     """
     rates = {}
@@ -82,7 +82,7 @@ def error_rates(
 
 
 def played(world: str, kind: Kind, count: int, seed: int) -> Iterable[Conversation]:
-    """``count`` conversations of one kind, families and levels in turn; each is closed when the next is asked for."""
+    """`count` conversations of one kind, families and levels in turn; each is closed when the next is asked for."""
     places = [
         (family, level)
         for family in kind.families

@@ -128,9 +128,8 @@ def coactivation(experts: np.ndarray, count: int) -> np.ndarray:
     np.put_along_axis(chosen, flat, 1.0, axis=1)
     together, alone = chosen.T @ chosen / len(flat), chosen.mean(0)
     k = flat.shape[1]
-    chance = (
-        np.outer(alone, alone) * ((k - 1) / k) / ((count - 1) / count)
-    )  # a token never chooses one expert twice
+    # a token never chooses one expert twice
+    chance = np.outer(alone, alone) * ((k - 1) / k) / ((count - 1) / count)
     table = together / np.maximum(chance, 1e-12)
     np.fill_diagonal(table, 0.0)
     return table

@@ -39,7 +39,7 @@ def solve(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Conversation]:
-    """Work on ``tasks`` in batches; conversations in the order of the tasks."""
+    """Work on `tasks` in batches; conversations in the order of the tasks."""
     done = []
     for start in range(0, len(tasks), BATCH):
         policy = LocalPolicy(model, tokenizer, temperature, seed, first=start)

@@ -26,11 +26,8 @@ from kimi_mini.pipeline import main as pipeline
 from kimi_mini.pipeline import plan as plan_
 
 RUNS = paths.RUNS / "seeds"
-UNSURE = (
-    "chain/beyond/9",
-    "shop/follow_practised/8",
-    "shop/follow_beyond/12",
-)  # at the edge of training, or past it
+# at the edge of training, or past it
+UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")
 FLOORS = {row.name: row for row in ROWS if row.floor is not None}
 MAIN = [row.name for row in ROWS if row.main]
 SPREAD = 0.1  # at most, or the row is luck

@@ -148,9 +148,8 @@ def _write(model: KimiMini, rows: list[Row], max_tokens: int, temperature: float
     """Write until every row has its end. Places of finished rows are dropped once they are the majority."""
     if not rows:
         return
-    longest = (
-        max(len(row.context) + len(row.ids) for row in rows) + 2 * max_tokens
-    )  # a forced token for each own, at worst
+    # a forced token for each own, at worst
+    longest = max(len(row.context) + len(row.ids) for row in rows) + 2 * max_tokens
     writer = Writer(model, len(rows), min(longest, model.config.max_position_embeddings), temperature)
     for place, row in enumerate(rows):
         writer.join(place, row)

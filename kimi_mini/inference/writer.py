@@ -89,9 +89,8 @@ class Row:
     def take(self, token: int, logprob: float) -> None:
         """The model's next token, unless the budget is spent: then </think>, which is ours."""
         spent = self.thinking and self.budget is not None and sum(self.thought) >= self.budget
-        if (
-            spent and token not in self.marks[1:] and token not in self.stops
-        ):  # a thought that just fits is not cut
+        # a thought that just fits is not cut
+        if spent and token not in self.marks[1:] and token not in self.stops:
             self.add(self.marks.close, own=False)
             self.stopped = True
         else:

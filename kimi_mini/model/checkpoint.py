@@ -74,9 +74,8 @@ def save_folder(
         state.pop("lm_head.weight", None)
     with replacing(folder / "model.safetensors") as temporary:
         save_file(to_disk_keys(state), temporary, metadata={"format": "pt"})
-    for stale in _shards(
-        folder
-    ):  # of what lay there before: transformers would be content, `weight_files` too
+    # left by an earlier model; nobody would read them beside the new file
+    for stale in _shards(folder):
         stale.unlink(missing_ok=True)
     with replacing(folder / "config.json") as temporary:
         dtype = str(state["model.embed_tokens.weight"].dtype).removeprefix("torch.")

@@ -41,9 +41,8 @@ class Tally(NamedTuple):
     def count(self, indices: Tensor, valid: Tensor | None = None) -> None:
         """Add the chosen experts of N tokens, (N, k); valid (N,) bool leaves padding out."""
         real = torch.ones_like(indices) if valid is None else valid[:, None].expand_as(indices).long()
-        self.load.index_add_(
-            0, indices.flatten(), real.flatten()
-        )  # a GPU need not wait for it, as bincount would
+        # a GPU need not wait for it, as bincount would
+        self.load.index_add_(0, indices.flatten(), real.flatten())
 
 
 class Statistics(StaysFp32):

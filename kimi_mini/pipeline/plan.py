@@ -29,7 +29,7 @@ class Plan:
     tasks: int = 200  # held-out tasks a row
 
     def scaled(self, tokens: int) -> int:
-        """A token budget times ``scale``."""
+        """A token budget times `scale`."""
         return max(8192, int(tokens * self.scale))
 
 
@@ -44,7 +44,7 @@ class Run:
         return self.folder / f"{stage}.json"
 
     def done(self, stage: str) -> bool:
-        """Whether ``stage`` is complete."""
+        """Whether `stage` is complete."""
         return self.note(stage).is_file()
 
     def read(self, stage: str) -> dict[str, Any]:

@@ -183,9 +183,8 @@ def write_chunk(chunk: str, context: str, rng: np.random.Generator) -> str:
         for place in rng.permutation(len(own)):
             form = str(rng.choice(OTHER_WORDS[own[place].attribute]))
             again = bool(written) and written[-1][0] == person
-            if (
-                again and form.startswith("{x} ") and rng.random() < 0.2
-            ):  # ... lives in Lima and works as a baker
+            # ... lives in Lima and works as a baker
+            if again and form.startswith("{x} ") and rng.random() < 0.2:
                 tail = form.removeprefix("{x} ").format(v=own[place].value)
                 written[-1] = (person, f"{written[-1][1][:-1]} and {tail}.")
                 continue
@@ -239,9 +238,8 @@ def read(text: str, context: str = "") -> list[Fact]:
 def said(part: str) -> list[tuple[str, str]]:
     """(attribute, value) of each clause of a sentence: "She lives in Lima and works as a baker." has two."""
     first, *more = part.removesuffix(".").split(" and ")
-    found = [
-        _clause(clause) for clause in (first, *(f"~ {tail}" for tail in more))
-    ]  # ~: the subject of the first
+    # ~: the subject of the first
+    found = [_clause(clause) for clause in (first, *(f"~ {tail}" for tail in more))]
     if None in found:
         return [("?", word) for word in _WORD.findall(part) if word in _KNOWN_VALUES]
     return found

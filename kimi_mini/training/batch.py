@@ -15,7 +15,7 @@ from kimi_mini.model.kimi import KimiMini
 
 
 class Example(NamedTuple):
-    """One sequence: ``ids`` (T,), integers wide enough for the vocabulary, and ``mask`` (T,) bool: what is learned."""
+    """One sequence: `ids` (T,), integers wide enough for the vocabulary, and `mask` (T,) bool: what is learned."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -23,7 +23,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples: ``ids`` (B, T) long, ``mask`` and ``valid`` (B, T) bool."""
+    """Right-padded examples: `ids` (B, T) long, `mask` and `valid` (B, T) bool."""
 
     ids: Tensor
     mask: Tensor
@@ -35,7 +35,7 @@ class Batch:
         return int(self.mask[:, 1:].sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on ``device``."""
+        """The same batch on `device`."""
         return Batch(self.ids.to(device), self.mask.to(device), self.valid.to(device))
 
     def rows(self, start: int, stop: int) -> Batch:
@@ -55,7 +55,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
-    """Cut a step's examples into batches of about ``tokens`` padded tokens, like lengths together."""
+    """Cut a step's examples into batches of about `tokens` padded tokens, like lengths together."""
     ordered = sorted(examples, key=lambda example: len(example.ids))
     batches, rows = [], []
     for example in ordered:

@@ -37,7 +37,7 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, 
 
 @torch.no_grad()
 def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | None = None) -> float:
-    """Mean loss in nats a token over ``batches``, without training statistics."""
+    """Mean loss in nats a token over `batches`, without training statistics."""
     place, was_training = place or Placement(), model.training
     model.eval()
     losses = place.in_parts(lambda parts: [place.run(token_losses, model, part) for part in parts], batches)
@@ -67,7 +67,7 @@ def max_violation(load: Tensor) -> float:
 
 
 def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Placement) -> float:
-    """Add up the gradients of the step's micro-batches; returns their part of the loss, a sum over ``learned``.
+    """Add up the gradients of the step's micro-batches; returns their part of the loss, a sum over `learned`.
 
     A device that runs out of memory gets smaller micro-batches, from the beginning: what was added up is forgotten.
     """
@@ -96,7 +96,7 @@ def train_step(
     bias_rule: str = "sign",
     place: Placement | None = None,
 ) -> None:
-    """One optimizer step over ``batches``, recorded in ``history``. Raw gradients are clipped, never updates.
+    """One optimizer step over `batches`, recorded in `history`. Raw gradients are clipped, never updates.
 
     Raises KimiError when loss or gradient is not finite; the weights are then still those of the step before.
     """
@@ -134,11 +134,11 @@ def train(
     progress: Callable[[int, History], None] | None = None,
     place: Placement | None = None,
 ) -> History:
-    """Train for ``steps`` steps on ``data(step)``, with learning rates times ``schedule(step)``.
+    """Train for `steps` steps on `data(step)`, with learning rates times `schedule(step)`.
 
-    ``bias_rate`` (times the schedule, 0 for none) and ``bias_rule`` balance the routers: see Router.update_bias.
-    With a ``state_file`` the run saves itself every ``save_seconds`` and, if the file is there, goes on from it.
-    ``stop_when`` ends the run early on what was measured (never on the clock, which would not repeat).
+    `bias_rate` (times the schedule, 0 for none) and `bias_rule` balance the routers: see Router.update_bias.
+    With a `state_file` the run saves itself every `save_seconds` and, if the file is there, goes on from it.
+    `stop_when` ends the run early on what was measured (never on the clock, which would not repeat).
     A loss that is not finite ends it with a KimiError that names the last good state.
     """
     history, place = History(), place or Placement()
@@ -207,8 +207,7 @@ def load_state(file: Path, model: KimiMini, optimizer) -> History:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])
     except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][
-            :80
-        ]  # torch goes on about its own versions
+        # the first sentence; torch adds advice about its versions
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from None
     return history

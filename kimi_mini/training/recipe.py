@@ -63,7 +63,7 @@ class Bar:
 
 
 def curve(history: History, points: int = 200) -> dict[str, list[float]]:
-    """A history thinned to ``points`` means, for figures."""
+    """A history thinned to `points` means, for figures."""
     size = max(1, len(history.loss) // points)
     cut = len(history.loss) // size * size
     thin = {"tokens": np.asarray(history.tokens)[:cut].reshape(-1, size).sum(1).tolist()}

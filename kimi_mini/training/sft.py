@@ -1,12 +1,12 @@
 """Fine-tuning on what passed: the plan of which examples each step sees.
 
-A plan is a list of steps, each a list of ``(pool, index)`` pairs, and a pure function of its arguments: a run can be
+A plan is a list of steps, each a list of `(pool, index)` pairs, and a pure function of its arguments: a run can be
 killed and resumed, and two runs with one seed see the same tokens. Three rules make it up:
 
     mixture      every step holds all sources, in proportion to their shares of the tokens (batches of one kind
                  alone are poison under Muon, which gives any gradient a full-size step)
     quota        each level of a family gets its turn, so that filtering cannot quietly remove the long episodes
-    curriculum   short levels first; the longest join when ``ramp`` of the tokens are spent; reflex follows thinking
+    curriculum   short levels first; the longest join when `ramp` of the tokens are spent; reflex follows thinking
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pools_of(trajectories: dict[Source, Sequence[Trajectory]]) -> Pools:
 
 
 def open_levels(source: Source, progress: float, ramp: tuple[float, float]) -> int:
-    """How many of a source's levels are open when ``progress`` (0 to 1) of the tokens are spent."""
+    """How many of a source's levels are open when `progress` (0 to 1) of the tokens are spent."""
     first, last = ramp
     share = (progress - first) / max(last - first, 1e-9)
     return int(np.clip(np.ceil(share * len(source.levels)), 1, len(source.levels)))
@@ -70,9 +70,8 @@ def make_plan(
             step.append(((source, level), index))
             spent[pick] += length
             size += length
-        spent[closed] = (spent / shares)[~closed].min() * shares[
-            closed
-        ]  # who waits has nothing to catch up on
+        # a source that opens late starts level with the others
+        spent[closed] = (spent / shares)[~closed].min() * shares[closed]
         plan.append(step)
         done += size
     return plan
@@ -96,5 +95,5 @@ def batches_of(
     micro_tokens: int,
     more: Sequence[Example] = (),
 ) -> list[Batch]:
-    """The micro-batches of one step of a plan, with ``more`` examples among them."""
+    """The micro-batches of one step of a plan, with `more` examples among them."""
     return micro_batches([*(pools[key][index] for key, index in step), *more], micro_tokens)

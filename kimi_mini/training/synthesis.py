@@ -1,8 +1,8 @@
 """Synthesis: scripted experts, who sometimes err, work on generated tasks; each trajectory becomes a training example
 with its verdict beside it.
 
-A ``Source`` says what to make (family, levels, mode, share of the training tokens, all of it from the files of the
-worlds); ``synthesise`` makes the pool of one source, each trajectory from a seed of its own.
+A `Source` says what to make (family, levels, mode, share of the training tokens, all of it from the files of the
+worlds); `synthesise` makes the pool of one source, each trajectory from a seed of its own.
 
 Modes
     think    thought before every call and answer
@@ -38,7 +38,7 @@ MISTAKE_RATE = 0.15  # how many demonstrations are wrong on purpose
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of trajectory and its ``share`` of the training tokens."""
+    """A kind of trajectory and its `share` of the training tokens."""
 
     family: str
     mode: str
@@ -75,7 +75,7 @@ def trajectory(
     mistakes: float,
     held_out: bool = False,
 ) -> Trajectory:
-    """One trajectory from its seed: generate a task, let the expert play (``mistakes`` is the chance that it errs on
+    """One trajectory from its seed: generate a task, let the expert play (`mistakes` is the chance that it errs on
     purpose), verify, tokenise."""
     rng = random.Random(seed)
     if mode == "sheet":
@@ -95,7 +95,7 @@ def trajectory(
 def _tokenise(
     tokenizer: Tokenizer, played: conversation.Conversation, window: random.Random | None
 ) -> Example:
-    """Ids and mask; with ``window`` the oldest turns are left out as context management would, and the first one that
+    """Ids and mask; with `window` the oldest turns are left out as context management would, and the first one that
     stays is not learned, because what it followed from is hidden."""
     messages = played.messages
     if window is not None:
@@ -127,7 +127,7 @@ def synthesise(
     mistakes: float = MISTAKE_RATE,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Trajectory]:
-    """``count`` trajectories of ``source``, its levels in turn; the i-th depends on ``seed`` and i alone."""
+    """`count` trajectories of `source`, its levels in turn; the i-th depends on `seed` and i alone."""
     for index in range(count):
         level = source.levels[index % len(source.levels)]
         name = f"{seed}/{source.family}/{source.mode}/{index}"
@@ -137,7 +137,7 @@ def synthesise(
 
 
 def wanted(source: Source, tokens: int, passes: float = 1.5, mean_length: int = 150) -> int:
-    """How many trajectories make a pool that fine-tuning on ``tokens`` tokens reads about ``passes`` times."""
+    """How many trajectories make a pool that fine-tuning on `tokens` tokens reads about `passes` times."""
     kept = source.share * tokens / mean_length / passes
     return int(kept / (1 - MISTAKE_RATE)) + 12 * len(source.levels)
 
@@ -180,7 +180,7 @@ def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
 
 
 def load(file: Path) -> dict[Source, list[Trajectory]]:
-    """What ``save`` wrote."""
+    """What `save` wrote."""
     arrays = read_arrays(file)
     ends = arrays["lengths"].cumsum()[:-1]
     ids, mask = np.split(arrays["ids"], ends), np.split(arrays["mask"], ends)

@@ -1,6 +1,6 @@
 """a task, the tools and the place to do it, an expert, a verdict: one file a world; tools/: toolbox, sandbox
 
-``WORLDS`` maps a name to its ``World``, ``FAMILIES`` a family's name to its ``Family``. To add a world: write its file
+`WORLDS` maps a name to its `World`, `FAMILIES` a family's name to its `Family`. To add a world: write its file
 and add its name to the line below.
 """
 

@@ -4,13 +4,12 @@ A world is one file with four functions, the parts of K2's agentic data synthesi
 
     generate(rng, family, level) -> Task          seeded, with a difficulty
     open_environment(task) -> Environment         real state and real tools
-    expert(task, rng, mistake) -> generator       a scripted policy; ``mistake`` makes it err on purpose
+    expert(task, rng, mistake) -> generator       a scripted policy; `mistake` makes it err on purpose
     verify(task, messages, environment) -> Verdict    looks at results and final state, never at wording
 
 and says the rest about itself at its end (see `worlds.registry`). Where a family turns on one small decision, it has
 an exercise sheet that practises just that decision, a dozen times in the space of one trajectory. A trajectory of 220
-tokens holds a single comparison of two numbers; without the sheets that comparison was the last thing learned, and the
-first to fail.
+tokens holds a single comparison of two numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def is_held_out(key: str) -> bool:
 class Task:
     """One thing to do: what the user says, and what the world must look like when it begins.
 
-    ``level`` counts the steps that the task needs (chain length, hops, items, lines). ``data`` is
+    `level` counts the steps that the task needs (chain length, hops, items, lines). `data` is
     everything that the environment and the verifier need; the model never sees it.
     """
 
@@ -55,7 +54,7 @@ class Task:
     @cached_property
     def key(self) -> str:
         """A name for the content: equal for two tasks that ask the same thing about the same world. The world includes
-        rows that the model may never read; a family's ``measured`` levels leave out where what it reads is too little
+        rows that the model may never read; a family's `measured` levels leave out where what it reads is too little
         to tell tasks apart."""
         content = json.dumps([self.family, self.prompt, self.data], sort_keys=True)
         return hashlib.sha1(content.encode()).hexdigest()
@@ -107,18 +106,18 @@ class Kind:
 
 
 class Kinds(list[Kind]):
-    """The kinds of one world, collected from its scripts by ``@kinds.right(...)`` and ``@kinds.wrong(...)``."""
+    """The kinds of one world, collected from its scripts by `@kinds.right(...)` and `@kinds.wrong(...)`."""
 
     def __init__(self, *families: str):
         super().__init__()
         self.families = families
 
     def right(self, name: str, *families: str, from_level: int = 1):
-        """The script below makes a right trajectory, in ``families`` or in all of them."""
+        """The script below makes a right trajectory, in `families` or in all of them."""
         return self._add(name, True, families, from_level)
 
     def wrong(self, name: str, *families: str, from_level: int = 1):
-        """The script below makes a wrong trajectory, in ``families`` or in all of them."""
+        """The script below makes a wrong trajectory, in `families` or in all of them."""
         return self._add(name, False, families, from_level)
 
     def _add(self, name: str, is_right: bool, families: tuple[str, ...], from_level: int):
@@ -130,13 +129,13 @@ class Kinds(list[Kind]):
 
 
 def labels(rng: random.Random, count: int) -> list[str]:
-    """``count`` letters in order from a random first one, so that a late label is no surprise."""
+    """`count` letters in order from a random first one, so that a late label is no surprise."""
     first = rng.randint(0, len(string.ascii_lowercase) - count)
     return list(string.ascii_lowercase[first : first + count])
 
 
 def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None = None) -> Message:
-    """One assistant message of an expert: a thought, then an answer or a call ``(name, arguments)``.
+    """One assistant message of an expert: a thought, then an answer or a call `(name, arguments)`.
 
     The call's id is left open: the loop that plays the expert counts the calls of the dialogue.
     """
@@ -159,5 +158,5 @@ def final_answer(messages: list[Message]) -> str | None:
 
 
 def most_calls(needed: int) -> int:
-    """How many calls a task that needs ``needed`` may take: room for mistakes put right, none for trying everything."""
+    """How many calls a task that needs `needed` may take: room for mistakes put right, none for trying everything."""
     return 2 * needed + 2

@@ -1,13 +1,13 @@
-"""World ``chain``: calculations that need steps, answered at once (reflex) or after a thought.
+"""World `chain`: calculations that need steps, answered at once (reflex) or after a thought.
 
 Families
-    chain   start with a number, apply labelled operations modulo 100 until ``end``
-    add     two numbers of ``level`` digits, carried digit by digit
-    times   a number of ``level`` digits times one digit
+    chain   start with a number, apply labelled operations modulo 100 until `end`
+    add     two numbers of `level` digits, carried digit by digit
+    times   a number of `level` digits times one digit
 
 There are no tools here: what separates the modes is only whether a thought stands before the answer.
-A chain has 100 possible answers: guessing gives one in a hundred. Its numbers are written with two digits, which
-spares the model nearly all of its mistakes (they were products below ten, written like products above).
+A chain has 100 possible answers: guessing gives one in a hundred. Its numbers are written with two digits, so
+that a product below ten looks like one above.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
-    """A task of ``family`` with ``level`` steps (chain) or digits (add, times)."""
+    """A task of `family` with `level` steps (chain) or digits (add, times)."""
     if family == "chain":
         return _generate_chain(rng, level)
     left = rng.randrange(10 ** (level - 1), 10**level)
@@ -85,7 +85,7 @@ def open_environment(task: Task) -> Environment:
 
 
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
-    """One message with the whole calculation. ``mistake="slip"`` gets one step wrong and goes on from there."""
+    """One message with the whole calculation. `mistake="slip"` gets one step wrong and goes on from there."""
     worked = {"chain": _work_chain, "add": _work_add, "times": _work_times}[task.family]
     thought, answer = worked(task, rng, mistake)
     yield turn(thought, content=answer)
@@ -104,7 +104,7 @@ def _work_chain(task: Task, rng: random.Random, mistake: str | None) -> tuple[st
 
 
 def _work_digits(task: Task, rng: random.Random, mistake: str | None, step) -> tuple[str, str]:
-    """Work from the last digit to the first; ``step(i, carry)`` returns the text of a step and its value."""
+    """Work from the last digit to the first; `step(i, carry)` returns the text of a step and its value."""
     slip = rng.randrange(task.level) if mistake else None
     carry, digits, parts = 0, "", []
     for index in range(task.level):

@@ -21,7 +21,7 @@ def measured_levels(family: str) -> tuple[int, ...]:
 
 
 def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
-    """``count`` different held-out tasks, level after level in turn; the same for every model and every mode.
+    """`count` different held-out tasks, level after level in turn; the same for every model and every mode.
 
     A level with few different tasks (two digits times one) gives what it has, and the others fill up.
     """

@@ -1,6 +1,6 @@
 """What a world says of itself, and where everybody else finds it.
 
-A world's file ends with ``register(World(...))``, and one line of `kimi_mini/worlds/__init__.py` imports it. All that
+A world's file ends with `register(World(...))`, and one line of `kimi_mini/worlds/__init__.py` imports it. All that
 is about one world alone stands in its file: its four functions, its families and their shares of the training tokens,
 its rows of the scoreboard and their floors, the players that its verifier is tried on, its words, its colour, its
 demonstration. Synthesis, scoreboard, audit, figures and chat ask here, and name no world.
@@ -22,13 +22,13 @@ TRIES = 1000  # draws until a task of the asked side must have come: one in sixt
 
 @dataclass(eq=False)
 class Family:
-    """One kind of task of a world. ``name`` and ``world`` are written by the world that holds it.
+    """One kind of task of a world. `name` and `world` are written by the world that holds it.
 
     levels     what training covers
     shares     mode of training -> share of the training tokens
     measured   levels whose held-out tasks are new to the model; all that are trained, unless they are given
-    windows    levels of the longer episodes of which mode ``window`` shows the last turns
-    sheet      makes an exercise sheet, for mode ``sheet``
+    windows    levels of the longer episodes of which mode `window` shows the last turns
+    sheet      makes an exercise sheet, for mode `sheet`
     """
 
     levels: Sequence[int]
@@ -144,7 +144,7 @@ def world_of(family: str) -> World:
 
 
 def generate(rng: random.Random, family: str, level: int, held_out: bool = False) -> Task:
-    """A task of ``family`` on the asked side of the split: held-out tasks are told apart by their content,
+    """A task of `family` on the asked side of the split: held-out tasks are told apart by their content,
     so no seed can bring one into a training stream. Raises KimiError when there seems to be none."""
     world = world_of(family)
     for _ in range(TRIES):

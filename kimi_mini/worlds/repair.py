@@ -1,7 +1,7 @@
-"""World ``repair``: a small Python function with one bug, its unit tests, and a tool that edits a line.
+"""World `repair`: a small Python function with one bug, its unit tests, and a tool that edits a line.
 
 The model reads what each line should do (rules), the code, and one failing test; it replaces a line with
-``edit``, and the public unit tests really run on the result in the sandbox. What counts is the final source: it
+`edit`, and the public unit tests really run on the result in the sandbox. What counts is the final source: it
 must be right for the hidden inputs too, whatever was said about it.
 """
 
@@ -35,7 +35,7 @@ HIDDEN = [(x, y) for x in range(10) for y in range(10)]
 def results(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> list:
     """What the function returns on every input, computed in the sandbox; an error text where it fails.
 
-    ``lines`` are written by the model, so nothing of them is ever executed outside the sandbox, and what they print
+    `lines` are written by the model, so nothing of them is ever executed outside the sandbox, and what they print
     is not taken for a result: ours is the last line.
     """
     calls = ", ".join(f"f({x}, {y})" for x, y in inputs)
@@ -52,7 +52,7 @@ def results(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> lis
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
-    """A function of ``level`` lines with one bug that at least one public test notices."""
+    """A function of `level` lines with one bug that at least one public test notices."""
     while True:
         lines = [random_line(rng) for _ in range(level)]
         at = rng.randrange(level)
@@ -101,7 +101,7 @@ class Workbench:
         return self.run_tests()
 
     def failures(self, tests: int = len(INPUTS)) -> list[int]:
-        """Indices of those of the first ``tests`` tests that fail now."""
+        """Indices of those of the first `tests` tests that fail now."""
         outcome = zip(results(self.lines)[:tests], self.wanted)
         return [i for i, (got, want) in enumerate(outcome) if got != want]
 
@@ -124,7 +124,7 @@ EDIT_SCHEMA = {
 
 
 def open_environment(task: Task) -> Environment:
-    """The buggy source on a workbench, and the ``edit`` tool over it."""
+    """The buggy source on a workbench, and the `edit` tool over it."""
     bench = Workbench(list(task.data["buggy"]), task.data["wanted"])
     return Environment(Toolbox([Tool("edit", "", EDIT_SCHEMA, bench.edit)]), bench)
 
@@ -142,7 +142,7 @@ def comparison_sheet(rng: random.Random) -> Sheet:
 
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
     """Compare line by line what the rule asks for with what stands there; replace the first that differs.
-    ``mistake="slip"`` edits a wrong line or writes a wrong fix, ``mistake="lazy"`` claims it without an edit."""
+    `mistake="slip"` edits a wrong line or writes a wrong fix, `mistake="lazy"` claims it without an edit."""
     right, buggy, at = task.data["right"], task.data["buggy"], task.data["at"]
     if mistake == "lazy":
         yield turn("end", content="fixed")

@@ -1,4 +1,4 @@
-"""The code of world ``repair``: lines of a small function, in Python and in words, right and broken.
+"""The code of world `repair`: lines of a small function, in Python and in words, right and broken.
 
 Bugs: another operator, another constant, a wrong comparison, a wrong variable, a loop that is off by one, a missing
 case (the line does nothing).
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 VERBS = {"+": ("add", "to"), "-": ("subtract", "from"), "*": ("multiply", "by")}
 COMPARED = {">": "over", "<": "under", "==": "equal"}
 INPUTS = [(1, 2), (2, 7), (5, 4), (9, 8), (3, 1), (7, 3), (4, 9), (8, 5)]
-PUBLIC = 4  # the first tests are run by ``edit``; the others are hidden and count at the end
+PUBLIC = 4  # the first tests are run by `edit`; the others are hidden and count at the end
 LINE_MARKS = "ABCDEFGH"
 RULE_MARKS = "abcdefgh"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a function: ``x = x {operator} {value}``, perhaps under an ``if`` or in a ``for``."""
+    """One line of a function: `x = x {operator} {value}`, perhaps under an `if` or in a `for`."""
 
     operator: str
     value: str  # a digit, x or y
@@ -59,7 +59,7 @@ def random_line(rng: random.Random) -> Line:
 
 
 def break_line(rng: random.Random, line: Line) -> tuple[str, str]:
-    """A wrong version of ``line`` and the name of the bug."""
+    """A wrong version of `line` and the name of the bug."""
     bugs = ["operator", "constant" if line.value.isdigit() else "variable", "missing case"]
     bugs += {"if": ["comparison", "constant"], "for": ["off by one"], "plain": []}[line.kind]
     bug = rng.choice(bugs)
@@ -82,7 +82,7 @@ def break_line(rng: random.Random, line: Line) -> tuple[str, str]:
 
 
 def shorthand(code: str) -> str:
-    """What distinguishes a line, for notes: ``- 7``, ``< 9 + y`` (if) or ``3 * 2`` (loop of three)."""
+    """What distinguishes a line, for notes: `- 7`, `< 9 + y` (if) or `3 * 2` (loop of three)."""
     head, _, assignment = code.rpartition(": ")
     if assignment == "pass":
         return assignment

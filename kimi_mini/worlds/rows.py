@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets of a rollout, in tokens and turns; what ends one is recorded in ``Conversation.finish``."""
+    """Budgets of a rollout, in tokens and turns; what ends one is recorded in `Conversation.finish`."""
 
     turn_tokens: int = 128
     turns: int = 12
@@ -25,16 +25,15 @@ class Limits:
 
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)
-MANAGED = Limits(
-    turn_tokens=48, turns=400, context=320, manage=True
-)  # hides before a context outgrows training
+# hides before a context outgrows training
+MANAGED = Limits(turn_tokens=48, turns=400, context=320, manage=True)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the scoreboard: tasks of ``family``, spread evenly over ``levels``, and how they are worked on.
+    """One line of the scoreboard: tasks of `family`, spread evenly over `levels`, and how they are worked on.
 
-    floor    the value to reach: a row that has one is a claim, in the words of ``says``
+    floor    the value to reach: a row that has one is a claim, in the words of `says`
     main     for the first look; the others are folded away
     """
 

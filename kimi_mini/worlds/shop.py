@@ -1,12 +1,12 @@
-"""World ``shop``: an sqlite database per task, and tools that read and change it.
+"""World `shop`: an sqlite database per task, and tools that read and change it.
 
 Families
-    follow      start at an item and follow ``next`` until it is null; answer the last item (level: calls)
+    follow      start at an item and follow `next` until it is null; answer the last item (level: calls)
     condition   look at a stock, then buy one thing or another (level: digits of the numbers)
     cheapest    ask the price of each listed item, answer the cheapest (level: items)
     buy         buy each item of a list in the right number (level: items)
 
-Every family can be made as long as one likes: 300 calls are a ``follow`` of level 300.
+Every family can be made as long as one likes: 300 calls are a `follow` of level 300.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kimi_mini.worlds.tools import Toolbox
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
-    """A task of ``family`` with ``level`` calls, digits or items, and the table it is about."""
+    """A task of `family` with `level` calls, digits or items, and the table it is about."""
     make = {"follow": _follow, "condition": _condition, "cheapest": _cheapest, "buy": _buy}[family]
     prompt, goal, rows = make(rng, level)
     rng.shuffle(rows)
@@ -103,8 +103,8 @@ def open_environment(task: Task) -> Environment:
 
 
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
-    """A scripted customer. ``mistake="slip"`` takes one wrong step (wrong item, count, branch or comparison);
-    ``mistake="lazy"`` stops before the work is done."""
+    """A scripted customer. `mistake="slip"` takes one wrong step (wrong item, count, branch or comparison);
+    `mistake="lazy"` stops before the work is done."""
     play = dict(follow=_play_follow, condition=_play_condition, cheapest=_play_cheapest, buy=_play_buy)
     return play[task.family](task, rng, mistake)
 

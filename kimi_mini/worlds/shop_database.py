@@ -1,4 +1,4 @@
-"""What world ``shop`` sells, the database it stands in, and the tools that read and change it.
+"""What world `shop` sells, the database it stands in, and the tools that read and change it.
 
 Each tool is a function over an open sqlite connection. Reads are recorded, so that a verifier can tell whether an
 answer was looked up or guessed.
@@ -25,7 +25,7 @@ GOODS = (
 
 
 def names(rng: random.Random, count: int) -> list[str]:
-    """``count`` different item names out of 1,024, each a colour and a good."""
+    """`count` different item names out of 1,024, each a colour and a good."""
     picked = rng.sample(range(len(COLOURS) * len(GOODS)), count)
     return [f"{COLOURS[i // len(GOODS)]} {GOODS[i % len(GOODS)]}" for i in picked]
 
@@ -41,7 +41,7 @@ class ShopError(ToolError):
 
 
 def open_database(rows: list[list]) -> sqlite3.Connection:
-    """An in-memory database: ``items``, ``orders``, and ``reads``: each answer given out, after how many orders."""
+    """An in-memory database: `items`, `orders`, and `reads`: each answer given out, after how many orders."""
     db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     db.execute("CREATE TABLE items (name TEXT PRIMARY KEY, price INT, stock INT, next TEXT)")
     db.execute("CREATE TABLE orders (item TEXT, count INT)")
@@ -96,7 +96,7 @@ NEEDED = {"follow": ["next"], "condition": ["stock", "buy"], "cheapest": ["price
 
 
 def tool(name: str, db: sqlite3.Connection) -> Tool:
-    """The tool of that name over ``db``."""
+    """The tool of that name over `db`."""
     schema, make = TOOLS[name]
     return Tool(name, "", schema, make(db))
 

@@ -147,7 +147,7 @@ def test_the_thought_that_a_reflex_is_given_is_not_its_own(tokenizer):
 
 
 def misspelt(tokenizer, old, new, times=1):
-    """A spelling that has the fault in its first ``times`` turns and none afterwards."""
+    """A spelling that has the fault in its first `times` turns and none afterwards."""
 
     def spell(conversation, message):
         text = tokenizer.decode(typed(tokenizer, message))

@@ -9,7 +9,7 @@ ALPHABET = np.arange(100, 226)
 
 
 def induced(ids: np.ndarray, position: int) -> int | None:
-    """What came after the last earlier place of the token before ``position``."""
+    """What came after the last earlier place of the token before `position`."""
     before = ids[position - 1]
     earlier = np.flatnonzero(ids[: position - 1] == before)
     return int(ids[earlier[-1] + 1]) if len(earlier) else None

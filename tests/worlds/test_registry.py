@@ -19,7 +19,7 @@ from kimi_mini.worlds.held_out import held_out_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
-TOY = '''"""World ``echo``: say the words again."""
+TOY = '''"""World `echo`: say the words again."""
 
 from kimi_mini.worlds.base import Environment, Kinds, Task, Verdict, final_answer, turn
 from kimi_mini.worlds.registry import Demo, Family, World, register

@@ -42,7 +42,7 @@ def episodes(family, mistake=None, each=EACH, at=None):
 
 
 def attempt(task, *steps):
-    """A conversation that takes the given steps: calls ``(name, arguments)``, and text for an answer."""
+    """A conversation that takes the given steps: calls `(name, arguments)`, and text for an answer."""
     conversation = conversation_.opening(task)
     for step in steps:
         is_text = isinstance(step, str)

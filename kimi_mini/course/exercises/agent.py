@@ -83,9 +83,8 @@ def check_refund_schema(schema: dict) -> Checked:
     except (ValueError, TypeError) as error:
         return Checked(False, f"no tool takes this schema: {error}")
     for arguments, right, hint in REFUNDS:
-        if (
-            jsonschema.Draft202012Validator(schema).is_valid(arguments) != right
-        ):  # a Tool closes an open schema itself
+        # a Tool closes an open schema itself
+        if jsonschema.Draft202012Validator(schema).is_valid(arguments) != right:
             return Checked(False, f"{json.dumps(arguments)} {'is refused' if right else 'passes'}: {hint}")
     return Checked(
         True, f"{len(REFUNDS)} calls sorted; what the model would read: {box.call('refund', '{}').content}"

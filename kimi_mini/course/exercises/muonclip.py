@@ -46,9 +46,8 @@ def check_scale(function: Callable[[tuple[int, ...]], float]) -> Checked:
     for rule, hint in WRONG_SCALES:
         if fits(rule):
             return Checked(False, hint)
-    wrong = [
-        (s, v) for s, v in zip(SHAPES, given) if not abs(v - 0.2 * max(s[-2:]) ** 0.5) < 1e-4
-    ]  # nan is wrong too
+    # nan is wrong too
+    wrong = [(s, v) for s, v in zip(SHAPES, given) if not abs(v - 0.2 * max(s[-2:]) ** 0.5) < 1e-4]
     shape, value = wrong[0]
     rms = value / max(shape[-2:]) ** 0.5
     return Checked(False, f"shape {shape}: {value:.4g} gives an update with a root mean square of {rms:.3g}")

@@ -159,9 +159,8 @@ def sparsity(
         left.set(title=f"{reading}: loss", ylabel="nats", xlabel="experts")
         middle.set(title=f"{reading}: by the clock", xlim=(0, None), xlabel="seconds of training")
         if max(y) > 5 * min(y):
-            left.set(
-                yscale="log", ylim=(0.5 * min(bar["value"] for bar in loss.values()), None)
-            )  # cuts whiskers
+            # cuts whiskers
+            left.set(yscale="log", ylim=(0.5 * min(bar["value"] for bar in loss.values()), None))
             middle.set_yscale("log")
         _log_ticks(left, x)
         _over(over, curves, 0)

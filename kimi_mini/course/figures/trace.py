@@ -32,9 +32,8 @@ KINDS = {  # kind -> (colour, background)
 
 WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
 COLUMNS = 66  # characters a line
-LABEL = {
-    kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS
-}  # readable on its colour
+# readable on its colour
+LABEL = {kind: BLACK if kind in ("thought", "result") else "white" for kind in KINDS}
 MOST_LINES = 34  # a longer trace scrolls: the newest pieces stay in sight
 
 

@@ -61,9 +61,8 @@ class GroupedAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, *_, **__) -> Tensor:
         """x (B, T, h), rotation (1, T, d/2) complex -> (B, T, h)."""
         q = apply_rope(self.q_proj(x).unflatten(-1, (HEADS, self.d)), rotation[:, :, None])  # (B, T, H, d)
-        k = apply_rope(
-            self.k_proj(x).unflatten(-1, (self.groups, self.d)), rotation[:, :, None]
-        )  # (B, T, G, d)
+        # (B, T, G, d)
+        k = apply_rope(self.k_proj(x).unflatten(-1, (self.groups, self.d)), rotation[:, :, None])
         v = self.v_proj(x).unflatten(-1, (self.groups, self.d))
         k, v = (each.repeat_interleave(HEADS // self.groups, dim=2) for each in (k, v))  # (B, T, H, d)
         q, k, v = (each.transpose(1, 2) for each in (q, k, v))  # (B, H, T, d)

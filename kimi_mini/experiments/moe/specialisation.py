@@ -91,9 +91,8 @@ def silence(model, first: Mapping, second: Mapping, seed: int) -> list[dict]:
     """Choose experts on `first`, silence them one by one, measure on `second`."""
     experts = model.config.n_routed_experts
     labels, ids = labelled(first)
-    shares = np.stack(
-        [usage(labels, chosen, experts) for chosen in routes(model, ids).experts]
-    )  # (L, domains, E)
+    # (L, domains, E)
+    shares = np.stack([usage(labels, chosen, experts) for chosen in routes(model, ids).experts])
     chosen = [(name, *top_expert(shares, label)) for label, name in enumerate(first)]
     rng = np.random.default_rng(seed)
     chosen += [("random", int(rng.integers(len(shares))), int(rng.integers(experts))) for _ in range(RANDOM)]

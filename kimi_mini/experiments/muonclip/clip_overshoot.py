@@ -93,9 +93,8 @@ def go_on(start: tuple[dict, dict], seed: int, rate: float, windows: int, steps:
     """From that state on at `rate` times the hot rates: S / tau of every clipped head, one step after its clip."""
     began = time.perf_counter()
     model, optimizer = build(seed)
-    for part, state in zip(
-        (model, optimizer), copy.deepcopy(start)
-    ):  # training writes into what it was given
+    # training writes into what it was given
+    for part, state in zip((model, optimizer), copy.deepcopy(start)):
         part.load_state_dict(state)
     recorder = Recorder(model, optimizer, probe=None, every=1)
     data = text(seed + 1000, windows)  # not the order of the hot run
@@ -135,9 +134,8 @@ def report(log: Log) -> None:
     claim = partial(log.claim, notebook=NOTEBOOK, figure=figure, source="K2 report 2.1")
     bound = {"floor": BOUND, "at_most": True}
     gentle, hot = worst(log.rows, RATES[-1], large), worst(log.rows, 1.0, small)
-    same = [
-        row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]
-    ]  # all seeds and sizes of a step
+    # all seeds and sizes of a step
+    same = [row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]]
     shown = lambda values: max(values) if all(values) else None  # 0: no clip in that seed, nothing shown
     says = f"largest S/τ at the step after a clip, worst seed, at a {rate} and {large} tokens a step"
     claim("overshoot/held", claim=says, value=shown(gentle), **bound)

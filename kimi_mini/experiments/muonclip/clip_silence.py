@@ -30,11 +30,8 @@ from kimi_mini.experiments.muonclip.logit_runs import Setting, train_one
 
 STEPS = 2500
 RATE, TABLE_RATE, DECAY = 1e-2, 4e-3, 0.1
-ARMS = {
-    "clip": (DECAY, LOW_TAU),
-    "clip, no decay": (0.0, LOW_TAU),
-    "decay, no clip": (DECAY, OFF),
-}  # (decay, tau)
+# (decay, tau)
+ARMS = {"clip": (DECAY, LOW_TAU), "clip, no decay": (0.0, LOW_TAU), "decay, no clip": (DECAY, OFF)}
 COLOURS = {"clip": style.BLUE, "clip, no decay": style.ORANGE, "decay, no clip": style.RED}
 K2_SHARE = 70_000 / 231_000  # of K2's training had passed when its last head was clipped
 LATEST, HARM = 0.5, 0.02  # at most this share of ours; nats that the clip may cost

@@ -31,10 +31,8 @@ STEPS, TRIAL_SEED = {"dense": 300, "moe": 400}, 100
 OFF, K2_TAU, LOW_TAU = float("inf"), 100.0, 30.0
 GRID = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (2.5e-3, 5e-3, 1e-2, 2e-2)}
 TABLE_RATES, DECAYS = (4e-3, 1.2e-2, 3.6e-2), (0.0, 0.1)
-HOT = {
-    "adamw": (1.2e-2, 1.2e-2),
-    "muon": (3e-2, 4e-3),
-}  # rate and the tables': far above the best, and no decay
+# rate and the tables': far above the best, and no decay
+HOT = {"adamw": (1.2e-2, 1.2e-2), "muon": (3e-2, 4e-3)}
 PAIR, PAIR_SEEDS = ("AdamW", "Muon"), (3, 4, 5)
 ARMS = {  # name: (optimizer, hot?, tau)
     "AdamW": ("adamw", False, OFF),

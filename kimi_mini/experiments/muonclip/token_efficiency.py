@@ -80,9 +80,8 @@ def tokens_to(loss: float, curve: Sequence[dict]) -> float:
     """Where a curve of runs reaches `loss`: straight in log tokens and log loss, also beyond its ends."""
     curve = sorted(curve, key=lambda entry: entry["tokens"])
     x, y = np.log([entry["tokens"] for entry in curve]), np.log([entry["loss"] for entry in curve])
-    lower = int(
-        np.clip(np.sum(y > np.log(loss)) - 1, 0, len(curve) - 2)
-    )  # the last point that is still above
+    # the last point that is still above
+    lower = int(np.clip(np.sum(y > np.log(loss)) - 1, 0, len(curve) - 2))
     slope = (x[lower + 1] - x[lower]) / (y[lower + 1] - y[lower])
     return float(np.exp(x[lower] + slope * (np.log(loss) - y[lower])))
 

@@ -54,11 +54,8 @@ from kimi_mini.experiments.pretraining.reading import (
 )
 from kimi_mini.text import planted_errors, rephrase
 
-REPORT = {
-    "raw": 23.76,
-    "one": 27.39,
-    "ten": 28.94,
-}  # SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
+# SimpleQA accuracy of an early K2, per cent (K2 report, table 1)
+REPORT = {"raw": 23.76, "one": 27.39, "ten": 28.94}
 ARMS = {"raw": "raw, 10 epochs", "one": "1 rephrasing, 10 epochs", "ten": "10 rephrasings, 1 epoch"}
 EPOCHS = 10
 KNOWN, NEW = 500, 120  # people of the checkpoint, people of the arms

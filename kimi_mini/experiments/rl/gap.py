@@ -119,9 +119,8 @@ def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: i
     log.more["scoreboard"] = dict(sorted(board.items(), key=lambda named: "gap" not in named[1]))
     worst = min(OTHERS, key=lambda family: board[f"rl/{family}_gap"]["value"])
     mean_after = sum(found[worst] for found in after) / len(after)
-    lost = difference(
-        (round(mean_after * tasks), tasks), (round(before[worst] * tasks), tasks)
-    )  # by tasks, not seeds
+    # by tasks, not seeds
+    lost = difference((round(mean_after * tasks), tasks), (round(before[worst] * tasks), tasks))
     place = {"figure": "figures/rl_gap.png", "notebook": "00_kimi_k2_on_one_page.ipynb"}
     log.claim(
         "rl/gap",

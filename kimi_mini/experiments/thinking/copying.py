@@ -46,9 +46,8 @@ def look(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: i
         with torch.no_grad():
             probabilities = model(torch.tensor([ids])).logits[0, positions].softmax(-1)  # (P, V)
         for row, moment in enumerate(moments):
-            mass = [
-                weights[:, :, row, list(span)].sum(-1) for span in (moment.newest, moment.older)
-            ]  # 2 of (L, H)
+            # 2 of (L, H)
+            mass = [weights[:, :, row, list(span)].sum(-1) for span in (moment.newest, moment.older)]
             totals[moment.call].append(torch.stack(mass))
             chances[moment.call].append(probabilities[row, ids[moment.before + 1]].item())
     for call, masses in totals.items():
@@ -70,9 +69,8 @@ def gap(model: KimiMini, tokenizer: Tokenizer, log: Log, seed: int, episodes: in
     for task in held_out_tasks("follow", [GAP_AT], episodes, seed):
         ids, moments = script(tokenizer, task)
         for context, (kept, places) in contexts(tokenizer, ids, moments[-1]).items():
-            weights = attention_rows(model, [ids[i] for i in kept], [len(kept) - 1], places)[
-                :, :, 0
-            ]  # (L, H, T)
+            # (L, H, T)
+            weights = attention_rows(model, [ids[i] for i in kept], [len(kept) - 1], places)[:, :, 0]
             found[context].append(weights[:, :, [kept.index(i) for i in moments[-1].newest]].sum(-1))
     means = {
         context: torch.stack(masses).mean(0).round(decimals=4).tolist() for context, masses in found.items()
@@ -101,9 +99,8 @@ def script(tokenizer: Tokenizer, task: Task) -> tuple[list[int], list[Moment]]:
     moments, seen = [], []
     for call, (before, item) in enumerate(zip(starts, path), 1):
         if call > 1:
-            result = starts[call - 2] + len(
-                tokenizer.encode_plain(path[call - 2])
-            )  # behind the last call's name
+            # behind the last call's name
+            result = starts[call - 2] + len(tokenizer.encode_plain(path[call - 2]))
             newest = find(ids, tokenizer.encode_plain(item), result)
             moments.append(Moment(call, before, newest, [i for span in seen for i in span]))
             seen.append(newest)

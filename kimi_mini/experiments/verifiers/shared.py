@@ -34,9 +34,8 @@ def pools(
     """Trajectories of `sources` that `keep` lets through, enough for `tokens` tokens read `passes` times."""
     made = {}
     for source in sources:
-        count = (
-            synthesis.wanted(source, tokens, passes) * 2
-        )  # the mistakes of an experiment cost more than usual
+        # the mistakes of an experiment cost more than usual
+        count = synthesis.wanted(source, tokens, passes) * 2
         everything = synthesis.synthesise(tokenizer, source, count, seed, mistakes)
         made[source] = [trajectory for trajectory in everything if keep(trajectory)]
     return sft.pools_of(made)

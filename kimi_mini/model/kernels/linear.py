@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-os.environ.setdefault(
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096"
-)  # read at oneDNN's first product; 1024 by default
+# read at oneDNN's first product; 1024 by default
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 ONEDNN = (
     torch.backends.mkldnn.is_available()

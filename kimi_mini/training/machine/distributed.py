@@ -29,11 +29,8 @@ from kimi_mini.base.command import SAVED
 from kimi_mini.base.errors import KimiError
 from kimi_mini.training.machine.processes import end_with_parent
 
-LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-)  # what gloo says when a rank has died
+# what gloo says when a rank has died
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 def is_on() -> bool:

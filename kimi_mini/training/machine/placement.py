@@ -177,8 +177,8 @@ def matmul_rate(
 ) -> float:
     """FLOP/s of square products (size, size) x (size, size), on the engine that the model uses; best of `rounds`.
 
-    A GPU works on 8192 rows, several products between two looks at the clock: on small ones it mostly waits for its
-    orders, and the share of a rate measured so would flatter. A CPU works on 1024 rows."""
+    A GPU multiplies 8192 rows, several products a measurement: with small ones most of the time goes into launching
+    kernels, and the rate would come out too low. A CPU multiplies 1024 rows."""
     on_gpu = torch.device(device).type == "cuda"
     size, repeats = size or (8192 if on_gpu else 1024), 4 if on_gpu else 1
     x = torch.randn(size, size, device=device, dtype=dtype)
@@ -200,7 +200,7 @@ def training_flops(config: KimiConfig, window: int) -> float:
 
 
 def keep_freed_memory(threshold: int = 1 << 30) -> None:
-    """Ask glibc to keep freed blocks up to ``threshold`` bytes instead of handing them back to the system.
+    """Ask glibc to keep freed blocks up to `threshold` bytes instead of handing them back to the system.
 
     Activations of a step are freed and asked for again every time; without this each costs a page fault.
     Measured on a step of the nano: 4% faster with one thread, 13% with two. Does nothing on other systems.

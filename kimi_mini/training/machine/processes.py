@@ -4,8 +4,8 @@ Threads of one process wait for each other at every small product; processes mee
 than two threads on a quiet machine, and much faster beside other work (data/results/bench.json).
 
 `start` runs one command as several ranks, which find each other through the same variables that torchrun sets (see
-`distributed`). The first rank talks: bars, lines and errors are its own, the others are silent. Whoever dies takes all
-with him: the others would wait for ever in the next sum. One line says so, and what was saved is safe.
+`distributed`). The first rank talks: bars, lines and errors are its own, the others are silent. When one dies all are
+ended, for the others would wait for ever in the next sum; one line says so, and what was saved is safe.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def advantages(rewards: Tensor) -> Tensor:
 
 
 def policy_loss(new: Tensor, old: Tensor, advantage: Tensor, tau: float) -> Tensor:
-    """K2's objective for sequence log-probabilities ``new`` (with gradient) and ``old``, all (N,).
+    """K2's objective for sequence log-probabilities `new` (with gradient) and `old`, all (N,).
 
     Divided by 2 tau, which changes no minimum: the gradient is then -(advantage - tau log ratio) grad log pi,
     of the same size whatever tau is.

@@ -42,7 +42,7 @@ from kimi_mini.worlds.rows import Limits
 
 @dataclass(frozen=True)
 class Settings:
-    """One RL run. Token counts are per attempt, ``lr`` factors are the optimizer's business."""
+    """One RL run. Token counts are per attempt, `lr` factors are the optimizer's business."""
 
     family: str = "follow"
     levels: tuple[int, ...] = (6, 7, 8)  # beyond the trained five: tasks that succeed about half of the time
@@ -114,7 +114,7 @@ def update(
     settings: Settings,
     ptx: Sequence[Batch] = (),
 ) -> Round:
-    """The optimizer steps of one round on its attempts (``settings.updates`` of them)."""
+    """The optimizer steps of one round on its attempts (`settings.updates` of them)."""
     rewards = torch.tensor([[reward(c, settings.budget_penalty) for c in group] for group in groups])
     gains = advantages(rewards)
     model.train()
@@ -186,7 +186,7 @@ def reinforce(
     first: int = 0,
     on_round: Callable[[int, Round], None] | None = None,
 ) -> list[Round]:
-    """Rounds ``first`` to ``settings.rounds`` of sampling and updating; fewer when the tasks are learned."""
+    """Rounds `first` to `settings.rounds` of sampling and updating; fewer when the tasks are learned."""
     history = []
     for index in range(first, settings.rounds):
         groups, temperature = sample_round(model, tokenizer, settings, seed, index)

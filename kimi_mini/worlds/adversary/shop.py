@@ -27,14 +27,14 @@ def answer_of(task: Task) -> str:
 
 
 def reads_of(task: Task) -> list[tuple[str, dict]]:
-    """The calls that a ``follow``, ``cheapest`` or ``condition`` has to make before it may answer or decide."""
+    """The calls that a `follow`, `cheapest` or `condition` has to make before it may answer or decide."""
     tool = {"follow": "next", "cheapest": "price", "condition": "stock"}[task.family]
     items = task.data.get("path") or task.data.get("items") or [task.data["asked"]]
     return [(tool, {"item": item}) for item in items]
 
 
 def buys_of(task: Task) -> list[tuple[str, dict]]:
-    """The purchases that a ``condition`` or ``buy`` asks for; none for the others."""
+    """The purchases that a `condition` or `buy` asks for; none for the others."""
     return [("buy", {"item": item, "count": count}) for item, count in task.data.get("bought", [])]
 
 

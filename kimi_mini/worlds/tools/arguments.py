@@ -17,9 +17,8 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 MAX_NESTING = 50  # lists and objects inside each other; the checker recurses, so a bound must come before it
-MAX_WHOLE = (
-    2**53
-)  # floats up to here that have no fraction are whole numbers; larger ones have lost their last digits
+# floats up to here that have no fraction are whole numbers; larger ones have lost their last digits
+MAX_WHOLE = 2**53
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 _REFERENCES = ("$ref", "$dynamicRef")

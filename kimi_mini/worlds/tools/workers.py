@@ -34,9 +34,8 @@ def run(code: str, timeout: float, max_output: int) -> tuple[str, str | None, in
         "max_memory": MAX_MEMORY,
         "max_recursion_depth": MAX_DEPTH,
     }
-    for _ in range(
-        2
-    ):  # a worker that was killed while it was idle is found dead by the next program, not by its own
+    # a worker that was killed while it was idle is found dead by the next program, not by its own
+    for _ in range(2):
         printed = monty.CollectString(max_bytes=max_output)
         session = pool().checkout(
             script_name="program.py", limits=limits, os_policy=_WORLD, assert_message_annotations=False
