@@ -154,6 +154,8 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
     """What is needed for one command only, and says so when it is missing, may stay out."""
     assert unlisted("package", imports()) == {
         "course/logs.py IPython",  # [lab]: shown in notebooks
+        "course/notebook.py nbclient",  # come with jupyterlab
+        "course/notebook.py nbformat",
         "course/sliders.py ipywidgets",
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "text/corpus.py huggingface_hub",  # comes with datasets
