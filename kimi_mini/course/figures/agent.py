@@ -105,7 +105,8 @@ def turn_figure(
     axes[0, 0].axis("off")
     y = 0.0
     for kind, text, cost in [("task", task, 0), *pieces]:
-        y = draw_piece(axes[0, 0], kind, wrapped(text, COLUMNS), y, f"{cost} tokens" if cost else "")
+        note = f"{cost} tokens" if cost else ""
+        y = draw_piece(axes[0, 0], kind, wrapped(text, COLUMNS), y, note, label=0.13)
     _draw_state(axes[0, 1], state, set(changed))
     for ax in axes[1]:
         ax.remove()

@@ -87,20 +87,22 @@ def _title(title: str, count: int, total: int, first: int, tokens: Sequence[int]
     return "  ·  ".join(parts)
 
 
-def draw_piece(ax: Axes, kind: str, lines: Sequence[str], y: float, note: str, newest: bool = False) -> float:
+def draw_piece(
+    ax: Axes, kind: str, lines: Sequence[str], y: float, note: str, newest: bool = False, label: float = 0.105
+) -> float:
     """Draw one block of text from y downwards, its kind at the left, a note at the right; `newest` gives it a frame.
 
-    Returns where the next one begins. A line is 1 high, the axes are 1 wide.
+    label: width of the field for its kind. A line is 1 high, the axes are 1 wide. Returns where the next one begins.
     """
     colour, background = KINDS[kind]
     height = len(lines) + 0.4
     edge = {"edgecolor": colour, "linewidth": 2.5 if newest else 0}
-    ax.axhspan(y, y + height, 0.11, 1.0, facecolor=background, **edge)
-    ax.axhspan(y, y + height, 0.0, 0.105, facecolor=colour)
+    ax.axhspan(y, y + height, label + 0.005, 1.0, facecolor=background, **edge)
+    ax.axhspan(y, y + height, 0.0, label, facecolor=colour)
     middle = y + 0.7
-    ax.text(0.0525, middle, kind, color=LABEL[kind], weight="bold", ha="center", va="center")
+    ax.text(label / 2, middle, kind, color=LABEL[kind], weight="bold", ha="center", va="center")
     ax.text(0.99, middle, note, color="#666666", ha="right", va="center", fontsize=FONT - 1)
     plain = {"family": "monospace", "fontsize": FONT - 1, "va": "center", "color": BLACK, "parse_math": False}
     for row, line in enumerate(lines):
-        ax.text(0.12, middle + row, line, **plain)
+        ax.text(label + 0.015, middle + row, line, **plain)
     return y + height + 0.3
