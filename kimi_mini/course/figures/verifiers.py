@@ -13,19 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures.style import (
-    BLACK,
-    BLUE,
-    FONT,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALETTE,
-    RED,
-    SKY,
-    figure,
-    styled,
-)
+from kimi_mini.course.figures import style
+from kimi_mini.course.figures.style import figure, styled
 
 
 @styled
@@ -44,7 +33,7 @@ def funnel(
     last = list(stages).index(kept) if kept else len(stages) - 1
     for row, (name, count) in enumerate(stages.items()):
         width = max(count / top, 0.004)
-        colour = PALETTE[0] if row < last else GREEN if row == last else GREY
+        colour = style.PALETTE[0] if row < last else style.GREEN if row == last else style.GREY
         ax.barh(row, width, left=-width / 2, height=0.78, color=colour)
         text = f"{name}: {count:,}" + (f"  ({count / previous:.0%})" if previous else "")
         inside = width > 0.0125 * len(text)  # a wide bar holds its text, a narrow one has it beside
@@ -54,13 +43,21 @@ def funnel(
             text,
             va="center",
             ha="center" if inside else "left",
-            color="white" if inside else BLACK,
+            color="white" if inside else style.BLACK,
             weight="bold",
         )
         if not inside:
             end = max(end, width / 2 + 0.0135 * len(text))
         if notes and name in notes:
-            ax.text(0.0, row + 0.5, notes[name], ha="center", va="center", color="#555555", fontsize=FONT - 1)
+            ax.text(
+                0.0,
+                row + 0.5,
+                notes[name],
+                ha="center",
+                va="center",
+                color="#555555",
+                fontsize=style.FONT - 1,
+            )
         previous = count
     ax.set(xlim=(-0.52, end), ylim=(len(stages) - 0.4, -0.6), title=title)
     return fig
@@ -81,14 +78,19 @@ def error_rates(
     fig, axes = figure(11, 0.38 * len(rows) + 1.6)
     ax = axes[0, 0]
     for y, row in enumerate(rows):
-        colour = RED if row["value"] > limit else GREEN
+        colour = style.RED if row["value"] > limit else style.GREEN
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=3, alpha=0.45)
         ax.plot(100 * row["value"], y, "o", color=colour, markersize=9)
         text = f"{100 * row['value']:.1f}%  of {row['n']}"
         ax.annotate(
-            text, (100 * row["high"], y), (8, 0), textcoords="offset points", va="center", fontsize=FONT - 1
+            text,
+            (100 * row["high"], y),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=style.FONT - 1,
         )
-    ax.axvline(100 * limit, color=BLACK, linestyle="--", linewidth=1.5)
+    ax.axvline(100 * limit, color=style.BLACK, linestyle="--", linewidth=1.5)
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
     end = 100 * (most or max(max(row["high"] for row in rows), 2 * limit))
     ax.set(
@@ -101,7 +103,7 @@ def error_rates(
     return fig
 
 
-ARM_COLOURS = {"before": SKY, "everything": GREY, "broken": ORANGE, "passed": GREEN}
+ARM_COLOURS = {"before": style.SKY, "everything": style.GREY, "broken": style.ORANGE, "passed": style.GREEN}
 
 
 @styled
@@ -114,13 +116,13 @@ def arms(
     ax = axes[0, 0]
     width = 0.8 / len(names)
     for index, name in enumerate(names):
-        colour = ARM_COLOURS.get(name, PALETTE[index % len(PALETTE)])
+        colour = ARM_COLOURS.get(name, style.PALETTE[index % len(style.PALETTE)])
         for x, values in enumerate(scores[condition][name] for condition in scores):
             place = x + (index - (len(names) - 1) / 2) * width
             ax.bar(
                 place, np.mean(values), width * 0.92, color=colour, alpha=0.75, label=name if x == 0 else None
             )
-            ax.plot([place] * len(values), values, "o", color=BLACK, markersize=6, alpha=0.8)
+            ax.plot([place] * len(values), values, "o", color=style.BLACK, markersize=6, alpha=0.8)
             ax.text(place, max(values) + 0.03, f"{np.mean(values):.2f}", ha="center")
     ax.set_xticks(range(len(scores)), list(scores))
     ax.set(ylim=(0, 1.12), ylabel=ylabel, title=title)
@@ -138,7 +140,9 @@ def by_level(
     fig, axes = figure(10, 4.2)
     ax = axes[0, 0]
     width = 0.8 / len(pools)
-    for index, ((name, shares), colour) in enumerate(zip(pools.items(), (GREY, BLUE, GREEN, ORANGE))):
+    for index, ((name, shares), colour) in enumerate(
+        zip(pools.items(), (style.GREY, style.BLUE, style.GREEN, style.ORANGE))
+    ):
         places = np.arange(len(levels)) + (index - (len(pools) - 1) / 2) * width
         values = [100 * shares[level] for level in levels]
         ax.bar(places, values, width * 0.92, color=colour, label=name)

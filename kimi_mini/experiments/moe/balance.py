@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -126,35 +127,15 @@ def report(log: Log) -> None:
         "centred": ("Moonshot's centred bias rule", "Moonlight report appendix C"),
     }
     for arm, (name, source) in rules.items():
+        claim = partial(log.claim, source=source, at_most=True, **common)
         vio = harness.across(of(log.rows, arm, "max_vio"))
-        log.claim(
-            f"moe/maxvio_{arm}",
-            claim=f"{name} keeps MaxVio of a step low (last fifth)",
-            source=source,
-            floor=0.35,
-            at_most=True,
-            headline=arm == "sign",
-            **vio,
-            **common,
-        )
-        log.claim(
-            f"moe/dead_{arm}",
-            claim=f"{name} leaves no expert dead",
-            source=source,
-            value=max(of(log.rows, arm, "dead")),
-            floor=0,
-            at_most=True,
-            **common,
-        )
-        log.claim(
-            f"moe/price_{arm}",
-            claim=f"{name} costs at most 1% of the unbalanced loss",
-            source=source,
-            floor=0.01,
-            at_most=True,
-            **harness.across(paired(log.rows, arm, "none")),
-            **common,
-        )
+        says = f"{name} keeps MaxVio of a step low (last fifth)"
+        claim(f"moe/maxvio_{arm}", claim=says, floor=0.35, headline=arm == "sign", **vio)
+        dead = max(of(log.rows, arm, "dead"))
+        claim(f"moe/dead_{arm}", claim=f"{name} leaves no expert dead", floor=0, value=dead)
+        price = harness.across(paired(log.rows, arm, "none"))
+        says = f"{name} costs at most 1% of the unbalanced loss"
+        claim(f"moe/price_{arm}", claim=says, floor=0.01, **price)
     for arm, part, source in (
         ("no shared", "a shared expert", "DeepSeek-V3 report 2.1.2"),
         ("factor 1", "the gate factor", "Moonlight report appendix C"),

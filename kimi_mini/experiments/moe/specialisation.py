@@ -132,21 +132,11 @@ def report(log: Log) -> None:
     for label in ("domain", "kind of token"):
         best = max((above_floor(log.rows, label, layer) for layer in layers), key=np.mean)
         worst_p = max(row["p"] for row in of(log.rows, "information", label=label))
-        log.claim(
-            f"moe/information_{label.split()[0]}",
-            floor=0.0,
-            **harness.across(best),
-            **common,
-            claim=f"bits that expert and {label} share, less those of shuffled labels, best layer",
-        )
-        log.claim(
-            f"moe/permutation_{label.split()[0]}",
-            floor=0.01,
-            at_most=True,
-            value=worst_p,
-            **common,
-            claim=f"permutation p of the bits that expert and {label} share, worst layer and seed",
-        )
+        says = f"bits that expert and {label} share, less those of shuffled labels, best layer"
+        name = label.split()[0]
+        log.claim(f"moe/information_{name}", claim=says, floor=0.0, **harness.across(best), **common)
+        says = f"permutation p of the bits that expert and {label} share, worst layer and seed"
+        log.claim(f"moe/permutation_{name}", claim=says, floor=0.01, at_most=True, value=worst_p, **common)
     for name in DOMAINS:
         found = of(log.rows, "silence", of=name)
         worst = min(ratio(row) for row in found)  # a ratio to almost nothing has no mean

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.harness import arguments, mean, row
+from kimi_mini.experiments.harness import arguments, mean, row, share_across
 from kimi_mini.experiments.verifiers.shared import BASE, finish, pools, success, tune
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training.synthesis import SOURCES, Source
@@ -70,20 +70,11 @@ def report(log: Log, by_length: dict[int, list[float]], seeds: Sequence[int], ta
     board["chain/reflex_control"] = entry(overall, len(by_length), "all lengths", main=True)
     board["chain/reflex_control_6_to_8"] = entry(deep, 3, "lengths 6 to 8")
     log.more["scoreboard"] = board
-    found, single = board["chain/reflex_control_6_to_8"], board["chain/reflex_control/1"]["value"]
-    said = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
-    log.claim(
-        "chain/reflex_control",
-        claim=said,
-        source="article (thinking mode beside a reflex mode)",
-        value=found["value"],
-        low=found["low"],
-        high=found["high"],
-        floor=0.30,
-        at_most=True,
-        figure="figures/chain_by_length.png",
-        notebook="08_thinking_mode.ipynb",
-    )
+    single = board["chain/reflex_control/1"]["value"]
+    says = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
+    where = {"figure": "figures/chain_by_length.png", "notebook": "08_thinking_mode.ipynb"}
+    where["source"] = "article (thinking mode beside a reflex mode)"
+    log.claim("chain/reflex_control", claim=says, floor=0.30, at_most=True, **share_across(deep), **where)
 
 
 if __name__ == "__main__":

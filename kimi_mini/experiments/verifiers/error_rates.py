@@ -13,6 +13,7 @@ out right is counted as a false accept, because the work was wrong; no verifier 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from kimi_mini.base.command import in_one_line
@@ -57,38 +58,23 @@ def main() -> None:
 
 def report(log: Log) -> None:
     """The ledger's lines: both error rates of the worlds' own verifiers."""
-    words = {
-        "false_accepts": "accepts at most 1% of wrong ones",
-        "false_rejects": "refuses at most 1% of right ones",
-    }
-    for world in WORLDS:
-        for error, text in words.items():
-            rate = log.more["summary"][f"{world}/world's verifier"][error]
-            log.claim(
-                f"verify/{world}/{error}",
-                claim=f"the verifier of {world} {text}",
-                source="this project",
-                value=rate["value"],
-                low=rate["low"],
-                high=rate["high"],
-                floor=0.01,
-                at_most=True,
-                figure="figures/verifiers.png",
-                notebook=NOTEBOOK,
-            )
-    rate = log.more["summary"]["shop/looks at a record twice"]["false_rejects"]
-    log.claim(
-        "verify/shop/looks_twice",
-        claim="the verifier of shop refuses at most 1% of chains with one record read twice",
-        source="this project",
-        value=rate["value"],
-        low=rate["low"],
-        high=rate["high"],
-        floor=0.01,
-        at_most=True,
-        figure="figures/verifiers.png",
-        notebook=NOTEBOOK,
+    claim = partial(
+        log.claim, floor=0.01, at_most=True, source="this project", figure="figures/verifiers.png"
     )
+    rates = log.more["summary"]
+    asked = {
+        f"{world}/{error}": (f"{world}/world's verifier", error, f"the verifier of {world} {says}")
+        for world in WORLDS
+        for error, says in (
+            ("false_accepts", "accepts at most 1% of wrong ones"),
+            ("false_rejects", "refuses at most 1% of right ones"),
+        )
+    }
+    says = "the verifier of shop refuses at most 1% of chains with one record read twice"
+    asked["shop/looks_twice"] = ("shop/looks at a record twice", "false_rejects", says)
+    for name, (of, error, says) in asked.items():
+        measured = {key: rates[of][error][key] for key in ("value", "low", "high")}
+        claim(f"verify/{name}", claim=says, notebook=NOTEBOOK, **measured)
 
 
 def draw(rows: list[dict], folder: Path) -> None:

@@ -20,7 +20,7 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
-from kimi_mini.experiments.harness import arguments, figures, gap, mean, row
+from kimi_mini.experiments.harness import across, arguments, figures, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, success, tune
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
@@ -110,20 +110,12 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
         f"quota/long/{arm}": row(longest(arm), seeds, count, f"the longest lists: {arm}")
         for arm in ("before", *ARMS)
     }
-    pairs = zip(longest("quota"), longest("as they come"))
-    won = gap([a - b for a, b in pairs], seeds, count, "the longest lists: quota - as they come", main=True)
-    log.more["scoreboard"]["quota/gap"] = won
-    log.claim(
-        "quota/gap",
-        claim="a quota for each level teaches the long episodes that filtering thins out",
-        source="this project",
-        value=won["value"],
-        low=won["low"],
-        high=won["high"],
-        floor=0.0,
-        figure="figures/quota.png",
-        notebook="06_the_verifier_economy.ipynb",
-    )
+    gains = [a - b for a, b in zip(longest("quota"), longest("as they come"))]
+    says = "the longest lists: quota - as they come"
+    log.more["scoreboard"]["quota/gap"] = gap(gains, seeds, count, says, main=True)
+    says = "a quota for each level teaches the long episodes that filtering thins out"
+    where = {"figure": "figures/quota.png", "notebook": "06_the_verifier_economy.ipynb"}
+    log.claim("quota/gap", claim=says, source="this project", floor=0.0, **across(gains), **where)
 
 
 def draw(rows: Sequence[Mapping], folder: Path) -> None:

@@ -26,7 +26,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import arguments, figures, gap, mean, row
+from kimi_mini.experiments.harness import across, arguments, figures, gap, mean, row
 from kimi_mini.experiments.verifiers.filter_gap import LEVELS, MISTAKES
 from kimi_mini.experiments.verifiers.shared import TUNED, pools, success, tune
 from kimi_mini.training import sft
@@ -148,23 +148,18 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
         f"rejection/{name}/{arm}": row(found, seeds, count, f"tuned on own attempts: {arm}, {name}")
         for (arm, name), found in values.items()
     }
+    gains = {
+        other: [a - b for a, b in zip(values["passed", "sampled"], values[other, "sampled"])]
+        for other in ("before", "everything")
+    }
     for name, other in (("gap", "before"), ("filter_gap", "everything")):
-        pairs = zip(values["passed", "sampled"], values[other, "sampled"])
         says = f"tuned on own attempts: passed - {other}, sampled"
-        board[f"rejection/{name}"] = gap([a - b for a, b in pairs], seeds, count, says, main=True)
+        board[f"rejection/{name}"] = gap(gains[other], seeds, count, says, main=True)
     log.more["scoreboard"] = board
-    won = board["rejection/gap"]
-    log.claim(
-        "rejection/gap",
-        claim="one round of tuning on own attempts that passed raises sampled success",
-        source="K2 report 3.1.1 (large-scale rejection sampling)",
-        value=won["value"],
-        low=won["low"],
-        high=won["high"],
-        floor=0.0,
-        figure="figures/rejection.png",
-        notebook="06_the_verifier_economy.ipynb",
-    )
+    says = "one round of tuning on own attempts that passed raises sampled success"
+    where = {"figure": "figures/rejection.png", "notebook": "06_the_verifier_economy.ipynb"}
+    where["source"] = "K2 report 3.1.1 (large-scale rejection sampling)"
+    log.claim("rejection/gap", claim=says, floor=0.0, **across(gains["before"]), **where)
 
 
 def draw(rows: Sequence[dict], folder: Path) -> None:
