@@ -1,8 +1,8 @@
 """Files that appear whole or not at all, and readers that name the file that is broken."""
 
+import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from kimi_mini.base.errors import KimiError, explain_os_error
+from kimi_mini.base.errors import BadFile, KimiError, explain_os_error
+
+AGAIN = "delete it and run the command that makes it"  # what to do about a file that is not as it was written
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -71,30 +73,57 @@ def _plain(value: Any) -> Any:
 
 
 def save_arrays(file: Path, **arrays: np.ndarray) -> None:
-    """An npz file, written whole or not at all."""
+    """An npz file with a checksum of what is in it, written whole or not at all."""
     with replacing(file) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, **arrays, checksum=_checksum(arrays))
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 of names, types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, array in sorted((name, np.asarray(array)) for name, array in arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------- reading
-def read_json(path: str | Path) -> Any:
-    """Read a results file. Raises KimiError when it is missing, unreadable or cut short."""
+class _Contents(dict):
+    """What a file holds. An entry that is not there is a fault of the file, which the error names."""
+
+    def __init__(self, path: str | Path, values: dict):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str):
+        raise BadFile(f"{self.path} holds no {name!r}; {AGAIN}")
+
+
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """Read a results file that holds one `kind` of thing, a dict or a list.
+
+    Raises KimiError when it is missing, unreadable, cut short or of another kind; so does an entry of a dict that is
+    asked for and not there.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise KimiError(explain_os_error(error, path)) from error
-    except ValueError as error:
-        raise KimiError(
-            f"{path} is not valid JSON ({error}); delete it and run the command that makes it"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path} is not valid JSON ({error}); {AGAIN}") from error
+    if not isinstance(value, kind):
+        raise BadFile(f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs; {AGAIN}")
+    return _Contents(path, value) if kind is dict else value
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file. Raises KimiError when it is missing or damaged."""
+    """All arrays of a file that `save_arrays` wrote. Raises KimiError when it is missing or not as it was written; so
+    does an array that is asked for and not there."""
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise KimiError(
-            f"{path} cannot be read ({error}); delete it and run the same command again"
-        ) from error
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        whole = np.array_equal(arrays.pop("checksum"), _checksum(arrays))
+    except Exception as error:  # zip, zlib and numpy have a dozen kinds of errors for a wrong byte
+        raise BadFile(f"{path} cannot be read ({error}); {AGAIN}") from error
+    if not whole:
+        raise BadFile(f"{path} is damaged: its checksum is another one; {AGAIN}")
+    return _Contents(path, arrays)

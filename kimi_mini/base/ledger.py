@@ -71,7 +71,7 @@ def read_logs(folder: Path) -> dict[str, dict[str, Any]]:
     """Every log of the folder by its file name, that of `make run` first. Raises BadFile in one line that names the
     file on a log, claim or row that lacks a part, and on a name that stands in two logs."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name != RUN, path.name))
-    logs = {path.name: read_json(path) for path in paths}
+    logs = {path.name: read_json(path, object) for path in paths}
     homes: dict[str, str] = {}
     for name, log in logs.items():
         _check_log(name, log)

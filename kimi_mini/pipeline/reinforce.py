@@ -42,7 +42,7 @@ def reinforce(run: Run) -> dict:
     state, log = run.folder / "reinforce.pt", run.folder / "reinforce-rounds.json"
     history, rounds = History(), []
     if state.is_file() and log.is_file():
-        history, rounds = load_state(state, model, optimizer), read_json(log)
+        history, rounds = load_state(state, model, optimizer), read_json(log, list)
         rounds = rounds[: len(history.loss)]
     bar = tqdm(total=settings.rounds, initial=len(rounds), unit="round", leave=False, dynamic_ncols=True)
 

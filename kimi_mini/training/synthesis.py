@@ -25,7 +25,7 @@ import numpy as np
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop
-from kimi_mini.base.files import read_arrays, replacing
+from kimi_mini.base.files import read_arrays, save_arrays
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example
@@ -172,11 +172,7 @@ def save(file: Path, made: Mapping[Source, Sequence[Trajectory]]) -> None:
     numbers = np.array([number for number, _ in items], np.int16)
     rest = [[item.level, item.mistake, item.passed, item.key] for _, item in items]
     about = json.dumps({"sources": [asdict(source) for source in made], "rest": rest})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as part, part.open("wb") as stream:
-        np.savez_compressed(
-            stream, ids=ids, mask=mask, lengths=lengths, sources=numbers, about=np.array(about)
-        )
+    save_arrays(file, ids=ids, mask=mask, lengths=lengths, sources=numbers, about=np.array(about))
 
 
 def load(file: Path) -> dict[Source, list[Trajectory]]:

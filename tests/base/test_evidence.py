@@ -190,14 +190,6 @@ def test_a_place_that_is_a_file_is_no_folder(tmp_path):
         files.write_json(tmp_path / "data" / "a.json", {})
 
 
-def test_reading_what_is_missing_or_cut_short(tmp_path):
-    with pytest.raises(KimiError, match="does not exist"):
-        files.read_json(tmp_path / "none.json")
-    (tmp_path / "cut.json").write_text('{"rows": [')
-    with pytest.raises(KimiError, match="delete it and run the command that makes it"):
-        files.read_json(tmp_path / "cut.json")
-
-
 # ------------------------------------------------------------------------------------------------ intervals
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
@@ -276,16 +268,3 @@ def test_bootstrap_is_repeatable_and_near_the_t_interval():
     assert bootstrap(values) == bootstrap(values)
     assert bootstrap(values) == pytest.approx(over_seeds(values), abs=0.05)
     assert bootstrap(values, np.median)[0] == np.median(values)
-
-
-@pytest.mark.parametrize("kept", [0, 40, 300])
-def test_a_damaged_array_file_is_one_line(tmp_path, kept):
-    """Cut short at its start and in the middle; and one that is not there."""
-    file = tmp_path / "text.npz"
-    np.savez_compressed(file, training=np.arange(1000), validation=np.arange(3))
-    whole = files.read_arrays(file)
-    assert whole["training"].sum() == 499_500 and list(whole) == ["training", "validation"]
-    file.write_bytes(file.read_bytes()[:kept])
-    for path in (file, tmp_path / "none.npz"):
-        with pytest.raises(KimiError, match="delete it and run the same command again"):
-            files.read_arrays(path)

@@ -129,7 +129,7 @@ class Runs:
 
     def __init__(self, file: Path):
         self.file, self.data = file, None
-        self.done = read_json(file) if file.is_file() else []
+        self.done = read_json(file, list) if file.is_file() else []
 
     def get(self, way: str, rates: Rates, tokens: int, seed: int) -> dict:
         """The run of these settings: read, or made."""
