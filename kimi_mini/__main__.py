@@ -6,7 +6,7 @@ Each command imports its own modules, so that --help answers at once.
 import argparse
 import sys
 
-from kimi_mini.base.command import SAVED, above_zero, folder, in_one_line, natural, positive
+from kimi_mini.base.command import SAVED, above_zero, folder, in_one_line, natural, positive, threads
 from kimi_mini.base.errors import KimiError
 
 CHECKPOINT = "data/checkpoints/final"
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands with their options; needs nothing but the standard library."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--threads", type=positive, default=None, help="processor threads (default: torch's own)"
+        "--threads", type=threads, default=None, help="processor threads (default: torch's own)"
     )
     common.add_argument(
         "--seed", type=natural, default=0, help="seed of everything that is drawn (default 0)"

@@ -70,7 +70,15 @@ class Talk:
 
     def read(self) -> str:
         """The user's next line. A line that comes from a file is shown, so that the transcript makes sense."""
-        line = input("\n> ").strip()
+        try:
+            line = input("\n> ").strip()
+        except UnicodeDecodeError:
+            self.say(
+                "error", "this terminal's encoding cannot be read: type plain letters, or set PYTHONUTF8=1"
+            )
+            return ""
+        except RuntimeError:  # there is no standard input
+            raise EOFError from None
         if not sys.stdin.isatty():
             print(line)
         return line

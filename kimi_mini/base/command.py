@@ -25,6 +25,7 @@ USER_ERRNOS = {
 }
 
 
+MOST = 2**63 - 1  # what a seed may be
 SAVED = "stopped; what was saved is safe: run the same command to go on"
 
 
@@ -56,32 +57,43 @@ def _stop(line: str, status: int) -> int:
 # ---- types for argparse ----------------------------------------------------------------------------------
 def positive(text: str) -> int:
     """A whole number from 1."""
-    return _at_least(1, int(text))
+    return _between(1, int(text), MOST)
 
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    return _at_least(0, int(text))
+    return _between(0, int(text), MOST)
+
+
+def threads(text: str) -> int:
+    """A number of threads: from 1, and not more than a machine can start."""
+    return _between(1, int(text), 1024)
 
 
 def folder(text: str) -> str:
     """The name of a folder, there or not: no empty one, which would be the current folder, and no file."""
     if not text.strip():
         raise argparse.ArgumentTypeError("a folder needs a name")
+    if any(len(os.fsencode(part)) > 255 for part in text.split(os.sep)):
+        raise argparse.ArgumentTypeError(f"{text[:20]}... is too long for a name: 255 letters are the most")
     if os.path.exists(text) and not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
     return text
 
 
 def above_zero(text: str) -> float:
-    """A finite number above 0."""
+    """A number above 0, and small enough to be meant."""
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    if value > 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is more than a million")
     return value
 
 
-def _at_least(least: int, value: int) -> int:
+def _between(least: int, value: int, most: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{str(value)[:24]} is more than {most}")
     return value

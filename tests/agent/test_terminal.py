@@ -182,6 +182,28 @@ def test_a_file_as_input(folder, root):
     assert "\x1b" not in ran.stdout, "no colours where nobody sees them"
 
 
+def test_without_standard_input_it_ends_politely(folder, root):
+    words = [*command(folder)]
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *words], cwd=root, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0 and "Traceback" not in ran.stderr and ran.stdout.endswith("bye\n")
+
+
+def test_letters_that_the_terminal_cannot_encode_are_one_line(folder, root):
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = subprocess.run(
+        command(folder),
+        input="caf\xe9\n/quit\n".encode(),
+        cwd=root,
+        capture_output=True,
+        timeout=300,
+        env=ascii_only,
+    )
+    assert ran.returncode == 0 and b"Traceback" not in ran.stderr
+    assert b"PYTHONUTF8=1" in ran.stdout and ran.stdout.endswith(b"bye\n")
+
+
 def test_a_terminal_gets_colours_and_ctrl_c_ends_it(folder, root):
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {

@@ -280,3 +280,20 @@ def test_a_model_says_what_it_wants(given):
 
     with pytest.raises(ValueError, match="input_ids must be a tensor of shape"):
         tiny_model()(given)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--seed", str(2**70)],
+        ["run", "--threads", str(2**40)],
+        ["run", "--scale", "1e300"],
+        ["run", "--folder", "x" * 300],
+        ["eval", "--tasks", str(10**30)],
+    ],
+)
+def test_a_number_that_no_machine_holds_is_refused_at_once(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(words)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and words[1] in said and len(said.splitlines()[-1]) < 200
