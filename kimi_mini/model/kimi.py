@@ -194,7 +194,7 @@ class KimiMini(nn.Module):
                 f"{folder} does not fit its config.json: {len(missing)} tensors missing "
                 f"{missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
             )
-        model.statistics = Statistics(config)  # no part of the folder, and so without memory till now
+        model.statistics = Statistics(config)  # a folder does not hold them
         if config.tie_word_embeddings:
             model.lm_head.weight = model.model.embed_tokens.weight
         return model.to(device) if device is not None else model

@@ -1,9 +1,12 @@
 """Latent attention: the recorded maximum, absorbed against naive, logits to look at. The kernels: test_kernels."""
 
+import copy
+
 import pytest
 import torch
 
 from kimi_mini import KimiConfig
+from kimi_mini.model import attention as module
 from kimi_mini.model.attention import LatentAttention
 from kimi_mini.model.kernels import causal_attention
 from kimi_mini.model.kernels.attention import BLOCK as BLOCKS
@@ -147,6 +150,37 @@ def test_absorbed_equals_naive(changes):
     torch.testing.assert_close(attention.attend_absorbed(q, latents, mask), naive, atol=1e-5, rtol=1e-5)
     k, v = attention.expand(*latents.split([config.kv_lora_rank, config.qk_rope_head_dim], -1))
     torch.testing.assert_close(causal_attention(q, k, v, attention.scale)[0], naive, atol=1e-5, rtol=1e-5)
+
+
+def check_bf16():
+    """Both forms over a cache in bf16, logits up to 120: what is left is the rounding of keys and absorbed queries."""
+    attention, x = (
+        layer().double(),
+        torch.randn(2, 40, 96, generator=torch.Generator().manual_seed(0)).double(),
+    )
+    rotation, mask = rotations(NANO, 40)[None], torch.ones(40, 40, dtype=torch.bool).tril()[None, None]
+    attention.scale *= 4
+    q = torch.cat(attention.queries(x, rotation), -1).transpose(1, 2).bfloat16()
+    latents = torch.cat(attention.latents(x, rotation), -1).bfloat16()
+    attention.kv_b_proj.bfloat16()
+    exact = copy.deepcopy(attention).double()
+    k, v = exact.expand(*latents.double().split([NANO.kv_lora_rank, NANO.qk_rope_head_dim], -1))
+    expected = (q.double() @ k.mT * exact.scale).masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    for attend in (attention.attend_naive, attention.attend_absorbed):
+        assert (attend(q, latents, mask).double() - expected).abs().max() < 0.035 * v.abs().max()
+
+
+def test_bf16_over_a_cache():
+    check_bf16()
+
+
+@pytest.mark.parametrize("form", ["naive", "absorbed"])
+def test_logits_over_a_cache_that_are_rounded_to_bf16_are_caught(form, monkeypatch):
+    name = {"naive": "attention_logits", "absorbed": "wide_bmm"}[form]
+    product = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: product(*arguments).bfloat16().float())
+    with pytest.raises(AssertionError):
+        check_bf16()
 
 
 def test_absorbing_without_the_latent_norm_is_caught():

@@ -104,6 +104,25 @@ def test_every_version_equals_the_readable_one(name, version):
     check(name, getattr(kernels.TABLE[name], version))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", kernels.TABLE)
+def test_a_gpu_gives_what_the_readable_version_gives_on_a_cpu(name):
+    kernel = on_gpu(kernels.TABLE[name].cuda)
+    check(name, kernel)
+    if name == "attention":
+        check_bf16(kernel)
+
+
+def on_gpu(kernel):
+    """The kernel on arguments that are moved there; what it returns comes back."""
+
+    def moved(*arguments):
+        out = kernel(*(x.cuda() if isinstance(x, torch.Tensor) else x for x in arguments))
+        return tuple(x.cpu() for x in out) if isinstance(out, tuple) else out.cpu()
+
+    return moved
+
+
 # ---- wrong kernels -----------------------------------------------------------------------------------------
 
 
