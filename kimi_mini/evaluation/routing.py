@@ -8,7 +8,7 @@
     LoadMeter            tokens an expert got, step by step of a training run
     silenced             a context in which one expert says nothing; damage: what that costs, domain by domain
 
-Numbers in, numbers out: drawing is `viz_routing`'s part.
+Numbers in, numbers out: `course.figures.routing` draws.
 """
 
 from __future__ import annotations
