@@ -1,6 +1,6 @@
 """config -> layers -> KimiMini -> checkpoint; kernels/: the same functions, faster
 
-config, presets          every size and switch, under Hugging Face's names
+config, presets, costs   every size and switch, under Hugging Face's names, and what they cost
 layers, rope             Linear, RMSNorm, MLP; rotary positions
 attention, moe           latent attention; router and experts
 statistics               what training passes leave behind for QK-Clip and the routers

@@ -63,8 +63,10 @@ def yarn_range(config: KimiConfig) -> tuple[float, float]:
         length = rope.get("original_max_position_embeddings") or config.max_position_embeddings
         return d * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(index(rope.get("beta_fast") or 32)), 0)
-    high = min(math.ceil(index(rope.get("beta_slow") or 1)), d - 1)
+    low, high = index(rope.get("beta_fast") or 32), index(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, d - 1)
     return low, high + 0.001 if low == high else high
 
 

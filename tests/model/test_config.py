@@ -1,13 +1,15 @@
 """KimiConfig: counts against the published numbers, config.json in both dialects, refusals."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.model.config import PRESETS
+from kimi_mini.base.errors import BadFile
 from kimi_mini.model.moe import gate_factor
+from kimi_mini.model.presets import PRESETS
 
 BILLION = 1e9
 
@@ -98,35 +100,125 @@ def test_overrides_reach_the_config():
     assert KimiConfig.preset("nano", num_hidden_layers=5).num_hidden_layers == 5
 
 
+def test_every_number_of_attention_follows_the_heads():
+    """num_key_value_heads is filled in by default; the default must not stand in the way of another number of heads."""
+    config = KimiConfig.preset("nano").replace(num_attention_heads=4)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (4, 4)
+    assert KimiConfig.preset("k2").replace(num_attention_heads=2).num_key_value_heads == 2
+    with pytest.raises(ValueError, match="num_key_value_heads"):
+        config.replace(num_key_value_heads=2)
+
+
+NAN, INF = float("nan"), float("inf")
+YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16}
+BAD = {
+    "hidden_act": ["gelu", None],
+    "scoring_func": ["softmax"],
+    "topk_method": ["greedy"],
+    "moe_layer_freq": [2, True, None],
+    "attention_bias": [True, None, 0, "no"],
+    "attention_dropout": [0.1, None, "0", NAN],
+    "vocab_size": [0, -1, 1.5, "1024", None, True],
+    "hidden_size": ["96", 96.0, [96]],
+    "num_hidden_layers": [True, 0, None, "3"],
+    "num_attention_heads": [0, None, "3", True],
+    "num_key_value_heads": [1, "3", True],
+    "intermediate_size": [0, None],
+    "moe_intermediate_size": [0, None],
+    "n_shared_experts": [-1, None, True],
+    "n_routed_experts": [0, None, True],
+    "num_experts_per_tok": [0, 17, None, True],
+    "n_group": [0, 5, None, True],
+    "topk_group": [0, 2, None, "1", True],
+    "first_k_dense_replace": [-1, None, False],
+    "num_nextn_predict_layers": [-1, None, "0", True],
+    "q_lora_rank": [0, -1, "x", 1.5, True, [4]],
+    "kv_lora_rank": [0, None],
+    "qk_nope_head_dim": [0, "16"],
+    "qk_rope_head_dim": [7, 0, None],
+    "v_head_dim": [0, None],
+    "max_position_embeddings": [0, None, "8192", 8192.5],
+    "routed_scaling_factor": [None, 0, -1.0, NAN, INF, "1.7", True],
+    "rope_theta": [None, 0.0, -1.0, NAN, INF, "50000", True, 10**400],
+    "rms_norm_eps": [None, 0.0, NAN, "1e-6"],
+    "initializer_range": [NAN, INF, -0.1, None, "0.02"],
+    "aux_loss_alpha": [NAN, -1, None],
+    "norm_topk_prob": [None, "yes", 1],
+    "seq_aux": [None, "no"],
+    "tie_word_embeddings": ["no", None, 0, 1],
+    "bos_token_id": ["1", -1, 1.5, [1], True],
+    "pad_token_id": ["1", -1],
+    "eos_token_id": ["1", -1, [1, "2"], [True], {}],
+    "rope_scaling": ["yarn", [], [1], 5, True],
+}
+BAD_YARN = {
+    "type": ["linear", None, 5, "YaRN"],
+    "factor": [None, "32", 0, -2.0, NAN, INF, True, [8]],
+    "attention_factor": ["1", 0, NAN, True],
+    "beta_fast": ["32", 0, -1, NAN, 0.5],  # 0.5 lies below beta_slow
+    "beta_slow": ["1", 0, NAN, 33],
+    "mscale": ["1", -1, NAN, INF],
+    "mscale_all_dim": ["1", -1, NAN],
+    "original_max_position_embeddings": ["4096", 0, -1, 4096.5, True],
+    "truncate": ["no", None, 0],
+}
+
+
+def check_refused(values: dict, field: str, folder) -> None:
+    """From Python and from a file: one line that names the field, and the file where there is one."""
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(BadFile, match=field) as caught:
+        KimiConfig.load(folder)
+    assert "\n" not in str(caught.value) and str(folder / "config.json") in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
+    [(field, value) for field, values in BAD.items() for value in values],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_the_model_cannot_be_is_refused(field, value, tmp_path):
+    with pytest.raises(ValueError, match=f"KimiConfig.*{field}"):
+        KimiConfig.preset("nano", **{field: value})
+    check_refused({**KimiConfig.preset("nano").to_dict(), field: value}, field, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in BAD_YARN.items() for value in values]
+)
+def test_yarn_that_cannot_be_is_refused(field, value, tmp_path):
+    wrong = {**YARN, field: value}
+    names = f"rope_scaling.({field}|beta_fast)"
+    with pytest.raises(ValueError, match=f"KimiConfig: {names}"):
+        KimiConfig.preset("nano", rope_scaling=wrong)
+    base = KimiConfig.preset("nano").to_dict()
+    check_refused({**base, "rope_scaling": wrong}, names, tmp_path)
+    five = {**wrong, "rope_type": wrong.pop("type"), "rope_theta": 50000.0}
+    check_refused({**base, "rope_parameters": five}, names, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
     [
-        ("hidden_act", "gelu"),
-        ("scoring_func", "softmax"),
-        ("topk_method", "greedy"),
-        ("attention_bias", True),
-        ("num_experts_per_tok", 17),
-        ("n_group", 5),
-        ("topk_group", 2),
-        ("qk_rope_head_dim", 7),
-        ("num_key_value_heads", 1),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("rope_scaling", {"type": "yarn"}),
-        ("first_k_dense_replace", -1),
-        ("rope_theta", 0.0),
-        ("num_experts_per_tok", 0),
-        ("kv_lora_rank", 0),
-        ("n_group", None),
-        ("n_shared_experts", -1),
-        ("n_shared_experts", None),
-        ("hidden_size", "96"),
-        ("vocab_size", 0),
-        ("rms_norm_eps", 0.0),
+        ({"rope_scaling": "yarn"}, "rope_scaling"),
+        ({"rope_scaling": []}, "rope_scaling"),
+        ({"rope_scaling": ["yarn"]}, "rope_scaling"),
+        ({"rope_parameters": "yarn"}, "rope_parameters"),
+        ({"rope_parameters": []}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": None}}, "rope_theta"),
+        ({"rope_scaling": {"factor": 4.0}}, "rope_scaling.type"),  # would stretch nothing
+        ({"rope_scaling": {**YARN, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta"),
+        ({"rope_interleave": None}, "rope_interleave"),
+        ({"rope_interleave": "yes"}, "rope_interleave"),
+        ({"model_type": None}, "model_type"),
+        ({"model_type": ["deepseek_v3"]}, "model_type"),
     ],
 )
-def test_what_the_model_cannot_be_is_refused(field, value):
-    with pytest.raises(ValueError, match="KimiConfig"):
-        KimiConfig.preset("nano", **{field: value})
+def test_a_file_that_says_what_is_not_done_is_refused(more, names, tmp_path):
+    check_refused({**KimiConfig.preset("nano").to_dict(), **more}, names, tmp_path)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -172,9 +264,42 @@ def test_unknown_keys_are_ignored_and_other_families_refused():
         KimiConfig.from_dict({"rope_interleave": False})
 
 
+def test_the_default_of_rope_theta_is_that_of_transformers(root):
+    """In their config it stands inside rope_parameters. Ours differs; the shipped model was trained with it."""
+    from transformers import DeepseekV3Config
+
+    theirs = DeepseekV3Config().rope_parameters["rope_theta"]
+    yarn = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16}
+    for values in (
+        {},
+        {"rope_parameters": {"rope_type": "default"}},
+        {"rope_parameters": yarn},
+        {"rope_scaling": YARN},
+    ):
+        assert KimiConfig.from_dict(values).rope_theta == theirs == 10000.0
+    assert KimiConfig.preset("nano").rope_theta == 50000.0
+    shipped = KimiConfig.load(root / "data" / "checkpoints" / "final")
+    ids = {name: getattr(shipped, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    assert shipped == KimiConfig.preset("nano", **ids)
+
+
 def test_a_broken_config_file_is_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         KimiConfig.load(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 10})[:-3])
-    with pytest.raises(ValueError, match="truncated"):
+    whole = json.dumps({"vocab_size": 10})
+    deep = '{"rope_scaling": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    for text in (whole[:-3], "", "\0", deep, "\udcff", '{"vocab_size": ' + "9" * 5000 + "}"):
+        (tmp_path / "config.json").write_text(text, errors="surrogateescape")
+        with pytest.raises(BadFile, match="not valid JSON") as caught:
+            KimiConfig.load(tmp_path)
+        assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_what_is_no_file_is_no_config(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        KimiConfig.load(tmp_path)
+    (tmp_path / "config.json").rmdir()
+    os.mkfifo(tmp_path / "config.json")  # reading it would wait for ever
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         KimiConfig.load(tmp_path)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DeepseekV3ForCausalLM
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.base.errors import BadFile
+from kimi_mini.base.errors import BadFile, KimiError
 from kimi_mini.inference.generation import generate
 
 YARN = {
@@ -332,7 +332,7 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kimi_mini.model.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(KimiError, match="disk is full"):
         ours(BASE, seed=1).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

@@ -1,0 +1,114 @@
+"""What a model of given sizes costs, without building it: parameters, FLOPs, cache.
+
+Sources: Kimi K2 report (arXiv 2507.20534) table 2; DeepSeek-V3 report (2412.19437); Moonlight report
+(2502.16982).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class Costs:
+    """Mixed into KimiConfig: counts from its fields."""
+
+    def count_parameters(self) -> ParameterCount:
+        """Parameters of the whole model, without building it. The router bias is a buffer and not counted."""
+        h, heads = self.hidden_size, self.num_attention_heads
+        query = (
+            h * heads * self.qk_head_dim
+            if self.q_lora_rank is None
+            else self.q_lora_rank * (h + 1 + heads * self.qk_head_dim)
+        )
+        attention = (
+            query
+            + h * self.latent_dim
+            + self.kv_lora_rank
+            + self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
+            + heads * self.v_head_dim * h
+        )
+        layers, expert = self.num_hidden_layers, 3 * h * self.moe_intermediate_size
+        dense_layers = min(self.first_k_dense_replace, layers)
+        moe_layers = layers - dense_layers
+        return ParameterCount(
+            embeddings=self.vocab_size * h,
+            head=0 if self.tie_word_embeddings else self.vocab_size * h,
+            attention=layers * attention,
+            dense_mlp=dense_layers * 3 * h * self.intermediate_size,
+            routed_experts=moe_layers * self.n_routed_experts * expert,
+            activated_experts=moe_layers * self.num_experts_per_tok * expert,
+            shared_experts=moe_layers * self.n_shared_experts * expert,
+            router=moe_layers * self.n_routed_experts * h,
+            norms=(2 * layers + 1) * h,
+        )
+
+    def flops_per_token(self, context: int) -> int:
+        """Forward FLOPs for one token that attends to `context` keys, naive attention; training costs three
+        times this.
+
+        A multiply-add counts two. The embedding is a look-up and costs nothing; the head is a matmul.
+        """
+        count = self.count_parameters()
+        matmuls = count.activated_with_head - count.norms
+        per_key = self.num_hidden_layers * self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)
+        return 2 * (matmuls + per_key * context)
+
+    def kv_cache_bytes_per_token(self, bytes_per_element: int = 2, kind: str = "mla", groups: int = 8) -> int:
+        """Cache of one token over all layers. kind: "mla" the latent; "mha" every head's key and value;
+        "gqa" `groups` key-value heads; "mqa" one."""
+        head = self.qk_head_dim + self.v_head_dim
+        elements = {
+            "mla": self.latent_dim,
+            "mha": self.num_attention_heads * head,
+            "gqa": groups * head,
+            "mqa": head,
+        }
+        if kind not in elements:
+            raise ValueError(f"unknown kind of cache {kind!r}; choose one of: {', '.join(elements)}")
+        return self.num_hidden_layers * elements[kind] * bytes_per_element
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Where the parameters are. `embeddings` is the input table, `head` the output matrix (0 when tied).
+
+    `total` and `activated` take in both; the `_without_embeddings` forms neither, as Moonlight reports;
+    `activated_with_head` adds only the head, which every token multiplies by (the input table is a look-up).
+    """
+
+    embeddings: int
+    head: int
+    attention: int
+    dense_mlp: int
+    routed_experts: int
+    activated_experts: int
+    shared_experts: int
+    router: int
+    norms: int
+
+    @property
+    def total_without_embeddings(self) -> int:
+        return (
+            self.attention
+            + self.dense_mlp
+            + self.routed_experts
+            + self.shared_experts
+            + self.router
+            + self.norms
+        )
+
+    @property
+    def activated_without_embeddings(self) -> int:
+        return self.total_without_embeddings - self.routed_experts + self.activated_experts
+
+    @property
+    def total(self) -> int:
+        return self.total_without_embeddings + self.embeddings + self.head
+
+    @property
+    def activated_with_head(self) -> int:
+        return self.activated_without_embeddings + (self.head or self.embeddings)
+
+    @property
+    def activated(self) -> int:
+        return self.activated_without_embeddings + self.embeddings + self.head
