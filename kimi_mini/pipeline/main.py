@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     if not run.done(STAGES[0]):
         from kimi_mini.pipeline import shared, stages
 
-        shared.new_model(run)  # a device or preset that this machine cannot hold must not begin a folder
+        shared.tokenizer_of(run), shared.new_model(run)  # what cannot be done here must not begin a folder
     run.check_plan()
     if all(run.done(stage) for stage in STAGES):
         print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")

@@ -198,7 +198,7 @@ def test_an_installed_package_works_in_any_folder_and_writes_nowhere_else(tmp_pa
                 and line in result.stderr
                 and result.stderr.count("\n") == 1
             )
-    assert sorted(site.rglob("*.*")) == before
+    assert sorted(site.rglob("*.*")) == before and not list(folder.iterdir())
 
 
 def test_pyproject_agrees_with_the_readme_about_python():
