@@ -64,6 +64,8 @@ def test_no_sound_schema_makes_a_call_raise(name):
     result = box(schema).call("use", text)
     assert result.ok == (result.error is None)
     assert result.ok or (result.content.startswith("error: ") and len(result.content) < 250)
+    if "too large to divide" in name:
+        assert result.content == "error: arguments: a number is too large to be checked"
 
 
 @pytest.mark.parametrize("schema", [value({}), value({"uniqueItems": True}), value({"const": []}), TREE])

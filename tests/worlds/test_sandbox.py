@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hostile import why_no_bubblewrap
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.worlds.tools import namespaces, sandbox, workers
@@ -42,15 +43,7 @@ WHAT_RUNS = [
 PATIENT = 20.0  # seconds for programs that end by themselves: the machine may be busy
 
 
-def _bubblewrap_runs() -> bool:
-    try:
-        namespaces.probe()
-    except SandboxUnavailable:
-        return False
-    return True
-
-
-needs_bubblewrap = pytest.mark.skipif(not _bubblewrap_runs(), reason="bubblewrap cannot run on this machine")
+needs_bubblewrap = pytest.mark.skipif(bool(why_no_bubblewrap()), reason=why_no_bubblewrap())
 engines = pytest.mark.parametrize("engine", ["monty", pytest.param("bubblewrap", marks=needs_bubblewrap)])
 
 
