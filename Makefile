@@ -1,6 +1,8 @@
 # make run    train the miniature from random weights to a thinking agent; prints and plots the scoreboard
-# make test   style, import directions, unit tests, every notebook
+# make check  style, import directions, all tests that are not slow: a minute or so
+# make test   style, import directions, all tests, every notebook
 # make lab    open the course in JupyterLab
+# make publish   for maintainers: put the finished run of data/run in the place of what is shipped
 # Each makes .venv first and installs requirements.txt, once. Another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -9,16 +11,24 @@ STAMP := $(VENV)/.installed
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lab
+.PHONY: run style check test lab publish
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
 	@$(BIN)/python -m kimi_mini run $(ARGS)
 
-test: $(STAMP)
+publish: $(STAMP)
+	@$(BIN)/python -m kimi_mini publish $(ARGS)
+
+style: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/lint-imports --no-logo
+
+check: style
+	@$(BIN)/python -m pytest tests -m "not slow"
+
+test: style
 	@$(BIN)/python -m pytest tests
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
 		$(BIN)/python -m pytest $(NBVAL) notebooks/; \

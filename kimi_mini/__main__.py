@@ -1,15 +1,41 @@
-"""Command line: python -m kimi_mini run | chat | eval | bench | ledger.
+"""Command line: python -m kimi_mini run | chat | eval | pretrain | bench | publish | ledger.
 
 Each command imports its own modules, so that --help answers at once.
 """
+# ruff: noqa: E402 - Ctrl-C is answered before the imports, which take a while
 
-import argparse
+import os
+import signal
 import sys
 
-from kimi_mini.base.command import SAVED, above_zero, folder, in_one_line, natural, positive, threads
-from kimi_mini.base.errors import KimiError
+NOTHING = "stopped; nothing was changed"
 
-CHECKPOINT = "data/checkpoints/final"
+
+def _stop_at_once(number: int, frame: object) -> None:
+    """Ctrl-C or SIGTERM while modules are still being imported."""
+    os.write(2, f"kimi_mini: {NOTHING}\n".encode())
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports, which take a while
+    signal.signal(signal.SIGINT, _stop_at_once)
+    signal.signal(signal.SIGTERM, _stop_at_once)
+
+import argparse
+
+from kimi_mini.base.command import (
+    SAVED,
+    above_zero,
+    add_options,
+    folder,
+    in_one_line,
+    natural,
+    positive,
+    read_options,
+    threads,
+)
+from kimi_mini.base.paths import RUNS
+from kimi_mini.pipeline.options import Options
 
 
 def main(words: list[str] | None = None) -> int:
@@ -21,26 +47,41 @@ def main(words: list[str] | None = None) -> int:
             _set_threads(args.threads)
         return args.function(args)
 
-    return in_one_line(command, SAVED if args.command == "run" else "stopped; nothing was changed")
+    return in_one_line(command, SAVED if args.command in ("run", "pretrain") else NOTHING)
 
 
 # ------------------------------------------------------------------------------------------------ commands
 def run(args: argparse.Namespace) -> int | None:
-    _check_preset(args.preset)
     from kimi_mini.pipeline import main as pipeline
 
     return pipeline.main(args)
 
 
+def pretrain(args: argparse.Namespace) -> None:
+    from kimi_mini.pipeline import pretrain
+
+    pretrain.main(read_options(args, Options))
+
+
+def publish(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from kimi_mini.pipeline import publish
+
+    publish.publish(Path(args.folder))
+
+
 def chat(args: argparse.Namespace) -> int | None:
     from kimi_mini.agent import terminal
 
+    _choose_agent(args)
     return terminal.main(args)
 
 
 def evaluate(args: argparse.Namespace) -> int | None:
     from kimi_mini.evaluation import scoreboard
 
+    _choose_agent(args)
     return scoreboard.main(args)
 
 
@@ -56,14 +97,13 @@ def ledger(args: argparse.Namespace) -> int | None:
     return ledger.main(args)
 
 
-def _check_preset(name: str) -> None:
-    """Raises KimiError that lists the presets when there is none of this name."""
-    from kimi_mini.model.config import KimiConfig
+def _choose_agent(args: argparse.Namespace) -> None:
+    """Without --checkpoint: one's own agent, or the shipped one; says which."""
+    from kimi_mini.agent.folder import newest_agent, whose
 
-    try:
-        KimiConfig.preset(name)
-    except ValueError as error:
-        raise KimiError(str(error)) from None
+    if args.checkpoint is None:
+        args.checkpoint = newest_agent()
+        print(whose(args.checkpoint))
 
 
 def _set_threads(threads: int) -> None:
@@ -75,47 +115,59 @@ def _set_threads(threads: int) -> None:
 # -------------------------------------------------------------------------------------------------- parser
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options; needs nothing but the standard library."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    threaded = argparse.ArgumentParser(add_help=False)
+    threaded.add_argument(
         "--threads", type=threads, default=None, help="processor threads (default: torch's own)"
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[threaded])
     common.add_argument(
         "--seed", type=natural, default=0, help="seed of everything that is drawn (default 0)"
     )
-    shipped = argparse.ArgumentParser(add_help=False)
-    shipped.add_argument("--checkpoint", default=CHECKPOINT, help=f"checkpoint folder (default {CHECKPOINT})")
+    agent = argparse.ArgumentParser(add_help=False)
+    agent.add_argument(
+        "--checkpoint",
+        help="folder of the agent (default: the one that ended last in data/run, else the shipped one)",
+    )
 
     parser = argparse.ArgumentParser(prog="python -m kimi_mini", description="Kimi K2 Thinking in miniature.")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
 
-    train = commands.add_parser("run", parents=[common], help="train from random weights to a checked agent")
+    def add(name: str, function, parents: list, says: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=parents, help=says)
+        command.set_defaults(function=function)
+        return command
+
+    _add_run_options(add("run", run, [common], "train from random weights to a checked agent"))
+
+    talk = add("chat", chat, [common, agent], "talk to the agent, with its tools")
+    talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
+
+    test = add("eval", evaluate, [common, agent], "measure the scoreboard again")
+    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+
+    alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
+    add_options(alone, Options)
+
+    add("bench", bench, [common], "measure the speed against transformers")
+
+    ship = add(
+        "publish", publish, [common], "for maintainers: put a finished run in the place of the shipped one"
+    )
+    ship.add_argument("--folder", type=folder, default=RUNS, help="the run's folder (default data/run)")
+
+    book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
+    book.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    return parser
+
+
+def _add_run_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--preset", default="nano", help="size of the model (default nano)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
+    train.add_argument("--folder", type=folder, help="where the run is kept (default data/run)")
+    train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets (default 1)")
     train.add_argument(
-        "--folder", type=folder, default="data/run", help="where the run is kept (default data/run)"
+        "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
     )
-    train.add_argument(
-        "--scale", type=above_zero, default=1.0, help="of all budgets: 0.01 is a rehearsal of a minute"
-    )
-    train.set_defaults(function=run)
-
-    talk = commands.add_parser("chat", parents=[common, shipped], help="talk to the agent, with its tools")
-    talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
-    talk.set_defaults(function=chat)
-
-    test = commands.add_parser("eval", parents=[common, shipped], help="measure the scoreboard again")
-    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
-    test.set_defaults(function=evaluate)
-
-    speed = commands.add_parser("bench", parents=[common], help="measure the speed against transformers")
-    speed.set_defaults(function=bench)
-
-    book = commands.add_parser(
-        "ledger", parents=[common], help="write README's tables and data/results/README.md from the logs"
-    )
-    book.add_argument("--check", action="store_true", help="only say whether they are up to date")
-    book.set_defaults(function=ledger)
-    return parser
 
 
 if __name__ == "__main__":

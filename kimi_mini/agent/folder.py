@@ -1,20 +1,19 @@
-"""An agent on disk: config, weights, tokenizer and chat template in one Hugging Face folder."""
+"""An agent on disk: config, weights, tokenizer and chat template in one Hugging Face folder.
+
+Two agents may be there: the one that this repository ships, and one's own, which `make run` leaves in data/run.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
-from kimi_mini.base.paths import TOKENIZER, in_clone
+from kimi_mini.base.paths import CHECKPOINTS, RUNS, TOKENIZER, in_clone, short
 from kimi_mini.model.checkpoint import save_folder
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    pass
-from kimi_mini.base.errors import KimiError
 
 
 def save_agent(model: KimiMini, folder: Path) -> None:
@@ -42,3 +41,29 @@ def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
         return KimiMini.from_pretrained(folder), Tokenizer.load(folder)
     except (OSError, ValueError, KeyError) as error:
         raise KimiError(f"the checkpoint in {folder} cannot be read: {error}") from None
+
+
+def shipped_agent() -> Path:
+    """The folder of the agent that this repository ships: the numbers of README and of the notebooks are its own."""
+    return CHECKPOINTS / "final"
+
+
+def newest_agent() -> Path:
+    """The folder of one's own agent: of the runs in data/run, and in folders there, that which ended last. Without one
+    the shipped agent. A rehearsal in data/run/rehearsal leaves no agent worth talking to and is passed over."""
+    runs = [RUNS, *RUNS.glob("*")] if RUNS.is_dir() else []
+    logs = [run / "run.json" for run in runs if run != RUNS / "rehearsal"]
+    ended = [
+        log
+        for log in logs
+        if log.is_file() and (log.parent / "checkpoints" / "final" / "config.json").is_file()
+    ]
+    if not ended:
+        return shipped_agent()
+    return max(ended, key=lambda log: log.stat().st_mtime).parent / "checkpoints" / "final"
+
+
+def whose(folder: Path) -> str:
+    """Which agent a folder holds, in words: "the shipped agent, data/checkpoints/final"."""
+    kind = "the shipped agent" if folder == shipped_agent() else "your own agent"
+    return f"{kind}, {short(folder)}"

@@ -1,6 +1,6 @@
-"""What every command line here shares: errors in one line, and numbers that make sense.
+"""What every command line here shares: errors in one line, options from a dataclass, and numbers that make sense.
 
-A user error ends in one line on standard error and exit status 2, Ctrl-C in 130.
+A user error ends in one line on standard error and exit status 2, Ctrl-C in 130, SIGTERM in 143.
 KIMI_MINI_DEBUG=1 shows the traceback instead. Needs nothing but the standard library, so that --help answers at once.
 """
 
@@ -8,10 +8,15 @@ import argparse
 import errno
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Any
 
 from kimi_mini.base.errors import KimiError, explain_os_error
+from kimi_mini.base.paths import short
 
 USER_ERRNOS = {
     errno.ENOSPC,
@@ -29,12 +34,21 @@ MOST = 2**63 - 1  # what a seed may be
 SAVED = "stopped; what was saved is safe: run the same command to go on"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends what runs as Ctrl-C does."""
+
+
 def in_one_line(command: Callable[[], int | None], stopped: str = SAVED) -> int:
-    """Run a command and return its exit status. `stopped` is what Ctrl-C is answered."""
+    """Run a command and return its exit status. `stopped` is what Ctrl-C and SIGTERM are answered."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not the main thread: whoever runs it minds the signals
+        pass
     try:
         return command() or 0
-    except KeyboardInterrupt:
-        return _stop(stopped, 130)
+    except KeyboardInterrupt as stop:
+        return _stop(stopped, 143 if isinstance(stop, Terminated) else 130)
     except BrokenPipeError:  # the reader of our output has left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -46,12 +60,41 @@ def in_one_line(command: Callable[[], int | None], stopped: str = SAVED) -> int:
         return _stop(explain_os_error(error), 2)
 
 
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise Terminated
+
+
 def _stop(line: str, status: int) -> int:
-    """Say one line and give back the exit status; with KIMI_MINI_DEBUG=1 let the exception through."""
+    """Say one line, below a progress bar if there is one, and give back the exit status; with KIMI_MINI_DEBUG=1 let the
+    exception through."""
     if os.environ.get("KIMI_MINI_DEBUG") == "1":
         raise  # the exception that the calling except clause holds
-    print(f"kimi_mini: {line}", file=sys.stderr)
+    tqdm = sys.modules.get("tqdm")
+    (tqdm.tqdm.write if tqdm else print)(f"kimi_mini: {line}", file=sys.stderr)
     return status
+
+
+# ---- options from a dataclass ----------------------------------------------------------------------------
+
+
+def option(default: Any, says: str, kind: Callable[[str], Any] = str, **more: Any) -> Any:
+    """A field of a dataclass that is also an option of a command line; `more` goes to argparse."""
+    return field(default=default, metadata={"help": says, "type": kind, **more})
+
+
+def add_options(parser: argparse.ArgumentParser, options: type) -> None:
+    """An option for each field of a dataclass: --step-tokens for `step_tokens`."""
+    for entry in fields(options):
+        shown = short(entry.default) if isinstance(entry.default, Path) else entry.default
+        shown = "" if shown is None else f" (default {shown})"
+        more = dict(entry.metadata) | {"help": entry.metadata["help"] + shown, "default": entry.default}
+        parser.add_argument("--" + entry.name.replace("_", "-"), **more)
+
+
+def read_options(args: argparse.Namespace, options: type) -> Any:
+    """The dataclass with what was given."""
+    return options(**{entry.name: getattr(args, entry.name) for entry in fields(options)})
 
 
 # ---- types for argparse ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ all files into data/results/README.md.
                   value=101.0, low=100.1, high=101.9, floor=110, at_most=True)
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -158,19 +159,33 @@ class Log:
 
 def check_plan(folder: Path, plan: dict[str, Any]) -> bool:
     """Write plan.json, what decides the numbers of a run, into a new folder; returns whether it was new. KimiError for
-    a folder of another plan."""
+    a folder that was begun with another plan; it names the fields that differ, such as rl.limits.turns. Entries of
+    plan.json that `plan` does not speak of at all are left out of the comparison."""
     file = folder / "plan.json"
     if not file.is_file():
         write_json(file, plan)
         return True
-    before = read_json(file)
-    changed = [name for name in plan if before.get(name) != plan[name]]
+    now, before = flat(json.loads(json.dumps(plan))), read_json(file)
+    if not isinstance(before, dict):
+        raise KimiError(f"{file} holds no plan: delete {folder} to begin again")
+    before = flat({name: entry for name, entry in before.items() if name in plan})
+    changed = [name for name in now | before if now.get(name, ...) != before.get(name, ...)]
     if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise KimiError(
-            f"{folder} holds a run with another {', '.join(changed)}: use --folder for a new one, "
+            f"{folder} holds a run with another {', '.join(changed[:3])}{more}: use --folder for a new one, "
             f"or delete {folder}"
         )
     return False
+
+
+def flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    found: dict[str, Any] = {}
+    for name, entry in entries.items():
+        inner = flat(entry, f"{prefix}{name}.") if isinstance(entry, dict) and entry else {}
+        found |= inner or {f"{prefix}{name}": entry}
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- machine

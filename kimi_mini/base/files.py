@@ -1,19 +1,21 @@
 """Files that appear whole or not at all, and readers that name the file that is broken."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any
 
 from kimi_mini.base.errors import BadFile, KimiError, explain_os_error
 
 AGAIN = "delete it and run the command that makes it"  # what to do about a file that is not as it was written
+
+if TYPE_CHECKING:  # the command line answers --help without numpy
+    import numpy as np
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -36,8 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise KimiError(explain_os_error(error, path)) from error
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
             raise
         advice = "probably because the disk is full: free some space and run the same command again"
         raise KimiError(f"{path} could not be written, {advice}") from error
@@ -74,12 +76,16 @@ def _plain(value: Any) -> Any:
 
 def save_arrays(file: Path, **arrays: np.ndarray) -> None:
     """An npz file with a checksum of what is in it, written whole or not at all."""
+    import numpy as np
+
     with replacing(file) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays, checksum=_checksum(arrays))
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """SHA-256 of names, types, shapes and numbers."""
+    import numpy as np
+
     digest = hashlib.sha256()
     for name, array in sorted((name, np.asarray(array)) for name, array in arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
@@ -118,6 +124,8 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a file that `save_arrays` wrote. Raises KimiError when it is missing or not as it was written; so
     does an array that is asked for and not there."""
+    import numpy as np
+
     try:
         with np.load(path) as stored:
             arrays = dict(stored)
@@ -127,3 +135,23 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     if not whole:
         raise BadFile(f"{path} is damaged: its checksum is another one; {AGAIN}")
     return _Contents(path, arrays)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Context: this process alone works in `folder`. KimiError when another one does. The system lets go of the lock of
+    a process that was killed; where files cannot be locked (Windows) nothing is locked."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise KimiError(
+                f"another run is at work in {folder}: wait for its end, or use --folder for this one"
+            ) from None
+        yield

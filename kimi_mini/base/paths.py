@@ -15,6 +15,11 @@ FIGURES = ROOT / "figures"
 RUNS = ROOT / "data" / "run"  # runs of one's own, which git does not see
 
 
+def short(path: Path) -> str:
+    """A path as it reads from the top of the clone."""
+    return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
+
+
 def in_clone(advice: str) -> str:
     """What to do about a missing file that the project ships: `advice`, or, without a clone, to work in one."""
     return (

@@ -7,7 +7,6 @@ data/run/seeds/SEED by the stages of `make run` (a quarter of an hour each), and
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +21,7 @@ from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
-from kimi_mini.pipeline import main as pipeline
-from kimi_mini.pipeline import plan as plan_
+from kimi_mini.pipeline import Plan, Run, go_on
 
 RUNS = paths.RUNS / "seeds"
 # at the edge of training, or past it
@@ -50,12 +48,11 @@ def main() -> None:
 
 def run_of(seed: int, scale: float) -> dict:
     """The log of a whole run with that seed: the shipped one, or one trained now in a folder of its own."""
-    plan = plan_.Plan(seed=seed, scale=scale)
-    if plan == plan_.Plan() and (RESULTS / "run.json").is_file():
+    plan = Plan(seed=seed).scaled(scale)
+    if plan == Plan() and (RESULTS / "run.json").is_file():
         return read_json(RESULTS / "run.json")
     folder = RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
-    words = argparse.Namespace(preset=plan.preset, seed=seed, device=plan.device, scale=scale, folder=folder)
-    pipeline.main(words)
+    go_on(Run(folder, plan))
     return read_json(folder / "run.json")
 
 

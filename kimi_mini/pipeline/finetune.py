@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from kimi_mini.pipeline.plan import Run
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.pipeline.shared import (
+    Bar,
+    late_loss,
     load_checkpoint,
     note_of,
     save_checkpoint,
-    text_windows,
-    tokenizer_of,
     trained,
     training_pools,
+    windows_of,
 )
 from kimi_mini.training import sft
-from kimi_mini.training.batch import Batch, Example
-from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import MICRO_TOKENS, STEP_TOKENS
+from kimi_mini.training.batch import Batch, Example, in_turn
+from kimi_mini.training.loop import History
 
-TEXT_IN_FINETUNING = 128  # tokens of real text in every step of fine-tuning, against forgetting
+
+def tune(
+    model: KimiMini,
+    pools: sft.Pools,
+    plan: Plan,
+    text: np.ndarray | None = None,
+    state_file: Path | None = None,
+    title: str = "",
+) -> History:
+    """Fine-tune `model` in place on `pools`, with a row of `text` (N, T) in every step, as the plan says."""
+    settings, width = plan.finetune, 0 if text is None else text.shape[1]
+    steps = sft.make_plan(
+        pools, settings.tokens, plan.step_tokens - width, plan.seed, settings.ramp, settings.reflex_after
+    )
+    rows = None if text is None else in_turn(text, 1, [plan.seed, 3])
+
+    def data(step: int) -> list[Batch]:
+        more = [] if rows is None else [Example(row, np.ones(width, bool)) for row in rows(step)]
+        return sft.batches_of(pools, steps[step], plan.micro_tokens, more)
+
+    with Bar(sft.tokens_of(pools, steps) + width * len(steps), title) as bar:
+        return trained(model, plan, data, len(steps), settings.schedule, state_file=state_file, progress=bar)
 
 
 def finetune(run: Run) -> dict:
     """Supervised fine-tuning on the trajectories that passed, with a little real text in every step."""
-    tokenizer, model = tokenizer_of(run), load_checkpoint(run, "base")
-    pools = training_pools(run)
-    windows = text_windows(run, tokenizer)[0].reshape(-1, TEXT_IN_FINETUNING)
-    tokens = run.plan.scaled(run.plan.finetune_tokens)
-    plan = sft.make_plan(pools, tokens, STEP_TOKENS - TEXT_IN_FINETUNING, run.plan.seed)
-    order = np.random.default_rng([run.plan.seed, 3]).permutation(len(windows))
-
-    def data(step: int) -> list[Batch]:
-        text = windows[order[step % len(order)]]
-        return sft.batches_of(pools, plan[step], MICRO_TOKENS, [Example(text, np.ones(len(text), bool))])
-
-    steps = len(plan)
-    history = trained(
-        run,
-        "finetune",
-        model,
-        data,
-        steps,
-        tokens,
-        schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
-    )
+    model = load_checkpoint(run, "base")
+    text = windows_of(run)[0].reshape(-1, run.plan.finetune.text_tokens)
+    history = tune(model, training_pools(run), run.plan, text, run.folder / "finetune.pt")
     save_checkpoint(run, model, "tuned")
-    loss = float(np.mean(history.loss[-50:]))
+    loss = late_loss(history)
     return note_of(history, loss=loss, summary=f"loss {loss:.3f} after {sum(history.tokens):,} tokens")

@@ -7,11 +7,11 @@
     finetune     on what passed
     reinforce    K2's policy objective with verifiable rewards
     evaluate     the scoreboard on held-out tasks
-    publish      data/results/run.json, data/checkpoints/, figures/
+    report       the run as one log, and its figures
 
-A stage saves as it goes and leaves a note of what it did, data/run/STAGE.json. `kill -9` loses at most a minute: the
-same command goes on from the last save and ends with the numbers of an uninterrupted run.
-This module only keeps the order; the work is in kimi_mini.pipeline.shared.
+All of it stays in the run's folder, data/run. A stage saves as it goes and leaves a note of what it did, STAGE.json.
+`kill -9` loses at most a minute: the same command goes on from the last save and ends with the numbers of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -20,34 +20,43 @@ import argparse
 import time
 from pathlib import Path
 
-from kimi_mini.base.files import write_json
-from kimi_mini.pipeline.plan import STAGES, Plan, Run
+from kimi_mini.base.files import locked, write_json
+from kimi_mini.base.paths import RUNS
+from kimi_mini.pipeline.plan import Plan, Run
 
 
 def main(args: argparse.Namespace) -> None:
     """`python -m kimi_mini run`: do what is not done yet."""
-    plan = Plan(preset=args.preset, seed=args.seed, device=args.device, scale=args.scale)
-    run = Run(Path(args.folder), plan)
-    if not run.done(STAGES[0]):
-        from kimi_mini.pipeline import shared, stages
+    named = dict(preset=args.preset, seed=args.seed, device=args.device)
+    plan = Plan.rehearsal(**named) if args.rehearsal else Plan(**named)
+    folder = args.folder or (RUNS / "rehearsal" if args.rehearsal else RUNS)
+    go_on(Run(Path(folder), plan.scaled(args.scale)))
 
-        shared.tokenizer_of(run), shared.new_model(run)  # what cannot be done here must not begin a folder
-    run.check_plan()
-    if all(run.done(stage) for stage in STAGES):
-        print(f"everything is done: {run.read(STAGES[-1])['summary']}; delete {run.folder} to train again")
+
+def go_on(run: Run) -> None:
+    """Do what is not done yet of a run. Raises KimiError, before anything is written, for a plan that this machine
+    cannot follow, or a folder of another one."""
+    if run.finished:  # said without torch, which takes a while to load
+        run.begin()
+        print(f"everything is done: see {run.folder / 'run.json'}; delete {run.folder} to train again")
         return
-    from kimi_mini.pipeline import shared, stages  # torch and its friends load only when there is work
-    from kimi_mini.training.machine import placement
+    from kimi_mini.pipeline.shared import first_model
+    from kimi_mini.pipeline.stages import STAGES, tables
+    from kimi_mini.text.tokenizer import Tokenizer
+    from kimi_mini.training.machine.placement import choose_device, peak_memory
 
-    for number, stage in enumerate(STAGES, 1):
-        title = f"[{number}/{len(STAGES)}] {stage}"
-        if run.done(stage):
-            print(f"{title}: done before")
-            continue
-        began = time.perf_counter()
-        print(title, flush=True)
-        note = stages.STAGE_FUNCTIONS[stage](run)
-        note.setdefault("seconds", round(time.perf_counter() - began, 2))
-        note["peak_bytes"] = placement.peak_memory(placement.choose_device(plan.device))
-        write_json(run.note(stage), note)
-        print(f"      {note.pop('summary', 'done')} ({note['seconds']:.0f} s)", flush=True)
+    Tokenizer.load(), first_model(run.plan)
+    with locked(run.folder):
+        run.begin(**tables(run.plan))
+        for number, (stage, function) in enumerate(STAGES.items(), 1):
+            title = f"[{number}/{len(STAGES)}] {stage}"
+            if run.done(stage):
+                print(f"{title}: done before")
+                continue
+            began = time.perf_counter()
+            print(title, flush=True)
+            note = function(run)
+            note.setdefault("seconds", round(time.perf_counter() - began, 2))
+            note["peak_bytes"] = peak_memory(choose_device(run.plan.device))
+            write_json(run.note(stage), note)
+            print(f"      {note.pop('summary', 'done')} ({note['seconds']:.0f} s)", flush=True)

@@ -1,8 +1,12 @@
-"""What a run does, and the folder in which it is kept."""
+"""What a run does: every number that decides its results; and the folder in which it is kept.
+
+Needs no torch, so that a run that is done says so at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,139 @@ from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RUNS
 
-STAGES = ("drill", "pretrain", "synthesise", "filter", "finetune", "reinforce", "evaluate", "publish")
-DEFAULT_FOLDER = RUNS
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The arguments of MuonClip, found on the nano with 4096 tokens a step.
+
+    Muon's rate is that of Moonlight's rule (0.2 sqrt(max) times the orthogonal update), 40 times K2's because the model
+    is a million times smaller; embedding, head and norms get AdamW's own.
+    """
+
+    lr: float = 0.008
+    adamw_lr: float = 0.01
+    weight_decay: float = 0.05
+    tau: float = 100.0
+
+    def build(self, model):
+        """MuonClip for `model` with these rates."""
+        from kimi_mini.training.optim.muonclip import MuonClip
+
+        return MuonClip(model, **asdict(self))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, stable, decay: `warmup` steps (a quarter of a shorter run); the decay takes the last
+    `decay_fraction` of the steps, or begins when a share `decay_start` of them is done; it ends at `floor`."""
+
+    warmup: int = 20
+    decay_fraction: float | None = None
+    decay_start: float | None = None
+    floor: float = 0.0
+
+    def over(self, steps: int) -> Callable[[int], float]:
+        """The factor of the learning rates as a function of the step, of `steps`."""
+        from kimi_mini.training.optim.schedule import wsd
+
+        warmup = min(self.warmup, steps // 4)
+        start = None if self.decay_start is None else int(self.decay_start * steps)
+        return lambda step: wsd(step, steps, warmup, self.decay_fraction, start, self.floor)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Real text: windows of `window` tokens of Moby-Dick and `stdlib_bytes` of Python's standard library; the loss
+    is measured on `held_out` windows of other documents."""
+
+    window: int = 256
+    stdlib_bytes: int = 5_000_000
+    held_out: int = 64
+
+
+@dataclass(frozen=True)
+class Drill:
+    """At most `tokens` of drills: they end when the mean loss of `stop_steps` steps is below `stop_loss`."""
+
+    tokens: int = 1_200_000
+    micro_tokens: int = 4096
+    stop_loss: float = 0.3
+    stop_steps: int = 20
+    schedule: Schedule = Schedule()
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Next-token prediction on `tokens` of real text."""
+
+    tokens: int = 1_300_000
+    schedule: Schedule = Schedule(decay_fraction=0.3, floor=0.2)
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """Trajectories for fine-tuning, read about `passes` times, and `spare` more a level; a share `mistakes` is
+    wrong on purpose. Which sources, and their shares of the tokens, the worlds say: see `Run.begin`."""
+
+    mistakes: float = 0.15
+    passes: float = 1.5
+    mean_length: int = 150
+    spare: int = 12
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Fine-tuning on `tokens`, of which each step has `text_tokens` of real text, against forgetting; longer levels
+    join between the two ends of `ramp`, reflexes after a share `reflex_after`."""
+
+    tokens: int = 12_000_000
+    text_tokens: int = 128
+    ramp: tuple[float, float] = (0.02, 0.30)
+    reflex_after: float = 0.1
+    schedule: Schedule = Schedule(decay_start=0.35)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Budgets of an attempt, as in kimi_mini.agent.conversation.Limits."""
+
+    turn_tokens: int = 128
+    turns: int = 12
+    context: int = 1024
+    manage: bool = False
+    keep_turns: int = 2
+
+
+@dataclass(frozen=True)
+class RL:
+    """Rates of the optimizer, and everything in kimi_mini.training.rl.rounds.Settings, which says what each means."""
+
+    lr: float = 3e-4
+    adamw_lr: float = 1e-4
+    family: str = "follow"
+    levels: tuple[int, ...] = (6, 7, 8)
+    rounds: int = 12
+    prompts: int = 16
+    attempts: int = 8
+    tau: float = 0.1
+    temperature: tuple[float, float] = (1.0, 0.8)
+    ptx: float = 0.3
+    ptx_tokens: int = 4096
+    updates: int = 2
+    budget_penalty: float = 0.5
+    least_moderate: float = 0.1
+    solved: float = 0.9
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`tasks` held-out tasks a row; of all rows, or of those named, their limits cut to so many tokens and turns."""
+
+    tasks: int = 200
+    rows: tuple[str, ...] | None = None
+    turn_tokens: int | None = None
+    turns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,23 +156,61 @@ class Plan:
     preset: str = "nano"
     seed: int = 0
     device: str = "cpu"
-    scale: float = 1.0  # of all token budgets; below 1 a run is a rehearsal and publishes nothing
-    drill_tokens: int = 1_200_000  # at most: the drill ends when its loss is below 0.3
-    text_tokens: int = 1_300_000
-    finetune_tokens: int = 12_000_000
-    rl_rounds: int = 12
-    tasks: int = 200  # held-out tasks a row
+    step_tokens: int = 4096
+    micro_tokens: int = 2048
+    bias_rate: float = 0.005
+    optimizer: Optimizer = Optimizer()
+    text: Text = Text()
+    drill: Drill = Drill()
+    pretrain: Pretrain = Pretrain()
+    synthesis: Synthesis = Synthesis()
+    finetune: Finetune = Finetune()
+    rl: RL = RL()
+    evaluation: Evaluation = Evaluation()
 
-    def scaled(self, tokens: int) -> int:
-        """A token budget times `scale`."""
-        return max(8192, int(tokens * self.scale))
+    def scaled(self, factor: float) -> Plan:
+        """The same with all token budgets, rounds and (never more) held-out tasks times `factor`."""
+        if factor == 1:
+            return self
+
+        def tokens(part):
+            return replace(part, tokens=max(2 * self.step_tokens, int(part.tokens * factor)))
+
+        return replace(
+            self,
+            drill=tokens(self.drill),
+            pretrain=tokens(self.pretrain),
+            finetune=tokens(self.finetune),
+            rl=replace(self.rl, rounds=max(2, round(self.rl.rounds * factor))),
+            evaluation=replace(
+                self.evaluation, tasks=max(8, round(self.evaluation.tasks * min(1.0, factor)))
+            ),
+        )
+
+    @classmethod
+    def rehearsal(cls, **more) -> Plan:
+        """Every stage in a minute: few and short steps, rounds and rows; no number of it is worth anything."""
+        return cls(
+            step_tokens=1024,
+            text=Text(stdlib_bytes=300_000),
+            drill=Drill(tokens=8192),
+            pretrain=Pretrain(tokens=8192),
+            finetune=Finetune(tokens=12_000),
+            rl=RL(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
+            evaluation=Evaluation(tasks=4, rows=REHEARSED, turn_tokens=6, turns=2),
+            **more,
+        )
 
 
+REHEARSED = ("chain/thinking", "shop/buy", "repair/pass@1", "repair/best_of_4")
+
+
+@dataclass(frozen=True)
 class Run:
     """A run's folder: which stages are done, and what each of them noted."""
 
-    def __init__(self, folder: Path, plan: Plan):
-        self.folder, self.plan = Path(folder), plan
+    folder: Path = RUNS
+    plan: Plan = field(default_factory=Plan)
 
     def note(self, stage: str) -> Path:
         """The file that says a stage is done."""
@@ -51,6 +224,12 @@ class Run:
         """What a finished stage noted."""
         return read_json(self.note(stage))
 
-    def check_plan(self) -> None:
-        """Write the plan of a new folder, or refuse a folder that was begun with another one."""
-        check_plan(self.folder, asdict(self.plan))
+    @property
+    def finished(self) -> bool:
+        """Whether the log of the whole run, the last thing that it writes, is there."""
+        return self.done("plan") and self.done("run")
+
+    def begin(self, **tables) -> None:
+        """Write the plan of a new folder, with the `tables` of the worlds (sources, rows) when they are at hand, or
+        refuse a folder that was begun with another one."""
+        check_plan(self.folder, asdict(self.plan) | tables)

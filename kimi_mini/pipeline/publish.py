@@ -1,46 +1,49 @@
-"""What a run leaves for others: checkpoint folders, its log, the figures."""
+"""What a run leaves: its log and figures, in its own folder; and how the maintainers ship it.
+
+`python -m kimi_mini publish` puts a finished run in the place of what this repository ships: checkpoints, run.json,
+figures, and the pages that are written from the logs.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kimi_mini.base import ledger
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
-
-if TYPE_CHECKING:
-    from kimi_mini.pipeline.plan import Run
-
+from kimi_mini.pipeline.plan import Plan, Run
 
 SHIPPED = ("base", "tuned", "final")
 
 
-def publish(run: Run) -> Path:
-    """Write run.json, the figures and the tables of README, and copy the checkpoints to data/checkpoints/.
-
-    A rehearsal, another seed or size, and a run in a folder of its own keep everything there: what is shipped is only
-    replaced by the same again.
-    """
-    from kimi_mini.pipeline.plan import DEFAULT_FOLDER, Plan
-
+def report(run: Run, stages: Sequence[str]) -> dict:
+    """The last stage: run.json and figures/ in the run's folder, of the `stages` before it."""
     began = time.perf_counter()
-    full = run.plan == Plan() and run.folder == DEFAULT_FOLDER
-    results, figures = (RESULTS, FIGURES) if full else (run.folder, run.folder / "figures")
-    log = run_log(run, results)
-    board = log.more["scoreboard"] | (from_experiments() if full else {})
-    draw(log.as_dict() | {"scoreboard": board}, figures)
-    if full:
-        for name in SHIPPED:
-            ship(run.folder / "checkpoints" / name, CHECKPOINTS / name)
-    add_stage(log, "publish", time.perf_counter() - began)
-    path = log.save()
-    if full:
-        ledger.update()
-    return path
+    log = run_log(run, stages)
+    draw(log.as_dict(), run.folder / "figures")
+    add_stage(log, "report", time.perf_counter() - began)
+    return {"tokens": 0, "summary": f"see {log.save()}"}
+
+
+def publish(folder: Path) -> None:
+    """Ship the run in `folder`. KimiError for one that is not finished, or not the run of `make run` as it comes: a
+    rehearsal, another seed or size."""
+    run = Run(folder, Plan())
+    weights = [folder / "checkpoints" / name / "model.safetensors" for name in SHIPPED]
+    if not (run.finished and all(file.is_file() for file in weights)):
+        raise KimiError(f"there is no finished run in {folder}: `make run` makes one")
+    run.begin()
+    for name in SHIPPED:
+        ship(folder / "checkpoints" / name, CHECKPOINTS / name)
+    shutil.copyfile(folder / "run.json", RESULTS / ledger.RUN)
+    draw({**read_json(RESULTS / ledger.RUN), "scoreboard": ledger.join(ledger.read_logs(RESULTS))}, FIGURES)
+    ledger.update()
+    print(f"{folder} is what this repository ships now: see git status")
 
 
 def add_stage(log: Log, name: str, seconds: float, tokens: int = 0) -> None:
@@ -59,17 +62,15 @@ def ship(source: Path, target: Path) -> None:
             shutil.copyfile(file, part)
 
 
-def run_log(run: Run, folder: Path) -> Log:
+def run_log(run: Run, stages: Sequence[str]) -> Log:
     """The run as one log: stages, curves, scoreboard, claims."""
-    from kimi_mini.pipeline.plan import STAGES
-
-    notes = {stage: run.read(stage) for stage in STAGES[:-1]}  # all but this one
+    notes = {stage: run.read(stage) for stage in stages}
     board = notes["evaluate"]["scoreboard"]
     log = Log(
         "run",
         seeds=[run.plan.seed],
         device=run.plan.device,
-        folder=folder,
+        folder=run.folder,
         command="make run",
         seed=run.plan.seed,
         stages=[],
@@ -94,15 +95,6 @@ def run_log(run: Run, folder: Path) -> Log:
             notebook="00_kimi_k2_on_one_page.ipynb",
         )
     return log
-
-
-def from_experiments() -> dict[str, dict]:
-    """Scoreboard rows that need several seeds and come from the logs of experiments, where those exist."""
-    rows = {}
-    for file in sorted(RESULTS.glob("*.json")):
-        if file.name != "run.json":
-            rows |= read_json(file).get("scoreboard", {})
-    return rows
 
 
 def draw(log: dict, folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""The stages of `make run`, one function each: take the run, do the work, return what to note about it.
-
-Every function can be stopped anywhere and called again. What it has finished it reads from the run's folder.
-"""
+"""What the stages share: their models, checkpoints, windows and examples, and one training with its bar."""
 
 from __future__ import annotations
 
@@ -9,67 +6,140 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from kimi_mini.agent import folder as folder_
+from kimi_mini.agent import folder
 from kimi_mini.base import files
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.files import read_arrays
+from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.plan import Plan, Run, Schedule
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training import recipe, sft, synthesis
+from kimi_mini.training import sft, synthesis
 from kimi_mini.training.loop import History, train
-from kimi_mini.training.machine.placement import choose_device
-from kimi_mini.training.recipe import BIAS_RATE, Bar, curve, optimizer_for
-
-WINDOW = 256  # tokens of a window of real text
+from kimi_mini.training.machine.placement import Placement, choose_device, is_out_of_memory
 
 
-def tokenizer_of(run: Run) -> Tokenizer:
-    """The shipped tokenizer."""
-    return Tokenizer.load()
+def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
+    """A preset with random weights. KimiError for one that is not known, or that this machine cannot hold."""
+    torch.manual_seed(seed)
+    try:
+        config = KimiConfig.preset(preset)
+    except ValueError as error:
+        raise KimiError(str(error)) from None
+    try:
+        return KimiMini(config).to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        total = config.count_parameters().total
+        raise KimiError(
+            f"{preset} has {total:,} parameters, more than fit here: take a smaller --preset"
+        ) from None
 
 
-def new_model(run: Run) -> KimiMini:
-    """The preset with random weights from the run's seed."""
-    return recipe.new_model(run.plan.preset, choose_device(run.plan.device), run.plan.seed)
+def first_model(plan: Plan) -> KimiMini:
+    """The model that a run begins with."""
+    return new_model(plan.preset, choose_device(plan.device), plan.seed)
 
 
-def save_checkpoint(run: Run, model: KimiMini, name: str) -> Path:
+def save_checkpoint(run: Run, model: KimiMini, name: str) -> None:
     """A Hugging Face folder with the tokenizer and the chat template in it."""
-    folder = run.folder / "checkpoints" / name
-    folder_.save_agent(model, folder)
-    return folder
+    folder.save_agent(model, run.folder / "checkpoints" / name)
 
 
 def load_checkpoint(run: Run, name: str) -> KimiMini:
     """The model that an earlier stage saved."""
-    if not (run.folder / "checkpoints" / name / "config.json").is_file():
+    place = run.folder / "checkpoints" / name
+    if not (place / "config.json").is_file():
         raise KimiError(
             f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again"
         )
-    return folder_.load_agent(run.folder / "checkpoints" / name)[0].to(run.plan.device)
+    return folder.load_agent(place)[0].to(run.plan.device)
+
+
+def text_windows(file: Path, documents: Callable[[], list[corpus.Document]], length: int) -> list[np.ndarray]:
+    """Training and validation windows (N, length) of the documents; cut once and kept in `file`."""
+    if not file.is_file():
+        training, validation = corpus.windows(Tokenizer.load(), documents(), length)
+        files.save_arrays(file, training=training, validation=validation)
+    arrays = files.read_arrays(file)
+    return [arrays["training"], arrays["validation"]]
+
+
+def windows_of(run: Run) -> list[np.ndarray]:
+    """Training and validation windows of the run's real text."""
+    text = run.plan.text
+    return text_windows(
+        run.folder / "text.npz", lambda: corpus.default_documents(text.stdlib_bytes), text.window
+    )
+
+
+def training_pools(run: Run) -> sft.Pools:
+    """The examples that passed, by source and level."""
+    return sft.pools_of(synthesis.load(run.folder / "training.npz"))
+
+
+# ---- training ----------------------------------------------------------------------------------------------
+
+
+def place_of(plan: Plan, micro_tokens: int | None = None) -> Placement:
+    """The plan's device, and its micro-batches or some of another size."""
+    return Placement(choose_device(plan.device), micro_tokens=micro_tokens or plan.micro_tokens)
 
 
 def trained(
-    run: Run, stage: str, model: KimiMini, data: Callable, steps: int, tokens: int, **options
+    model: KimiMini,
+    plan: Plan,
+    data: Callable,
+    steps: int,
+    schedule: Schedule,
+    *,
+    place: Placement | None = None,
+    optimizer=None,
+    **options,
 ) -> History:
-    """One training stage with its bar, resumable from data/run/STAGE.pt."""
-    bar = Bar(tokens)
-    options.setdefault("schedule", lambda step: 1.0)
-    history = train(
+    """One training of `steps` steps by the rules of the plan; options of `train`."""
+    return train(
         model,
-        optimizer_for(model),
+        optimizer or plan.optimizer.build(model),
         data,
         steps,
-        bias_rate=BIAS_RATE,
-        state_file=run.folder / f"{stage}.pt",
-        progress=bar,
+        schedule.over(steps),
+        bias_rate=plan.bias_rate,
+        place=place or place_of(plan),
         **options,
     )
-    bar.close()
-    return history
+
+
+class Bar:
+    """A progress bar over tokens that also shows the loss and the largest attention logit. It ends full: a training
+    that stops early is done, too."""
+
+    def __init__(self, total: int, title: str = ""):
+        self.bar = tqdm(total=total, desc=title, unit="tok", unit_scale=True, dynamic_ncols=True, leave=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __call__(self, step: int, history: History) -> None:
+        self.bar.update(sum(history.tokens) - self.bar.n)
+        if step % 10 == 0:
+            self.bar.set_postfix(
+                loss=f"{np.mean(history.loss[-20:]):.3f}", max_logit=f"{history.max_logit[-1]:.0f}"
+            )
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.bar.total = self.bar.n
+        self.bar.close()
+
+
+def late_loss(history: History, steps: int = 50) -> float:
+    """Mean loss of the last `steps` steps."""
+    return float(np.mean(history.loss[-steps:]))
 
 
 def note_of(history: History, **more) -> dict:
@@ -82,17 +152,11 @@ def note_of(history: History, **more) -> dict:
     }
 
 
-def text_windows(run: Run, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation windows (N, 256) of real text, split by document; cached in the run's folder."""
-    file = run.folder / "text.npz"
-    if not file.is_file():
-        parts = corpus.split(corpus.default_documents(5_000_000))
-        windows = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
-        files.save_arrays(file, training=windows[0], validation=windows[1])
-    arrays = read_arrays(file)
-    return arrays["training"], arrays["validation"]
-
-
-def training_pools(run: Run) -> sft.Pools:
-    """The examples that passed, by source and level."""
-    return sft.pools_of(synthesis.load(run.folder / "training.npz"))
+def curve(history: History, points: int = 200) -> dict[str, list[float]]:
+    """A history thinned to `points` means, for figures."""
+    size = max(1, len(history.loss) // points)
+    cut = len(history.loss) // size * size
+    thin = {"tokens": np.asarray(history.tokens)[:cut].reshape(-1, size).sum(1).tolist()}
+    for name in ("loss", "max_logit", "max_violation", "clipped_heads"):
+        thin[name] = np.asarray(getattr(history, name))[:cut].reshape(-1, size).mean(1).round(4).tolist()
+    return thin

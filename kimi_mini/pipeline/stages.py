@@ -1,29 +1,47 @@
-"""The stages in a table: name and function."""
+"""The stages in their order: name -> function. Each takes the run, does the work, and returns what to note about it.
+
+Every function can be stopped anywhere and called again. What it has finished it reads from the run's folder.
+"""
 
 from __future__ import annotations
 
-from kimi_mini.pipeline import publish as publishing
-from kimi_mini.pipeline.evaluate import evaluate_stage
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.pipeline.evaluate import evaluate, rows_of
 from kimi_mini.pipeline.finetune import finetune
-from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
 from kimi_mini.pipeline.synthesise import filter_passed, synthesise
 from kimi_mini.pipeline.text import drill, pretrain
+from kimi_mini.training.synthesis import SOURCES
 
-
-def publish(run: Run) -> dict:
-    """The run's log, figures and checkpoints; a rehearsal (scale below 1) keeps them in its own folder."""
-    where = publishing.publish(run)
-    return {"tokens": 0, "summary": f"see {where}"}
-
-
-STAGE_FUNCTIONS = {
+STAGES: dict[str, Callable[[Run], dict]] = {
     "drill": drill,
     "pretrain": pretrain,
     "synthesise": synthesise,
     "filter": filter_passed,
     "finetune": finetune,
     "reinforce": reinforce,
-    "evaluate": evaluate_stage,
-    "publish": publish,
+    "evaluate": evaluate,
+    "report": lambda run: report(run, [name for name in STAGES if name != "report"]),
 }
+
+
+def tables(plan: Plan) -> dict[str, Any]:
+    """What the worlds say about a run's numbers, for plan.json: shares of the sources, rows and their limits."""
+    decisive = ("family", "levels", "limits", "attempts", "thinking", "share")
+    return {
+        "sources": {
+            f"{source.family}/{source.mode}": {"share": source.share, "levels": source.levels}
+            for source in SOURCES
+        },
+        "rows": {
+            row.name: {name: value for name, value in asdict(row).items() if name in decisive}
+            for row in rows_of(plan.evaluation)
+        },
+        "sampling_temperature": scoreboard.SAMPLING_TEMPERATURE,
+    }

@@ -6,21 +6,31 @@ from tqdm import tqdm
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.pipeline.plan import Run
-from kimi_mini.pipeline.shared import tokenizer_of
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
 from kimi_mini.training.synthesis import SOURCES
 
 
 def synthesise(run: Run) -> dict:
     """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
-    tokenizer, made = tokenizer_of(run), {}
-    tokens = run.plan.scaled(run.plan.finetune_tokens)
-    counts = {source: synthesis.wanted(source, tokens) for source in SOURCES}
+    tokenizer, plan, settings, made = Tokenizer.load(), run.plan, run.plan.synthesis, {}
+    counts = {
+        source: synthesis.wanted(
+            source,
+            plan.finetune.tokens,
+            settings.passes,
+            settings.mean_length,
+            settings.mistakes,
+            settings.spare,
+        )
+        for source in SOURCES
+    }
     with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
         for source, count in counts.items():
-            made[source] = list(
-                synthesis.synthesise(tokenizer, source, count, run.plan.seed, progress=bar.update)
+            episodes = synthesis.synthesise(
+                tokenizer, source, count, plan.seed, settings.mistakes, progress=bar.update
             )
+            made[source] = list(episodes)
     synthesis.save(run.folder / "trajectories.npz", made)
     written = sum(len(item.example.ids) for items in made.values() for item in items)
     total = sum(map(len, made.values()))

@@ -5,78 +5,61 @@ from __future__ import annotations
 import numpy as np
 
 from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.pretrain import read_text, tokens_to_read
 from kimi_mini.pipeline.shared import (
-    WINDOW,
+    Bar,
+    first_model,
+    late_loss,
     load_checkpoint,
-    new_model,
     note_of,
+    place_of,
     save_checkpoint,
-    text_windows,
-    tokenizer_of,
     trained,
+    windows_of,
 )
 from kimi_mini.text import drills
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
 from kimi_mini.training.batch import Batch, Example, micro_batches
-from kimi_mini.training.loop import evaluate_loss
-from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import STEP_TOKENS
 
 
 def drill(run: Run) -> dict:
-    """Recall and copy drills from random weights, until the loss is below 0.3."""
-    model, alphabet = new_model(run), synthesis.drill_alphabet(tokenizer_of(run))
-    limit = run.plan.scaled(run.plan.drill_tokens)
+    """Recall and copy drills from random weights, until the loss is low enough."""
+    plan, settings = run.plan, run.plan.drill
+    model, alphabet = first_model(plan), synthesis.drill_alphabet(Tokenizer.load())
 
     def data(step: int) -> list[Batch]:
-        rng = np.random.default_rng([run.plan.seed, 1, step])
-        examples = [Example(*pair) for pair in drills.drills(rng, STEP_TOKENS, alphabet)]
-        return micro_batches(examples, STEP_TOKENS)
+        rng = np.random.default_rng([plan.seed, 1, step])
+        examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet)]
+        return micro_batches(examples, settings.micro_tokens)
 
-    history = trained(
-        run,
-        "drill",
-        model,
-        data,
-        limit // STEP_TOKENS,
-        limit,
-        schedule=lambda step: min(1.0, (step + 1) / 20),
-        stop_when=lambda history: len(history.loss) > 20 and np.mean(history.loss[-20:]) < 0.3,
-    )
+    steps = settings.tokens // plan.step_tokens
+    with Bar(steps * plan.step_tokens) as bar:
+        history = trained(
+            model,
+            plan,
+            data,
+            steps,
+            settings.schedule,
+            place=place_of(plan, settings.micro_tokens),
+            state_file=run.folder / "drill.pt",
+            stop_when=lambda h: (
+                len(h.loss) > settings.stop_steps and late_loss(h, settings.stop_steps) < settings.stop_loss
+            ),
+            progress=bar,
+        )
     save_checkpoint(run, model, "drilled")
-    loss = float(np.mean(history.loss[-20:]))
+    loss = late_loss(history, settings.stop_steps)
     return note_of(history, loss=loss, summary=f"loss {loss:.2f} after {sum(history.tokens):,} tokens")
-
-
-def text_batch(windows: np.ndarray) -> list[Batch]:
-    """Windows (B, T) as one batch in which every token is learned."""
-    return micro_batches([Example(row, np.ones(len(row), bool)) for row in windows], 10**9)
 
 
 def pretrain(run: Run) -> dict:
     """Next-token prediction on real text; the loss on documents held out is noted before and after."""
-    tokenizer, model = tokenizer_of(run), load_checkpoint(run, "drilled")
-    training, validation = text_windows(run, tokenizer)
-    tokens = run.plan.scaled(run.plan.text_tokens)
-    steps, rows = tokens // STEP_TOKENS, STEP_TOKENS // WINDOW
-    order = np.random.default_rng([run.plan.seed, 2]).permutation(len(training))
-    held_out = text_batch(validation[:: max(1, len(validation) // 64)])
-    before = evaluate_loss(model, held_out)
-
-    def data(step: int) -> list[Batch]:
-        chosen = training[np.take(order, np.arange(step * rows, (step + 1) * rows), mode="wrap")]
-        return [batch for part in np.array_split(chosen, 2) for batch in text_batch(part)]
-
-    history = trained(
-        run,
-        "pretrain",
-        model,
-        data,
-        steps,
-        tokens,
-        schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.3, floor=0.2),
-    )
-    after = evaluate_loss(model, held_out)
+    model, plan = load_checkpoint(run, "drilled"), run.plan
+    state = run.folder / "pretrain.pt"
+    with Bar(tokens_to_read(plan)) as bar:
+        history, measured = read_text(model, windows_of(run), plan, place_of(plan), bar, state)
     save_checkpoint(run, model, "base")
+    before, after = measured["validation_before"], measured["validation_loss"]
     summary = f"validation loss {before:.2f} -> {after:.2f} nats a token"
-    return note_of(history, validation_before=before, validation_loss=after, summary=summary)
+    return note_of(history, **measured, summary=summary)

@@ -39,6 +39,7 @@ SKIPPED_FOLDERS = {
     "__phello__",
     "__pycache__",
 }
+CHARACTERS = 4  # of a token, at most, in long text (2.4 in Python's standard library)
 SKIPPED_FILES = {"html/entities.py", "_pydecimal.py", "tkinter/tix.py"}
 
 
@@ -239,3 +240,16 @@ def pack(stream: np.ndarray, length: int) -> np.ndarray:
     """
     count = len(stream) // length
     return stream[: count * length].reshape(count, length)
+
+
+def windows(
+    tokenizer: Tokenizer, documents: Iterable[Document], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation windows (N, length) int32, split by document. Raises KimiError where one is empty."""
+    training, validation = (pack(token_stream(tokenizer, part), length) for part in split(documents))
+    if not (len(training) and len(validation)):
+        raise KimiError(
+            f"{len(training)} windows of {length} tokens to train on and {len(validation)} to measure: "
+            "take more text or a shorter window"
+        )
+    return training, validation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +52,18 @@ def collate(examples: Sequence[Example]) -> Batch:
         size = len(example.ids)
         ids[row, :size], mask[row, :size], valid[row, :size] = example.ids, example.mask, True
     return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(valid))
+
+
+def text_batch(windows: np.ndarray) -> Batch:
+    """Windows (B, T) as one batch in which every token is learned."""
+    return collate([Example(window, np.ones(len(window), bool)) for window in windows])
+
+
+def in_turn(windows: np.ndarray, rows: int, seed: int | Sequence[int]) -> Callable[[int], np.ndarray]:
+    """step -> the `rows` windows (rows, T) of that step, in an order that the seed decides; each is read once before
+    any is read twice."""
+    order = np.random.default_rng(seed).permutation(len(windows))
+    return lambda step: windows[np.take(order, np.arange(step * rows, (step + 1) * rows), mode="wrap")]
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:

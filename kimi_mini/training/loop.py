@@ -16,20 +16,24 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
-from kimi_mini.model.kimi import KimiMini
+from kimi_mini.evaluation.routing import max_vio
+from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.training.batch import Batch, token_losses
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.machine.placement import Placement, is_out_of_memory, keep_freed_memory
+
+Kept = TypeVar("Kept")
 
 # what a damaged or foreign file makes torch.load and load_state_dict raise
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
@@ -38,10 +42,11 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, 
 @torch.no_grad()
 def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | None = None) -> float:
     """Mean loss in nats a token over `batches`, without training statistics."""
-    place, was_training = place or Placement(), model.training
-    model.eval()
-    losses = place.in_parts(lambda parts: [place.run(token_losses, model, part) for part in parts], batches)
-    model.train(was_training)
+    place = place or Placement()
+    with evaluating(model):
+        losses = place.in_parts(
+            lambda parts: [place.run(token_losses, model, part) for part in parts], batches
+        )
     return torch.cat(losses).mean().item()
 
 
@@ -56,14 +61,6 @@ class History:
     max_violation: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     seconds: float = 0.0
-
-
-def max_violation(load: Tensor) -> float:
-    """MaxVio: the fullest expert's load over the mean load, minus 1; worst layer. load (L, E)."""
-    if load.numel() == 0:
-        return 0.0
-    load = load.float()
-    return (load.amax(-1) / load.mean(-1).clamp_min(1e-9) - 1).max().item()
 
 
 def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Placement) -> float:
@@ -98,10 +95,15 @@ def train_step(
 ) -> None:
     """One optimizer step over `batches`, recorded in `history`. Raw gradients are clipped, never updates.
 
-    Raises KimiError when loss or gradient is not finite; the weights are then still those of the step before.
+    Raises KimiError when no token is to be learned, or when loss or gradient is not finite; the weights are then
+    still those of the step before.
     """
     learned, seen = (sum(numbers) for numbers in zip(*((b.learned, int(b.valid.sum())) for b in batches)))
     learned, seen = map(int, distributed.total(learned, seen))
+    if not learned:
+        raise KimiError(
+            f"step {len(history.loss)} has no token to learn from: the masks of its data are empty"
+        )
     (loss,) = distributed.total(backward(model, batches, learned, place or Placement()))
     distributed.join_step(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
@@ -112,7 +114,7 @@ def train_step(
     history.tokens.append(seen)
     history.gradient_norm.append(norm)
     history.max_logit.append(distributed.largest(model.statistics.max_logits).max().item())
-    history.max_violation.append(max_violation(model.statistics.loads))
+    history.max_violation.append(max(max_vio(model.statistics.loads.cpu()).tolist(), default=0.0))
     optimizer.step()
     history.clipped_heads.append(len(getattr(optimizer, "last_clip", ())))
     optimizer.zero_grad(set_to_none=True)
@@ -140,51 +142,68 @@ def train(
     With a `state_file` the run saves itself every `save_seconds` and, if the file is there, goes on from it.
     `stop_when` ends the run early on what was measured (never on the clock, which would not repeat).
     A loss that is not finite ends it with a KimiError that names the last good state.
+    The model trains in train mode; the mode that it came in is restored.
     """
     history, place = History(), place or Placement()
     base_rates = [group["lr"] for group in optimizer.param_groups]
     if state_file is not None and state_file.exists():
         history = load_state(state_file, model, optimizer)
-    model.train()
     keep_freed_memory()
     began, spent = time.perf_counter(), history.seconds
     saved, saved_steps = began, len(history.loss)
-    for step in range(len(history.loss), steps):
-        if stop_when is not None and stop_when(history):
-            break
-        factor = schedule(step)
-        for group, rate in zip(optimizer.param_groups, base_rates):
-            group["lr"] = rate * factor
-        try:
-            train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule, place)
-        except (KimiError, FloatingPointError) as error:  # the latter: an attention logit
-            raise KimiError(f"{error}; {last_good(state_file, saved_steps)}") from None
-        except RuntimeError as error:  # in the optimizer's step, which cannot be cut
-            if not is_out_of_memory(error):
-                raise
-            line = f"out of memory at step {step}: take a smaller preset or a larger device"
-            raise KimiError(f"{line}; {last_good(state_file, saved_steps)}") from None
-        now = time.perf_counter()
-        history.seconds = spent + now - began
-        if progress is not None:
-            progress(step, history)
-        if state_file is not None and now - saved > save_seconds:
-            save_state(state_file, model, optimizer, history)
-            saved, saved_steps = now, len(history.loss)
+    with in_training(model):
+        for step in range(len(history.loss), steps):
+            if stop_when is not None and stop_when(history):
+                break
+            factor = schedule(step)
+            for group, rate in zip(optimizer.param_groups, base_rates):
+                group["lr"] = rate * factor
+            with explained(step, state_file, saved_steps):
+                train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule, place)
+            now = time.perf_counter()
+            history.seconds = spent + now - began
+            if progress is not None:
+                progress(step, history)
+            if state_file is not None and now - saved > save_seconds:
+                save_state(state_file, model, optimizer, history)
+                saved, saved_steps = now, len(history.loss)
     if state_file is not None:
         save_state(state_file, model, optimizer, history)
     return history
 
 
-def last_good(file: Path | None, steps: int) -> str:
-    """What is left after a step that failed."""
-    return (
-        f"the last good state is {file}, after {steps} steps" if file and steps else "nothing was saved yet"
-    )
+@contextmanager
+def in_training(model: KimiMini) -> Iterator[None]:
+    """Context: the model in train mode, its former mode restored afterwards."""
+    was_training = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
-def save_state(file: Path, model: KimiMini, optimizer, history: History) -> None:
-    """Everything that the next step depends on, written whole or not at all; under torchrun by the first rank."""
+@contextmanager
+def explained(step: int, file: Path | None, saved_steps: int) -> Iterator[None]:
+    """Context of a step: what ends it becomes a KimiError that also says what is left."""
+    left = f"the last good state is {file}, after {saved_steps} steps"
+    left = left if file and saved_steps else "nothing was saved yet"
+    try:
+        yield
+    except (KimiError, FloatingPointError) as error:  # the latter: an attention logit
+        raise KimiError(f"{error}; {left}") from None
+    except RuntimeError as error:  # in the optimizer's step, which cannot be cut
+        if not is_out_of_memory(error):
+            raise
+        line = f"out of memory at step {step}: take a smaller preset or a larger device"
+        raise KimiError(f"{line}; {left}") from None
+
+
+def save_state(file: Path, model: KimiMini, optimizer, history) -> None:
+    """Everything that the next step depends on, written whole or not at all; under torchrun by the first rank.
+
+    history   a dataclass of plain numbers and lists: a History, or what a run of another kind keeps
+    """
     if distributed.rank():
         return
     state = {
@@ -197,12 +216,12 @@ def save_state(file: Path, model: KimiMini, optimizer, history: History) -> None
         torch.save(state, part)
 
 
-def load_state(file: Path, model: KimiMini, optimizer) -> History:
-    """Put a saved state back; the history says how many steps are done. Raises KimiError for a file that is damaged or
-    of another model."""
+def load_state(file: Path, model: KimiMini, optimizer, kind: type[Kept] = History) -> Kept:
+    """Put a saved state back, whatever device it was saved on; its history, of the `kind` that was saved, says how
+    far the run has come. Raises KimiError for a file that is damaged or of another model."""
     try:
-        state = torch.load(file, weights_only=True)
-        history = History(**state["history"])
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        history = kind(**state["history"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])

@@ -11,7 +11,8 @@ killed and resumed, and two runs with one seed see the same tokens. Three rules 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -87,6 +88,27 @@ class _Queue:
         if not self.order:
             self.order = self.rng.permutation(self.size).tolist()
         return self.order.pop()
+
+
+def tokens_of(pools: Pools, plan: Sequence[Sequence[tuple[tuple[Source, int], int]]]) -> int:
+    """How many tokens the examples of a plan have together."""
+    return sum(len(pools[key][index].ids) for step in plan for key, index in step)
+
+
+def mixed(pools: Pools, tokens: int, micro_tokens: int, seed: int) -> Callable[[int], list[Batch]]:
+    """index -> micro-batches of about `tokens` tokens, all pools mixed by the number of their examples: the
+    pre-training side (PTX) of RL."""
+    everything = [(key, index) for key, examples in pools.items() for index in range(len(examples))]
+
+    def data(index: int) -> list[Batch]:
+        rng, chosen, size = random.Random(f"{seed}/ptx/{index}"), [], 0
+        while size < tokens:
+            key, place = rng.choice(everything)
+            chosen.append((key, place))
+            size += len(pools[key][place].ids)
+        return batches_of(pools, chosen, micro_tokens)
+
+    return data
 
 
 def batches_of(

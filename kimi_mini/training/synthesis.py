@@ -136,10 +136,18 @@ def synthesise(
             progress(1)
 
 
-def wanted(source: Source, tokens: int, passes: float = 1.5, mean_length: int = 150) -> int:
-    """How many trajectories make a pool that fine-tuning on `tokens` tokens reads about `passes` times."""
+def wanted(
+    source: Source,
+    tokens: int,
+    passes: float = 1.5,
+    mean_length: int = 150,
+    mistakes: float = MISTAKE_RATE,
+    spare: int = 12,
+) -> int:
+    """How many trajectories make a pool that fine-tuning on `tokens` tokens reads about `passes` times when a share
+    `mistakes` of them does not pass; and `spare` more a level."""
     kept = source.share * tokens / mean_length / passes
-    return int(kept / (1 - MISTAKE_RATE)) + 12 * len(source.levels)
+    return int(kept / (1 - mistakes)) + spare * len(source.levels)
 
 
 def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:

@@ -1,30 +1,30 @@
 """The command line: what a user can put right is one line on standard error, never a traceback."""
 
+import argparse
+import dataclasses
 import errno
-import importlib
 import os
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 
 from kimi_mini import __main__ as command_line
 from kimi_mini.base import errors
+from kimi_mini.base.command import add_options, in_one_line, natural, option, read_options
 from kimi_mini.base.errors import BadFile, KimiError, MissingFile
+
+pytestmark = pytest.mark.slow
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 
 # A stand-in for the pipeline, given to a real child process: it does what the test asks for.
 STAND_IN = """
-import sys, types
-module = types.ModuleType("kimi_mini.pipeline.main")
-exec(sys.argv[1], module.__dict__)
-sys.modules["kimi_mini.pipeline.main"] = module
-import kimi_mini.pipeline
-kimi_mini.pipeline.main = module
+import sys
+import kimi_mini.pipeline.main
+exec(sys.argv[1], sys.modules["kimi_mini.pipeline.main"].__dict__)
 from kimi_mini.__main__ import main
 sys.exit(main(["run"]))
 """
@@ -54,10 +54,7 @@ def main_with(monkeypatch, capsys, words: list[str], error: BaseException) -> tu
         raise error
 
     monkeypatch.delenv("KIMI_MINI_DEBUG", raising=False)
-    module = types.ModuleType("kimi_mini.pipeline.main")
-    module.main = fail
-    monkeypatch.setitem(sys.modules, "kimi_mini.pipeline.main", module)
-    monkeypatch.setattr("kimi_mini.pipeline.main", module, raising=False)
+    monkeypatch.setattr("kimi_mini.pipeline.main.main", fail)
     return command_line.main(words), capsys.readouterr().err
 
 
@@ -86,13 +83,48 @@ def test_wrong_words_are_explained_by_usage(words, capsys):
     assert "usage: python -m kimi_mini" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_one_line_and_status_130():
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]  # as a shell reports them
+
+
+@pytest.mark.parametrize(("sign", "status"), STOPS)
+def test_ctrl_c_and_sigterm_are_one_line(sign, status):
     process = child("def main(args):\n    print('ready', flush=True)\n    import time\n    time.sleep(60)")
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert said == "kimi_mini: stopped; what was saved is safe: run the same command to go on\n"
+
+
+@pytest.mark.parametrize("moment", ["argparse", "kimi_mini.base.command", "kimi_mini.pipeline.options"])
+@pytest.mark.parametrize(("sign", "status"), STOPS)
+def test_a_stop_while_modules_are_imported_is_one_line(root, moment, sign, status):
+    """The signal comes when `python -m kimi_mini` asks for that module."""
+    code = (
+        "import builtins, os, runpy, sys\nimported = builtins.__import__\n"
+        f"def stop(name, *rest, **more):\n    if name == {moment!r} and 'kimi_mini' in sys.modules:\n"
+        f"        os.kill(os.getpid(), {int(sign)})\n    return imported(name, *rest, **more)\n"
+        "builtins.__import__ = stop\nsys.argv[1:] = ['--help']\n"
+        "runpy.run_module('kimi_mini', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr == "kimi_mini: stopped; nothing was changed\n"
+
+
+def test_what_is_said_does_not_hang_on_a_progress_bar(capfd):
+    """A bar ends without a new line; an error that comes meanwhile has a line of its own."""
+    from tqdm import tqdm
+
+    def command():
+        bars.append(tqdm(total=10, file=sys.stderr))
+        raise KimiError("the disk is full")
+
+    bars = []
+    assert in_one_line(command) == 2
+    before, _, after = capfd.readouterr().err.partition("kimi_mini: the disk is full")
+    bars[0].close()
+    assert "0/10" in before and before[-1] in "\r\n" and after.startswith("\n")
 
 
 def test_a_reader_that_leaves_is_no_error():
@@ -251,11 +283,8 @@ def test_a_damaged_checkpoint_is_named_in_one_line(monkeypatch, capsys, tmp_path
         if victim.exists():
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
 
-    importlib.import_module("kimi_mini.evaluation.scoreboard")  # its room must be there before it is replaced
-    module = types.ModuleType("kimi_mini.evaluation.scoreboard")
-    module.main = lambda args: KimiMini.from_pretrained(args.checkpoint)
-    monkeypatch.setitem(sys.modules, "kimi_mini.evaluation.scoreboard", module)
-    monkeypatch.setattr("kimi_mini.evaluation.scoreboard", module, raising=False)
+    load = lambda args: KimiMini.from_pretrained(args.checkpoint)
+    monkeypatch.setattr("kimi_mini.evaluation.scoreboard.main", load)
     monkeypatch.delenv("KIMI_MINI_DEBUG", raising=False)
     assert command_line.main(["eval", "--checkpoint", str(folder)]) == 2
     said = capsys.readouterr().err
@@ -297,3 +326,49 @@ def test_a_number_that_no_machine_holds_is_refused_at_once(capsys, words):
         command_line.main(words)
     said = capsys.readouterr().err
     assert stop.value.code == 2 and words[1] in said and len(said.splitlines()[-1]) < 200
+
+
+# ------------------------------------------------------------------------------------- options from a dataclass
+@dataclasses.dataclass(frozen=True)
+class Some:
+    """Options of every kind."""
+
+    step_tokens: int = option(4096, "tokens of a step", natural)
+    name: str | None = option(None, "a name")
+    kind: str = option("a", "one of two", choices=("a", "b"))
+
+
+def test_a_dataclass_is_a_command_line(capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser, Some)
+    assert read_options(parser.parse_args([]), Some) == Some()
+    words = ["--step-tokens", "7", "--name", "x", "--kind", "b"]
+    assert read_options(parser.parse_args(words), Some) == Some(7, "x", "b")
+    for wrong in (["--step-tokens", "-1"], ["--kind", "c"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+    text = " ".join(parser.format_help().split())
+    assert "tokens of a step (default 4096)" in text and "a name --kind" in text
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_eval_takes_ones_own_agent_and_says_which(monkeypatch, capsys, tmp_path, own):
+    from kimi_mini.agent import folder
+
+    for name in ("RUNS", "CHECKPOINTS"):
+        monkeypatch.setattr(folder, name, tmp_path / name)
+    mine = tmp_path / "RUNS" / "second"
+    for place in (tmp_path / "RUNS" / "first", mine, tmp_path / "RUNS" / "rehearsal"):
+        (place / "checkpoints" / "final").mkdir(parents=True)
+        (place / "checkpoints" / "final" / "config.json").write_text("{}")
+        if own:
+            (place / "run.json").write_text("{}")
+            os.utime(place / "run.json", (0, {"first": 1, "second": 2, "rehearsal": 3}[place.name]))
+    asked = []
+    monkeypatch.setattr("kimi_mini.evaluation.scoreboard.main", lambda args: asked.append(args.checkpoint))
+    expected = mine / "checkpoints" / "final" if own else tmp_path / "CHECKPOINTS" / "final"
+    assert command_line.main(["eval"]) == 0 and asked == [expected]
+    words = "your own agent" if own else "the shipped agent"
+    assert capsys.readouterr().out == f"{words}, {expected}\n"
+    assert command_line.main(["eval", "--checkpoint", "other"]) == 0 and asked[-1] == "other"
+    assert capsys.readouterr().out == ""

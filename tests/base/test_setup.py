@@ -23,7 +23,10 @@ esac
 exit 0
 """
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed"),
+]
 
 
 class Machine:
@@ -86,7 +89,7 @@ def test_an_installation_that_failed_is_tried_again(machine):
 
 
 def test_all_goals_set_up_first(machine):
-    for goal in ("run", "test", "lab"):
+    for goal in ("run", "check", "test", "lab", "publish"):
         shutil.rmtree(machine.folder / ".venv", ignore_errors=True)
         assert machine.make(goal).returncode == 0
         assert machine.diary()[0] == "-m venv .venv"
@@ -97,15 +100,26 @@ def test_make_test_runs_every_check_in_order(machine):
     (machine.folder / "notebooks/00.ipynb").write_text("{}")
     machine.make("test")
     checks = machine.diary()[3:]
-    assert checks[:3] == ["check .", "--no-logo", "-m pytest tests"]
-    assert checks[3].startswith("-m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300")
-    assert checks[3].endswith("notebooks/")
+    assert checks[:4] == ["check .", "format --check --quiet .", "--no-logo", "-m pytest tests"]
+    assert checks[4].startswith("-m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300")
+    assert checks[4].endswith("notebooks/")
 
 
-@pytest.mark.parametrize("check", ["check .", "--no-logo", "-m pytest tests"])
-def test_a_check_that_fails_fails_make(machine, check):
+def test_make_check_leaves_out_what_is_slow(machine):
+    machine.make("check")
+    assert machine.diary()[3:] == [
+        "check .",
+        "format --check --quiet .",
+        "--no-logo",
+        "-m pytest tests -m not slow",
+    ]
+
+
+@pytest.mark.parametrize("goal", ["check", "test"])
+@pytest.mark.parametrize("check", ["check .", "format --check --quiet .", "--no-logo", "-m pytest tests"])
+def test_a_check_that_fails_fails_make(machine, goal, check):
     machine.make("run")
-    assert machine.make("test", FAIL_ON=check).returncode != 0
+    assert machine.make(goal, FAIL_ON=check).returncode != 0
 
 
 def test_without_notebooks_make_test_says_so(machine):
@@ -130,4 +144,37 @@ def test_a_machine_that_cannot_is_told_in_one_line(machine, options, says):
 def test_continuous_integration_does_what_a_person_does():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text()
+    text = script.read_text()
+    order = ["make run ARGS", '!= "$(state)"', "make test"]
+    assert sorted(order, key=text.index) == order and "--durations" in text
+
+
+@pytest.mark.parametrize("writes", ["", "README.md", "new"])
+def test_continuous_integration_refuses_a_run_that_leaves_something(tmp_path, writes):
+    """In a clone with a make of its own: what the run changes or leaves behind ends it before the tests."""
+    (tmp_path / "bin").mkdir()
+    make = tmp_path / "bin" / "make"
+    make.write_text(
+        f'#!/bin/sh\necho "$@" >> "$LOG"\n[ "$1" = run ] && [ -n "{writes}" ] && echo x >> "{writes}"\nexit 0\n'
+    )
+    make.chmod(0o755)
+    clone = tmp_path / "clone"
+    (clone / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", clone / ".ci")
+    (clone / "README.md").write_text("as it was")
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "LOG": str(tmp_path / "log"),
+    }
+    for name in ("chromium", "chromedriver", "bwrap"):  # nothing to install
+        (tmp_path / "bin" / name).symlink_to("/bin/true")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], cwd=clone, check=True)
+    done = subprocess.run(
+        [clone / ".ci" / "run"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    goals = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert (done.returncode == 0) == (writes == "") and goals == (["run"] if writes else ["run", "test"])
+    assert writes in done.stdout

@@ -6,7 +6,7 @@ import pytest
 
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import other_seeds
-from kimi_mini.pipeline import main
+from kimi_mini.pipeline import Plan
 
 
 def made_up(tmp_path, **changed):
@@ -45,15 +45,15 @@ def test_a_mean_would_have_hidden_it(tmp_path, monkeypatch):
 def test_the_shipped_run_is_read_and_other_seeds_are_trained(monkeypatch, tmp_path):
     asked = []
 
-    def train(args):
-        asked.append((args.seed, args.scale))
-        args.folder.mkdir(parents=True)
-        (args.folder / "run.json").write_text(json.dumps({"trained": args.seed}))
+    def train(run):
+        asked.append(run.plan)
+        run.folder.mkdir(parents=True)
+        (run.folder / "run.json").write_text(json.dumps({"trained": run.plan.seed}))
 
-    monkeypatch.setattr(main, "main", train)
+    monkeypatch.setattr(other_seeds, "go_on", train)
     monkeypatch.setattr(other_seeds, "RUNS", tmp_path)
     assert other_seeds.run_of(0, 1.0)["seed"] == 0 and not asked
-    assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [(2, 1.0)]
+    assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [Plan(seed=2)]
     assert (
         other_seeds.run_of(0, 0.5) == {"trained": 0} and (tmp_path / "0-0.5").is_dir()
     )  # a rehearsal is not the run

@@ -1,7 +1,8 @@
-"""`make run` in small: killed twice it ends with the same numbers and the same weights; and it minds its own folder.
+"""`make run` in small: killed in every stage it ends with the same numbers and the same weights; and it writes below
+data/run alone.
 
-The runs are processes of their own (tests/helpers/rehearsal.py) in a copy of the package, killed with SIGKILL in the middle
-of writing a save.
+The runs are processes of their own (tests/helpers/rehearsal.py) in a copy of the package, killed with SIGKILL in the
+middle of writing a save.
 """
 
 import json
@@ -15,11 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from kimi_mini.base.errors import KimiError
-from kimi_mini.pipeline import plan
-from kimi_mini.pipeline.plan import STAGES, Plan, Run
+from kimi_mini.pipeline import Run
+from kimi_mini.pipeline.stages import STAGES
 
-SCALE = "0.001"
+pytestmark = pytest.mark.slow
 KILLS = (
     "trajectories.npz:1",
     "finetune.pt:4",
@@ -36,14 +36,7 @@ def rehearse(root, folder, *options, kill=None):
     environment.pop("KILL", None)
     if kill is not None:
         environment["KILL"] = kill
-    command = [
-        sys.executable,
-        str(root / "tests" / "helpers" / "rehearsal.py"),
-        "--folder",
-        str(folder),
-        "--scale",
-        SCALE,
-    ]
+    command = [sys.executable, str(root / "tests" / "helpers" / "rehearsal.py"), "--folder", str(folder)]
     done = subprocess.run([*command, *options], cwd=root, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -62,6 +55,7 @@ def copy(root, tmp_path_factory):
     there = tmp_path_factory.mktemp("copy")
     for name in ("kimi_mini", "data/text", "data/tokenizer"):
         shutil.copytree(root / name, there / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", there)  # by which the package knows a clone
     (there / "tests" / "helpers").mkdir(parents=True)
     shutil.copy(root / "tests" / "helpers" / "rehearsal.py", there / "tests" / "helpers")
     for name in SHIPPED:
@@ -71,16 +65,18 @@ def copy(root, tmp_path_factory):
 
 
 def contents(folder):
-    """Every file and what is in it, but for what Python leaves behind."""
+    """Every file and what is in it, but for runs and what Python leaves behind."""
     files = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files = [file for file in files if folder / "data" / "run" not in file.parents]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.fixture(scope="module")
 def runs(copy, tmp_path_factory):
-    """A run to the end; and another with the same first stages that is killed in every later one."""
+    """A run to the end, where `make run` puts it; and another with the same first stages that is killed in every later
+    one."""
     root, before = copy, contents(copy)
-    whole, killed = (tmp_path_factory.mktemp(name) / "run" for name in ("whole", "killed"))
+    whole, killed = copy / "data" / "run", tmp_path_factory.mktemp("killed") / "run"
     status, out, err = rehearse(root, whole)
     assert status == 0, err[-2000:]
     early = ["plan", "drill", "pretrain"]
@@ -90,7 +86,14 @@ def runs(copy, tmp_path_factory):
     deaths = [rehearse(root, killed, kill=kill) for kill in KILLS]
     last = rehearse(root, killed)
     return SimpleNamespace(
-        whole=whole, killed=killed, out=out, deaths=deaths, last=last, before=before, after=contents(root)
+        root=root,
+        whole=whole,
+        killed=killed,
+        out=out,
+        deaths=deaths,
+        last=last,
+        before=before,
+        after=contents(root),
     )
 
 
@@ -104,15 +107,13 @@ def _early(name, early):
         "trajectories.npz",
         "training.npz",
     ) or name.startswith("rows-")
-    return not later and (
-        name.split(".")[0] in early or name.split(".")[0] not in (*STAGES, "reinforce-rounds")
-    )
+    return not later and (name.split(".")[0] in early or name.split(".")[0] not in STAGES)
 
 
 def test_a_rehearsal_goes_through_all_stages(runs):
     for number, stage in enumerate(STAGES, 1):
         assert f"[{number}/{len(STAGES)}] {stage}" in runs.out
-        assert Run(runs.whole, Plan()).done(stage)
+        assert Run(runs.whole).done(stage)
     for name in CHECKPOINTS:
         folder = runs.whole / "checkpoints" / name
         files = {file.name for file in folder.iterdir()}
@@ -125,7 +126,7 @@ def test_it_was_killed_in_the_middle_and_went_on(runs):
     halves = [file.name.strip(".") for file in runs.killed.iterdir() if file.name.endswith(".tmp")]
     killed = [kill.partition(":")[0] for kill in KILLS]
     assert sorted(name for name in killed if any(half.startswith(name) for half in halves)) == sorted(killed)
-    order = ("synthesise", "finetune", "reinforce", "evaluate", "publish")
+    order = ("synthesise", "finetune", "reinforce", "evaluate", "report")
     for number, (stage, (_, said, _)) in enumerate(zip(order, runs.deaths)):
         assert f"{stage}\n" in said and f"{stage}: done before" not in said
         assert all(
@@ -133,7 +134,7 @@ def test_it_was_killed_in_the_middle_and_went_on(runs):
         )
     status, last, error = runs.last
     assert status == 0, error[-2000:]
-    assert "evaluate: done before" in last and "[8/8] publish\n" in last
+    assert "evaluate: done before" in last and "[8/8] report\n" in last
 
 
 def without_times(value):
@@ -172,7 +173,8 @@ def test_the_weights_are_those_of_an_uninterrupted_run(runs, name):
     assert all(files[0].read_bytes() != other.read_bytes() for other in others)
 
 
-def test_what_is_shipped_is_not_touched(runs):
+def test_what_git_tracks_is_not_touched(runs):
+    """Checkpoints, log and figures stay with the run."""
     assert runs.before.keys() == runs.after.keys() and set(SHIPPED) <= set(runs.before)
     assert [name for name, content in runs.before.items() if runs.after[name] != content] == []
     assert (runs.whole / "figures" / "scoreboard.png").is_file() and (runs.whole / "run.json").is_file()
@@ -180,7 +182,7 @@ def test_what_is_shipped_is_not_touched(runs):
 
 def test_a_second_run_says_so_in_a_second(runs, root):
     """Measured in processor time; torch need not even load."""
-    command = [sys.executable, "-m", "kimi_mini", "run", "--folder", str(runs.whole), "--scale", SCALE]
+    command = [sys.executable, "-m", "kimi_mini", "run", "--folder", str(runs.whole), "--rehearsal"]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -189,51 +191,36 @@ def test_a_second_run_says_so_in_a_second(runs, root):
     assert now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime < 1.5
 
 
-@pytest.mark.parametrize("options", [("--seed", "1"), ("--scale", "0.5"), ("--preset", "mini")])
-def test_a_folder_of_another_plan_is_refused_in_one_line(runs, root, options):
-    command = [
-        sys.executable,
-        "-m",
-        "kimi_mini",
-        "run",
-        "--folder",
-        str(runs.whole),
-        "--scale",
-        SCALE,
-        *options,
-    ]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.count("\n") == 1 and f"another {options[0].strip('-')}" in done.stderr
-    assert "--folder" in done.stderr
+def command(root, *words):
+    """A command of the package in `root`: exit status and what it said."""
+    line = [sys.executable, "-m", "kimi_mini", *map(str, words)]
+    done = subprocess.run(line, cwd=root, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_a_damaged_plan_is_one_line(tmp_path):
-    (tmp_path / "plan.json").write_text('{"preset": "na')
-    with pytest.raises(KimiError):
-        Run(tmp_path, Plan()).check_plan()
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--seed", "1"], "seed"), (["--scale", "0.5"], "drill.tokens"), (["--preset", "mini"], "preset")],
+)
+def test_a_folder_of_another_plan_is_refused_in_one_line(runs, options, named):
+    status, out, error = command(runs.root, "run", "--rehearsal", "--folder", runs.whole, *options)
+    assert status == 2 and not out
+    assert error.count("\n") == 1 and f"another {named}" in error and "--folder" in error
 
 
-def test_a_plan_is_kept_as_it_was_written(tmp_path):
-    run = Run(tmp_path / "new", Plan(seed=3))
-    run.check_plan()
-    Run(tmp_path / "new", Plan(seed=3)).check_plan()
-    for other in (
-        Plan(),
-        Plan(seed=3, tasks=100),
-        Plan(seed=3, rl_rounds=1),
-        Plan(seed=3, finetune_tokens=1),
-    ):
-        with pytest.raises(KimiError, match="another"):
-            Run(tmp_path / "new", other).check_plan()
+def test_a_rehearsal_is_not_shipped(runs):
+    status, out, error = command(runs.root, "publish")
+    assert status == 2 and not out and error.count("\n") == 1 and "another step_tokens" in error
+    assert contents(runs.root) == runs.before
 
 
-@pytest.mark.parametrize(("scale", "tokens"), [(1.0, 1_300_000), (0.1, 130_000), (1e-9, 8192)])
-def test_budgets_scale_down_to_a_few_steps(scale, tokens):
-    assert Plan(scale=scale).scaled(1_300_000) == tokens
-
-
-def test_stages_and_functions_match():
-    from kimi_mini.pipeline import stages
-
-    assert tuple(stages.STAGE_FUNCTIONS) == STAGES == plan.STAGES
+def test_ones_own_agent_is_the_one_to_talk_to(runs):
+    """And a run that has not come to its end is none."""
+    code = "from kimi_mini.agent.folder import newest_agent, whose; print(whose(newest_agent()))"
+    said = lambda: subprocess.check_output([sys.executable, "-c", code], cwd=runs.root, text=True)
+    assert said() == "your own agent, data/run/checkpoints/final\n"
+    (runs.whole / "run.json").rename(runs.whole / "away")
+    try:
+        assert said() == "the shipped agent, data/checkpoints/final\n"
+    finally:
+        (runs.whole / "away").rename(runs.whole / "run.json")

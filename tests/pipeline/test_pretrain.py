@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from kimi_mini import __main__ as command_line
+from kimi_mini.base.command import read_options
+from kimi_mini.base.files import locked
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.pipeline import pretrain
+from kimi_mini.pipeline import Plan, pretrain, shared
+from kimi_mini.pipeline.options import Options
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training import recipe
 
 SMALL = [
     "--tokens",
@@ -29,13 +32,15 @@ SMALL = [
     "fp32",
 ]
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(root, *words):
     """The command on two processes: exit status and what it said."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, "-m", "kimi_mini.pipeline.pretrain", *map(str, words)],
+        [*launcher, "-m", "kimi_mini", "pretrain", *map(str, words)],
         cwd=root,
         env=env,
         capture_output=True,
@@ -45,6 +50,16 @@ def torchrun(root, *words):
     return done.returncode, done.stdout, done.stderr
 
 
+def run(*words):
+    """The command in this process: its exit status."""
+    return command_line.main(["pretrain", *words])
+
+
+def options(*words):
+    args = command_line.build_parser().parse_args(["pretrain", *words])
+    return read_options(args, Options)
+
+
 def read(folder):
     return json.loads((folder / "pretrain.json").read_text())
 
@@ -52,7 +67,7 @@ def read(folder):
 def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, capsys):
     """Two steps of the nano; two processes see the losses of one."""
     one, two = tmp_path / "one", tmp_path / "two"
-    assert pretrain.main([*SMALL, "--folder", str(one)]) == 0
+    assert run(*SMALL, "--folder", str(one)) == 0
     said = capsys.readouterr().out
     assert "float32, micro-batches: 2,048 tokens; 1 process(es)" in said and "peak memory" in said
     assert said.count("def read(") == 1  # a sample in the middle
@@ -64,7 +79,7 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
     assert read(two)["tokens"] == first["tokens"] == [1024, 1024]
     assert first["validation_loss"] == pytest.approx(read(two)["validation_loss"], abs=1e-3)
     assert first["validation_loss"] < first["validation_before"] - 0.05 and first["peak_bytes"] > 2**26
-    assert pretrain.main([*SMALL, "--folder", str(one)]) == 0  # done already: nothing changes
+    assert run(*SMALL, "--folder", str(one)) == 0  # done already: nothing changes
     assert read(one)["loss"] == first["loss"]
     model = KimiMini.from_pretrained(one / "checkpoint")
     assert pretrain.sample(model, Tokenizer.load(), "def ", tokens=5).startswith("def ")
@@ -74,7 +89,7 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
         (["--step-tokens", "512"], "step_tokens"),
         (["--lr", "0.1"], "lr"),
     ):
-        assert pretrain.main([*SMALL, *words, "--folder", str(one)]) == 2
+        assert run(*SMALL, *words, "--folder", str(one)) == 2
         assert f"a run with another {changed}: use --folder" in capsys.readouterr().err
     assert read(one)["loss"] == first["loss"]  # what was there is as it was
     status, _, error = torchrun(root, *SMALL, "--seed", "7", "--folder", two)
@@ -87,7 +102,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, caps
     forward = KimiMini.hidden_states
 
     def full(self, ids, **options):
-        trained = (tmp_path / "checkpoint").is_dir()
+        trained = (tmp_path / "state.pt").is_file()
         if (
             ids.numel() > 1100
             and not torch.is_grad_enabled()
@@ -97,7 +112,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, caps
         return forward(self, ids, **options)
 
     monkeypatch.setattr(KimiMini, "hidden_states", full)
-    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 0
+    assert run(*SMALL, "--folder", str(tmp_path)) == 0
     said = capsys.readouterr().out
     assert said.count("out of memory at 2,048 tokens at once") == 1 and "peak memory" in said
 
@@ -106,8 +121,8 @@ def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
     def refuse(config):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(recipe, "KimiMini", refuse)
-    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    monkeypatch.setattr(shared, "KimiMini", refuse)
+    assert run(*SMALL, "--folder", str(tmp_path)) == 2
     assert "951,600 parameters, more than fit here" in capsys.readouterr().err
 
 
@@ -126,18 +141,18 @@ def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
 )
 def test_numbers_that_make_no_sense_are_explained_by_usage(tmp_path, capsys, words):
     with pytest.raises(SystemExit) as stop:
-        pretrain.main([*words, "--folder", str(tmp_path)])
+        run(*words, "--folder", str(tmp_path))
     assert stop.value.code == 2 and words[0] in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_hub_is_read_as_far_as_the_run_goes(monkeypatch):
     asked = {}
     monkeypatch.setattr(pretrain.corpus, "load_hub", lambda name, /, **options: asked.update(options) or [])
-    args = pretrain.parser().parse_args(["--hub", "some/text", "--tokens", "10000000"])
+    asking = options("--hub", "some/text", "--tokens", "10000000")
     wanted = {"text_column": "text", "max_documents": None, "max_characters": 40_000_000}
-    assert pretrain.documents(args) == [] and asked == wanted
+    assert pretrain.documents(asking) == [] and asked == wanted
     words = ["--hub", "some/text", "--hub-config", "en", "--text-column", "body", "--tokens", "10000000"]
-    pretrain.documents(pretrain.parser().parse_args(words))
+    pretrain.documents(options(*words))
     assert asked == wanted | {"text_column": "body", "name": "en"}
 
 
@@ -147,7 +162,7 @@ def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
     held_out, copies = pretrain.corpus.split(documents)[1][0], [f"a copy, {number}" for number in range(20)]
     leaking = [*documents, *(pretrain.corpus.Document(name, held_out.text) for name in copies)]
     monkeypatch.setattr(pretrain, "documents", lambda args: leaking)
-    assert pretrain.main([*SMALL, "--folder", str(tmp_path)]) == 2
+    assert run(*SMALL, "--folder", str(tmp_path)) == 2
     assert f"{held_out.name} is held out for validation and also trained on" in capsys.readouterr().err
 
 
@@ -161,7 +176,7 @@ def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint):
-    assert pretrain.main([*words, "--folder", str(tmp_path)]) == 2
+    assert run(*words, "--folder", str(tmp_path)) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and hint in said
     assert not (tmp_path / "plan.json").exists()  # the next words, put right, find no plan of these
@@ -174,3 +189,42 @@ def test_every_window_is_read_once_before_any_is_read_twice():
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
     assert torch.equal(data(1)[0].ids, pretrain.step_data(windows, 5, seed=0)(1)[0].ids)
     assert not torch.equal(data(0)[0].ids, pretrain.step_data(windows, 5, seed=1)(0)[0].ids)
+
+
+def test_two_runs_in_one_folder_are_one_line(tmp_path, capsys):
+    with locked(tmp_path):
+        assert run(*SMALL, "--folder", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"another run is at work in {tmp_path}" in said
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_the_defaults_are_those_of_the_whole_run():
+    """What the options say of a plan is what the plan says."""
+    assert options().plan() == Plan()
+    other = options(
+        "--lr",
+        "0.1",
+        "--window",
+        "64",
+        "--tokens",
+        "5",
+        "--step-tokens",
+        "128",
+        "--bytes",
+        "7",
+        "--seed",
+        "3",
+    )
+    plan = other.plan()
+    assert (plan.optimizer.lr, plan.text.window, plan.pretrain.tokens, plan.step_tokens) == (0.1, 64, 5, 128)
+    assert (plan.text.stdlib_bytes, plan.seed) == (7, 3)
+    assert other.decisive().keys() == vars(Options()).keys() - {
+        "folder",
+        "device",
+        "dtype",
+        "ns_dtype",
+        "micro_tokens",
+        "samples",
+        "every",
+    }

@@ -1,4 +1,7 @@
-"""What a run ships takes the place of what was shipped before, under the feet of nobody."""
+"""What is shipped takes the place of what was shipped before, under the feet of nobody; and only a whole run is."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,11 +9,15 @@ import torch
 
 from kimi_mini import KimiMini
 from kimi_mini.agent import conversation
+from kimi_mini.base import ledger
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.inference.generation import generate
-from kimi_mini.pipeline.publish import SHIPPED, from_experiments, ship
+from kimi_mini.pipeline import Plan, Run
+from kimi_mini.pipeline import publish as publishing
+from kimi_mini.pipeline.publish import SHIPPED, publish, ship
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 
@@ -43,10 +50,79 @@ def test_the_runs_log_holds_its_own_rows_and_the_experiments_keep_theirs():
     """Each as its row says today; what several seeds measured stands in the log of its experiment alone."""
     own = {part.name: part.said() for row in ROWS for part in (row, *row.parts)}
     before = {f"before_rl/{row.name}" for row in ROWS if row.before_rl}
-    board = read_json(RESULTS / "run.json")["scoreboard"]
-    assert set(board) == own.keys() | before and not board.keys() & from_experiments().keys()
+    logs = ledger.read_logs(RESULTS)
+    board = logs.pop("run.json")["scoreboard"]
+    assert set(board) == own.keys() | before and not board.keys() & ledger.join(logs).keys()
     assert all(board[name] == board[name] | said for name, said in own.items())
     assert not any(board[name]["main"] or board[name]["floor"] for name in before)
+
+
+def finished(folder, plan=None):
+    """A finished run whose weights are a few bytes, and whose log is the shipped one."""
+    run = Run(folder, plan or Plan())
+    run.begin()
+    for name in SHIPPED:
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "checkpoints" / name / "model.safetensors").write_text(f"new {name}")
+    shutil.copy(RESULTS / "run.json", folder)
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """Somewhere else to ship to, and a ledger that only says that it was asked."""
+    for name, folder in (("RESULTS", "results"), ("CHECKPOINTS", "checkpoints"), ("FIGURES", "figures")):
+        monkeypatch.setattr(publishing, name, tmp_path / folder)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "rl_gap.json").write_text((RESULTS / "rl_gap.json").read_text())
+    monkeypatch.setattr(ledger, "update", lambda: (tmp_path / "results" / "README.md").write_text("asked"))
+    return tmp_path
+
+
+def test_a_finished_run_is_shipped_whole(clone, capsys):
+    publish(finished(clone / "run"))
+    assert [(clone / "checkpoints" / name / "model.safetensors").read_text() for name in SHIPPED] == [
+        f"new {name}" for name in SHIPPED
+    ]
+    assert read_json(clone / "results" / "run.json") == read_json(RESULTS / "run.json")
+    assert {file.stem for file in (clone / "figures").iterdir()} == {
+        "scoreboard",
+        "chain_by_length",
+        "training",
+    }
+    assert (clone / "results" / "README.md").read_text() == "asked" and "ships now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("plan", "named"),
+    [
+        (Plan.rehearsal(), "step_tokens"),
+        (Plan(seed=1), "seed"),
+        (Plan(preset="mini"), "preset"),
+        (Plan().scaled(0.5), "drill.tokens"),
+    ],
+)
+def test_another_run_is_not_shipped(clone, plan, named):
+    with pytest.raises(KimiError, match=f"another {named}"):
+        publish(finished(clone / "run", plan))
+    assert not (clone / "checkpoints").exists() and not (clone / "figures").exists()
+
+
+@pytest.mark.parametrize("missing", ["run.json", "plan.json", "checkpoints/tuned", None])
+def test_a_run_without_its_end_is_not_shipped(clone, missing):
+    folder = finished(clone / "run") if missing else clone / "nowhere"
+    gone = folder / (missing or "")
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+    with pytest.raises(KimiError, match="no finished run in"):
+        publish(folder)
+    assert not (clone / "checkpoints").exists() and (missing or not folder.exists())
+
+
+def test_the_plan_of_a_run_that_is_shipped_is_left_as_it_was(clone):
+    folder = finished(clone / "run")
+    before = json.loads((folder / "plan.json").read_text())
+    publish(folder)
+    assert json.loads((folder / "plan.json").read_text()) == before
 
 
 @pytest.mark.parametrize("name", SHIPPED)

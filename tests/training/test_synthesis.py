@@ -269,7 +269,7 @@ def seen_in_training(family, levels) -> int:
     stream = set()
     for source in SOURCES:
         if source.family == family and source.mode != "sheet":
-            for index in range(synthesis.wanted(source, Plan().finetune_tokens)):
+            for index in range(synthesis.wanted(source, Plan().finetune.tokens)):
                 if (level := source.levels[index % len(source.levels)]) in levels:
                     name = f"{Plan().seed}/{family}/{source.mode}/{index}"
                     stream.add(dialogue(worlds.generate(random.Random(name), family, level)))

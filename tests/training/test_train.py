@@ -157,11 +157,33 @@ def test_a_look_at_the_loss_changes_nothing():
     assert model.training and not model.statistics.loads.any() and model.statistics.max_logits.isinf().all()
 
 
-def test_max_violation():
-    load = torch.tensor([[4, 4, 4, 4], [8, 4, 4, 0]])
-    assert training.max_violation(load) == pytest.approx(1.0)
-    assert training.max_violation(load[:1]) == 0.0
-    assert training.max_violation(torch.zeros(0, 4)) == 0.0
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_of_the_model_is_restored(mode):
+    """Training needs train mode (loads, maxima) whatever mode it is given; a step that fails restores it too."""
+    model = tiny_model(**SMALL).train(mode)
+    history = train(model, MuonClip(model), lambda step: micro_batches(examples(), 200), 1, lambda step: 1.0)
+    assert model.training is mode and history.max_violation[0] > 0
+    with pytest.raises(KimiError):
+        train(model, MuonClip(model), lambda step: [nothing_to_learn()], 1, lambda step: 1.0)
+    assert model.training is mode
+
+
+def nothing_to_learn():
+    return collate([Example(np.arange(5, dtype=np.uint16), np.zeros(5, bool))])
+
+
+def test_a_step_without_a_token_to_learn_says_so():
+    """Its mean loss would be 0 / 0: not a matter of the learning rate."""
+    model = tiny_model(**SMALL)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(KimiError, match="step 0 has no token to learn from"):
+        train(model, MuonClip(model), lambda step: [nothing_to_learn()], 1, lambda step: 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+    batches = [
+        nothing_to_learn(),
+        *micro_batches(examples(), 200),
+    ]  # one empty micro-batch among others is no matter
+    assert train(model, MuonClip(model), lambda step: batches, 1, lambda step: 1.0).loss[0] > 0
 
 
 # ---- interrupted and resumed ----------------------------------------------------------------------------------

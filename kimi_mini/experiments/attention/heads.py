@@ -17,12 +17,12 @@ from kimi_mini.course.figures import attention, style
 from kimi_mini.experiments.harness import across, arguments, finish
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch, Example, collate
+from kimi_mini.training.batch import Batch, in_turn, text_batch
 from kimi_mini.training.loop import History, evaluate_loss, train
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import BIAS_RATE, STEP_TOKENS, optimizer_for
 
 HEADS = (3, 6)
 TOKENS, WINDOW, HELD_OUT = 600_000, 256, 64
@@ -56,13 +56,7 @@ def main() -> None:
 
 def windows() -> tuple[np.ndarray, np.ndarray]:
     """Training and validation windows (N, WINDOW) of Moby-Dick and a part of the standard library."""
-    tokenizer, parts = Tokenizer.load(), corpus.split(corpus.default_documents(1_500_000))
-    return tuple(corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts)
-
-
-def text_batch(rows: np.ndarray) -> Batch:
-    """Windows (B, T) as a batch in which every token is learned."""
-    return collate([Example(row, np.ones(len(row), bool)) for row in rows])
+    return corpus.windows(Tokenizer.load(), corpus.default_documents(1_500_000), WINDOW)
 
 
 def train_on_text(
@@ -70,12 +64,11 @@ def train_on_text(
 ) -> tuple[KimiMini, History]:
     """A model from random weights on `tokens` tokens; a seed decides its weights and the order of the text."""
     torch.manual_seed(seed)
-    model, rows = KimiMini(config), STEP_TOKENS // WINDOW
-    steps, order = max(2, tokens // STEP_TOKENS), np.random.default_rng(seed).permutation(len(training))
+    model, plan = KimiMini(config), Plan()
+    steps, chosen = (max(2, tokens // plan.step_tokens), in_turn(training, plan.step_tokens // WINDOW, seed))
 
     def data(step: int) -> list[Batch]:
-        chosen = np.take(order, np.arange(step * rows, (step + 1) * rows), mode="wrap")
-        return [text_batch(part) for part in np.array_split(training[chosen], 2)]
+        return [text_batch(part) for part in np.array_split(chosen(step), 2)]
 
     def progress(step: int, history: History) -> None:
         if step % 25 == 24:
@@ -83,10 +76,10 @@ def train_on_text(
 
     history = train(
         model,
-        optimizer_for(model),
+        plan.optimizer.build(model),
         data,
         steps,
-        bias_rate=BIAS_RATE,
+        bias_rate=plan.bias_rate,
         progress=progress,
         schedule=lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=0.5),
     )

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.pipeline.plan import Optimizer, Plan
 from kimi_mini.text import corpus, drills, needles
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, micro_batches
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS, optimizer_for
 
+STEP_TOKENS, RATES = Plan().step_tokens, Plan().optimizer
 TRAINED = 64  # tokens of a window, unless another length is asked for
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SYMBOLS = np.arange(1024, 1152)  # tokens that no text holds
@@ -64,7 +65,7 @@ def fit(
 
     return train(
         model,
-        optimizer_for(model, MUON_LR * rate, ADAMW_LR * rate),
+        Optimizer(RATES.lr * rate, RATES.adamw_lr * rate).build(model),
         data,
         steps,
         lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay),

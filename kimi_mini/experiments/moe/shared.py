@@ -18,11 +18,11 @@ from kimi_mini.experiments.moe import domains
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.moe import gate_factor
+from kimi_mini.pipeline.plan import Optimizer
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.balance import balanced_by_loss
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import optimizer_for
 
 NOTEBOOK = "01_mixture_of_experts.ipynb"
 LENGTH, ROWS = 128, 16  # tokens of a window; windows of a step
@@ -97,7 +97,7 @@ def fit(
     with balanced_by_loss(model, alpha) if alpha else nullcontext():
         history = train(
             model,
-            optimizer_for(model),
+            Optimizer().build(model),
             lambda step: domains.batches(windows, step, ROWS // len(windows), learned),
             steps,
             lambda step: wsd(step, steps, min(20, steps // 4), decay_fraction=decay_fraction),

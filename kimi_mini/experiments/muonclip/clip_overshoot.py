@@ -26,9 +26,9 @@ from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.muonclip import logit_growth, logit_runs
 from kimi_mini.experiments.muonclip.logit_claims import NOTEBOOK
-from kimi_mini.experiments.muonclip.logit_runs import Recorder, Setting, batch_of
+from kimi_mini.experiments.muonclip.logit_runs import Recorder, Setting
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.training.batch import Batch
+from kimi_mini.training.batch import Batch, text_batch
 from kimi_mini.training.loop import train
 from kimi_mini.training.optim.muonclip import MuonClip
 
@@ -67,7 +67,7 @@ def text(seed: int, windows: int) -> Callable[[int], list[Batch]]:
 
     def data(step: int) -> list[Batch]:
         picks = np.take(order, np.arange(step * windows, (step + 1) * windows), mode="wrap")
-        return [batch_of(training[part]) for part in np.array_split(picks, -(-windows // MICRO))]
+        return [text_batch(training[part]) for part in np.array_split(picks, -(-windows // MICRO))]
 
     return data
 

@@ -28,13 +28,13 @@ from kimi_mini.base.paths import RUNS
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.corpus import pack, split, stdlib_documents, token_stream
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch
+from kimi_mini.training.batch import Batch, text_batch
 from kimi_mini.training.loop import History, evaluate_loss, train
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import BIAS_RATE
 
 KEPT = RUNS / "logit_growth"
 WINDOW_TOKENS, STEP_WINDOWS = 256, 4  # 1024 tokens a step
@@ -95,13 +95,6 @@ def windows(size: str) -> tuple[np.ndarray, np.ndarray]:
             stream = token_stream(Tokenizer.load(), documents)
         parts.append(pack(stream, WINDOW_TOKENS))
     return parts[0], parts[1]
-
-
-def batch_of(rows: np.ndarray) -> Batch:
-    """Windows (B, T) as a batch of which every token counts."""
-    ids = torch.from_numpy(rows.astype(np.int64))
-    everything = torch.ones_like(ids, dtype=torch.bool)
-    return Batch(ids, everything, everything)
 
 
 def build(size: str, seed: int) -> KimiMini:
@@ -169,14 +162,14 @@ def train_one(setting: Setting) -> dict:
     order = np.random.default_rng(setting.seed).permutation(len(training))
     model = build(setting.size, setting.seed)
     optimizer = optimizer_for(model, setting)
-    probe = batch_of(validation[:4]).ids if setting.seed == 0 else None
+    probe = text_batch(validation[:4]).ids if setting.seed == 0 else None
     recorder = Recorder(model, optimizer, probe, max(1, setting.steps // 12))
     history, stopped = History(), None
     bar = tqdm(total=setting.steps, unit="step", leave=False, dynamic_ncols=True)
 
     def data(step: int) -> list[Batch]:
         picks = order[np.arange(step * STEP_WINDOWS, (step + 1) * STEP_WINDOWS) % len(order)]
-        return [batch_of(training[picks])]
+        return [text_batch(training[picks])]
 
     def note(step: int, so_far: History) -> None:
         nonlocal history
@@ -191,10 +184,10 @@ def train_one(setting: Setting) -> dict:
             data,
             setting.steps,
             lambda step: factor(step, setting.steps, setting.falls),
-            bias_rate=BIAS_RATE,
+            bias_rate=Plan().bias_rate,
             progress=note,
         )
-        held_out = evaluate_loss(model, [batch_of(part) for part in np.array_split(validation[:64], 4)])
+        held_out = evaluate_loss(model, [text_batch(part) for part in np.array_split(validation[:64], 4)])
     except (KimiError, FloatingPointError) as error:
         held_out, stopped = None, str(error)
     bar.close()

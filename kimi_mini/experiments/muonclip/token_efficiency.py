@@ -31,6 +31,8 @@ from kimi_mini.experiments.harness import across, arguments, figures
 from kimi_mini.experiments.muonclip.token_runs import (
     ADAMW,
     MUONCLIP,
+    PLAN,
+    STEP_TOKENS,
     TRANSFORMERS,
     TWO_RATES,
     UNBALANCED,
@@ -39,11 +41,13 @@ from kimi_mini.experiments.muonclip.token_runs import (
     tuned,
 )
 from kimi_mini.training.machine.placement import keep_freed_memory
-from kimi_mini.training.recipe import ADAMW_LR, MUON_LR, STEP_TOKENS
 
 BUDGETS = (200_000, 400_000, 800_000)  # tokens of the AdamW runs
 SHORTER = (0.2, 0.4, 0.8, 1.6, 3.2)  # budgets of the MuonClip runs, in units of the first one
-START = {MUONCLIP: (MUON_LR, ADAMW_LR), ADAMW: (0.004, 0.004)}  # rates where tuning begins
+START = {
+    MUONCLIP: (PLAN.optimizer.lr, PLAN.optimizer.adamw_lr),
+    ADAMW: (0.004, 0.004),
+}  # rates where tuning begins
 MOONLIGHT = 0.519
 LEAST_SCALE = 0.1  # below, runs of different budgets would be equally long
 COLOURS = {MUONCLIP: style.BLUE, ADAMW: style.ORANGE, TWO_RATES: style.RED, TRANSFORMERS: style.GREY}

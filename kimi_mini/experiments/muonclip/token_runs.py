@@ -25,15 +25,17 @@ from kimi_mini.base.files import read_json, write_json
 from kimi_mini.experiments.deployment.compared import same_in_transformers
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Example, collate, token_losses
+from kimi_mini.training.batch import in_turn, text_batch, token_losses
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import BIAS_RATE, STEP_TOKENS, TAU
 
 Rates = tuple[float, float]  # of the matrices; of embedding, head and norms
 
+PLAN = Plan()
+STEP_TOKENS = PLAN.step_tokens
 WINDOW, HELD_OUT = 256, 128
 DECAY, BETAS, TUNING_SEED = 0.1, (0.9, 0.95), 100
 MUONCLIP, ADAMW, TWO_RATES, TRANSFORMERS = "MuonClip", "AdamW", "AdamW, two rates", "transformers"
@@ -42,10 +44,9 @@ UNBALANCED = "AdamW, no bias rule"
 
 def windows() -> tuple[np.ndarray, Tensor]:
     """Training windows (N, 256) int32 and held-out ones (128, 256) long, split by document."""
-    tokenizer, parts = Tokenizer.load(), corpus.split(corpus.default_documents(5_000_000))
-    packed = [corpus.pack(corpus.token_stream(tokenizer, part), WINDOW) for part in parts]
-    held_out = packed[1][:: len(packed[1]) // HELD_OUT][:HELD_OUT]
-    return packed[0], torch.from_numpy(held_out.astype(np.int64))
+    training, held_out = corpus.windows(Tokenizer.load(), corpus.default_documents(5_000_000), WINDOW)
+    held_out = held_out[:: len(held_out) // HELD_OUT][:HELD_OUT]
+    return training, torch.from_numpy(held_out.astype(np.int64))
 
 
 def model_and_optimizer(
@@ -55,7 +56,9 @@ def model_and_optimizer(
     torch.manual_seed(seed)
     model = KimiMini(KimiConfig.preset("nano"))
     if way == MUONCLIP:
-        return model, MuonClip(model, lr=lr, adamw_lr=tables, weight_decay=DECAY, betas=BETAS, tau=TAU)
+        return model, MuonClip(
+            model, lr=lr, adamw_lr=tables, weight_decay=DECAY, betas=BETAS, tau=PLAN.optimizer.tau
+        )
     if way == TRANSFORMERS:
         model = same_in_transformers(model)
         groups = [{"params": list(model.parameters())}]
@@ -67,8 +70,7 @@ def model_and_optimizer(
 def mean_loss(model: nn.Module, ids: Tensor) -> Tensor:
     """Mean loss of windows (B, T) long, in nats a token."""
     if isinstance(model, KimiMini):
-        rows = [Example(window, np.ones(len(window), bool)) for window in ids.numpy()]
-        return token_losses(model, collate(rows)).mean()
+        return token_losses(model, text_batch(ids.numpy())).mean()
     logits = model(ids, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
@@ -93,9 +95,9 @@ def run(way: str, lr: float, tables: float, tokens: int, seed: int, data: tuple[
     training, held_out = data
     model, optimizer = model_and_optimizer(way, lr, tables, seed)
     model.train()
-    rows, bias_rate = STEP_TOKENS // WINDOW, 0.0 if way == UNBALANCED else BIAS_RATE
+    rows, bias_rate = STEP_TOKENS // WINDOW, 0.0 if way == UNBALANCED else PLAN.bias_rate
     steps = max(1, round(tokens / STEP_TOKENS))
-    order = np.random.default_rng([seed, 2]).permutation(len(training))
+    chosen = in_turn(training, rows, [seed, 2])
     rates, times, cuts = (
         [group["lr"] for group in optimizer.param_groups],
         {rows: [], rows // 2: []},
@@ -105,8 +107,7 @@ def run(way: str, lr: float, tables: float, tokens: int, seed: int, data: tuple[
         factor = wsd(step, steps, min(20, steps // 4), decay_fraction=0.65)
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * factor
-        chosen = np.take(order, np.arange(step * rows, (step + 1) * rows), mode="wrap")
-        ids = torch.from_numpy(training[chosen].astype(np.int64))
+        ids = torch.from_numpy(chosen(step).astype(np.int64))
         micro = cuts[step // 3 % 2] if step < 6 else min(cuts, key=lambda cut: np.median(times[cut][:3]))
         times[micro].append(step_seconds(model, optimizer, ids, micro, bias_rate * factor))
     model.eval()

@@ -11,13 +11,13 @@ import torch
 from kimi_mini import KimiConfig
 from kimi_mini.experiments.pretraining.fact_pages import pages, questions, text_example
 from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.pipeline.plan import Optimizer, Plan
 from kimi_mini.text import planted_errors, rephrase
 from kimi_mini.text.rephrase import Person
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example, collate, micro_batches
 from kimi_mini.training.loop import train
 from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import ADAMW_LR, BIAS_RATE, MICRO_TOKENS, MUON_LR, optimizer_for
 
 STEP_TOKENS = {"base": 2048, "arm": 512}
 SLIP = 0.1  # of the chunks that the rewriter gets wrong
@@ -74,14 +74,15 @@ def steps_of(epochs: Iterator[Sequence[Example]], total: int, size: int) -> list
 
 def learn(model: KimiMini, steps: list[list[Example]], rate: float, warmup: int = 10) -> float:
     """Train on the steps; seconds."""
-    count, optimizer = len(steps), optimizer_for(model, rate * MUON_LR, rate * ADAMW_LR)
+    plan, count = Plan(), len(steps)
+    optimizer = Optimizer(rate * plan.optimizer.lr, rate * plan.optimizer.adamw_lr).build(model)
     history = train(
         model,
         optimizer,
-        lambda step: micro_batches(steps[step], MICRO_TOKENS),
+        lambda step: micro_batches(steps[step], plan.micro_tokens),
         count,
         lambda step: wsd(step, count, min(warmup, count // 4), decay_start=count // 2),
-        bias_rate=BIAS_RATE,
+        bias_rate=plan.bias_rate,
     )
     loss, tokens = np.mean(history.loss[-10:]), sum(history.tokens)
     print(f"   {len(steps)} steps, {tokens:,} tokens, {history.seconds:.0f} s, loss {loss:.3f}", flush=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import random
+from dataclasses import replace
 
 from tqdm import tqdm
 
@@ -21,8 +21,8 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import difference, wilson
 from kimi_mini.experiments.harness import arguments, entry, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, finish, pools, success
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training import sft
-from kimi_mini.training.recipe import MICRO_TOKENS, RL_ADAMW_LR, RL_LR, optimizer_for
 from kimi_mini.training.rl import rounds as rl
 from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds import FAMILIES
@@ -53,24 +53,10 @@ def measure(model, tokenizer, levels: tuple[int, ...], tasks: int) -> dict[str, 
     return found
 
 
-def ptx_stream(examples: sft.Pools, tokens: int, seed: int):
-    """Batches of examples that passed, all families mixed by the number of their examples."""
-    everything = [(key, index) for key, items in examples.items() for index in range(len(items))]
-
-    def data(index: int):
-        rng, chosen, size = random.Random(f"{seed}/ptx/{index}"), [], 0
-        while size < tokens:
-            chosen.append(rng.choice(everything))
-            size += len(examples[chosen[-1][0]][chosen[-1][1]].ids)
-        return sft.batches_of(examples, chosen, MICRO_TOKENS)
-
-    return data
-
-
 def main() -> None:
     """Reinforce from every seed; write data/results/rl_gap.json."""
     args = arguments(__doc__.splitlines()[0], base=TUNED)
-    tasks = max(4, int(TASKS * args.scale))
+    plan, tasks = Plan(), max(4, int(TASKS * args.scale))
     log = Log("rl_gap", seeds=args.seeds, folder=args.folder)
     start, tokenizer = load_agent(args.base)
     examples = pools(tokenizer, SOURCES, int(PTX_POOL * args.scale), 100, mistakes=0.0)
@@ -85,7 +71,7 @@ def main() -> None:
     after = []
     for seed in args.seeds:
         model = copy.deepcopy(start)
-        optimizer = optimizer_for(model, RL_LR, RL_ADAMW_LR)
+        optimizer = replace(plan.optimizer, lr=plan.rl.lr, adamw_lr=plan.rl.adamw_lr).build(model)
         with tqdm(total=settings.rounds, unit="round", leave=False, desc=f"seed {seed}") as bar:
             rounds = rl.reinforce(
                 model,
@@ -93,7 +79,7 @@ def main() -> None:
                 optimizer,
                 settings,
                 seed,
-                ptx_stream(examples, settings.ptx_tokens, seed),
+                sft.mixed(examples, settings.ptx_tokens, plan.micro_tokens, seed),
                 on_round=lambda index, found: bar.update(),
             )
         after.append(measure(model, tokenizer, levels, tasks))

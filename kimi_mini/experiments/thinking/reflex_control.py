@@ -30,7 +30,7 @@ CONTROL = "chains answered at once, trained on nothing else"
 def main() -> None:
     """Train and measure the control; write data/results/reflex_control.json."""
     args = arguments(__doc__.splitlines()[0], base=BASE)
-    tokens = int(Plan().finetune_tokens * SHARE * args.scale)
+    tokens = int(Plan().finetune.tokens * SHARE * args.scale)
     tasks, lengths = max(4, int(TASKS * args.scale)), trained_levels("chain")
     log = Log("reflex_control", seeds=args.seeds, folder=args.folder)
     by_length: dict[int, list[float]] = {length: [] for length in lengths}

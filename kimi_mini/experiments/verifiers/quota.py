@@ -22,9 +22,9 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
 from kimi_mini.experiments.harness import across, arguments, figures, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, success, tune
+from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
-from kimi_mini.training.recipe import STEP_TOKENS
 from kimi_mini.training.synthesis import Source, Trajectory
 
 FAMILY, LEVELS, LONG = "buy", (3, 4, 5, 6, 7, 8), (7, 8)
@@ -65,7 +65,7 @@ def pools_of(passed: Mapping[int, Sequence[Trajectory]], arm: str) -> sft.Pools:
 
 def seen(pools: sft.Pools, tokens: int, seed: int) -> dict[int, float]:
     """level -> its share of the episodes that fine-tuning on `tokens` tokens reads."""
-    plan = sft.make_plan(pools, tokens, STEP_TOKENS, seed)
+    plan = sft.make_plan(pools, tokens, Plan().step_tokens, seed)
     counts = Counter(level for step in plan for (_, level), _ in step)
     return {level: counts[level] / counts.total() for level in sorted(counts)}
 

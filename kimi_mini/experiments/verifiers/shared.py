@@ -10,11 +10,11 @@ from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.harness import figures
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline import finetune
+from kimi_mini.pipeline.plan import Finetune, Plan
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
-from kimi_mini.training.loop import History, train
-from kimi_mini.training.optim.schedule import wsd
-from kimi_mini.training.recipe import BIAS_RATE, MICRO_TOKENS, STEP_TOKENS, Bar, optimizer_for
+from kimi_mini.training.loop import History
 from kimi_mini.training.synthesis import Source, Trajectory
 from kimi_mini.worlds import held_out
 from kimi_mini.worlds.rows import LIMITS
@@ -43,20 +43,8 @@ def pools(
 
 def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: str = "") -> History:
     """Fine-tune `model` in place as the pipeline does: same optimizer, step size, curriculum and schedule."""
-    plan = sft.make_plan(examples, tokens, STEP_TOKENS, seed)
-    steps, bar = len(plan), Bar(tokens)
-    bar.bar.set_description(title)
-    history = train(
-        model,
-        optimizer_for(model),
-        lambda step: sft.batches_of(examples, plan[step], MICRO_TOKENS),
-        steps,
-        lambda step: wsd(step, steps, min(20, steps // 4), decay_start=int(0.35 * steps)),
-        bias_rate=BIAS_RATE,
-        progress=bar,
-    )
-    bar.close()
-    return history
+    plan = Plan(seed=seed, finetune=Finetune(tokens=tokens))
+    return finetune.tune(model, examples, plan, title=title)
 
 
 def success(

@@ -1,0 +1,184 @@
+"""The plan holds every number that decides a run's numbers: whatever is changed in it is refused, whatever the stages
+use is in it, and what is in it they use."""
+
+import ast
+import dataclasses
+import importlib
+import re
+from dataclasses import asdict, fields, is_dataclass, replace
+
+import pytest
+
+from kimi_mini.agent import conversation
+from kimi_mini.base import paths
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import flat
+from kimi_mini.pipeline import Plan, Run, go_on, plan, stages
+from kimi_mini.pipeline.plan import RL, Finetune, Optimizer, Schedule, Text
+from kimi_mini.training.rl.rounds import Settings
+
+FOLDER = paths.ROOT / "kimi_mini" / "pipeline"
+WORK = [file.stem for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "plan", "options")]
+STAGES = ("text", "synthesise", "finetune", "reinforce", "evaluate")  # files that hold nothing but stages
+
+
+def leaves(part, prefix=""):
+    """Dotted names of all numbers and words of a plan."""
+    for entry in fields(part):
+        value = getattr(part, entry.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}"
+
+
+def changed(part, dotted):
+    """The plan with another value in one place."""
+    name, _, rest = dotted.partition(".")
+    value = getattr(part, name)
+    if rest:
+        return replace(part, **{name: changed(value, rest)})
+    others = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.125, str: lambda v: v + "x"}
+    others |= {tuple: lambda v: v[:-1], type(None): lambda v: 1}
+    return replace(part, **{name: others[type(value)](value)})
+
+
+@pytest.mark.parametrize("name", leaves(Plan()))
+def test_whatever_is_changed_in_a_plan_is_refused_by_name(tmp_path, name):
+    other = changed(Plan(), name)
+    assert other != Plan()
+    Run(tmp_path, Plan()).begin()
+    Run(tmp_path, Plan()).begin()  # the same goes on
+    before = (tmp_path / "plan.json").read_text()
+    with pytest.raises(KimiError, match=f"a run with another {re.escape(name)}: use --folder"):
+        Run(tmp_path, other).begin()
+    assert (tmp_path / "plan.json").read_text() == before
+
+
+def test_a_run_that_goes_on_with_another_rate_is_refused(tmp_path):
+    folder, faster = tmp_path / "run", replace(Plan.rehearsal(), optimizer=Optimizer(lr=0.1))
+    Run(folder, Plan.rehearsal()).begin(**stages.tables(Plan.rehearsal()))
+    with pytest.raises(KimiError, match="another optimizer.lr"):
+        go_on(Run(folder, faster))
+    assert sorted(file.name for file in folder.iterdir()) == [".lock", "plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "named"),
+    [
+        ("sources", {"share": 0.5}, "sources.chain/think.share"),
+        ("rows", {"limits": {"turns": 3}}, "rows.shop/buy.limits.turns"),
+    ],
+)
+def test_what_the_worlds_say_is_part_of_the_plan(tmp_path, table, entry, named):
+    """Shares of the sources, rows and their limits: written when there is work, and compared."""
+    now = stages.tables(Plan())
+    Run(tmp_path).begin(**now)
+    Run(tmp_path).begin(**now)
+    row = {"sources": "chain/think", "rows": "shop/buy"}[table]
+    other = {**now[table], row: {**now[table][row], **entry}}
+    other[row] = {
+        **now[table][row],
+        **{k: {**now[table][row][k], **v} if isinstance(v, dict) else v for k, v in entry.items()},
+    }
+    with pytest.raises(KimiError, match=f"another {named}:"):
+        Run(tmp_path).begin(**{**now, table: other})
+    with pytest.raises(KimiError, match=f"another {table}.{row}"):
+        Run(tmp_path).begin(
+            **{**now, table: {name: value for name, value in now[table].items() if name != row}}
+        )
+    Run(tmp_path).begin()  # a run that is done need not ask the worlds
+
+
+def is_number(value):
+    if isinstance(value, (tuple, list, set)):
+        return any(map(is_number, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def numbers_of(module):
+    """Global names of a module that hold numbers, its own and imported ones."""
+    return [name for name, value in vars(module).items() if not name.startswith("__") and is_number(value)]
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_no_stage_has_a_number_of_its_own(name):
+    assert numbers_of(importlib.import_module(f"kimi_mini.pipeline.{name}")) == []
+
+
+def large(source):
+    """Literals that decide something: no index, no name of a random stream, no format."""
+    found = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    return [value for value in found if type(value) is float or (type(value) is int and abs(value) > 9)]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_stage_writes_a_number_where_it_works(name):
+    assert large((FOLDER / f"{name}.py").read_text()) == []
+
+
+def test_the_checks_for_numbers_can_fail():
+    module = type(plan)("stage")
+    module.STEP_TOKENS, module.SHARES, module.name = 4096, (0.5, 0.5), "text"
+    assert numbers_of(module) == ["STEP_TOKENS", "SHARES"]
+    assert large("wsd(step, steps, 4, decay_start=int(0.35 * steps)); tokens = 128") == [128, 0.35]
+
+
+def test_every_number_of_the_plan_is_used():
+    """A field that no stage reads would be refused for nothing, and the number that counts would stand elsewhere."""
+    text = "".join((FOLDER / f"{name}.py").read_text() for name in WORK)
+    whole = (
+        "optimizer",
+        "rl",
+    )  # handed on as they are: MuonClip and Settings refuse a name that they do not know
+    names = [name for name in leaves(Plan()) if name.split(".")[0] not in whole and "schedule" not in name]
+    assert [name for name in names if not re.search(rf"\.{name.split('.')[-1]}\b", text)] == []
+    assert text.count(".schedule") == 3
+
+
+def test_the_settings_of_rl_are_the_plans():
+    """Whatever RL can be told, the plan says; the defaults agree, but for the number of rounds."""
+    ours, theirs = asdict(RL()), asdict(Settings())
+    assert ours.keys() - {"lr", "adamw_lr"} == theirs.keys()
+    assert {name for name in theirs if ours[name] != theirs[name]} == {"rounds"}
+    assert plan.Limits.__name__ == conversation.Limits.__name__
+    assert [entry.name for entry in fields(plan.Limits)] == [
+        entry.name for entry in fields(conversation.Limits)
+    ]
+
+
+def test_a_rehearsal_is_a_plan_of_the_same_shape():
+    assert flat(asdict(Plan.rehearsal())).keys() == flat(asdict(Plan())).keys()
+    assert Plan.rehearsal(seed=3).seed == 3 and Plan.rehearsal() != Plan()
+
+
+@pytest.mark.parametrize(
+    ("scale", "tokens"), [(1.0, 1_300_000), (0.1, 130_000), (1e-9, 8192), (2.0, 2_600_000)]
+)
+def test_budgets_scale_down_to_a_few_steps(scale, tokens):
+    scaled = Plan().scaled(scale)
+    assert scaled.pretrain.tokens == tokens and scaled.rl.rounds >= 2
+    assert 8 <= scaled.evaluation.tasks <= 200  # more tasks than there are would be no better
+
+
+@pytest.mark.parametrize("text", ['{"preset": "na', "[]", "null"])
+def test_a_damaged_plan_is_one_line(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(KimiError, match="plan.json"):
+        Run(tmp_path).begin()
+
+
+def test_schedules_are_those_of_the_published_run():
+    """Factors at some steps of the real number of steps, written down."""
+    steps = 317
+    rate = Plan().pretrain.schedule.over(steps)
+    assert [round(rate(step), 4) for step in (0, 19, 222, 223, 316)] == [0.05, 1.0, 1.0, 0.9916, 0.2084]
+    rate = Finetune().schedule.over(1000)
+    assert [round(rate(step), 4) for step in (0, 350, 351, 999)] == [0.05, 1.0, 0.9985, 0.0015]
+    assert Schedule().over(8)(0) == 0.5 and Schedule().over(292)(291) == 1.0
+
+
+def test_the_plan_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Plan().text.window = 3
+    assert Text().window == 256
