@@ -1,6 +1,7 @@
 # make run    train the miniature from random weights to a thinking agent; prints and plots the scoreboard
 # make check  style, import directions, all tests that are not slow: a minute or so
 # make test   style, import directions, all tests, every notebook
+# make mutants   small wrong edits, one at a time: do the tests notice each? (half an hour)
 # make lab    open the course in JupyterLab
 # make publish   for maintainers: put the finished run of data/run in the place of what is shipped
 # Each makes .venv first and installs requirements.txt, once. Another Python: make run PYTHON=python3.12
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run style check test lab publish
+.PHONY: run style check test mutants lab publish
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
@@ -33,6 +34,9 @@ test: style
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
 		$(BIN)/python -m pytest $(NBVAL) notebooks/; \
 	else echo "no notebook yet: nothing for nbval to run"; fi
+
+mutants: $(STAMP)
+	@PYTHONPATH="$(CURDIR)" $(BIN)/python tests/mutants/run.py $(ARGS)
 
 lab: $(STAMP)
 	@PYTHONPATH="$(CURDIR)" $(BIN)/jupyter lab --notebook-dir=notebooks \

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
         config = KimiConfig.preset(preset)
     except ValueError as error:
         raise KimiError(str(error)) from None
+    _refuse_too_large(preset, config, device)
     try:
         return KimiMini(config).to(device)
     except RuntimeError as error:
@@ -38,6 +40,19 @@ def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
         raise KimiError(
             f"{preset} has {total:,} parameters, more than fit here: take a smaller --preset"
         ) from None
+
+
+def _refuse_too_large(preset: str, config: KimiConfig, device: torch.device) -> None:
+    """Raises KimiError, before a tensor is made, when weights, gradients and momentum are more than the free memory."""
+    total = config.count_parameters().total
+    wanted = 4 * 3 * total  # bytes of fp32: weights, gradients, momentum
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    if wanted > free:
+        raise KimiError(
+            f"{preset} has {total:,} parameters and wants {wanted / 1e9:,.1f} GB to be trained; "
+            f"{free / 1e9:.1f} GB are free here: take a smaller --preset"
+        )
 
 
 def first_model(plan: Plan) -> KimiMini:

@@ -372,3 +372,16 @@ def test_eval_takes_ones_own_agent_and_says_which(monkeypatch, capsys, tmp_path,
     assert capsys.readouterr().out == f"{words}, {expected}\n"
     assert command_line.main(["eval", "--checkpoint", "other"]) == 0 and asked[-1] == "other"
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_that_does_not_fit_is_refused_before_a_tensor_is_made(tmp_path):
+    """K2 itself grew to 15 GB before a word was said: now within a gigabyte of memory."""
+    code = (
+        "import resource, sys\nfrom kimi_mini.__main__ import main\nimport torch, kimi_mini.pipeline.main\n"
+        "status = main(['run', '--preset', 'k2', '--folder', sys.argv[1]])\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nsys.exit(status if peak < 2**20 else 99)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "GB are free here" in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
