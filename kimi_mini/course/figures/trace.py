@@ -1,9 +1,5 @@
 """One conversation with an agent, drawn: who wrote what, in the order in which it happened.
 
-    pieces(messages)        the conversation cut into system, user, thought, call, result and answer
-    trace_html(...)         for a notebook and a browser
-    trace_figure(...)       the same as a picture, for places that run nothing
-
 A piece holds text of the messages, verbatim and whole: nothing appears here that nobody wrote. The author decides
 the colour: what the model wrote (thought, call, answer) is what it is trained on; all else was given to it.
 """
@@ -28,8 +24,6 @@ KINDS = {  # kind -> (colour, background)
     "result": (ORANGE, "#FDF5E6"),
     "answer": (GREEN, "#E8F6F2"),
 }
-
-
 WIDTH, LINE = 10.0, 0.255  # inches: of the figure, and of a line of text
 COLUMNS = 66  # characters a line
 # readable on its colour
