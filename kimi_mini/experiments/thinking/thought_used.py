@@ -188,7 +188,9 @@ def report(log: Log) -> None:
 @style.styled
 def draw(log: dict) -> Figure:
     """For each intervention the share of answers that follow it, stay as they were, or are something else."""
-    arms = list(dict.fromkeys(row["arm"] for row in log["rows"]))
+    arms = list(
+        dict.fromkeys(row["arm"] for row in log["rows"] if row["n"])
+    )  # a rehearsal may leave one empty
     sums = {
         arm: [sum(r[k] for r in log["rows"] if r["arm"] == arm) for k in ("n", "follows", "stays")]
         for arm in arms
