@@ -48,9 +48,7 @@ def feed_with_a_cache(model):
     """In training mode, as an agent's turns between two updates of RL might be: a chunk, then a token."""
     cache = LatentCache(SMALL, 2, 20)
     for tokens in (12, 1):
-        cache.begin([tokens, tokens])
-        model(batch(length=tokens), cache=cache)
-        cache.finish()
+        model(batch(length=tokens), cache=cache.extend([tokens, tokens]))
 
 
 @pytest.mark.parametrize(
