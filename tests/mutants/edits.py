@@ -51,12 +51,20 @@ MUTANTS = [
             "- low) / (high - low)).clamp(1, 1)",
         ),
         ("yarn: ramp not clamped", "(high - low)).clamp(0, 1)", "(high - low))"),
-        ("yarn: low rounded up", "low = max(math.floor(index(", "low = max(math.ceil(index("),
-        ("yarn: high rounded down", "high = min(math.ceil(index(", "high = min(math.floor(index("),
+        (
+            "yarn: low rounded up",
+            "low, high = math.floor(low), math.ceil(high)",
+            "low, high = math.ceil(low), math.ceil(high)",
+        ),
+        (
+            "yarn: high rounded down",
+            "low, high = math.floor(low), math.ceil(high)",
+            "low, high = math.floor(low), math.floor(high)",
+        ),
         (
             "yarn: low not rounded",
-            'math.floor(index(rope.get("beta_fast") or 32))',
-            'index(rope.get("beta_fast") or 32)',
+            "low, high = math.floor(low), math.ceil(high)",
+            "low, high = low, math.ceil(high)",
         ),
         ("yarn: beta_fast's default", 'rope.get("beta_fast") or 32', 'rope.get("beta_fast") or 16'),
         ("yarn: beta_slow's default", 'rope.get("beta_slow") or 1)', 'rope.get("beta_slow") or 2)'),
@@ -193,8 +201,8 @@ MUTANTS = [
         "model/test_parity.py",
         (
             "checkpoint: fused gate and up swapped",
-            "gate, up = value.chunk(2, 1)",
-            "up, gate = value.chunk(2, 1)",
+            'zip(("gate_proj", "up_proj"), value.split(width, 1))',
+            'zip(("up_proj", "gate_proj"), value.split(width, 1))',
         ),
     ),
     *edits(
