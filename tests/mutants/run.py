@@ -96,9 +96,6 @@ def main() -> None:
     log = Log("mutants", seeds=[], folder=RESULTS if not names else RUNS / "rehearsal")
     with tempfile.TemporaryDirectory() as folder:
         root = copy_of_the_repository(Path(folder))
-        for tests in tqdm(sorted({m.tests for m in chosen}), desc="tests as they are"):
-            if tests_fail(root, tests)[0]:
-                raise KimiError(f"{' '.join(tests)} fail without any mutant")
         for mutant in tqdm(chosen, desc="mutants"):
             file = root / mutant.file
             right = file.read_text(encoding="utf-8")
@@ -108,6 +105,10 @@ def main() -> None:
             log.row(name=mutant.name, file=mutant.file, caught=caught, seconds=round(seconds, 1))
             if not caught:
                 tqdm.write(f"survives: {mutant.name} ({mutant.file})")
+            log.save()  # Ctrl-C keeps what is done
+        for tests in tqdm(sorted({m.tests for m in chosen}), desc="tests as they are"):
+            if tests_fail(root, tests)[0]:
+                raise KimiError(f"{' '.join(tests)} fail without any mutant")
     caught = sum(row["caught"] for row in log.rows)
     print(f"{caught} of {len(chosen)} mutants caught")
     log.claim(
