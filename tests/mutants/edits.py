@@ -548,10 +548,13 @@ MUTANTS = [
     ),
     *edits(
         "base/intervals.py",
-        "base/test_evidence.py",
-        ("bootstrap of 90%", "[0.025, 0.975]", "[0.05, 0.95]"),
-        ("wilson of 90%", "z: float = 1.959964", "z: float = 1.644854"),
-        ("over seeds: normal in place of t", "half = t_quantile(n - 1) * error", "half = 1.96 * error"),
+        "base/test_intervals.py",
+        ("bootstrap of 90%", "n_resamples=draws, ", "n_resamples=draws, confidence_level=0.9, "),
+        ("bootstrap: another method", 'method="percentile"', 'method="basic"'),
+        ("wilson of 90%", 'ci(method="wilson")', 'ci(0.9, method="wilson")'),
+        ("wilson: exact in its place", 'method="wilson"', 'method="exact"'),
+        ("over seeds: normal in place of t", "float(scipy.stats.t.ppf(0.975, n - 1))", "1.96"),
+        ("over seeds: t of 90%", "0.975", "0.95"),
         ("over seeds: deviation of the sample", "ddof=1", "ddof=0"),
     ),
     *edits(
