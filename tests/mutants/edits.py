@@ -24,7 +24,7 @@ def edits(file: str, tests: str, *changes: tuple[str, str, str]) -> list[Mutant]
 MUTANTS = [
     *edits(
         "model/rope.py",
-        "model/test_rope.py model/test_parity.py model/test_config.py",
+        "model/test_rope.py model/test_yarn.py",
         (
             "mscale: natural logarithm twice",
             "0.1 * mscale * math.log(factor) + 1.0",
@@ -88,7 +88,7 @@ MUTANTS = [
     ),
     *edits(
         "model/moe.py",
-        "model/test_moe.py model/test_parity.py",
+        "model/test_moe.py model/test_statistics.py",
         (
             "router: the bias in the gate weights",
             "weights = scores.gather(1, indices)",
