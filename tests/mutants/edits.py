@@ -198,7 +198,7 @@ MUTANTS = [
     ),
     *edits(
         "model/checkpoint.py",
-        "model/test_parity.py",
+        "model/test_checkpoint.py",
         (
             "checkpoint: fused gate and up swapped",
             'zip(("gate_proj", "up_proj"), value.split(width, 1))',
