@@ -37,10 +37,15 @@ class Marks(NamedTuple):
 
 
 def stops_of(model, tokenizer: Tokenizer | None = None) -> frozenset[int]:
-    """Every id that ends a turn: those of the config, and with a tokenizer the end of a message."""
+    """Every id that ends a turn: those of the config, and with a tokenizer the ends of a message and of a text.
+
+    A model in training has no ends in its config yet; it must not write on behind one, and be trained on that.
+    """
     eos = model.config.eos_token_id
     ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-    return frozenset(ids if tokenizer is None else [*ids, tokenizer.token_id("<|im_end|>")])
+    if tokenizer is not None:
+        ids += [tokenizer.special[name] for name in ("<|im_end|>", "[EOS]")]
+    return frozenset(ids)
 
 
 def dice(*seeds: int) -> np.random.Generator:

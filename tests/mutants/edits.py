@@ -477,8 +477,8 @@ MUTANTS = [
         ),
         (
             "writer: only <|im_end|> ends",
-            "list(eos)\n    return frozenset(ids if",
-            "[]\n    return frozenset(ids if",
+            'for name in ("<|im_end|>", "[EOS]")]',
+            'for name in ("<|im_end|>",)]',
         ),
     ),
     *edits(
