@@ -177,7 +177,9 @@ class Page:
         return [cell["execution_count"] for cell in self.browser.execute_script(CELLS)]
 
     def errors(self):
-        outputs = [output for cell in self.browser.execute_script(CELLS) for output in cell["outputs"]]
+        """What failed cells say. Their outputs are there before their number: without it a cell is still on its way."""
+        cells = [cell for cell in self.browser.execute_script(CELLS) if cell["execution_count"] is not None]
+        outputs = [output for cell in cells for output in cell["outputs"]]
         return [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
 
     def stills(self):
