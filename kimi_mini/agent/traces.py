@@ -13,6 +13,7 @@ from itertools import pairwise
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.inference.writer import Marks
 from kimi_mini.text import chat
+from kimi_mini.text.messages import checked, content_text
 from kimi_mini.text.tokenizer import Tokenizer
 
 
@@ -131,7 +132,7 @@ def _check_said(
 
 def _said(message: dict) -> list[str]:
     """Every text of an assistant message."""
-    texts = [message.get("reasoning_content"), message.get("content")]
+    texts = [message.get("reasoning_content"), content_text(message)]
     for call in message.get("tool_calls") or []:
         texts += [call["id"], call["function"]["name"], call["function"]["arguments"]]
     return [text or "" for text in texts]
@@ -170,13 +171,14 @@ class Piece:
 def pieces(messages: Sequence[dict]) -> list[Piece]:
     """Messages (OpenAI's dicts) as pieces; empty ones (the thought of a reflex) are left out.
 
-    A call reads `name {arguments}`, arguments verbatim. Raises ValueError for a message without a known role.
+    A call reads `name {arguments}`, arguments verbatim. Raises ValueError for a message without a known role, and for
+    what `text.messages.checked` refuses.
     """
     found: list[Piece] = []
-    for index, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content") or ""
+    for index, (message, clean) in enumerate(zip(messages, checked(messages))):
+        role, content = clean["role"], clean["content"]
         if role == "assistant":
-            said = [("thought", message.get("reasoning_content") or "")]
+            said = [("thought", clean["reasoning_content"])]
             calls = [call["function"] for call in message.get("tool_calls") or []]
             said += [("answer", content)] + [
                 ("call", f"{call['name']} {call['arguments']}") for call in calls

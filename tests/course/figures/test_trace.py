@@ -36,6 +36,17 @@ def test_pieces_are_what_was_said_by_whom_in_order():
         traces.pieces([{"role": "wizard", "content": "x"}])
 
 
+def test_content_in_parts_and_a_thought_by_another_name_are_shown():
+    """As render reads them: a figure and a prompt say the same."""
+    parts = [{"type": "text", "text": "Price of "}, {"type": "text", "text": "fig?"}]
+    answer = {"role": "assistant", "content": parts[1:], "reasoning": "so"}
+    found = [(p.kind, p.text) for p in traces.pieces([{"role": "user", "content": parts}, answer])]
+    assert found == [("user", "Price of fig?"), ("thought", "so"), ("answer", "fig?")]
+    assert "Price of fig?" in texts(trace.trace_figure([{"role": "user", "content": parts}]))
+    with pytest.raises(ValueError, match="message 0: content"):
+        traces.pieces([{"role": "user", "content": 5}])
+
+
 def test_trace_figure_steps_without_changing_its_size():
     sizes = set()
     for step in range(1, 7):
