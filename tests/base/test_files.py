@@ -56,12 +56,22 @@ def test_a_wrong_byte_anywhere_is_one_line(arrays):
     assert refused > 300
 
 
-def test_numbers_that_the_zip_does_not_guard_are_guarded(arrays):
-    """Mutant: trust the zip. Rewritten with one number changed, it is whole for itself."""
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda arrays: {**arrays, "ids": arrays["ids"][::-1]},
+        lambda arrays: {**arrays, "ids": arrays["ids"][None]},
+        lambda arrays: {**arrays, "ids": arrays["ids"].view(np.int16)},
+        lambda arrays: {"idt" if name == "ids" else name: array for name, array in arrays.items()},
+        lambda arrays: {name: array for name, array in arrays.items() if name != "mask"},
+        lambda arrays: {"more": arrays["ids"], **arrays},
+    ],
+    ids=["numbers", "shape", "type", "names", "one less", "one more"],
+)
+def test_what_the_zip_does_not_guard_is_guarded(arrays, edit):
+    """Mutant: trust the zip. Written again with one thing changed, it is whole for itself."""
     with np.load(arrays) as stored:
-        changed = dict(stored)
-    changed["ids"][7] += 1
-    np.savez_compressed(arrays, **changed)
+        np.savez_compressed(arrays, **edit(dict(stored)))
     with pytest.raises(BadFile, match="checksum") as caught:
         files.read_arrays(arrays)
     assert one_line(caught.value, arrays)

@@ -299,7 +299,7 @@ def test_several_calls_in_both_spellings_and_several_sections():
         ("{'item': 3", "not valid JSON"),
         ("", "not valid JSON"),
         ('"{\\"item\\": 3}"', "double-encoded"),
-        ("[1]", "not a JSON object"),
+        (" [1]\n", "not a JSON object"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )
