@@ -68,8 +68,8 @@ class LatentAttention(nn.Module):
         """x (B, T, h) -> (B, T, h).
 
         rotation (1 or B, T, d_r/2) complex. valid (B, T): rows that count for the largest logits, which go to
-        `tally` if there is one. cache: a view with `append(latent) -> all latents so far`, `mask` and `fresh`, from
-        inference.cache.LatentCache.
+        `tally` if there is one. cache: a view with `append(latent) -> all latents so far`, `mask` and `fresh`: a
+        layer of inference.cache.Chunk.
         """
         q = torch.cat(self.queries(x, rotation), -1).transpose(1, 2)  # (B, H, T, d_n + d_r)
         latent, k_rope = self.latents(x, rotation)

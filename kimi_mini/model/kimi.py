@@ -98,7 +98,7 @@ class KimiMini(nn.Module):
         """input_ids (B, T) int -> Output with logits (B, T, V).
 
         positions (T,) or (B, T): default 0 .. T-1. valid (B, T) bool: real tokens when rows are padded on the
-        right. cache: an inference.cache.LatentCache that has been told about this chunk.
+        right. cache: the inference.cache.Chunk that a LatentCache made room for.
         """
         hidden = self.hidden_states(input_ids, valid, positions, cache)
         return Output(self.lm_head(hidden), hidden)
