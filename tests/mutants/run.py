@@ -4,7 +4,7 @@
     python tests/mutants/run.py muonclip yarn   those whose name contains one of the words
 
 A mutant (see edits.py) names a file, the text to replace, its replacement, and the tests that should fail. The edit is made
-in a copy of the repository. A mutant whose text is no longer there, or whose tests fail without it, is an error: the
+in a copy of the repository, one copy a core. A mutant whose text is no longer there, or whose tests fail without it, is an error: the
 list has to be kept up with the code.
 """
 
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -87,6 +89,47 @@ def tests_fail(root: Path, tests: tuple[str, ...]) -> tuple[bool, float]:
     return done.returncode != 0, time.perf_counter() - began
 
 
+def tried(mutant: Mutant, copies: queue.Queue[Path]) -> tuple[bool, float]:
+    """Make the edit in a copy that nobody uses just now, run its tests, and put the source back."""
+    root = copies.get()
+    file = root / mutant.file
+    right = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(edited(right, mutant), encoding="utf-8")
+        return tests_fail(root, mutant.tests)
+    finally:
+        file.write_text(right, encoding="utf-8")
+        copies.put(root)
+
+
+def run_all(chosen: list[Mutant], folder: Path, log: Log) -> None:
+    """A row of the log for each mutant, in the order of the list. Raises KimiError where tests fail without a mutant."""
+    copies: queue.Queue[Path] = queue.Queue()
+    for core in range(os.cpu_count() or 1):
+        (folder / str(core)).mkdir()
+        copies.put(copy_of_the_repository(folder / str(core)))
+    for mutant in chosen:  # a list that was not kept up says so before anything runs
+        edited((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
+    rows = {}
+    pool = ThreadPoolExecutor(copies.qsize())
+    try:
+        jobs = {pool.submit(tried, mutant, copies): number for number, mutant in enumerate(chosen)}
+        for job in tqdm(as_completed(jobs), desc="mutants", total=len(jobs)):
+            mutant, (caught, seconds) = chosen[jobs[job]], job.result()
+            row = dict(name=mutant.name, file=mutant.file, caught=caught, seconds=round(seconds, 1))
+            rows[jobs[job]] = row
+            log.rows = [rows[number] for number in sorted(rows)]
+            log.save()  # Ctrl-C keeps what is done
+            if not caught:
+                tqdm.write(f"survives: {mutant.name} ({mutant.file})")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    root = copies.get()
+    for tests in tqdm(sorted({m.tests for m in chosen}), desc="tests as they are"):
+        if tests_fail(root, tests)[0]:
+            raise KimiError(f"{' '.join(tests)} fail without any mutant")
+
+
 def main() -> None:
     """Run the chosen mutants; say which survive, and keep the log of a whole run."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,20 +138,7 @@ def main() -> None:
     chosen = [m for m in MUTANTS if not names or any(word in m.name for word in names)]
     log = Log("mutants", seeds=[], folder=RESULTS if not names else RUNS / "rehearsal")
     with tempfile.TemporaryDirectory() as folder:
-        root = copy_of_the_repository(Path(folder))
-        for mutant in tqdm(chosen, desc="mutants"):
-            file = root / mutant.file
-            right = file.read_text(encoding="utf-8")
-            file.write_text(edited(right, mutant), encoding="utf-8")
-            caught, seconds = tests_fail(root, mutant.tests)
-            file.write_text(right, encoding="utf-8")
-            log.row(name=mutant.name, file=mutant.file, caught=caught, seconds=round(seconds, 1))
-            if not caught:
-                tqdm.write(f"survives: {mutant.name} ({mutant.file})")
-            log.save()  # Ctrl-C keeps what is done
-        for tests in tqdm(sorted({m.tests for m in chosen}), desc="tests as they are"):
-            if tests_fail(root, tests)[0]:
-                raise KimiError(f"{' '.join(tests)} fail without any mutant")
+        run_all(chosen, Path(folder), log)
     caught = sum(row["caught"] for row in log.rows)
     print(f"{caught} of {len(chosen)} mutants caught")
     log.claim(
