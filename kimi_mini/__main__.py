@@ -9,6 +9,7 @@ import signal
 import sys
 
 NOTHING = "stopped; nothing was changed"
+AGAIN = [sys.executable, "-m", "kimi_mini"]  # how a command starts processes that do the same
 
 
 def _stop_at_once(number: int, frame: object) -> None:
@@ -22,6 +23,7 @@ if __name__ == "__main__":  # before the imports, which take a while
     signal.signal(signal.SIGTERM, _stop_at_once)
 
 import argparse
+from collections.abc import Callable
 
 from kimi_mini.base.command import (
     SAVED,
@@ -41,6 +43,7 @@ from kimi_mini.pipeline.options import Options
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = build_parser().parse_args(words)
+    args.again = [*AGAIN, *(sys.argv[1:] if words is None else words)]
 
     def command() -> int | None:
         if args.threads:
@@ -57,10 +60,12 @@ def run(args: argparse.Namespace) -> int | None:
     return pipeline.main(args)
 
 
-def pretrain(args: argparse.Namespace) -> None:
+def pretrain(args: argparse.Namespace) -> int | None:
     from kimi_mini.pipeline import pretrain
 
-    pretrain.main(read_options(args, Options))
+    options = read_options(args, Options)
+    count = pretrain.count_processes(options)
+    return _shared(args, count, lambda: pretrain.main(options))
 
 
 def publish(args: argparse.Namespace) -> None:
@@ -79,10 +84,17 @@ def chat(args: argparse.Namespace) -> int | None:
 
 
 def evaluate(args: argparse.Namespace) -> int | None:
-    from kimi_mini.evaluation import scoreboard
+    from kimi_mini.base.processes import default_count
 
-    _choose_agent(args)
-    return scoreboard.main(args)
+    def work() -> None:
+        from kimi_mini.evaluation import scoreboard
+        from kimi_mini.training.machine.distributed import joined
+
+        _choose_agent(args)
+        with joined("cpu"):
+            scoreboard.main(args)
+
+    return _shared(args, args.processes or default_count(), work)
 
 
 def bench(args: argparse.Namespace) -> int | None:
@@ -104,6 +116,15 @@ def _choose_agent(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         args.checkpoint = newest_agent()
         print(whose(args.checkpoint))
+
+
+def _shared(args: argparse.Namespace, count: int, work: Callable[[], int | None]) -> int | None:
+    """Do the work here, or start `count` processes that do it together."""
+    from kimi_mini.base import processes
+
+    if count == 1 or "WORLD_SIZE" in os.environ:
+        return work()
+    return processes.start(args.again, count, args.threads or 1)
 
 
 def _set_threads(threads: int) -> None:
@@ -143,6 +164,9 @@ def build_parser() -> argparse.ArgumentParser:
     talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
 
     test = add("eval", evaluate, [common, agent], "measure the scoreboard again")
+    test.add_argument(
+        "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
+    )
     test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
 
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
@@ -165,6 +189,9 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
     train.add_argument("--folder", type=folder, help="where the run is kept (default data/run)")
     train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets (default 1)")
+    train.add_argument(
+        "--processes", type=threads, help="one a core (default: the physical cores, at most 8)"
+    )
     train.add_argument(
         "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
     )

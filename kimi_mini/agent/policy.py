@@ -102,8 +102,8 @@ class LocalPolicy:
     """A KimiMini in this process. Keeps one place of a latent cache a conversation for as long as the batch lives.
 
     budget: most tokens of a thought (None: the model decides). What a conversation samples depends on `seed`, its
-    place among those that were opened, and its turn: not on who else is in the batch. Where a batch is cut from a
-    longer list, `first` is the number of its first conversation in that list.
+    number, and its turn: not on who else is in the batch. The number is its place among those that were opened, or,
+    where a batch is cut from a longer list, its entry in `numbers`.
     """
 
     to_the_end = False
@@ -115,12 +115,12 @@ class LocalPolicy:
         temperature: float = 0.0,
         seed: int = 0,
         budget: int | None = None,
-        first: int = 0,
+        numbers: Sequence[int] | None = None,
     ):
         check_budget(budget)
         self.model, self.temperature, self.seed, self.budget = model, temperature, seed, budget
         self.stops, self.marks = stops_of(model, tokenizer), Marks.of(tokenizer)
-        self.first = first
+        self.given = numbers
         self.writer: Writer | None = None
         self.places: dict[Conversation, int] = {}
         self.numbers: dict[Conversation, int] = {}
@@ -130,7 +130,8 @@ class LocalPolicy:
         longest = min(context + (self.budget is not None), self.model.config.max_position_embeddings)
         self.writer = Writer(self.model, len(conversations), max(longest, context), self.temperature)
         self.places = {conversation: place for place, conversation in enumerate(conversations)}
-        self.numbers = {c: self.first + number for number, c in enumerate(conversations)}
+        numbers = range(len(conversations)) if self.given is None else self.given
+        self.numbers = dict(zip(conversations, numbers, strict=True))
 
     def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]:
         """Decode one turn for each conversation, all at once."""

@@ -17,6 +17,7 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.base import ranks
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -38,12 +39,15 @@ def solve(
     thinking: bool = True,
     temperature: float = 0.0,
     seed: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> list[Conversation]:
-    """Work on `tasks` in batches; conversations in the order of the tasks."""
-    done = []
+    """Work on `tasks` in batches; conversations in the order of the tasks. `numbers`: theirs in a longer list of which
+    these are a part, for the dice (see LocalPolicy)."""
+    numbers, done = range(len(tasks)) if numbers is None else numbers, []
     for start in range(0, len(tasks), BATCH):
-        policy = LocalPolicy(model, tokenizer, temperature, seed, first=start)
-        done += loop.run(policy, tokenizer, tasks[start : start + BATCH], limits, thinking)
+        part = slice(start, start + BATCH)
+        policy = LocalPolicy(model, tokenizer, temperature, seed, numbers=numbers[part])
+        done += loop.run(policy, tokenizer, tasks[part], limits, thinking)
     return done
 
 
@@ -56,14 +60,22 @@ def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: i
     """One scoreboard entry {value, low, high, n, seeds, seconds, main, floor, says, thinking}."""
     began = time.perf_counter()
     tasks = held_out_tasks(row.family, row.levels, max(1, round(count * row.share)), seed)
+    passed = ranks.in_order(list(enumerate(tasks)), lambda own: passes(model, tokenizer, row, own, seed))
+    return _entry(row, sum(passed), len(passed), [seed], time.perf_counter() - began)
+
+
+def passes(
+    model: KimiMini, tokenizer: Tokenizer, row: Row, tasks: Sequence[tuple[int, Task]], seed: int
+) -> list[bool]:
+    """Whether each of the numbered tasks is done right, by one greedy attempt or the best of several sampled ones."""
+    each = range(row.attempts)
+    copies = [task for _, task in tasks for _ in each]
+    numbers = [number * row.attempts + attempt for number, _ in tasks for attempt in each]
+    temperature = SAMPLING_TEMPERATURE if row.attempts > 1 else 0.0
+    done = solve(model, tokenizer, copies, row.limits, row.thinking, temperature, seed, numbers)
     if row.attempts > 1:
-        copies = [task for task in tasks for _ in range(row.attempts)]
-        done = solve(model, tokenizer, copies, row.limits, row.thinking, SAMPLING_TEMPERATURE, seed)
         done = best_of([done[i : i + row.attempts] for i in range(0, len(done), row.attempts)])
-    else:
-        done = solve(model, tokenizer, tasks, row.limits, row.thinking, seed=seed)
-    passed = sum(conversation.verdict().passed for conversation in done)
-    return _entry(row, passed, len(done), [seed], time.perf_counter() - began)
+    return [conversation.verdict().passed for conversation in done]
 
 
 def _entry(row: Row, passed: int, count: int, seeds: list[int], seconds: float) -> dict:
@@ -118,4 +130,5 @@ def main(args: argparse.Namespace) -> None:
     model, tokenizer = load_agent(args.checkpoint)
     with tqdm(total=sum(len(row.parts) for row in ROWS), unit="row", desc="evaluating", leave=False) as bar:
         board = scoreboard(model, tokenizer, args.tasks, args.seed, on_row=lambda *_: bar.update())
-    print_board(board)
+    if not ranks.rank():
+        print_board(board)

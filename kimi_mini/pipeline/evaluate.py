@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
+from kimi_mini.base import ranks
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.plan import Evaluation, Run
@@ -28,12 +29,12 @@ def rows_of(settings: Evaluation) -> list[scoreboard.Row]:
 def evaluate_rows(run: Run, name: str, rows: Sequence[scoreboard.Row]) -> dict[str, dict]:
     """Scoreboard rows of one checkpoint, each saved as it is done."""
     file = run.folder / f"rows-{name}.json"
-    board = read_json(file) if file.is_file() else {}
+    board = ranks.first_rank(lambda: read_json(file) if file.is_file() else {})
     model, tokenizer = load_checkpoint(run, name), Tokenizer.load()
     left = [part for row in rows for part in row.parts if part.name not in board]
     for row in tqdm(left, unit="row", desc=name, leave=False, dynamic_ncols=True):
         board[row.name] = scoreboard.measure(model, tokenizer, row, run.plan.evaluation.tasks)
-        write_json(file, board)
+        ranks.first_rank(lambda: write_json(file, board))
     return scoreboard.with_pools(board, rows)
 
 
@@ -43,5 +44,6 @@ def evaluate(run: Run) -> dict:
     final = evaluate_rows(run, "final", rows)
     before = evaluate_rows(run, "tuned", [row for row in rows if row.before_rl])
     final |= {f"before_rl/{name}": row | {"main": False, "floor": None} for name, row in before.items()}
-    scoreboard.print_board(final)
+    if not ranks.rank():
+        scoreboard.print_board(final)
     return {"tokens": 0, "scoreboard": final, "summary": f"{len(final)} rows"}

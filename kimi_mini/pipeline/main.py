@@ -12,25 +12,42 @@
 All of it stays in the run's folder, data/run. A stage saves as it goes and leaves a note of what it did, STAGE.json.
 `kill -9` loses at most a minute: the same command goes on from the last save and ends with the numbers of an
 uninterrupted run.
+
+It works on every core, by a process each (kimi_mini.base.processes): all go through the stages together.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+from kimi_mini.base import processes
 from kimi_mini.base.files import locked, write_json
 from kimi_mini.base.paths import RUNS
 from kimi_mini.pipeline.plan import Plan, Run
 
 
-def main(args: argparse.Namespace) -> None:
-    """`python -m kimi_mini run`: do what is not done yet."""
-    named = dict(preset=args.preset, seed=args.seed, device=args.device)
+def main(args: argparse.Namespace) -> int | None:
+    """`python -m kimi_mini run`: do what is not done yet. args.again: the same command, for processes of its own."""
+    folder = Path(args.folder or (RUNS / "rehearsal" if args.rehearsal else RUNS))
+    named = dict(preset=args.preset, seed=args.seed, device=args.device, processes=_count(args, folder))
     plan = Plan.rehearsal(**named) if args.rehearsal else Plan(**named)
-    folder = args.folder or (RUNS / "rehearsal" if args.rehearsal else RUNS)
-    go_on(Run(Path(folder), plan.scaled(args.scale)))
+    run = Run(folder, plan.scaled(args.scale))
+    if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:
+        return processes.start(args.again, plan.processes, args.threads or 1)
+    return go_on(run)
+
+
+def _count(args: argparse.Namespace, folder: Path) -> int:
+    """How many processes: of those started together, as asked for, as the run was begun, or what the machine has."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    on_gpu = args.device != "cpu"
+    return args.processes or Run.begun_with(folder) or (1 if on_gpu else processes.default_count())
 
 
 def go_on(run: Run) -> None:
@@ -40,23 +57,40 @@ def go_on(run: Run) -> None:
         run.begin()
         print(f"everything is done: see {run.folder / 'run.json'}; delete {run.folder} to train again")
         return
+    from kimi_mini.base import ranks
     from kimi_mini.pipeline.shared import first_model
     from kimi_mini.pipeline.stages import STAGES, tables
     from kimi_mini.text.tokenizer import Tokenizer
+    from kimi_mini.training.machine.distributed import joined
+
+    with joined(run.plan.device), ExitStack() as held:
+        Tokenizer.load(), first_model(run.plan)
+        ranks.first_rank(lambda: held.enter_context(locked(run.folder)))
+        ranks.first_rank(lambda: run.begin(**tables(run.plan)))
+        done = ranks.first_rank(lambda: [stage for stage in STAGES if run.done(stage)])
+        for number, stage in enumerate(STAGES, 1):
+            title = f"[{number}/{len(STAGES)}] {stage}"
+            _say(f"{title}: done before" if stage in done else title)
+            if stage not in done:
+                _do(run, stage, STAGES[stage])
+
+
+def _do(run: Run, stage: str, function: Callable[[Run], dict]) -> None:
+    """One stage, by all ranks; the first one notes what came out."""
+    from kimi_mini.base import ranks
     from kimi_mini.training.machine.placement import choose_device, peak_memory
 
-    Tokenizer.load(), first_model(run.plan)
-    with locked(run.folder):
-        run.begin(**tables(run.plan))
-        for number, (stage, function) in enumerate(STAGES.items(), 1):
-            title = f"[{number}/{len(STAGES)}] {stage}"
-            if run.done(stage):
-                print(f"{title}: done before")
-                continue
-            began = time.perf_counter()
-            print(title, flush=True)
-            note = function(run)
-            note.setdefault("seconds", round(time.perf_counter() - began, 2))
-            note["peak_bytes"] = peak_memory(choose_device(run.plan.device))
-            write_json(run.note(stage), note)
-            print(f"      {note.pop('summary', 'done')} ({note['seconds']:.0f} s)", flush=True)
+    began = time.perf_counter()
+    note = function(run)
+    note.setdefault("seconds", round(time.perf_counter() - began, 2))
+    note["peak_bytes"] = int(ranks.total(peak_memory(choose_device(run.plan.device)))[0])
+    ranks.first_rank(lambda: write_json(run.note(stage), note))
+    _say(f"      {note.pop('summary', 'done')} ({note['seconds']:.0f} s)")
+
+
+def _say(line: str) -> None:
+    """A line of the first rank; the others' standard output goes nowhere when they are started by `processes`."""
+    from kimi_mini.base import ranks
+
+    if not ranks.rank():
+        print(line, flush=True)

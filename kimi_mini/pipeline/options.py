@@ -36,6 +36,9 @@ class Options:
     # what follows decides no number of the run
     folder: str = option(RUNS / "pretrain-alone", "where the run is kept", folder)
     micro_tokens: int | None = option(None, "tokens at once (default: as many as fit)", positive)
+    processes: int | None = option(
+        None, "that share the steps (default: one a core, or one on a GPU)", positive
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:1")
     dtype: str = option("auto", "auto, fp32, bf16")
     ns_dtype: str = option(
@@ -48,7 +51,7 @@ class Options:
 
     def decisive(self) -> dict:
         """The options that decide numbers: plan.json of the folder."""
-        others = ("folder", "micro_tokens", "device", "dtype", "ns_dtype", "samples", "every")
+        others = ("folder", "micro_tokens", "processes", "device", "dtype", "ns_dtype", "samples", "every")
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def plan(self) -> Plan:

@@ -156,6 +156,7 @@ class Plan:
     preset: str = "nano"
     seed: int = 0
     device: str = "cpu"
+    processes: int = 1  # sums over two halves of a step are not, to the last bit, those over the whole
     step_tokens: int = 4096
     micro_tokens: int = 2048
     bias_rate: float = 0.005
@@ -211,6 +212,14 @@ class Run:
 
     folder: Path = RUNS
     plan: Plan = field(default_factory=Plan)
+
+    @classmethod
+    def begun_with(cls, folder: Path) -> int | None:
+        """The number of processes of the run in `folder`; None where there is none that says so."""
+        file = folder / "plan.json"
+        plan = read_json(file) if file.is_file() else None
+        count = plan.get("processes") if isinstance(plan, dict) else None
+        return count if isinstance(count, int) and count > 0 else None
 
     def note(self, stage: str) -> Path:
         """The file that says a stage is done."""

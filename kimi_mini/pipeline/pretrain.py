@@ -1,6 +1,6 @@
 """Pre-training on real text: a stage of `make run`, and a command of its own on one CPU, one GPU, or several.
 
-    python -m kimi_mini pretrain --tokens 500000                                  this machine, as it is
+    python -m kimi_mini pretrain --tokens 500000                                  this machine, all its cores
     python -m kimi_mini pretrain --preset mini --tokens 100000000 --hub NAME      a GPU, text from the hub
     torchrun --nproc-per-node 8 -m kimi_mini pretrain --preset mini --tokens 100000000 --hub NAME    8 GPUs
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from kimi_mini.agent.folder import save_agent
+from kimi_mini.base import processes, ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import locked, write_json
@@ -34,7 +35,14 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, in_turn, text_batch
 from kimi_mini.training.loop import History, evaluate_loss
 from kimi_mini.training.machine import distributed
-from kimi_mini.training.machine.placement import DTYPES, Placement, matmul_rate, peak_memory, training_flops
+from kimi_mini.training.machine.placement import (
+    DTYPES,
+    Placement,
+    choose_device,
+    matmul_rate,
+    peak_memory,
+    training_flops,
+)
 
 PROMPT = "def read("
 
@@ -59,10 +67,10 @@ def tokens_to_read(plan: Plan) -> int:
 
 def step_data(windows: np.ndarray, rows: int, seed: int) -> Callable[[int], list[Batch]]:
     """data(step): this rank's share of the step's `rows` windows. The order is a function of the seed alone."""
-    if rows < distributed.world_size():
-        raise KimiError(f"a step of {rows} windows cannot be shared by {distributed.world_size()} processes")
+    if rows < ranks.world_size():
+        raise KimiError(f"a step of {rows} windows cannot be shared by {ranks.world_size()} processes")
     chosen = in_turn(windows, rows, [seed, 2])
-    return lambda step: [text_batch(distributed.share(chosen(step)))]
+    return lambda step: [text_batch(ranks.share(chosen(step)))]
 
 
 def read_text(
@@ -77,7 +85,8 @@ def read_text(
     """Next-token prediction on `windows` (training, validation), each (N, T); the history, and the loss in nats a token
     on documents held out, before and after."""
     training, validation = windows
-    held_out = [text_batch(validation[:: max(1, len(validation) // plan.text.held_out)])]
+    chosen = validation[:: max(1, len(validation) // plan.text.held_out)]
+    held_out = [text_batch(ranks.share(chosen))]
     before = evaluate_loss(model, held_out, place)
     history = trained(
         model,
@@ -122,12 +131,12 @@ class Report:
     ):
         self.model, self.tokenizer, self.steps, self.every = model, Tokenizer.load(), steps, every
         self.flops = training_flops(model.config, window)
-        self.most = matmul_rate(place.device, place.dtype) * distributed.world_size()  # FLOP/s
+        self.most = matmul_rate(place.device, place.dtype) * ranks.world_size()  # FLOP/s
         self.sample_steps = {steps * k // samples for k in range(1, samples)} if samples else set()
         self.said = 0.0
 
     def __call__(self, step: int, history: History) -> None:
-        if distributed.rank():
+        if ranks.rank():
             return
         if time.perf_counter() - self.said > self.every or step == self.steps - 1:
             self.said = time.perf_counter()
@@ -175,17 +184,17 @@ def pretrain(options: Options) -> History:
     if options.window < 2:
         raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
     place = Placement.choose(options.device, options.dtype, options.micro_tokens)
-    folder, plan, first = Path(options.folder), options.plan(), distributed.rank() == 0
+    folder, plan, first = Path(options.folder), options.plan(), ranks.rank() == 0
     model = new_model(plan.preset, place.device, plan.seed)
     with ExitStack() as held:
-        distributed.first_rank(lambda: held.enter_context(locked(folder)))
-        distributed.first_rank(lambda: begin(folder, options))
+        ranks.first_rank(lambda: held.enter_context(locked(folder)))
+        ranks.first_rank(lambda: begin(folder, options))
         distributed.same_weights(model)
         windows = text_windows(folder / "text.npz", lambda: documents(options), plan.text.window)
         if first:
             count = model.config.count_parameters()
             print(
-                f"{place}; {distributed.world_size()} process(es); {count.total:,} parameters, "
+                f"{place}; {ranks.world_size()} process(es); {count.total:,} parameters, "
                 f"{count.activated:,} active; {windows[0].size:,} tokens of text, {steps_of(plan)} steps of "
                 f"{tokens_to_read(plan) // steps_of(plan):,}",
                 flush=True,
@@ -203,16 +212,20 @@ def pretrain(options: Options) -> History:
 def leave(folder: Path, model: KimiMini, place: Placement, history: History, measured: dict) -> None:
     """The checkpoint, pretrain.json, and a last line."""
     save_agent(model, folder / "checkpoint")
-    more = {
-        "processes": distributed.world_size(),
-        "peak_bytes": peak_memory(place.device),
-        "placement": str(place),
-    }
+    more = {"processes": ranks.world_size(), "peak_bytes": peak_memory(place.device), "placement": str(place)}
     write_json(folder / "pretrain.json", measured | more | asdict(history))
     print(
         f"validation loss {measured['validation_before']:.3f} -> {measured['validation_loss']:.3f} nats a token; "
         f"peak memory {more['peak_bytes'] / 2**20:,.0f} MiB; {folder / 'checkpoint'}"
     )
+
+
+def count_processes(options: Options) -> int:
+    """How many processes the command starts: as asked for; one on a GPU (torchrun starts more); on a CPU one a core."""
+    if options.processes:
+        return options.processes
+    on_cpu = choose_device(options.device).type == "cpu"
+    return min(processes.default_count(), rows_of(options.plan())) if on_cpu else 1
 
 
 def main(options: Options) -> None:

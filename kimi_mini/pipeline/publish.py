@@ -33,7 +33,7 @@ def report(run: Run, stages: Sequence[str]) -> dict:
 def publish(folder: Path) -> None:
     """Ship the run in `folder`. KimiError for one that is not finished, or not the run of `make run` as it comes: a
     rehearsal, another seed or size."""
-    run = Run(folder, Plan())
+    run = Run(folder, Plan(processes=Run.begun_with(folder) or 1))
     weights = [folder / "checkpoints" / name / "model.safetensors" for name in SHIPPED]
     if not (run.finished and all(file.is_file() for file in weights)):
         raise KimiError(f"there is no finished run in {folder}: `make run` makes one")

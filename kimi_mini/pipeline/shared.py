@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from kimi_mini.agent import folder
-from kimi_mini.base import files
+from kimi_mini.base import files, ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
@@ -45,7 +45,7 @@ def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
 def _refuse_too_large(preset: str, config: KimiConfig, device: torch.device) -> None:
     """Raises KimiError, before a tensor is made, when weights, gradients and momentum are more than the free memory."""
     total = config.count_parameters().total
-    wanted = 4 * 3 * total  # bytes of fp32: weights, gradients, momentum
+    wanted = 4 * 3 * total * ranks.world_size()  # bytes of fp32: weights, gradients, momentum
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
     if wanted > free:
@@ -62,7 +62,7 @@ def first_model(plan: Plan) -> KimiMini:
 
 def save_checkpoint(run: Run, model: KimiMini, name: str) -> None:
     """A Hugging Face folder with the tokenizer and the chat template in it."""
-    folder.save_agent(model, run.folder / "checkpoints" / name)
+    ranks.first_rank(lambda: folder.save_agent(model, run.folder / "checkpoints" / name))
 
 
 def load_checkpoint(run: Run, name: str) -> KimiMini:
@@ -86,10 +86,10 @@ def text_windows(file: Path, documents: Callable[[], list[corpus.Document]], len
 
 def windows_of(run: Run) -> list[np.ndarray]:
     """Training and validation windows of the run's real text."""
-    text = run.plan.text
-    return text_windows(
-        run.folder / "text.npz", lambda: corpus.default_documents(text.stdlib_bytes), text.window
-    )
+    text, file = run.plan.text, run.folder / "text.npz"
+    documents = lambda: corpus.default_documents(text.stdlib_bytes)
+    ranks.first_rank(lambda: text_windows(file, documents, text.window) and None)  # cut once, read by all
+    return text_windows(file, documents, text.window)
 
 
 def training_pools(run: Run) -> sft.Pools:

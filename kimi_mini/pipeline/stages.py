@@ -1,6 +1,7 @@
 """The stages in their order: name -> function. Each takes the run, does the work, and returns what to note about it.
 
-Every function can be stopped anywhere and called again. What it has finished it reads from the run's folder.
+Every function can be stopped anywhere and called again. What it has finished it reads from the run's folder. All ranks
+call it; each does its share, and the first one writes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from kimi_mini.base import ranks
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.evaluate import evaluate, rows_of
 from kimi_mini.pipeline.finetune import finetune
@@ -27,7 +29,9 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "finetune": finetune,
     "reinforce": reinforce,
     "evaluate": evaluate,
-    "report": lambda run: report(run, [name for name in STAGES if name != "report"]),
+    "report": lambda run: ranks.first_rank(
+        lambda: report(run, [name for name in STAGES if name != "report"])
+    ),
 }
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.pipeline.plan import Run
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
-from kimi_mini.training.synthesis import SOURCES
+from kimi_mini.training.synthesis import SOURCES, Source, Trajectory
 
 
 def synthesise(run: Run) -> dict:
     """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
-    tokenizer, plan, settings, made = Tokenizer.load(), run.plan, run.plan.synthesis, {}
+    tokenizer, plan, settings = Tokenizer.load(), run.plan, run.plan.synthesis
     counts = {
         source: synthesis.wanted(
             source,
@@ -25,21 +26,29 @@ def synthesise(run: Run) -> dict:
         )
         for source in SOURCES
     }
-    with tqdm(total=sum(counts.values()), unit="episode", leave=False, dynamic_ncols=True) as bar:
-        for source, count in counts.items():
-            episodes = synthesis.synthesise(
-                tokenizer, source, count, plan.seed, settings.mistakes, progress=bar.update
-            )
-            made[source] = list(episodes)
-    synthesis.save(run.folder / "trajectories.npz", made)
-    written = sum(len(item.example.ids) for items in made.values() for item in items)
-    total = sum(map(len, made.values()))
-    return {"tokens": written, "summary": f"{total:,} trajectories of {written:,} tokens"}
+    jobs = [(source, index) for source, count in counts.items() for index in range(count)]
+    with tqdm(total=len(jobs), unit="episode", leave=False, dynamic_ncols=True) as bar:
+
+        def one(source: Source, index: int) -> Trajectory:
+            bar.update(ranks.world_size())  # the others are about as far
+            return synthesis.numbered(tokenizer, source, index, plan.seed, settings.mistakes)
+
+        done = ranks.in_order(jobs, lambda own: [one(*job) for job in own])
+    made = {source: [] for source in counts}
+    for (source, _), item in zip(jobs, done):
+        made[source].append(item)
+    ranks.first_rank(lambda: synthesis.save(run.folder / "trajectories.npz", made))
+    written = sum(len(item.example.ids) for item in done)
+    return {"tokens": written, "summary": f"{len(done):,} trajectories of {written:,} tokens"}
 
 
 def filter_passed(run: Run) -> dict:
-    """Keep what the verifiers accepted. The quota of fine-tuning needs some of every level, so an empty one is an
-    error here; so is a held-out task."""
+    """Keep what the verifiers accepted: a moment's work, for the first rank."""
+    return ranks.first_rank(lambda: _filter(run))
+
+
+def _filter(run: Run) -> dict:
+    """The quota of fine-tuning needs some of every level, so an empty one is an error here; so is a held-out task."""
     made = synthesis.load(run.folder / "trajectories.npz")
     kept = {source: synthesis.passed_only(items) for source, items in made.items()}
     funnel = {}

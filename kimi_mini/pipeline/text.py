@@ -20,7 +20,7 @@ from kimi_mini.pipeline.shared import (
 from kimi_mini.text import drills
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
-from kimi_mini.training.batch import Batch, Example, micro_batches
+from kimi_mini.training.batch import Batch, Example, shared_batches
 
 
 def drill(run: Run) -> dict:
@@ -31,7 +31,7 @@ def drill(run: Run) -> dict:
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
         examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet)]
-        return micro_batches(examples, settings.micro_tokens)
+        return shared_batches(examples, settings.micro_tokens)
 
     steps = settings.tokens // plan.step_tokens
     with Bar(steps * plan.step_tokens) as bar:

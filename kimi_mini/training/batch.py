@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kimi_mini.base import ranks
 from kimi_mini.model.kimi import KimiMini
 
 
@@ -67,7 +68,7 @@ def in_turn(windows: np.ndarray, rows: int, seed: int | Sequence[int]) -> Callab
 
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
-    """Cut a step's examples into batches of about `tokens` padded tokens, like lengths together."""
+    """Cut a step's examples into batches of about `tokens` padded tokens, like lengths together; none of none."""
     ordered = sorted(examples, key=lambda example: len(example.ids))
     batches, rows = [], []
     for example in ordered:
@@ -75,7 +76,12 @@ def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
             batches.append(collate(rows))
             rows = []
         rows.append(example)
-    return [*batches, collate(rows)]
+    return [*batches, collate(rows)] if rows else batches
+
+
+def shared_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
+    """This rank's part of a step's examples in micro-batches; every rank gets about as many tokens."""
+    return micro_batches(ranks.share(sorted(examples, key=lambda example: len(example.ids))), tokens)
 
 
 def token_losses(model: KimiMini, batch: Batch) -> Tensor:

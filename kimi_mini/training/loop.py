@@ -6,7 +6,7 @@ the split into micro-batches change nothing:
 
     L = - sum_(learned t) log p(token_t | tokens before t) / number of learned tokens
 
-Under torchrun every rank's `data` is its share of the step, and the mean is over all of them (see `distributed`).
+Of several ranks each has as `data` its share of the step, and the mean is over all of them (see `distributed`).
 After the optimizer's step the router biases move by rule, not by gradient (DeepSeek-V3 report, section 2.1.2).
 Everything that the next step depends on is in the saved state; the data come from a plan that is a pure function of
 its seed. So a run that is killed and started again ends with the same numbers as one that was not.
@@ -25,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
 from kimi_mini.evaluation.routing import max_vio
@@ -41,13 +42,14 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, 
 
 @torch.no_grad()
 def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | None = None) -> float:
-    """Mean loss in nats a token over `batches`, without training statistics."""
+    """Mean loss in nats a token over `batches`, this rank's and all others', without training statistics."""
     place = place or Placement()
     with evaluating(model):
         losses = place.in_parts(
             lambda parts: [place.run(token_losses, model, part) for part in parts], batches
         )
-    return torch.cat(losses).mean().item()
+    (loss, count) = ranks.total(*(sum(f(part) for part in losses) for f in (lambda x: x.sum().item(), len)))
+    return loss / count
 
 
 @dataclass
@@ -98,13 +100,13 @@ def train_step(
     Raises KimiError when no token is to be learned, or when loss or gradient is not finite; the weights are then
     still those of the step before.
     """
-    learned, seen = (sum(numbers) for numbers in zip(*((b.learned, int(b.valid.sum())) for b in batches)))
-    learned, seen = map(int, distributed.total(learned, seen))
+    learned, seen = sum(b.learned for b in batches), sum(int(b.valid.sum()) for b in batches)
+    learned, seen = map(int, ranks.total(learned, seen))
     if not learned:
         raise KimiError(
             f"step {len(history.loss)} has no token to learn from: the masks of its data are empty"
         )
-    (loss,) = distributed.total(backward(model, batches, learned, place or Placement()))
+    (loss,) = ranks.total(backward(model, batches, learned, place or Placement()))
     distributed.join_step(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
     for what, value in (("loss", loss), ("gradient's norm", norm)):
@@ -200,11 +202,11 @@ def explained(step: int, file: Path | None, saved_steps: int) -> Iterator[None]:
 
 
 def save_state(file: Path, model: KimiMini, optimizer, history) -> None:
-    """Everything that the next step depends on, written whole or not at all; under torchrun by the first rank.
+    """Everything that the next step depends on, written whole or not at all, by the first rank.
 
     history   a dataclass of plain numbers and lists: a History, or what a run of another kind keeps
     """
-    if distributed.rank():
+    if ranks.rank():
         return
     state = {
         "model": model.state_dict(),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kimi_mini.training.batch import Batch, Example, micro_batches
+from kimi_mini.training.batch import Batch, Example, shared_batches
 from kimi_mini.training.synthesis import Source, Trajectory
 
 Pools = dict[tuple[Source, int], list[Example]]
@@ -117,5 +117,5 @@ def batches_of(
     micro_tokens: int,
     more: Sequence[Example] = (),
 ) -> list[Batch]:
-    """The micro-batches of one step of a plan, with `more` examples among them."""
-    return micro_batches([*(pools[key][index] for key, index in step), *more], micro_tokens)
+    """This rank's micro-batches of one step of a plan, with `more` examples among them."""
+    return shared_batches([*(pools[key][index] for key, index in step), *more], micro_tokens)

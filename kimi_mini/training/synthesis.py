@@ -129,11 +129,18 @@ def synthesise(
 ) -> Iterator[Trajectory]:
     """`count` trajectories of `source`, its levels in turn; the i-th depends on `seed` and i alone."""
     for index in range(count):
-        level = source.levels[index % len(source.levels)]
-        name = f"{seed}/{source.family}/{source.mode}/{index}"
-        yield trajectory(tokenizer, name, source.family, level, source.mode, mistakes)
+        yield numbered(tokenizer, source, index, seed, mistakes)
         if progress is not None:
             progress(1)
+
+
+def numbered(
+    tokenizer: Tokenizer, source: Source, index: int, seed: int, mistakes: float = MISTAKE_RATE
+) -> Trajectory:
+    """The trajectory of `source` with that number; it depends on nothing else but the seed."""
+    level = source.levels[index % len(source.levels)]
+    name = f"{seed}/{source.family}/{source.mode}/{index}"
+    return trajectory(tokenizer, name, source.family, level, source.mode, mistakes)
 
 
 def wanted(

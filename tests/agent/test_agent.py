@@ -688,7 +688,7 @@ def test_what_is_sampled_does_not_depend_on_the_batch(tokenizer, model):
     whole = [c.ids for c in loop.run(LocalPolicy(model, tokenizer, 1.0, 7), tokenizer, tasks, SHORT)]
     parts = []
     for first in range(0, 6, 2):
-        policy = LocalPolicy(model, tokenizer, 1.0, 7, first=first)
+        policy = LocalPolicy(model, tokenizer, 1.0, 7, numbers=[first, first + 1])
         parts += [c.ids for c in loop.run(policy, tokenizer, tasks[first : first + 2], SHORT)]
     assert parts == whole
 

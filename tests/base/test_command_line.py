@@ -286,7 +286,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(monkeypatch, capsys, tmp_path
     load = lambda args: KimiMini.from_pretrained(args.checkpoint)
     monkeypatch.setattr("kimi_mini.evaluation.scoreboard.main", load)
     monkeypatch.delenv("KIMI_MINI_DEBUG", raising=False)
-    assert command_line.main(["eval", "--checkpoint", str(folder)]) == 2
+    assert command_line.main(["eval", "--processes", "1", "--checkpoint", str(folder)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert str(folder) in said
@@ -367,10 +367,12 @@ def test_eval_takes_ones_own_agent_and_says_which(monkeypatch, capsys, tmp_path,
     asked = []
     monkeypatch.setattr("kimi_mini.evaluation.scoreboard.main", lambda args: asked.append(args.checkpoint))
     expected = mine / "checkpoints" / "final" if own else tmp_path / "CHECKPOINTS" / "final"
-    assert command_line.main(["eval"]) == 0 and asked == [expected]
+    assert command_line.main(["eval", "--processes", "1"]) == 0 and asked == [expected]
     words = "your own agent" if own else "the shipped agent"
     assert capsys.readouterr().out == f"{words}, {expected}\n"
-    assert command_line.main(["eval", "--checkpoint", "other"]) == 0 and asked[-1] == "other"
+    assert (
+        command_line.main(["eval", "--processes", "1", "--checkpoint", "other"]) == 0 and asked[-1] == "other"
+    )
     assert capsys.readouterr().out == ""
 
 

@@ -29,7 +29,8 @@ def play(task, kind=None):
 def solver(asked, kind_of=lambda number: None):
     """In place of `evaluate.solve`: the n-th task is worked on by the expert or by the adversary `kind_of(n)`."""
 
-    def solve(model, tokenizer, tasks, limits, thinking=True, temperature=0.0, seed=0):
+    def solve(model, tokenizer, tasks, limits, thinking=True, temperature=0.0, seed=0, numbers=None):
+        assert list(numbers) == list(range(len(tasks)))  # whose dice: each its own
         asked.append((list(tasks), temperature))
         return [play(task, kind_of(number)) for number, task in enumerate(tasks)]
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from tiny import tiny_model
 
 from kimi_mini import MuonClip
+from kimi_mini.base import ranks
 from kimi_mini.training.batch import Example, micro_batches
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.machine import distributed
@@ -43,7 +44,7 @@ def run(folder=None) -> tuple[History, torch.Tensor]:
     optimizer = MuonClip(
         model, lr=0.02, adamw_lr=0.02, tau=1.0, ns_dtype=torch.float32
     )  # bf16 rounds 1e-7 up to 1e-3
-    data = lambda step: micro_batches(distributed.share(examples(step)), 60)
+    data = lambda step: micro_batches(ranks.share(examples(step)), 60)
     history = train(model, optimizer, data, STEPS, lambda step: 1.0, bias_rate=0.05, state_file=folder)
     return history, torch.cat([value.flatten() for value in model.state_dict().values()])
 
@@ -62,21 +63,23 @@ def slices(tensors, work):
     """Every rank orthogonalises its rows of each matrix."""
     results = [torch.zeros_like(tensor) for tensor in tensors]
     for tensor, result in zip(tensors, results):
-        rows = slice(distributed.rank(), None, distributed.world_size())
+        rows = slice(ranks.rank(), None, ranks.world_size())
         result[..., rows, :] = work([tensor[..., rows, :].contiguous()])[0]
         dist.all_reduce(result)
     return results
 
 
 def alone(name):
-    """A function of `distributed` that does what it does in a single process."""
+    """A function of `distributed` or `ranks` that does what it does in a single process."""
     same = {
         "largest": lambda maxima: maxima.clone(),
         "total": lambda *numbers: list(numbers),
         "join_step": lambda model: None,
         "share": lambda items: items,
     }
-    return mock.patch.object(distributed, name, same[name])
+    return mock.patch.object(
+        distributed if hasattr(distributed, name) and name != "share" else ranks, name, same[name]
+    )
 
 
 def loads_forgotten(model):
@@ -85,9 +88,7 @@ def loads_forgotten(model):
 
 def averaged(model):
     """What DistributedDataParallel does: right for a mean of means, wrong for a mean over all tokens."""
-    distributed._sum_in_one_message(
-        [param.grad.div_(distributed.world_size()) for param in model.parameters()]
-    )
+    distributed._sum_in_one_message([param.grad.div_(ranks.world_size()) for param in model.parameters()])
     distributed._sum_in_one_message([model.statistics.loads])
 
 
@@ -121,7 +122,7 @@ if __name__ == "__main__":
             with mistake:
                 history, weights = run(Path(sys.argv[1] + ".pt") if name == "right" else None)
             found[name] = {**vars(history), "weights": weights.tolist(), "drift": drift(weights)}
-        first = distributed.rank() == 0
+        first = ranks.rank() == 0
     if first:
         found["group_left"] = group() is not None
         Path(sys.argv[1]).write_text(json.dumps(found))

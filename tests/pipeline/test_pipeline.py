@@ -31,12 +31,13 @@ CHECKPOINTS = ("drilled", "base", "tuned", "final")
 
 
 def rehearse(root, folder, *options, kill=None):
-    """Run the rehearsal; returns its exit status (-9 if it was killed) and what it wrote."""
+    """Run the rehearsal on two processes; returns its exit status (137 if one was killed) and what it wrote."""
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     environment.pop("KILL", None)
     if kill is not None:
         environment["KILL"] = kill
     command = [sys.executable, str(root / "tests" / "helpers" / "rehearsal.py"), "--folder", str(folder)]
+    command += ["--processes", "2"]
     done = subprocess.run([*command, *options], cwd=root, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -122,7 +123,8 @@ def test_a_rehearsal_goes_through_all_stages(runs):
 
 def test_it_was_killed_in_the_middle_and_went_on(runs):
     """SIGKILL left half a file beside the state, which nobody reads; what was done before was not done again."""
-    assert [status for status, _, _ in runs.deaths] == [-signal.SIGKILL] * len(KILLS)
+    assert [status for status, _, _ in runs.deaths] == [128 + signal.SIGKILL] * len(KILLS)
+    assert all(error.count("run the same command to go on") == 1 for _, _, error in runs.deaths)
     halves = [file.name.strip(".") for file in runs.killed.iterdir() if file.name.endswith(".tmp")]
     killed = [kill.partition(":")[0] for kill in KILLS]
     assert sorted(name for name in killed if any(half.startswith(name) for half in halves)) == sorted(killed)

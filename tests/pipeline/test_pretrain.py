@@ -52,7 +52,7 @@ def torchrun(root, *words):
 
 def run(*words):
     """The command in this process: its exit status."""
-    return command_line.main(["pretrain", *words])
+    return command_line.main(["pretrain", "--processes", "1", *words])
 
 
 def options(*words):
@@ -225,6 +225,7 @@ def test_the_defaults_are_those_of_the_whole_run():
         "dtype",
         "ns_dtype",
         "micro_tokens",
+        "processes",
         "samples",
         "every",
     }

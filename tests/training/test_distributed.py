@@ -11,6 +11,7 @@ import pytest
 import torch
 import two_ranks
 
+from kimi_mini.base import ranks
 from kimi_mini.training import loop
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.optim.muonclip import MuonClip
@@ -114,8 +115,10 @@ def test_ranks_on_processors_leave_the_gpus_alone(monkeypatch, device, gpus, eng
 
 
 def test_alone_nothing_is_joined():
-    assert not distributed.is_on() and distributed.rank() == 0 and distributed.world_size() == 1
-    assert distributed.total(3, 0.1) == [3, 0.1]
-    assert distributed.share([1, 2, 3]) == [1, 2, 3]
+    assert not ranks.is_on() and ranks.rank() == 0 and ranks.world_size() == 1
+    assert ranks.total(3, 0.1) == [3, 0.1]
+    assert ranks.share([1, 2, 3]) == [1, 2, 3]
+    assert ranks.in_order([1, 2, 3], lambda own: [2 * item for item in own]) == [2, 4, 6]
+    assert ranks.first_rank(lambda: "done") == "done"
     maxima = torch.tensor([1.0, 2.0])
     assert torch.equal(distributed.largest(maxima), maxima) and distributed.largest(maxima) is not maxima

@@ -1,7 +1,7 @@
 """Training on several processes: every rank reads its share of a step, and all take the same step.
 
-`torchrun` starts the same command once per GPU (or per CPU process). What the ranks have found apart is joined so that
-the step is the one that a single process would have taken:
+`processes` starts the same command once a core, torchrun once a GPU. What the ranks have found apart is joined so that
+the step is the one that a single process would have taken (shares and totals: see kimi_mini.base.ranks):
 
     learned tokens, loss       SUM   the loss is a mean over all learned tokens of the step, wherever they are
     gradients                  SUM   each rank has divided by that number already
@@ -10,14 +10,14 @@ the step is the one that a single process would have taken:
     orthogonal updates         each rank makes those of its share of WHOLE matrices, then everybody gets all of them
 
 A slice of a matrix must never be orthogonalised by itself: its singular vectors are not the matrix's.
-Without torchrun nothing here does anything. Sources: Moonlight (arXiv 2502.16982) section 2.3; K2 report section 2.1.
+Alone a process does nothing here. Sources: Moonlight (arXiv 2502.16982) section 2.3; K2 report section 2.1.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -27,30 +27,16 @@ from torch import Tensor, nn
 
 from kimi_mini.base.command import SAVED
 from kimi_mini.base.errors import KimiError
-from kimi_mini.training.machine.processes import end_with_parent
+from kimi_mini.base.processes import end_with_parent
+from kimi_mini.base.ranks import is_on, share
 
 # what gloo says when a rank has died
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
-def is_on() -> bool:
-    """Whether several ranks train together."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    """This process's number, from 0; 0 when it is alone."""
-    return dist.get_rank() if is_on() else 0
-
-
-def world_size() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if is_on() else 1
-
-
 @contextmanager
 def joined(device: str = "auto") -> Iterator[None]:
-    """Context: together with the ranks that torchrun started; alone without torchrun.
+    """Context: together with the ranks that were started with this one; alone where there are none.
 
     device   as for Placement.choose: "cpu" joins by gloo; everything else by NCCL, a GPU each, where there are GPUs
     """
@@ -76,47 +62,6 @@ def joined(device: str = "auto") -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def first_rank(work: Callable[[], object]) -> None:
-    """The first rank works while the others wait. What it refuses with a KimiError, all refuse in the same words."""
-    refused: list[str | None] = [None]
-    if rank() == 0:
-        try:
-            work()
-        except KimiError as error:
-            refused = [str(error)]
-    if is_on():
-        dist.broadcast_object_list(refused, src=0)
-    if refused[0] is not None:
-        raise KimiError(refused[0])
-
-
-def share(items: Sequence) -> Sequence:
-    """This rank's part of a list that every rank has: every world_size-th item."""
-    return items[rank() :: world_size()]
-
-
-def in_order(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
-    """work(items), one result an item, with the items dealt out to the ranks; every rank gets all results, in order.
-
-    The results travel pickled. Each must depend on its own item alone, or it would depend on the number of ranks.
-    """
-    own = list(work(share(items)))
-    if not is_on():
-        return own
-    parts: list[list] = [[] for _ in range(world_size())]
-    dist.all_gather_object(parts, own)
-    return [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
-
-
-def total(*numbers: float) -> list[float]:
-    """Each number summed over all ranks, in fp64."""
-    if not is_on():
-        return list(numbers)
-    packed = torch.tensor(numbers, dtype=torch.float64, device=_device())
-    dist.all_reduce(packed, op=dist.ReduceOp.SUM)
-    return packed.tolist()
-
-
 def largest(maxima: Tensor) -> Tensor:
     """The largest of all ranks, entry by entry; the given tensor is not changed."""
     maxima = maxima.clone()
@@ -130,8 +75,10 @@ def join_step(model: nn.Module) -> None:
     """After backward: sum the gradients of all ranks, and the tokens that each expert got."""
     if not is_on():
         return
-    grads = [param.grad for param in model.parameters() if param.grad is not None]
-    _sum_in_one_message(grads)
+    for param in model.parameters():
+        if param.grad is None and param.requires_grad:  # a rank that had no share of this step
+            param.grad = torch.zeros_like(param)
+    _sum_in_one_message([param.grad for param in model.parameters() if param.grad is not None])
     _sum_in_one_message([model.statistics.loads])
 
 
@@ -176,12 +123,3 @@ def _sum_in_one_message(tensors: list[Tensor]) -> None:
     dist.all_reduce(packed, op=dist.ReduceOp.SUM)
     for tensor, part in zip(tensors, packed.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _device() -> torch.device:
-    """Where the engine wants its numbers."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if dist.get_backend() == "nccl"
-        else torch.device("cpu")
-    )

@@ -139,7 +139,7 @@ class Muon(torch.optim.Optimizer):
     A parameter whose grad is None is skipped: no momentum, no decay. A gradient of zeros is NOT skipped: an
     expert that saw no token still takes a full-size step along its old momentum, because an update does not
     depend on the size of the gradient. For the same reason clip raw gradients if you must, never the update.
-    Under torchrun the ranks, whose gradients are summed already, share the orthogonalising (`distributed`).
+    Several ranks, whose gradients are summed already, share the orthogonalising (`distributed`).
 
     Raises ValueError for vectors and for settings out of range.
     """

@@ -31,10 +31,12 @@ from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
+from kimi_mini.training.machine import distributed
 from kimi_mini.training.rl.objective import advantages, policy_loss, sequence_logprobs
 from kimi_mini.training.rl.rewards import reward
 from kimi_mini.worlds.rows import Limits
@@ -81,16 +83,20 @@ class Round:
 def sample_round(
     model: KimiMini, tokenizer: Tokenizer, settings: Settings, seed: int, index: int
 ) -> tuple[list[list[Conversation]], float]:
-    """K attempts at each of P fresh training tasks, and the temperature they were sampled at."""
+    """K attempts at each of P fresh training tasks, and the temperature they were sampled at.
+
+    Of several ranks each gets its share of the tasks; an attempt depends on its task and number alone.
+    """
     rng = random.Random(f"{seed}/rl/{settings.family}/{index}")
     tasks = [
         worlds.generate(rng, settings.family, settings.levels[i % len(settings.levels)])
         for i in range(settings.prompts)
     ]
     temperature = temperature_at(settings, index)
-    policy = LocalPolicy(model, tokenizer, temperature, seed=hash_seed(seed, index))
-    copies = [task for task in tasks for _ in range(settings.attempts)]
-    done = loop.run(policy, tokenizer, copies, settings.limits)
+    own, each = ranks.share(list(enumerate(tasks))), range(settings.attempts)
+    numbers = [number * settings.attempts + attempt for number, _ in own for attempt in each]
+    policy = LocalPolicy(model, tokenizer, temperature, hash_seed(seed, index), numbers=numbers)
+    done = loop.run(policy, tokenizer, [task for _, task in own for _ in each], settings.limits)
     groups = [done[i : i + settings.attempts] for i in range(0, len(done), settings.attempts)]
     return groups, temperature
 
@@ -114,17 +120,28 @@ def update(
     settings: Settings,
     ptx: Sequence[Batch] = (),
 ) -> Round:
-    """The optimizer steps of one round on its attempts (`settings.updates` of them)."""
-    rewards = torch.tensor([[reward(c, settings.budget_penalty) for c in group] for group in groups])
+    """The optimizer steps of one round (`settings.updates` of them) on this rank's groups and all others'; `ptx` are
+    this rank's batches, too."""
+    found = ranks.gathered(
+        [[(reward(c, settings.budget_penalty), c.written) for c in group] for group in groups]
+    )
+    rewards, written = torch.tensor(found, dtype=torch.float32).unbind(-1)  # (P, K) each, of all ranks
     gains = advantages(rewards)
+    own = dict(zip(ranks.dealt(len(rewards))[ranks.rank()], groups, strict=True))
     model.train()
-    for part in np.array_split(np.arange(len(groups)), settings.updates):
-        chosen = [(c, gains[g, k].item()) for g in part for k, c in enumerate(groups[g]) if gains[g, k] != 0]
-        count = len(part) * settings.attempts
-        _backward_attempts(model, chosen, count, temperature, settings.tau)
-        learned = sum(batch.learned for batch in ptx)
+    for part in np.array_split(np.arange(len(rewards)), settings.updates):
+        chosen = [
+            (c, gains[g, k].item())
+            for g in part
+            if g in own
+            for k, c in enumerate(own[g])
+            if gains[g, k] != 0
+        ]
+        _backward_attempts(model, chosen, len(part) * settings.attempts, temperature, settings.tau)
+        (learned,) = ranks.total(sum(batch.learned for batch in ptx))
         for batch in ptx:
             (settings.ptx * token_losses(model, batch).sum() / learned).backward()
+        distributed.join_step(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):  # before the step: one such step turns every weight into NaN
             raise KimiError(
@@ -133,18 +150,17 @@ def update(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     model.statistics.forget()  # loads and maxima of these passes are not those of the next training
-    flat = [c for group in groups for c in group]
     return Round(
         reward=rewards.mean().item(),
         success=(rewards > 0).float().mean().item(),
-        tokens=float(np.mean([c.written for c in flat])),
+        tokens=written.double().mean().item(),
         moderate=((rewards > 0).any(-1) & (rewards <= 0).any(-1)).float().mean().item(),
         temperature=temperature,
     )
 
 
 def _backward_attempts(model, chosen, count: int, temperature: float, tau: float) -> None:
-    """Accumulate the gradient of the objective over attempts with a non-zero advantage.
+    """Accumulate the gradient of the objective over this rank's attempts with a non-zero advantage.
 
     Log-probabilities are those of whole attempts, summed over their tokens; the sum over attempts is divided by their
     mean number of tokens, so that it weighs against PTX as a loss per token would. Attempts with advantage 0 would only
@@ -153,8 +169,9 @@ def _backward_attempts(model, chosen, count: int, temperature: float, tau: float
     order = sorted(
         ((training_rows(c), gain) for c, gain in chosen), key=lambda item: max(len(row[0]) for row in item[0])
     )
-    written = [sum(sum(mask) for _, mask, _ in rows) for rows, _ in order]
-    tokens = max(1.0, np.mean(written)) if order else 1.0
+    written = sum(sum(mask) for rows, _ in order for _, mask, _ in rows)
+    written, attempts = ranks.total(written, len(order))
+    tokens = max(1.0, written / max(1.0, attempts))
     for start in range(0, len(order), 16):
         some = order[start : start + 16]
         new, old = _log_probabilities(model, [rows for rows, _ in some], temperature)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kimi_mini.training.machine import processes
+from kimi_mini.base import processes
 
 pytestmark = pytest.mark.slow
 
@@ -19,11 +19,12 @@ RANK = """
 import os, sys, time, pathlib
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
+from kimi_mini.base import ranks
 from kimi_mini.training.machine import distributed
 
 def command():
     with distributed.joined("cpu"):
-        rank, folder = distributed.rank(), pathlib.Path(sys.argv[2])
+        rank, folder = ranks.rank(), pathlib.Path(sys.argv[2])
         (folder / f"{rank}.pid").write_text(str(os.getpid()))
         exec(sys.argv[1])
 
@@ -31,10 +32,10 @@ sys.exit(in_one_line(command))
 """
 START = """
 import sys
-from kimi_mini.training.machine import processes
+from kimi_mini.base import processes
 sys.exit(processes.start([sys.executable, "-c", sys.argv[1], *sys.argv[3:]], int(sys.argv[2])))
 """
-FOR_EVER = "\nwhile True: distributed.total(1.0); time.sleep(0.05)"
+FOR_EVER = "\nwhile True: ranks.total(1.0); time.sleep(0.05)"
 
 
 def started(root, folder, body, count=2):
@@ -64,7 +65,7 @@ def are_gone(pids: list[int], seconds: float = 8) -> bool:
 
 
 def test_all_end_well_and_only_the_first_talks(root, tmp_path):
-    process = started(root, tmp_path, "print('sum', int(distributed.total(rank + 1)[0]))", count=3)
+    process = started(root, tmp_path, "print('sum', int(ranks.total(rank + 1)[0]))", count=3)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert out == "sum 6\n" and not errors
@@ -85,7 +86,7 @@ def test_a_killed_rank_ends_all_in_one_line(root, tmp_path, victim):
 @pytest.mark.parametrize("culprit", [0, 1])
 def test_the_reason_of_the_rank_that_failed_is_the_one_that_is_said(root, tmp_path, culprit):
     """The other one sees a broken connection, which is no reason."""
-    body = f"if rank == {culprit}: raise KimiError('the disk is full')\ndistributed.total(1.0)"
+    body = f"if rank == {culprit}: raise KimiError('the disk is full')\nranks.total(1.0)"
     process = started(root, tmp_path, body)
     _, errors = process.communicate(timeout=90)
     assert (process.returncode, errors) == (2, "kimi_mini: the disk is full\n")
@@ -112,7 +113,7 @@ def test_ranks_end_with_the_command_that_started_them(root, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_work_shared_out_comes_back_in_order(root, tmp_path, count):
-    body = "print(distributed.in_order(list(range(7)), lambda own: [item * item for item in own]))"
+    body = "print(ranks.in_order(list(range(7)), lambda own: [item * item for item in own]))"
     process = started(root, tmp_path, body, count)
     assert process.communicate(timeout=120)[0] == f"{[i * i for i in range(7)]}\n"
 

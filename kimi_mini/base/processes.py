@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -118,8 +119,11 @@ def _watch(ranks: Sequence[subprocess.Popen], errors: Sequence, passed_on: Seque
             return 0
         if passed_on:
             return _status(ranks[0].wait())
-        failed = [rank for rank, status in enumerate(statuses) if status]
-        if failed:
+        if any(statuses):
+            with suppress(subprocess.TimeoutExpired):  # what all refuse, the first rank says itself
+                ranks[0].wait(0.5)
+            statuses = [rank.poll() for rank in ranks]
+            failed = [rank for rank, status in enumerate(statuses) if status]
             return _say(failed[0], statuses[failed[0]], errors[failed[0]], len(ranks))
         time.sleep(0.05)
 
