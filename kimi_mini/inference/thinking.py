@@ -15,7 +15,7 @@ form of an answer from there on, as K2's enforcer holds calls to their schema (K
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
@@ -31,10 +31,18 @@ Budget = int | None | list[int | None]
 
 
 class Prefix(NamedTuple):
-    """The beginning of a turn that is given: its tokens, and which of them the model once wrote itself."""
+    """The beginning of a turn that is given: its tokens, which of them the model once wrote itself, and the
+    log-probabilities it did so with (0 for the others)."""
 
     ids: list[int]
     own: list[bool]
+    logprobs: list[float]
+
+    @classmethod
+    def cut(cls, turn: Turn, length: int, new: Sequence[int]) -> Prefix:
+        """The first `length` tokens of a turn, which stay the model's, and `new` ones behind them, which are ours."""
+        own, logprobs = turn.own[:length], turn.logprobs[:length]
+        return cls([*turn.ids[:length], *new], own + [False] * len(new), logprobs + [0.0] * len(new))
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Turn:
 
     ids, own (n,): own is True where the model chose the token, False where we put it (a forced </think>, a corrupted
     step). thought (n,): True inside <think>...</think>, tags excluded. finish: "stop", or "length" at max_tokens.
-    logprobs (n,): of own tokens when they were sampled; 0 where we put the token, and in a given prefix.
+    logprobs (n,): of own tokens when they were sampled; 0 where we put the token.
     """
 
     prompt: list[int]
@@ -96,7 +104,7 @@ def write(
         ValueError: lists of unequal length, and numbers that are none of tokens.
     """
     budgets = list(budget) if isinstance(budget, list) else [budget] * len(prompts)
-    prefixes = [Prefix([], [])] * len(prompts) if prefixes is None else prefixes
+    prefixes = [Prefix([], [], [])] * len(prompts) if prefixes is None else prefixes
     if not len(budgets) == len(prefixes) == len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit"
@@ -106,14 +114,14 @@ def write(
     if not is_whole_number(max_tokens, least=1):
         raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
     marks, stops = Marks.of(tokenizer), stops_of(model, tokenizer)
-    banned = _banned(model, stops, answer_ids)
+    answer = _answer(model, stops, answer_ids)
     rows = [
-        Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, banned)
+        Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, answer)
         for number, (prompt, limit) in enumerate(zip(prompts, budgets))
     ]
     for row, prefix in zip(rows, prefixes):
-        for token, own in zip(prefix.ids, prefix.own, strict=True):
-            row.add(token, own)
+        for token, own, logprob in zip(*prefix, strict=True):
+            row.add(token, own, logprob)
     _write(model, rows, max_tokens, temperature)
     return [Turn(row.context, row.ids, row.own, row.thought, row.finish, row.logprobs) for row in rows]
 
@@ -130,18 +138,20 @@ def is_whole_number(value: object, least: int = 0) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
-def _banned(model: KimiMini, stops: Collection[int], answer_ids: Collection[int] | None) -> Tensor | None:
-    """(V,) bool: the tokens that an answer of `answer_ids` may not hold. Raises ValueError for what is no token."""
-    for token in answer_ids or ():
+def _answer(
+    model: KimiMini, stops: Collection[int], answer_ids: Collection[int] | None
+) -> Callable[[Row], Tensor | None] | None:
+    """What holds a row to `answer_ids` behind a hard stop (see `Row`). Raises ValueError for what is no token."""
+    if answer_ids is None:
+        return None
+    for token in answer_ids:
         if not is_whole_number(token) or token >= model.config.vocab_size:
             raise ValueError(
                 f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}"
             )
-    if answer_ids is None:
-        return None
-    banned = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
-    banned[[*answer_ids, *stops]] = False
-    return banned
+    allowed = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
+    allowed[[*answer_ids, *stops]] = True
+    return lambda row: allowed if row.stopped else None
 
 
 def _write(model: KimiMini, rows: list[Row], max_tokens: int, temperature: float) -> None:
@@ -171,6 +181,4 @@ def corrupt(turn: Turn, tokenizer: Tokenizer, step: int, value: str, mark: str =
         raise ValueError(
             f"the thought has {len(places)} tokens that end in {mark!r}; there is no number {step}"
         )
-    kept = places[step] + 1
-    new = list(tokenizer.encode_plain(value))
-    return Prefix(turn.ids[:kept] + new, turn.own[:kept] + [False] * len(new))
+    return Prefix.cut(turn, places[step] + 1, tokenizer.encode_plain(value))

@@ -9,7 +9,7 @@ A row's dice are its own. So what it writes does not depend on its neighbours, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,7 +60,9 @@ class Row:
     context: the tokens before it. most: how many tokens the model may write. stops: ids that end it. dice: its random
     numbers (None: greedy). budget: most tokens of a thought, with marks to tell one; a hard stop puts </think> in place
     of the next token, which is then ours: not sampled (log-probability 0), not counted, never trained on.
-    banned: (V,) bool, tokens it may not hold behind a hard stop.
+    allowed: asked before every token with the row as it stands; (V,) bool, True for the tokens that may come next, or
+    None for any. The token is drawn from what is allowed, and so is its log-probability.
+    finish: "stop" at an end, "length" when its tokens or its place in the cache are used up.
     """
 
     context: list[int]
@@ -69,7 +71,7 @@ class Row:
     dice: np.random.Generator | None = None
     budget: int | None = None
     marks: Marks | None = None
-    banned: Tensor | None = None
+    allowed: Callable[[Row], Tensor | None] | None = None
     ids: list[int] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Row:
     thinking: bool = False
     stopped: bool = False  # by us
     written: int = 0
+    thought_tokens: int = 0
 
     def add(self, token: int, own: bool, logprob: float = 0.0) -> None:
         """Append a token; a thought begins behind <think> and ends before </think>, a call or the end."""
@@ -89,11 +92,12 @@ class Row:
         self.logprobs.append(logprob)
         self.thought.append(self.thinking and not opens)
         self.written += own
+        self.thought_tokens += self.thought[-1]
         self.thinking |= opens
 
     def take(self, token: int, logprob: float) -> None:
         """The model's next token, unless the budget is spent: then </think>, which is ours."""
-        spent = self.thinking and self.budget is not None and sum(self.thought) >= self.budget
+        spent = self.thinking and self.budget is not None and self.thought_tokens >= self.budget
         # a thought that just fits is not cut
         if spent and token not in self.marks[1:] and token not in self.stops:
             self.add(self.marks.close, own=False)
@@ -111,6 +115,7 @@ class Writer:
 
     def __init__(self, model, places: int, max_length: int, temperature: float = 0.0):
         self.decoder, self.temperature = Decoder(model, places, max_length), temperature
+        self.max_length = max_length
         self.held: list[list[int]] = [[] for _ in range(places)]  # tokens in each place of the cache
         self.rows: dict[int, Row] = {}  # place -> the turn that is written there
         self.pending: list[list[int]] = [[] for _ in range(places)]
@@ -139,6 +144,8 @@ class Writer:
         for place, token, logprob in zip(live, ids, logprobs):
             row = self.rows[place]
             row.take(token, logprob)
+            if row.finish is None and len(self.held[place]) == self.max_length:
+                row.finish = "length"
             if row.finish is None:
                 self.pending[place] = [row.ids[-1]]
             else:
@@ -149,8 +156,11 @@ class Writer:
     def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """logits (N, V) -> a token and its log-probability for each row."""
         for index, row in enumerate(rows):
-            if row.stopped and row.banned is not None:
-                logits[index] = logits[index].masked_fill(row.banned, float("-inf"))
+            allowed = None if row.allowed is None else row.allowed(row)
+            if allowed is not None:
+                if not allowed.any():
+                    raise ValueError(f"no token is allowed behind the {len(row.ids)} tokens of a row")
+                logits[index] = logits[index].masked_fill(~allowed, float("-inf"))
         throws = None
         if self.temperature >= COLDEST:
             throws = torch.tensor(

@@ -280,14 +280,17 @@ def test_a_step_is_replaced_and_what_came_before_is_kept():
         prefix = corrupt(turn, TOKENIZER, step, "99")
         assert TOKENIZER.decode(prefix.ids) == kept + "99"
         assert prefix.own == [True] * (len(prefix.ids) - 2) + [False] * 2
+        assert prefix.logprobs == [-0.5] * (len(prefix.ids) - 2) + [0.0] * 2
     with pytest.raises(ValueError, match="2 tokens"):
         corrupt(turn, TOKENIZER, 2, "99")
 
 
 def test_the_model_goes_on_behind_what_was_put_in(thinker):
-    prefix = Prefix([THINK, TOKENIZER.token_id("a"), TOKENIZER.token_id("9")], [True, True, False])
+    ids = [THINK, TOKENIZER.token_id("a"), TOKENIZER.token_id("9")]
+    prefix = Prefix(ids, [True, True, False], [-0.25, -0.5, 0.0])
     turn = write(thinker, TOKENIZER, [prompt()], prefixes=[prefix])[0]
-    assert turn.ids[:3] == prefix.ids and turn.own[:3] == prefix.own
+    assert (turn.ids[:3], turn.own[:3], turn.logprobs[:3]) == prefix
+    assert all(logprob != 0 for logprob, own in zip(turn.logprobs, turn.own) if own)
     assert TOKENIZER.decode(turn.ids) == "<think>a9" + "a" * 28 + "</think>42<|im_end|>"
     assert turn.written == len(turn.ids) - 1
 

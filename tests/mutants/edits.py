@@ -576,8 +576,8 @@ MUTANTS = [
         ),
         (
             "writer: budget one too large",
-            "sum(self.thought) >= self.budget",
-            "sum(self.thought) > self.budget",
+            "self.thought_tokens >= self.budget",
+            "self.thought_tokens > self.budget",
         ),
         (
             "writer: cache taken for right",
@@ -588,6 +588,13 @@ MUTANTS = [
             "writer: only <|im_end|> ends",
             'for name in ("<|im_end|>", "[EOS]")]',
             'for name in ("<|im_end|>",)]',
+        ),
+        ("writer: a full cache is no end", "len(self.held[place]) == self.max_length:", "False:"),
+        ("writer: anything is allowed", "if allowed is not None:", "if False:"),
+        (
+            "writer: neighbours are held too",
+            "logits[index] = logits[index].masked_fill(~allowed",
+            "logits[:] = logits.masked_fill(~allowed",
         ),
     ),
     *edits(

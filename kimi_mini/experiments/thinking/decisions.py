@@ -69,8 +69,7 @@ def flipped(turn: Turn, tokenizer: Tokenizer, task: Task) -> Prefix | None:
     right = " yes" if task.data["bought"][0] == task.data["choices"][0] else " no"
     if words[turn.ids[place]] == right:
         return None  # it was about to buy the wrong thing by itself
-    new = list(tokenizer.encode_plain(words[turn.ids[place]]))
-    return Prefix(turn.ids[:place] + new, turn.own[:place] + [False] * len(new))
+    return Prefix.cut(turn, place, tokenizer.encode_plain(words[turn.ids[place]]))
 
 
 def orders(talk: conversation.Conversation) -> list[list]:

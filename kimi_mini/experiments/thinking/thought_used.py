@@ -159,7 +159,7 @@ def foreign(solved: Sequence[tuple[Task, Turn]]) -> list[tuple[tuple[Task, Turn]
 def whole_thought(turn: Turn, tokenizer: Tokenizer) -> Prefix:
     """A turn up to and including its </think>, all of it put in by us."""
     length = turn.ids.index(tokenizer.token_id("</think>")) + 1
-    return Prefix(turn.ids[:length], [False] * length)
+    return Prefix.cut(turn, 0, turn.ids[:length])
 
 
 # -- report --------------------------------------------------------------------------------------------
