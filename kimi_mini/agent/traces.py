@@ -6,11 +6,11 @@ check_trace     raises ValueError unless a trace shows all that the model wrote 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.conversation import Conversation, Segment
 from kimi_mini.inference.writer import Marks
 from kimi_mini.text import chat
 from kimi_mini.text.messages import checked, content_text
@@ -24,32 +24,29 @@ def piece_costs(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
     piece), so that its pieces add up to `conversation.written`; forced tokens cost nothing. The rest, results and
     questions, is counted as the template renders it. A turn that was cut off inside its only call shows nothing, so
     what it cost is in `written` alone.
-    Raises ValueError when context management has dropped the tokens of early turns.
+    Turns that context management has hidden since cost what they cost. Raises ValueError for a conversation whose
+    policy knew no tokens.
     """
-    costs, turns = [], _own_turns(conversation, tokenizer)
+    costs, turns = [], iter(_segments(conversation))
     for index, message in enumerate(conversation.messages):
         if message["role"] != "assistant":
             costs += [_rendered(tokenizer, message, first=index == 0)] if message.get("content") else []
             continue
-        ids, own = next(turns)
+        turn = next(turns)
         calls = message.get("tool_calls") or []
         present = [bool(message.get("reasoning_content")), bool(message.get("content")), *[True] * len(calls)]
-        costs += _split_costs(ids, own, present, Marks.of(tokenizer), tokenizer.token_id("<|tool_call_end|>"))
+        costs += _split_costs(
+            turn.ids, turn.own, present, Marks.of(tokenizer), tokenizer.token_id("<|tool_call_end|>")
+        )
     return costs
 
 
-def _own_turns(conversation: Conversation, tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[bool]]]:
-    """(ids, own) of every assistant turn. Raises ValueError unless there is one for each assistant message."""
+def _segments(conversation: Conversation) -> list[Segment]:
+    """The tokens of every assistant turn. Raises ValueError unless there are some for each assistant message."""
     said = sum(message["role"] == "assistant" for message in conversation.messages)
-    if said != len(conversation.turn_starts):
-        raise ValueError(
-            f"{said} assistant messages, but the tokens of {len(conversation.turn_starts)} turns"
-        )
-    end = tokenizer.token_id("<|im_end|>")
-    for start in conversation.turn_starts:
-        rest = conversation.ids[start:]
-        length = rest.index(end) + 1 if end in rest else len(rest)
-        yield rest[:length], conversation.mask[start : start + length]
+    if said != len(conversation.segments):
+        raise ValueError(f"{said} assistant messages, but the tokens of {len(conversation.segments)} turns")
+    return conversation.segments
 
 
 def _rendered(tokenizer: Tokenizer, message: dict, first: bool) -> int:
@@ -93,34 +90,39 @@ def check_trace(
     was given. Raises ValueError that names the first difference.
     """
     shown = list(conversation.messages if messages is None else messages)
-    turns = list(_own_turns(conversation, tokenizer))
-    places = [index for index, message in enumerate(shown) if message["role"] == "assistant"]
-    if len(places) != len(turns):
-        raise ValueError(f"the trace shows {len(places)} turns of the model; it wrote {len(turns)}")
-    stops, starts = [*places, len(shown)], [*conversation.turn_starts, len(conversation.ids)]
+    turns, said, truly = _segments(conversation), _exchanges(shown), _exchanges(conversation.messages)
+    if len(said) != len(turns) + 1:
+        raise ValueError(f"the trace shows {len(said) - 1} turns of the model; it wrote {len(turns)}")
     opening = chat.encode(
-        tokenizer,
-        shown[: stops[0]],
-        conversation.tools,
-        add_generation_prompt=True,
-        thinking=conversation.thinking,
+        tokenizer, said[0], conversation.tools, add_generation_prompt=True, thinking=conversation.thinking
     )[0]
-    if opening != conversation.ids[: conversation.prompt_length]:
+    if turns and opening != turns[0].context:
         raise ValueError("the trace shows another question than the model was given")
-    for index, stop, (ids, own), start, following in zip(places, stops[1:], turns, starts, starts[1:]):
-        _check_said(index, shown[index], ids, own, conversation.thinking, tokenizer)
-        results = shown[index + 1 : stop]
-        given = chat.encode_results(tokenizer, results, thinking=conversation.thinking) if results else []
-        if given != conversation.ids[start + len(ids) : following]:
+    index = len(said[0])
+    following = [*(turn.context for turn in turns[1:]), conversation.ids]
+    for turn, context, (message, *results), (_, *given) in zip(turns, following, said[1:], truly[1:]):
+        _check_said(index, message, turn, conversation.thinking, tokenizer)
+        heard, read = (
+            chat.encode_results(tokenizer, some, thinking=conversation.thinking) if some else []
+            for some in (results, given)
+        )
+        before = len(turn.context) + len(turn.ids)
+        whole = context[:before] == turn.context + turn.ids  # nothing was hidden before the next turn
+        if heard != read or heard != (context[before:] if whole else context[len(context) - len(heard) :]):
             raise ValueError(f"behind message {index} the trace shows other results than the model was given")
+        index += 1 + len(results)
 
 
-def _check_said(
-    index: int, message: dict, ids: list[int], own: list[bool], thinking: bool, tokenizer: Tokenizer
-) -> None:
+def _exchanges(messages: Sequence[dict]) -> list[list[dict]]:
+    """What stands before the first turn of the assistant, then each turn with what came back."""
+    cuts = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return [list(messages[a:b]) for a, b in pairwise([0, *cuts, len(messages)])]
+
+
+def _check_said(index: int, message: dict, turn: Segment, thinking: bool, tokenizer: Tokenizer) -> None:
     """Raises ValueError when a shown assistant message is not what the model wrote in this turn."""
-    parsed = chat.parse_ids(tokenizer, ids, None if thinking else False)
-    runs = _own_runs(ids, own, tokenizer)
+    parsed = chat.parse_ids(tokenizer, turn.ids, None if thinking else False)
+    runs = _own_runs(turn.ids, turn.own, tokenizer)
     for said, written in zip(_said(message), _said(parsed), strict=False):
         if said != written or not any(said in run for run in runs):
             raise ValueError(f"message {index} shows text that the model did not write: {said!r:.80}")

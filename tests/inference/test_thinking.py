@@ -372,10 +372,11 @@ def test_a_corrupted_thought_is_not_shown_as_the_models_own():
     assert fresh.written == len(ids) - 2 and sum(fresh.mask) == fresh.written
     with pytest.raises(ValueError, match="did not write"):
         traces.check_trace(fresh, TOKENIZER)
-    fresh.mask[len(fresh.ids) - len(ids) :] = [True] * len(
-        ids
-    )  # the mutant: our tokens marked as the model's
-    traces.check_trace(fresh, TOKENIZER)  # nothing else would notice, so the mask is what is tested above
+    (segment,) = fresh.segments
+    fresh.segments = [
+        dataclasses.replace(segment, own=[True] * len(ids))
+    ]  # mutant: our tokens marked as the model's
+    traces.check_trace(fresh, TOKENIZER)  # nothing else would notice, so `own` is what is tested above
 
 
 def test_a_forced_stop_does_not_make_a_trace_dishonest():
@@ -391,9 +392,26 @@ def test_a_forced_stop_does_not_make_a_trace_dishonest():
     assert not fresh.mask[fresh.turn_starts[0] + turn.ids.index(CLOSE)]  # never trained on
 
 
-def test_hidden_turns_leave_no_trace_to_price():
+def test_hidden_turns_are_priced_and_checked_all_the_same():
     talk = played()
+    costs = traces.piece_costs(talk, TOKENIZER)
     conversation.hide_old_turns(talk, 1)
+    assert traces.piece_costs(talk, TOKENIZER) == costs
+    traces.check_trace(talk, TOKENIZER)
+    with pytest.raises(ValueError, match="shows"):
+        traces.check_trace(talk, TOKENIZER, changed(talk, 3, content="1000"))
+
+
+def test_a_turn_that_ends_with_the_document_is_priced():
+    talk = conversation.opening(worlds.generate(random.Random(3), "chain", 2))
+    conversation.begin(talk, TOKENIZER)
+    ids = [*typed(TOKENIZER, SAID)[:-1], TOKENIZER.token_id("[EOS]")]
+    loop.take_turn(talk, Reply(ids, [-0.5] * len(ids), "stop"), TOKENIZER, LIMITS)
+    assert sum(traces.piece_costs(talk, TOKENIZER)[2:]) == talk.written == len(ids)
+
+
+def test_a_script_has_no_tokens_to_price():
+    talk = loop.play(worlds.generate(random.Random(3), "buy", 1), random.Random(0))
     with pytest.raises(ValueError, match="assistant messages"):
         traces.piece_costs(talk, TOKENIZER)
 

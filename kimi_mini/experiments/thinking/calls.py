@@ -31,11 +31,9 @@ def how_it_broke(talk: Conversation, tokenizer: Tokenizer) -> tuple[int, str]:
 
 
 def first_name(talk: Conversation, tokenizer: Tokenizer, turn: int) -> str | None:
-    """The first item that a turn (from 0) names, in a call that can be read or not; None when none or hidden."""
-    place = turn - (talk.turns - len(talk.turn_starts))
-    starts = [*talk.turn_starts, len(talk.ids), len(talk.ids)]
-    text = tokenizer.decode(talk.ids[starts[place] : starts[place + 1]]) if place >= 0 else ""
-    found = re.search(r'"item":"([a-z ]+)', text)
+    """The first item that a turn (from 0) names, in a call that can be read or not; None when there is none."""
+    ids = talk.segments[turn].ids if turn < len(talk.segments) else []
+    found = re.search(r'"item":"([a-z ]+)', tokenizer.decode(ids))
     return found and found[1]
 
 
