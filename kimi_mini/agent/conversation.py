@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kimi_mini.inference.writer import inside_thought
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
@@ -19,21 +20,29 @@ SYSTEM = "You are Kimi."
 class Segment:
     """One turn of a model as tokens, with the context it was written in.
 
-    context, ids: tokens before and of the turn; own: True where the model chose the token (False for a forced
-    </think>); logprobs: of its own tokens when they were sampled, 0 elsewhere.
+    tokens, start: the context is tokens[:start]; turns that follow on each other share one list, which only grows.
+    ids: the turn; own: True where the model chose the token (False for a forced </think>); logprobs: of its own tokens
+    when they were sampled, 0 elsewhere.
     """
 
-    context: list[int]
+    tokens: list[int]
+    start: int
     ids: list[int]
     own: list[bool]
     logprobs: list[float]
+
+    @property
+    def context(self) -> list[int]:
+        """All tokens before the turn."""
+        return self.tokens[: self.start]
 
 
 @dataclass(eq=False)
 class Conversation:
     """A task with everything said so far.
 
-    `ids` is the context as it stands, `mask` marks what the model wrote itself. `segments` keeps every turn with
+    `ids` is the context as it stands, `mask` marks what the model wrote itself, `turn_starts` are the turns in it that
+    may be hidden: those behind the user's last words, which end at `prompt_length`. `segments` keeps every turn with
     the context it was sampled in, also when context management has hidden it since: training stands on them.
     """
 
@@ -99,7 +108,7 @@ def act(conversation: Conversation, message: Message) -> list[Message]:
 
 def write(conversation: Conversation, ids: list[int], own: list[bool], logprobs: list[float]) -> None:
     """Append a turn of the model, and keep it as a segment."""
-    conversation.segments.append(Segment(list(conversation.ids), ids, own, logprobs))
+    conversation.segments.append(Segment(conversation.ids, len(conversation.ids), ids, own, logprobs))
     conversation.turn_starts.append(len(conversation.ids))
     conversation.ids += ids
     conversation.mask += own
@@ -110,15 +119,16 @@ def write(conversation: Conversation, ids: list[int], own: list[bool], logprobs:
 def training_rows(conversation: Conversation) -> list[tuple[list[int], list[bool], list[float]]]:
     """(ids, mask, log-probabilities) of as few sequences as hold every turn in the context it was sampled in.
 
-    A turn whose context continues the row before it is appended to that row; after old turns were hidden a new row
-    begins, in which what is kept of them is context and not learned a second time.
+    A turn whose context continues the row before it is appended to that row; after old turns or thoughts were hidden a
+    new row begins, in which what is kept of them is context and not learned a second time.
     """
     rows: list[tuple[list[int], list[bool], list[float]]] = []
     for segment in conversation.segments:
-        if not rows or segment.context[: len(rows[-1][0])] != rows[-1][0]:
+        context = segment.context
+        if not rows or context[: len(rows[-1][0])] != rows[-1][0]:
             rows.append(([], [], []))
         ids, mask, logprobs = rows[-1]
-        heard = segment.context[len(ids) :]
+        heard = context[len(ids) :]
         ids += heard + segment.ids
         mask += [False] * len(heard) + segment.own
         logprobs += [0.0] * len(heard) + segment.logprobs
@@ -158,8 +168,29 @@ def hide_old_turns(conversation: Conversation, keep: int) -> None:
     """
     kept = conversation.turn_starts[max(0, len(conversation.turn_starts) - keep) :]
     start, prompt = kept[0] if kept else len(conversation.ids), conversation.prompt_length
+    _keep(conversation, [*range(prompt), *range(start, len(conversation.ids))])
+    conversation.turn_starts = [begin - (start - prompt) for begin in kept]
+
+
+def hear(conversation: Conversation, tokenizer: Tokenizer) -> None:
+    """Tokenise what the user has just said, up to where the model takes over again.
+
+    Behind an answer the thoughts of the turns that led to it are history, which K2's template drops (see text.chat):
+    they leave the context, and what is left of those turns is not learned in it. A new chain of calls begins.
+    """
+    thought = inside_thought(conversation.ids, tokenizer)
+    if any(thought):
+        _keep(conversation, [place for place, inside in enumerate(thought) if not inside])
+        conversation.mask = [False] * len(conversation.ids)
+    observe(
+        conversation,
+        chat.encode_results(tokenizer, conversation.messages[-1:], thinking=conversation.thinking),
+    )
+    conversation.prompt_length, conversation.turn_starts = len(conversation.ids), []
+
+
+def _keep(conversation: Conversation, places: Sequence[int]) -> None:
+    """New lists of the tokens at these places; those of before stay as they are, for the segments."""
     for name in ("ids", "mask", "logprobs"):
         values = getattr(conversation, name)
-        setattr(conversation, name, values[:prompt] + values[start:])
-    shift = start - prompt
-    conversation.turn_starts = [begin - shift for begin in kept]
+        setattr(conversation, name, [values[place] for place in places])

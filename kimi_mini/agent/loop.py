@@ -24,6 +24,7 @@ from kimi_mini.agent.conversation import (
     act,
     begin,
     has_room,
+    hear,
     hide_old_turns,
     observe,
     opening,
@@ -54,9 +55,11 @@ def take_turn(
         said = conversation.environment.user_turn()
         if said is None:
             return
-        conversation.finish, answers = None, [{"role": "user", "content": said}]
-        conversation.messages += answers
-    if tokenizer is not None:
+        conversation.finish = None
+        conversation.messages.append({"role": "user", "content": said})
+        if tokenizer is not None:
+            hear(conversation, tokenizer)
+    elif tokenizer is not None:
         observe(conversation, chat.encode_results(tokenizer, answers, thinking=conversation.thinking))
     if limits is not None:
         _keep_limits(conversation, limits)

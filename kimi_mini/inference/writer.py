@@ -110,6 +110,14 @@ class Row:
             self.finish = "length"
 
 
+def inside_thought(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:
+    """(n,) True between <think> and whatever ends the thought, tags excluded."""
+    row = Row([], len(ids), frozenset({tokenizer.special["[EOS]"]}), marks=Marks.of(tokenizer))
+    for token in ids:
+        row.add(token, own=True)
+    return row.thought
+
+
 class Writer:
     """Writes in up to `places` rows of at most `max_length` tokens each, at one temperature."""
 

@@ -9,7 +9,7 @@ from tiny import Typist, tiny_model, typed
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
-from kimi_mini.agent import loop
+from kimi_mini.agent import loop, traces
 from kimi_mini.agent.policy import Answer, LocalPolicy, Reply
 from kimi_mini.inference import writer
 from kimi_mini.inference.decoder import Decoder
@@ -579,7 +579,7 @@ def test_segments_of_another_context_are_found_out(tokenizer, model):
     """Mutant: kept turns are trained in the context that hiding left, as if they had been sampled there."""
     conversation = managed_rollout(tokenizer, model)
     whole = conversation_.Segment(
-        conversation.ids[:1], conversation.ids[1:], conversation.mask[1:], conversation.logprobs[1:]
+        conversation.ids, 1, conversation.ids[1:], conversation.mask[1:], conversation.logprobs[1:]
     )
     conversation.segments = [whole]
     with pytest.raises(AssertionError):
@@ -649,11 +649,20 @@ def open_two(monkeypatch):
     monkeypatch.setattr(WORLDS["shop"], "open_environment", lambda task: TwoRequests(**vars(opened(task))))
 
 
-def test_a_user_may_speak_again_after_an_answer(tokenizer, monkeypatch):
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_user_may_speak_again_after_an_answer(tokenizer, monkeypatch, thinking):
+    """K2's template: behind an answer its thought is history and leaves the context. Mutant: it stays. Both turns are
+    trained on, each in the context it was written in: two rows, or one where there was no thought to leave out."""
     open_two(monkeypatch)
     answers = iter(["first", "second"])
     spell = lambda conversation, message: typed(
-        tokenizer, {"role": "assistant", "content": next(answers), "reasoning_content": "t"}
+        tokenizer,
+        {
+            "role": "assistant",
+            "content": next(answers),
+            "reasoning_content": "t" * thinking,
+            "thinking": thinking,
+        },
     )
 
     class Twice(Typist):
@@ -661,13 +670,53 @@ def test_a_user_may_speak_again_after_an_answer(tokenizer, monkeypatch):
             ids = self.spell(conversation, None)
             return Reply(ids, [-0.5] * len(ids), "stop")
 
-    (conversation,) = loop.run(Twice(tokenizer, spell), tokenizer, tasks_of("buy", 1), ROOMY)
+    task = tasks_of("buy", 1)[0]
+    (conversation,) = loop.run(Twice(tokenizer, spell), tokenizer, [task], ROOMY, thinking)
     said = [(m["role"], m["content"]) for m in conversation.messages[2:]]
     assert said == [("assistant", "first"), ("user", "And now?"), ("assistant", "second")]
     assert conversation.finish == "stop" and conversation.turns == 2
-    heard = conversation.ids[len(conversation.segments[0].context + conversation.segments[0].ids) :]
-    assert "And now?" in tokenizer.decode(heard)  # and none of it is the model's own
+    assert conversation.ids == chat.encode(tokenizer, conversation.messages, conversation.tools)[0]
     assert "And now?" not in own_text(tokenizer, conversation)
+    rows = conversation_.training_rows(conversation)
+    assert len(rows) == 1 + thinking and sum(sum(mask) for _, mask, _ in rows) == conversation.written
+    first = conversation.segments[0]
+    assert (
+        first.context
+        == chat.encode(
+            tokenizer,
+            conversation.messages[:2],
+            conversation.tools,
+            add_generation_prompt=True,
+            thinking=thinking,
+        )[0]
+    )
+    assert ("<think>t</think>" in tokenizer.decode(first.ids)) == thinking
+    traces.check_trace(conversation, tokenizer)
+
+
+class Again(Typist):
+    """Does the task over again when the user says something more."""
+
+    def _type(self, conversation, max_tokens):
+        if conversation.turns and conversation.messages[-1]["role"] == "user":
+            del self.experts[id(conversation)]
+        return super()._type(conversation, max_tokens)
+
+
+def test_hiding_old_turns_keeps_what_the_user_asked_last(tokenizer, monkeypatch):
+    """A second request with many calls behind a first one: the words of both stay, the calls between are hidden."""
+    open_two(monkeypatch)
+    (conversation,) = loop.run(
+        Again(tokenizer),
+        tokenizer,
+        [worlds.generate(random.Random(0), "follow", 12)],
+        Limits(64, 100, 420, manage=True),
+    )
+    assert conversation.finish == "stop" and conversation.calls == 24
+    assert len(conversation.turn_starts) < 13  # some of the second request's calls were hidden
+    text = tokenizer.decode(conversation.ids)
+    assert conversation.task.prompt in text and "And now?" in text and len(conversation.ids) <= 420
+    traces.check_trace(conversation, tokenizer)
 
 
 def test_an_expert_hears_what_the_user_says(monkeypatch):

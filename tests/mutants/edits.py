@@ -516,10 +516,16 @@ MUTANTS = [
         ("agent: cut off and yet passed", "if self.finish in CUT_OFF:", "if False:"),
         (
             "agent: segments of the context after hiding",
-            "Segment(list(conversation.ids), ids",
-            "Segment(conversation.ids, ids",
+            "setattr(conversation, name, [values[place] for place in places])",
+            "values[:] = [values[place] for place in places]",
         ),
-        ("agent: kept turns learned twice", "segment.context[: len(rows[-1][0])] != rows[-1][0]", "True"),
+        ("agent: kept turns learned twice", "context[: len(rows[-1][0])] != rows[-1][0]", "True"),
+        ("agent: thoughts of the last question stay", "    if any(thought):\n", "    if False:\n"),
+        (
+            "agent: what the user asked is hidden",
+            "conversation.prompt_length, conversation.turn_starts = len(conversation.ids), []",
+            "pass",
+        ),
         (
             "agent: room for no turn",
             "len(conversation.ids) + limits.turn_tokens <= limits.context",
@@ -543,8 +549,8 @@ MUTANTS = [
         ("agent: the user is never asked", "said = conversation.environment.user_turn()", "said = None"),
         (
             "agent: what the user says has no tokens",
-            '[{"role": "user", "content": said}]',
-            '[{"role": "user", "content": ""}]',
+            "            hear(conversation, tokenizer)\n",
+            "            pass\n",
         ),
     ),
     *edits(

@@ -21,7 +21,7 @@ import numpy as np
 
 from kimi_mini import worlds
 from kimi_mini.agent import folder as folder_
-from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
@@ -58,8 +58,9 @@ def own_pools(
     found: sft.Pools = {}
     for conversation in filter(keep, attempts):
         source = next(s for s in sources if s.family == conversation.task.family)
-        example = Example(np.asarray(conversation.ids, np.int32), np.asarray(conversation.mask, bool))
-        found.setdefault((source, conversation.task.level), []).append(example)
+        pool = found.setdefault((source, conversation.task.level), [])
+        for ids, mask, _ in training_rows(conversation):
+            pool.append(Example(np.asarray(ids, np.int32), np.asarray(mask, bool)))
     left = {s: replace(s, levels=tuple(level for level in s.levels if (s, level) in found)) for s in sources}
     return {(left[source], level): examples for (source, level), examples in found.items()}
 
