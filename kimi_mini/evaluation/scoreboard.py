@@ -128,7 +128,9 @@ def print_board(board: dict[str, dict]) -> None:
 def main(args: argparse.Namespace) -> None:
     """`python -m kimi_mini eval`: the scoreboard of a checkpoint."""
     model, tokenizer = load_agent(args.checkpoint)
+    began = time.perf_counter()
     with tqdm(total=sum(len(row.parts) for row in ROWS), unit="row", desc="evaluating", leave=False) as bar:
         board = scoreboard(model, tokenizer, args.tasks, args.seed, on_row=lambda *_: bar.update())
     if not ranks.rank():
         print_board(board)
+        print(f"{len(board)} rows in {time.perf_counter() - began:.1f} s")
