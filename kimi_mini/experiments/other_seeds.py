@@ -7,13 +7,17 @@ data/run/seeds/SEED by the stages of `make run` (a quarter of an hour each), and
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from kimi_mini.base import paths
 from kimi_mini.base.command import in_one_line
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
@@ -21,7 +25,6 @@ from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
-from kimi_mini.pipeline import Plan, Run, go_on
 
 RUNS = paths.RUNS / "seeds"
 # at the edge of training, or past it
@@ -48,12 +51,18 @@ def main() -> None:
 
 def run_of(seed: int, scale: float) -> dict:
     """The log of a whole run with that seed: the shipped one, or one trained now in a folder of its own."""
-    plan = Plan(seed=seed).scaled(scale)
-    if plan == Plan() and (RESULTS / "run.json").is_file():
+    if (seed, scale) == (0, 1) and (RESULTS / "run.json").is_file():
         return read_json(RESULTS / "run.json")
     folder = RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
-    go_on(Run(folder, plan))
+    train(seed, scale, folder)
     return read_json(folder / "run.json")
+
+
+def train(seed: int, scale: float, folder: Path) -> None:
+    """`python -m kimi_mini run` with that seed, on all cores. KimiError when it does not come to its end."""
+    words = ("run", "--seed", seed, "--scale", scale, "--folder", folder)
+    if subprocess.run([sys.executable, "-m", "kimi_mini", *map(str, words)], check=False).returncode:
+        raise KimiError(f"the run of seed {seed} has not ended: the same command goes on with it")
 
 
 def values(rows: Sequence[dict], name: str) -> list[float]:

@@ -1,12 +1,14 @@
 """Whole runs that differ in their seed: the worst seed decides, and the shipped run is read, not trained again."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments import other_seeds
-from kimi_mini.pipeline import Plan
 
 
 def made_up(tmp_path, **changed):
@@ -45,18 +47,24 @@ def test_a_mean_would_have_hidden_it(tmp_path, monkeypatch):
 def test_the_shipped_run_is_read_and_other_seeds_are_trained(monkeypatch, tmp_path):
     asked = []
 
-    def train(run):
-        asked.append(run.plan)
-        run.folder.mkdir(parents=True)
-        (run.folder / "run.json").write_text(json.dumps({"trained": run.plan.seed}))
+    def run(command, check):
+        words = dict(zip(command[4::2], command[5::2]))
+        assert command[1:4] == ["-m", "kimi_mini", "run"]
+        asked.append((words["--seed"], words["--scale"]))
+        folder = Path(words["--folder"])
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"trained": int(words["--seed"])}))
+        return SimpleNamespace(returncode=int(words["--seed"] == "3"))
 
-    monkeypatch.setattr(other_seeds, "go_on", train)
+    monkeypatch.setattr(other_seeds.subprocess, "run", run)
     monkeypatch.setattr(other_seeds, "RUNS", tmp_path)
     assert other_seeds.run_of(0, 1.0)["seed"] == 0 and not asked
-    assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [Plan(seed=2)]
+    assert other_seeds.run_of(2, 1.0) == {"trained": 2} and asked == [("2", "1.0")]
     assert (
         other_seeds.run_of(0, 0.5) == {"trained": 0} and (tmp_path / "0-0.5").is_dir()
     )  # a rehearsal is not the run
+    with pytest.raises(KimiError, match="seed 3 has not ended"):
+        other_seeds.run_of(3, 1.0)
 
 
 def test_the_figure_shows_every_seed(tmp_path):
