@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kimi_mini.training.optim import muon
 from kimi_mini.training.optim.muon import COEFFICIENTS, Muon, newton_schulz, orthogonalize, update_scale
@@ -45,6 +46,10 @@ def difference(a, b):
 # ---- Newton-Schulz ----------------------------------------------------------------------------------------
 
 
+WIDE = [(6, 20), (20, 6), (8, 16), (1, 8), (4, 32)]  # two rounds at once on the Gram matrix
+SQUARISH = [(12, 20), (20, 12), (16, 16)]
+
+
 def quintic_on_singular_values(X, steps=5):
     """What newton_schulz means: the polynomial, five times, on each singular value. X (rows, cols) fp64."""
     a, b, c = COEFFICIENTS
@@ -55,10 +60,70 @@ def quintic_on_singular_values(X, steps=5):
     return U * s @ V
 
 
-@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16), (1, 8)])
-def test_newton_schulz_is_the_quintic_on_singular_values(shape):
-    X = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(newton_schulz(X), quintic_on_singular_values(X), atol=1e-12, rtol=0)
+def check_rounds(method, shape, steps=5, rank=None, dtype=torch.float64, atol=1e-12):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(shape, dtype=torch.float64, generator=generator)
+    if rank is not None:
+        X = X[:, :rank] @ torch.randn(rank, shape[1], dtype=torch.float64, generator=generator)
+    ours = method(X.to(dtype), steps).double()
+    torch.testing.assert_close(ours, quintic_on_singular_values(X, steps), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("shape", WIDE + SQUARISH)
+@pytest.mark.parametrize("steps", [0, 1, 2, 4, 5])
+def test_newton_schulz_is_the_quintic_on_singular_values(shape, steps):
+    check_rounds(newton_schulz, shape, steps)
+    check_rounds(newton_schulz, shape, steps, rank=max(1, min(shape) // 2))
+
+
+@pytest.mark.parametrize("shape", [*WIDE, *SQUARISH, (64, 256), (128, 128)])
+def test_fp32_is_the_quintic_up_to_rounding(shape):
+    def rounds(X, steps):
+        return newton_schulz(X, steps, dtype=torch.float32)
+
+    check_rounds(rounds, shape, dtype=torch.float32, atol=1e-5)
+    check_rounds(rounds, shape, rank=max(1, min(shape) // 2), dtype=torch.float32, atol=1e-4)
+
+
+def gram_rounds(advance, order=lambda first, second: second @ first):
+    """Two rounds at once by hand, with a piece to get wrong: how the Gram matrix goes on, how the rounds join."""
+
+    def rounds(X, steps):
+        X = (X.mT if X.shape[0] > X.shape[1] else X) / (X.norm() + 1e-7)
+        for _ in range(steps // 2):
+            gram = X @ X.mT
+            first = muon._quintic(gram[None])[0]
+            X = order(first, muon._quintic(advance(gram, first)[None])[0]) @ X
+        return muon._quintic((X @ X.mT)[None])[0] @ X if steps % 2 else X
+
+    return rounds
+
+
+def test_wrong_rounds_on_the_gram_matrix_are_caught():
+    check_rounds(gram_rounds(lambda gram, first: first @ gram @ first), (8, 16))
+    wrong = {
+        "the Gram matrix stays": gram_rounds(lambda gram, first: gram),
+        "advanced on one side": gram_rounds(lambda gram, first: first @ gram),
+        "the first round is lost": gram_rounds(
+            lambda gram, first: first @ gram @ first, lambda first, second: second
+        ),
+        "one round short": lambda X, steps: newton_schulz(X, steps - steps % 2),
+    }
+    for method in wrong.values():
+        with pytest.raises(AssertionError):
+            check_rounds(method, (8, 16))
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 128), (8, 384, 64)])
+def test_wide_matrices_take_fewer_products(monkeypatch, shape):
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    counts = []
+    for least in (muon.WIDE_ENOUGH, 99):
+        monkeypatch.setattr(muon, "WIDE_ENOUGH", least)
+        with FlopCounterMode(display=False) as flops:
+            newton_schulz(X, dtype=torch.float32)
+        counts.append(flops.get_total_flops())
+    assert counts[0] < 0.95 * counts[1]
 
 
 def test_singular_values_end_near_one():
@@ -111,6 +176,25 @@ def test_zero_stays_zero_and_size_does_not_matter():
     torch.testing.assert_close(small, large, atol=1e-3, rtol=0)
 
 
+def published_in_bf16(X, steps=5):
+    """K. Jordan's rounds as he runs them: in bf16, each term rounded. X (..., rows, cols), rows <= cols."""
+    a, b, c = COEFFICIENTS
+    X = X.bfloat16() / (X.bfloat16().norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    return X
+
+
+@pytest.mark.parametrize("shape", [(4, 60, 96), (4, 128, 256), (2, 64, 384)])
+def test_bf16_is_as_exact_as_the_published_rounds(shape):
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = newton_schulz(X.double())
+    half = newton_schulz(X, dtype=torch.bfloat16)
+    ours, theirs = ((y - exact).norm() / exact.norm() for y in (half, published_in_bf16(X)))
+    assert half.dtype == torch.float32 and 0 < ours < 1.1 * theirs and ours < 0.05
+
+
 def test_bf16_differs_little_and_is_chosen_by_rule(monkeypatch):
     X = torch.randn(4, 60, 96, generator=torch.Generator().manual_seed(0))
     exact, half = newton_schulz(X, dtype=torch.float32), newton_schulz(X, dtype=torch.bfloat16)
@@ -126,7 +210,7 @@ def test_bf16_differs_little_and_is_chosen_by_rule(monkeypatch):
 
 @pytest.mark.parametrize("stack_elements", [1, 300, 2**24])
 def test_stacking_changes_nothing(monkeypatch, stack_elements):
-    monkeypatch.setattr(muon, "STACK_ELEMENTS", stack_elements)
+    monkeypatch.setitem(muon.STACK_ELEMENTS, "cpu", stack_elements)
     tensors = [p.detach() for p in parameters() + parameters([(12, 20), (2, 20, 12)], seed=5)]
     for X, update in zip(tensors, orthogonalize(tensors), strict=True):
         torch.testing.assert_close(update, newton_schulz(X), atol=1e-12, rtol=0)
@@ -239,7 +323,7 @@ def test_parity_with_torch_muon():
     start = [p.detach().clone() for p in ours]
     grads = gradients(ours, steps=3)
     grads_2d = [[m for g in step for m in g.reshape(-1, *g.shape[-2:])] for step in grads]
-    run(Muon(ours, lr=0.01), ours, grads)
+    run(Muon(ours, lr=0.01, ns_dtype=torch.float32), ours, grads)  # the rounding is theirs alone
     run(torch.optim.Muon(theirs, lr=0.01, adjust_lr_fn="match_rms_adamw"), theirs, grads_2d)
     for p, p0 in zip(ours, start, strict=True):
         count = p.numel() // (p.shape[-2] * p.shape[-1])

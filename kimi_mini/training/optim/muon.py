@@ -31,7 +31,11 @@ from kimi_mini.training.machine.distributed import each_its_share
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ADAMW_RMS = 0.2  # the root mean square of a usual AdamW update (Moonlight section 2.2)
 SMALLEST_BF16_SIDE = 32  # narrower matrices are not faster in bf16
-STACK_ELEMENTS = 2**24  # stack at most about this many numbers into one batch of matrices (64 MB in fp32)
+WIDE_ENOUGH = 2  # columns a row from which two rounds at once on the Gram matrix are faster than one and one
+STACK_ELEMENTS = {
+    "cpu": 2**20,
+    "cuda": 2**24,
+}  # numbers in a batch of matrices: as many as a core's cache holds
 
 
 def newton_schulz(X: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
@@ -45,16 +49,38 @@ def newton_schulz(X: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -
     """
     if X.ndim < 2:
         raise ValueError(f"newton_schulz needs matrices (..., rows, cols), got shape {tuple(X.shape)}")
+    return orthogonalize([X], steps, dtype)[0]
+
+
+def _iterate(X: Tensor, steps: int) -> Tensor:
+    """The rounds themselves, on matrices (n, rows, cols) with rows <= cols: the Gram matrix A = X X^T is the small one.
+
+    A round takes X to P X with P = a + b A + c A^2, and hence A to P A P. So two rounds may run on the Gram matrix
+    alone, with one product with X after them: less work where X is wide enough. Not more than two, for in bf16 an error
+    in A grows with every round on it; then the Gram matrix of the new X is taken.
+    """
     a, b, c = COEFFICIENTS
-    Y = _wide(X)  # rows <= cols: the Gram matrix is the small one
-    Y = Y.reshape(-1, *Y.shape[-2:]).to(dtype or matmul_dtype(X))  # (n, r, c)
-    Y = Y / (Y.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius >= spectral norm: all values at most 1
-    for _ in range(steps):
-        gram = Y @ Y.mT  # A = X X^T, (n, r, r)
-        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A^2
-        Y = torch.baddbmm(Y, poly, Y, beta=a)  # a X + (b A + c A^2) X
-    Y = Y.to(X.dtype).view(_wide(X).shape)
-    return Y.mT if _is_tall(X) else Y
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius >= spectral norm: all values at most 1
+    wide = X.shape[2] >= WIDE_ENOUGH * X.shape[1]
+    while steps > 0:
+        gram = X @ X.mT  # (n, rows, rows)
+        if wide and steps > 1:
+            first = _quintic(gram)
+            X = _quintic(first @ gram @ first) @ first @ X
+            steps -= 2
+        else:
+            poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A^2
+            X = torch.baddbmm(X, poly, X, beta=a)  # a X + (b A + c A^2) X
+            steps -= 1
+    return X
+
+
+def _quintic(gram: Tensor) -> Tensor:
+    """P = a + b A + c A^2 for each Gram matrix A (n, rows, rows)."""
+    a, b, c = COEFFICIENTS
+    poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    poly.diagonal(dim1=-2, dim2=-1).add_(a)
+    return poly
 
 
 def matmul_dtype(X: Tensor) -> torch.dtype:
@@ -64,7 +90,7 @@ def matmul_dtype(X: Tensor) -> torch.dtype:
     or AMX) and the smaller side is at least 32; otherwise fp32, because emulated bf16 is slower. fp64 stays.
     Measured on one core of an AMD EPYC with AVX512-BF16: 102 matrices of 60 x 96, the miniature's experts,
     take 3.7 ms in bf16 and 16 ms in fp32, but one of 16 x 96 takes 0.21 and 0.05 ms. The results differ by
-    about one percent, far less than the scatter of the singular values.
+    about one percent, two to four for wide matrices, far less than the scatter of the singular values.
     """
     if X.dtype == torch.float64:
         return torch.float64
@@ -92,41 +118,42 @@ def update_scale(shape: tuple[int, ...]) -> float:
 
 
 def orthogonalize(tensors: list[Tensor], steps: int = 5, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """newton_schulz for many parameters (..., out, in) of any shapes, with few large calls.
+    """newton_schulz for many parameters (..., out, in) of any shapes, in calls of one size.
 
-    A small model would spend its time launching small products. So all matrices of one size are stacked into
-    one batch, across layers, experts and orientation: a tall matrix joins the wide ones as its transpose.
-    Each is still treated by itself. Returns new tensors, with the shapes and dtypes of the given ones.
+    A small model would spend its time launching small products, a larger one waiting for memory. So all matrices of
+    one size are stacked into batches that stay in the cache, across layers, experts and orientation: a tall matrix
+    joins the wide ones as its transpose. Each is still treated by itself. Returns new tensors, with the shapes and
+    dtypes of the given ones.
     """
-    results: list[Tensor] = [None] * len(tensors)
-    for members in _stacks(tensors):
-        wide = [_wide(tensors[i]) for i in members]
-        rows, cols = wide[0].shape[-2:]
-        flat = [X.reshape(-1, rows, cols) for X in wide]  # (matrices of this parameter, rows, cols) each
-        stacked = newton_schulz(torch.cat(flat), steps, dtype)
-        for i, X, part in zip(members, wide, stacked.split([len(f) for f in flat]), strict=True):
-            part = part.view(X.shape)
-            results[i] = part.mT if _is_tall(tensors[i]) else part
+    results = [torch.empty_like(X, memory_format=torch.contiguous_format) for X in tensors]
+    for stack in _stacks(tensors, results):
+        given, wanted = zip(*stack)
+        X = torch.cat(given) if len(given) > 1 else given[0]
+        done = _iterate(X.to(dtype or matmul_dtype(X)), steps)
+        for result, part in zip(wanted, done.split([len(part) for part in given]), strict=True):
+            result.copy_(part)
     return results
 
 
-def _is_tall(X: Tensor) -> bool:
-    return X.shape[-2] > X.shape[-1]
-
-
 def _wide(X: Tensor) -> Tensor:
-    return X.mT if _is_tall(X) else X
+    """(..., out, in) as (n, rows, cols), rows <= cols."""
+    X = X.reshape(-1, *X.shape[-2:])
+    return X.mT if X.shape[-2] > X.shape[-1] else X
 
 
-def _stacks(tensors: list[Tensor]) -> Iterable[list[int]]:
-    """Positions of tensors that share a batch: same matrix size, dtype and device, up to STACK_ELEMENTS."""
-    stacks: dict[tuple, list[int]] = defaultdict(list)
+def _stacks(tensors: list[Tensor], results: list[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Batches of pairs (matrices, where their results belong), both (n, rows, cols) views: of one size, dtype and
+    device, about STACK_ELEMENTS numbers a batch. A larger parameter is cut between its matrices."""
+    stacks: dict[tuple, list] = defaultdict(list)
     filled: dict[tuple, int] = defaultdict(int)
-    for i, X in enumerate(tensors):
-        kind = (min(X.shape[-2:]), max(X.shape[-2:]), X.dtype, X.device)
-        stacks[kind, filled[kind] // STACK_ELEMENTS].append(i)
-        filled[kind] += X.numel()
-    return stacks.values()
+    for X, result in zip(tensors, results, strict=True):
+        X, result = _wide(X), _wide(result)
+        most = max(1, STACK_ELEMENTS.get(X.device.type, 2**24) // max(1, X.shape[1] * X.shape[2]))
+        for given, wanted in zip(X.split(most), result.split(most), strict=True):
+            kind = (*X.shape[1:], X.dtype, X.device)
+            stacks[kind, filled[kind] // most].append((given, wanted))
+            filled[kind] += len(given)
+    return list(stacks.values())
 
 
 class Muon(torch.optim.Optimizer):
