@@ -159,19 +159,19 @@ class Talk:
         policy = policy_.LocalPolicy(self.model, self.tokenizer)
         began = time.perf_counter()
         conversation_.begin(conversation, self.tokenizer)
-        if conversation.prompt_length + LIMITS.turn_tokens > LIMITS.context:
+        if not conversation_.has_room(conversation, LIMITS):
             self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
             return
-        policy.open([conversation], LIMITS.context)
         shown = 1 if conversation.task in self.tasks else 2  # the user knows what was typed
-        while True:
+
+        def show_new(*_: int) -> None:
+            nonlocal shown
             for piece in pieces(conversation.messages[shown:]):
                 self.show(piece)
             shown = len(conversation.messages)
-            if conversation.finish is not None:
-                break
-            reply = policy.reply([conversation], LIMITS.turn_tokens)[0]
-            loop.take_turn(conversation, reply, self.tokenizer, LIMITS)
+
+        show_new()
+        loop.converse(policy, [conversation], self.tokenizer, LIMITS, show_new)
         self.summary(conversation, time.perf_counter() - began)
 
     def show(self, piece: Piece) -> None:
