@@ -14,6 +14,7 @@ matrices, and the gradients arrive in fp32. Norms, and the router that must tell
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.layers import Linear
 
+log = logging.getLogger(__name__)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU_MICRO_TOKENS = 2048  # the fastest on a CPU: what is larger falls out of its caches
 
@@ -38,12 +41,9 @@ class Placement:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     micro_tokens: int | None = None
-    say: Callable[[str], None] = print
 
     @classmethod
-    def choose(
-        cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None, **options
-    ) -> Placement:
+    def choose(cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None) -> Placement:
         """The best there is on this machine, or what is asked for. KimiError for what it does not have."""
         where = choose_device(device)
         if dtype not in ("auto", *DTYPES):
@@ -52,7 +52,7 @@ class Placement:
         what = DTYPES["bf16" if native else "fp32"] if dtype == "auto" else DTYPES[dtype]
         if micro_tokens is None and where.type == "cpu":
             micro_tokens = CPU_MICRO_TOKENS
-        return cls(where, what, micro_tokens, **options)
+        return cls(where, what, micro_tokens)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -111,9 +111,10 @@ class Placement:
         self.micro_tokens = largest.shape[1] * (len(largest) // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.say(
-            f"out of memory at {largest.numel():,} tokens at once: going on with micro-batches of "
-            f"{self.micro_tokens:,} (the step stays the same)"
+        log.warning(
+            "out of memory at %s tokens at once: going on with micro-batches of %s (the step stays the same)",
+            f"{largest.numel():,}",
+            f"{self.micro_tokens:,}",
         )
 
 
