@@ -15,7 +15,7 @@ from kimi_mini.base.command import above_zero, folder, natural, positive
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import over_seeds, wilson
-from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS, RUNS
+from kimi_mini.base.paths import FIGURES, RESULTS, RUNS
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
@@ -81,12 +81,6 @@ def entry(
     """A scoreboard entry as `evaluation.scoreboard` writes it; what has a floor in an experiment is a claim."""
     measured = {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
     return measured | {"main": main, "floor": None, "says": says}
-
-
-def shipped() -> Path:
-    """The final agent: the one in data/checkpoints, or that of a run of one's own."""
-    folders = [CHECKPOINTS / "final", RUNS / "checkpoints" / "final"]
-    return next((folder for folder in folders if (folder / "config.json").is_file()), folders[0])
 
 
 def begin(name: str, args: argparse.Namespace) -> tuple[KimiMini, Tokenizer, Log]:

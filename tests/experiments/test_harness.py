@@ -1,21 +1,26 @@
 """The command line of the experiments: what it refuses, and that nothing less replaces what is published."""
 
 import importlib
+import inspect
 import pkgutil
 import sys
 
+import matplotlib.pyplot as plt
 import pytest
 
 from kimi_mini import experiments
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
+from kimi_mini.experiments.muonclip import token_efficiency
+from kimi_mini.experiments.verifiers import error_rates, quota, rejection
+from kimi_mini.experiments.verifiers.shared import board
 
-NAMES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
-WITH_MAIN = [
-    name for name in NAMES if hasattr(importlib.import_module(f"kimi_mini.experiments.{name}"), "main")
-]
+NAMES = [module.name for module in pkgutil.walk_packages(experiments.__path__, "kimi_mini.experiments.")]
+MAINS = {name: getattr(importlib.import_module(name), "main", None) for name in NAMES}
+COMMANDS = [name for name, main in MAINS.items() if main and not inspect.signature(main).parameters]
 
 
 @pytest.fixture
@@ -60,12 +65,11 @@ def test_numbers_that_make_no_sense_are_explained_by_usage(said, capsys, words):
     assert stop.value.code == 2 and words[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", WITH_MAIN)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_experiment_reads_its_words_here(name, monkeypatch, capsys):
-    module = importlib.import_module(f"kimi_mini.experiments.{name}")
     monkeypatch.setattr(sys, "argv", [name, "--seeds", "0", "0"])
     with pytest.raises(SystemExit):
-        module.main()
+        MAINS[name]()
     assert "still one seed" in capsys.readouterr().err
 
 
@@ -73,3 +77,23 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KimiError, match="file"):
         Log("anything", folder=tmp_path / "file" / "results")
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        ("verifiers", error_rates.draw),
+        ("rejection", rejection.draw),
+        ("quota", quota.draw),
+        ("token_efficiency", token_efficiency.draw),
+        ("filter_gap", board("by arm")),
+    ],
+)
+def test_the_figure_is_drawn_from_the_saved_log(name, draw, tmp_path):
+    """What is drawn is what was written, keys as JSON has them; beside the log, unless it is the published one."""
+    published = read_json(RESULTS / f"{name}.json")
+    log = Log(name, folder=tmp_path, scoreboard=published.get("scoreboard"), laws=published.get("laws"))
+    log.rows = published["rows"]
+    harness.finish(log, **{name: draw})
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.json", f"{name}.png"}
+    assert plt.imread(tmp_path / f"{name}.png").std() > 0.05

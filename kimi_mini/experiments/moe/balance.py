@@ -58,7 +58,7 @@ def main() -> None:
             said = f"loss {row['loss']:.4f} MaxVio {row['max_vio']:.2f} dead {row['dead']}"
             print(f"seed {seed} {arm:10s} {said}", flush=True)
     report(log)
-    shared.finish(log, draw)
+    harness.finish(log, balance=draw)
 
 
 def measure(arm: str, settings: Mapping, windows: Mapping, held_out: Mapping, steps: int, seed: int) -> dict:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from kimi_mini.base.evidence import Log
 from kimi_mini.evaluation.routing import LoadMeter
@@ -127,8 +126,3 @@ def above_zero(values: Sequence[float]) -> dict:
 def begin(name: str, args: argparse.Namespace, **more) -> Log:
     """A log of that name."""
     return Log(name, seeds=args.seeds, folder=args.folder, **more)
-
-
-def finish(log: Log, draw: Callable[[dict], Figure]) -> None:
-    """Save the log and draw figures/NAME.png (a rehearsal keeps both in its folder)."""
-    harness.finish(log, **{log.path.stem: draw})

@@ -76,7 +76,7 @@ def main() -> None:
                 said = f"loss {row['loss']:.4f} {row['tokens']:,} tokens {row['seconds']:.0f} s"
                 print(f"seed {seed} {reading} {name:22s} {said}", flush=True)
     report(log)
-    shared.finish(log, draw)
+    harness.finish(log, sparsity=draw)
 
 
 # -- what is read --------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def main() -> None:
         }
         print(f"seed {seed} own rise over that of the others: {hurt}", flush=True)
     report(log)
-    shared.finish(log, draw)
+    harness.finish(log, specialisation=draw)
 
 
 def labelled(texts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

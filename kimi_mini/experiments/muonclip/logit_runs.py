@@ -29,9 +29,9 @@ from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan
-from kimi_mini.text.corpus import pack, split, stdlib_documents, token_stream
+from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch, text_batch
+from kimi_mini.training.batch import Batch, in_turn, text_batch
 from kimi_mini.training.loop import History, evaluate_loss, train
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 from kimi_mini.training.optim.schedule import wsd
@@ -87,14 +87,12 @@ def windows(size: str) -> tuple[np.ndarray, np.ndarray]:
 
     The dense model reads bytes, the mixture of experts the tokens of the shipped tokenizer.
     """
-    parts = []
-    for documents in split(stdlib_documents(TEXT_BYTES)):
-        if SIZES[size].vocab_size == 256:
-            stream = np.frombuffer("\0".join(document.text for document in documents).encode(), np.uint8)
-        else:
-            stream = token_stream(Tokenizer.load(), documents)
-        parts.append(pack(stream, WINDOW_TOKENS))
-    return parts[0], parts[1]
+    documents = corpus.stdlib_documents(TEXT_BYTES)
+    if SIZES[size].vocab_size != 256:
+        return corpus.windows(Tokenizer.load(), documents, WINDOW_TOKENS)
+    texts = ("\0".join(document.text for document in part) for part in corpus.split(documents))
+    training, validation = (np.frombuffer(text.encode(), np.uint8) for text in texts)
+    return corpus.pack(training, WINDOW_TOKENS), corpus.pack(validation, WINDOW_TOKENS)
 
 
 def build(size: str, seed: int) -> KimiMini:
@@ -159,7 +157,7 @@ def train_one(setting: Setting) -> dict:
         return read_json(setting.file())
     began = time.perf_counter()
     training, validation = windows(setting.size)
-    order = np.random.default_rng(setting.seed).permutation(len(training))
+    chosen = in_turn(training, STEP_WINDOWS, setting.seed)
     model = build(setting.size, setting.seed)
     optimizer = optimizer_for(model, setting)
     probe = text_batch(validation[:4]).ids if setting.seed == 0 else None
@@ -168,8 +166,7 @@ def train_one(setting: Setting) -> dict:
     bar = tqdm(total=setting.steps, unit="step", leave=False, dynamic_ncols=True)
 
     def data(step: int) -> list[Batch]:
-        picks = order[np.arange(step * STEP_WINDOWS, (step + 1) * STEP_WINDOWS) % len(order)]
-        return [text_batch(training[picks])]
+        return [text_batch(chosen(step))]
 
     def note(step: int, so_far: History) -> None:
         nonlocal history

@@ -27,7 +27,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import style
-from kimi_mini.experiments.harness import across, arguments, figures
+from kimi_mini.experiments.harness import across, arguments, finish
 from kimi_mini.experiments.muonclip.token_runs import (
     ADAMW,
     MUONCLIP,
@@ -240,8 +240,7 @@ def main() -> None:
             for budget, best in by_budget.items():
                 log.row(**runs.get(way, best, scaled(budget), seed))
     report(log, args.seeds)
-    path = log.save()
-    draw(log.as_dict()).savefig(figures(path.parent) / "token_efficiency.png", dpi=110)
+    finish(log, token_efficiency=draw)
     for claim in log.claims:
         print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}: {verdict}".format(**claim))
     print(f"power laws: {log.more['laws']}, ratio {log.more['law_ratio']:.3f} (Moonlight {MOONLIGHT})")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.experiments.deployment.compared import same_in_transformers
 from kimi_mini.model.config import KimiConfig
-from kimi_mini.model.kimi import KimiMini
+from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
@@ -110,8 +110,7 @@ def run(way: str, lr: float, tables: float, tokens: int, seed: int, data: tuple[
         ids = torch.from_numpy(chosen(step).astype(np.int64))
         micro = cuts[step // 3 % 2] if step < 6 else min(cuts, key=lambda cut: np.median(times[cut][:3]))
         times[micro].append(step_seconds(model, optimizer, ids, micro, bias_rate * factor))
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         loss = float(np.mean([mean_loss(model, part).item() for part in held_out.split(8)]))
     return dict(
         way=way,

@@ -19,8 +19,8 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import difference, wilson
-from kimi_mini.experiments.harness import arguments, entry, gap, mean, row
-from kimi_mini.experiments.verifiers.shared import TUNED, finish, pools, success
+from kimi_mini.experiments.harness import arguments, entry, finish, gap, mean, row
+from kimi_mini.experiments.verifiers.shared import TUNED, board, pools, success
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training import sft
 from kimi_mini.training.rl import rounds as rl
@@ -86,7 +86,7 @@ def main() -> None:
         log.row(seed=seed, when="after", **after[-1], rounds=[vars(found) for found in rounds])
         print(f"seed {seed}", after[-1], flush=True)
     report(log, before, after, args.seeds, tasks)
-    finish(log, "Records beyond the trained length: what RL adds, and what it did elsewhere")
+    finish(log, rl_gap=board("Records beyond the trained length: what RL adds, and what it did elsewhere"))
 
 
 def report(log: Log, before: dict, after: list[dict], seeds: list[int], tasks: int) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
@@ -35,7 +36,7 @@ DEEP = range(6, 9)  # steps of the chains that count as deep
 
 def main() -> None:
     """Answer all tasks under all budgets; write data/results/thinking_budget.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("thinking_budget", args)
     lengths, count = trained_levels("chain"), max(8, int(TASKS * args.scale))
     digits = {tokenizer.token_id(digit) for digit in "0123456789"}

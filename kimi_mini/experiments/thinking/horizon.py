@@ -19,6 +19,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import style
@@ -40,7 +41,7 @@ LOOKS = 8  # episodes a seed in which attention is measured
 
 def main() -> None:
     """All of it; write data/results/horizon.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("horizon", args)
     for seed in args.seeds:
         calls(model, tokenizer, log, seed, args.scale)

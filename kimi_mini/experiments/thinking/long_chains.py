@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import scores, style
@@ -40,7 +41,7 @@ MEANS = ("as it is", "positions squeezed", "YaRN", "in windows of 8")
 
 def main() -> None:
     """Every means at every length; write data/results/long_chains.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("long_chains", args)
     count = max(4, int(TASKS * args.scale))
     for seed in args.seeds:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import style
@@ -29,7 +30,7 @@ TASKS = 30  # a seed and level
 
 def main() -> None:
     """Solve everything in both modes; write data/results/modes.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("modes", args)
     count = max(2, int(TASKS * args.scale))
     for seed in args.seeds:

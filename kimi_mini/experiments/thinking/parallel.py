@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import bootstrap
@@ -51,7 +52,7 @@ CHOICES: dict[str, Chooser] = {
 
 def main() -> None:
     """Sample all attempts and choose in every way; write data/results/parallel.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("parallel", args)
     log.more["temperature"] = TEMPERATURE
     count, most = max(4, int(TASKS * args.scale)), max(SIZES)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.harness import arguments, mean, row, share_across
-from kimi_mini.experiments.verifiers.shared import BASE, finish, pools, success, tune
+from kimi_mini.experiments.harness import arguments, finish, mean, row, share_across
+from kimi_mini.experiments.verifiers.shared import BASE, board, pools, success, tune
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training.synthesis import SOURCES, Source
 from kimi_mini.worlds.held_out import trained_levels
@@ -55,7 +55,7 @@ def main() -> None:
             flush=True,
         )
     report(log, by_length, args.seeds, tasks)
-    finish(log, "Chains answered at once by a model trained on nothing else")
+    finish(log, reflex_control=board("Chains answered at once by a model trained on nothing else"))
 
 
 def report(log: Log, by_length: dict[int, list[float]], seeds: Sequence[int], tasks: int) -> None:

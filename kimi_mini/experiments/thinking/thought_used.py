@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
@@ -39,7 +40,7 @@ OUTCOMES = ("follows what the thought says now", "stays as it was", "something e
 
 def main() -> None:
     """All interventions on the task sets of every seed; write data/results/thought_used.json and its figure."""
-    args = arguments(__doc__.splitlines()[0], checkpoint=harness.shipped())
+    args = arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("thought_used", args)
     for seed in args.seeds:
         tasks = held_out_tasks("chain", LENGTHS, max(6, int(TASKS * args.scale)), seed)

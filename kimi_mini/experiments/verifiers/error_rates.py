@@ -14,13 +14,14 @@ out right is counted as a false accept, because the work was wrong; no verifier 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import error_rates
-from kimi_mini.experiments.harness import arguments, figures
+from kimi_mini.experiments.harness import arguments, finish
 from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.adversary.shop import LOOKS_TWICE
 
@@ -52,8 +53,7 @@ def main() -> None:
     ]
     log.more["summary"]["shop/looks at a record twice"] = {"false_rejects": strict.as_dict()}
     report(log)
-    print(log.save())
-    draw(log.rows, figures(args.folder))
+    finish(log, verifiers=draw)
 
 
 def report(log: Log) -> None:
@@ -77,18 +77,16 @@ def report(log: Log) -> None:
         claim(f"verify/{name}", claim=says, notebook=NOTEBOOK, **measured)
 
 
-def draw(rows: list[dict], folder: Path) -> None:
-    """verifiers.png: how often each world's own verifier accepts a wrong trajectory, kind by kind."""
+def draw(log: dict) -> Figure:
+    """How often each world's own verifier accepts a wrong trajectory, kind by kind."""
     chosen = [
         row | {"name": f"{row['world']}: {row['kind']}"}
-        for row in rows
+        for row in log["rows"]
         if row["verifier"] == "world's verifier" and not row["right"]
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = verifiers.error_rates(
+    return verifiers.error_rates(
         chosen, title="Wrong trajectories that look right: how many are accepted", label="accepted"
     )
-    figure.savefig(folder / "verifiers.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

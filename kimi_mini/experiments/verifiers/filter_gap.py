@@ -20,8 +20,8 @@ from collections.abc import Callable
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.harness import across, arguments, gap, mean, row
-from kimi_mini.experiments.verifiers.shared import TUNED, finish, pools, success, tune
+from kimi_mini.experiments.harness import across, arguments, finish, gap, mean, row
+from kimi_mini.experiments.verifiers.shared import TUNED, board, pools, success, tune
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.synthesis import Source, Trajectory
 
@@ -73,7 +73,7 @@ def main() -> None:
                 log.row(arm=arm, seed=seed, temperature=temperature, by_family=found, tokens=tokens)
                 print(f"seed {seed} {arm:10s} temperature {temperature}: {found}", flush=True)
     report(log, scores, args.seeds, tasks * len(LEVELS))
-    finish(log, "Held-out success after fine-tuning, 60% of demonstrations wrong")
+    finish(log, filter_gap=board("Held-out success after fine-tuning, 60% of demonstrations wrong"))
 
 
 def report(log: Log, scores: dict, seeds: list[int], count: int) -> None:

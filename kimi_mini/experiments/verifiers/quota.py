@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
-from kimi_mini.experiments.harness import across, arguments, figures, gap, mean, row
+from kimi_mini.experiments.harness import across, arguments, finish, gap, mean, row
 from kimi_mini.experiments.verifiers.shared import TUNED, success, tune
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.tokenizer import Tokenizer
@@ -90,8 +91,7 @@ def main() -> None:
             log.row(arm=arm, seed=seed, success=found, seen=seen(pools, tokens, seed), tokens=tokens)
             print(f"seed {seed} {arm:13s} {found}", flush=True)
     report(log, args.seeds, tasks)
-    print(log.save())
-    draw(log.rows, figures(args.folder))
+    finish(log, quota=draw)
 
 
 def by_level(model, tokenizer: Tokenizer, tasks: int, seed: int) -> dict[int, float]:
@@ -118,16 +118,14 @@ def report(log: Log, seeds: Sequence[int], tasks: int) -> None:
     log.claim("quota/gap", claim=says, source="this project", floor=0.0, **across(gains), **where)
 
 
-def draw(rows: Sequence[Mapping], folder: Path) -> None:
-    """quota.png: success by level, mean over seeds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = verifiers.by_level(
-        means(rows),
+def draw(log: dict) -> Figure:
+    """Success by level, mean over seeds."""
+    return verifiers.by_level(
+        means(log["rows"]),
         "Lists of 3 to 8 purchases, learned from what passed",
         "items to buy",
         "held-out success (%)",
     )
-    figure.savefig(folder / "quota.png", dpi=110)
 
 
 def means(rows: Sequence[Mapping]) -> dict[str, dict[int, float]]:

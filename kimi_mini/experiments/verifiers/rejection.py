@@ -15,9 +15,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from kimi_mini import worlds
 from kimi_mini.agent import folder as folder_
@@ -26,7 +26,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import across, arguments, figures, gap, mean, row
+from kimi_mini.experiments.harness import across, arguments, finish, gap, mean, row
 from kimi_mini.experiments.verifiers.filter_gap import LEVELS, MISTAKES
 from kimi_mini.experiments.verifiers.shared import TUNED, pools, success, tune
 from kimi_mini.training import sft
@@ -118,8 +118,7 @@ def main() -> None:
                 kept=count,
             )
     report(log, args.seeds, tasks * len(LEVELS))
-    print(log.save())
-    draw(log.rows, figures(args.folder))
+    finish(log, rejection=draw)
 
 
 def sample_attempts(
@@ -163,15 +162,15 @@ def report(log: Log, seeds: Sequence[int], count: int) -> None:
     log.claim("rejection/gap", claim=says, floor=0.0, **across(gains["before"]), **where)
 
 
-def draw(rows: Sequence[dict], folder: Path) -> None:
-    """rejection.png: every arm by every measure, one dot a seed."""
+def draw(log: dict) -> Figure:
+    """Every arm by every measure, one dot a seed."""
     scores = {
-        name: {arm: [entry[name] for entry in rows if entry["arm"] == arm] for arm in ("before", *ARMS)}
+        name: {
+            arm: [entry[name] for entry in log["rows"] if entry["arm"] == arm] for arm in ("before", *ARMS)
+        }
         for name in MEASURES
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = verifiers.arms(scores, "One round on the model's own attempts", "held-out success")
-    figure.savefig(folder / "rejection.png", dpi=110)
+    return verifiers.arms(scores, "One round on the model's own attempts", "held-out success")
 
 
 if __name__ == "__main__":

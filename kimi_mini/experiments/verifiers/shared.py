@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimi_mini.base.evidence import Log
+from matplotlib.figure import Figure
+
 from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import figures
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import finetune
 from kimi_mini.pipeline.plan import Finetune, Plan
@@ -68,10 +68,6 @@ def success(
     return [passed[i : i + attempts] for i in range(0, len(passed), attempts)]
 
 
-def finish(log: Log, title: str) -> None:
-    """Save the log and draw its scoreboard beside it (figures/NAME.png; a rehearsal keeps both in its folder)."""
-    path = log.save()
-    scores.scoreboard(log.more["scoreboard"], title=title).savefig(
-        figures(path.parent) / f"{path.stem}.png", dpi=110
-    )
-    print(path)
+def board(title: str) -> Callable[[dict], Figure]:
+    """What draws the scoreboard of a log, for `harness.finish`."""
+    return lambda log: scores.scoreboard(log["scoreboard"], title=title)
