@@ -69,19 +69,51 @@ def in_turn(windows: np.ndarray, rows: int, seed: int | Sequence[int]) -> Callab
 
 def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
     """Cut a step's examples into batches of about `tokens` padded tokens, like lengths together; none of none."""
-    ordered = sorted(examples, key=lambda example: len(example.ids))
-    batches, rows = [], []
-    for example in ordered:
-        if rows and (len(rows) + 1) * len(example.ids) > tokens:
-            batches.append(collate(rows))
-            rows = []
-        rows.append(example)
-    return [*batches, collate(rows)] if rows else batches
+    batches: list[list[Example]] = []
+    for example in sorted(examples, key=length):
+        if not batches or (len(batches[-1]) + 1) * length(example) > tokens:
+            batches.append([])
+        batches[-1].append(example)
+    return [collate(rows) for rows in batches]
 
 
 def shared_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
-    """This rank's part of a step's examples in micro-batches; every rank gets about as many tokens."""
-    return micro_batches(ranks.share(sorted(examples, key=lambda example: len(example.ids))), tokens)
+    """This rank's part of a step's examples in micro-batches: a run of like lengths, so that little is padded.
+
+    The runs are cut so that the rank with the most padded tokens, for which the others wait, has as few as can be.
+    """
+    ordered, count = sorted(examples, key=length), ranks.world_size()
+    lengths = [length(example) for example in ordered]
+    low, high = 0, sum(lengths) + len(lengths) * max(lengths, default=0)
+    while low < high:  # the smallest limit with which there are enough ranks
+        limit = (low + high) // 2
+        low, high = (low, limit) if len(runs(lengths, tokens, limit)) <= count else (limit + 1, high)
+    sizes = [*runs(lengths, tokens, low), *[0] * count]
+    first = sum(sizes[: ranks.rank()])
+    return micro_batches(ordered[first : first + sizes[ranks.rank()]], tokens)
+
+
+def length(example: Example) -> int:
+    """How many tokens it has."""
+    return len(example.ids)
+
+
+def runs(lengths: Sequence[int], tokens: int, limit: int) -> list[int]:
+    """How many examples, shortest first, go into each of as few runs as can be: of at most `limit` padded tokens in
+    micro-batches of `tokens`, or of one example."""
+    sizes: list[int] = []
+    rows = closed = longest = 0  # of the last micro-batch of this run; padded tokens of those before it
+    for tall in lengths:
+        joins = (rows + 1) * tall <= tokens
+        before = closed if joins else closed + rows * longest
+        if sizes and before + (rows + 1 if joins else 1) * tall <= limit:
+            sizes[-1] += 1
+            rows, closed = (rows + 1 if joins else 1), before
+        else:
+            sizes.append(1)
+            rows, closed = 1, 0
+        longest = tall
+    return sizes
 
 
 def token_losses(model: KimiMini, batch: Batch) -> Tensor:

@@ -1,7 +1,9 @@
 """`make mutants`: small wrong edits of the package, one at a time; the tests of what was edited must notice each.
 
-    python tests/mutants/run.py                 all of them; data/results/mutants.json says which were caught
-    python tests/mutants/run.py muonclip yarn   those whose name contains one of the words
+    python tests/mutants/run.py                 data/results/mutants.json says which are caught
+    python tests/mutants/run.py muonclip yarn   those whose name contains one of the words, for a look
+
+What the log says is kept where neither the edit, nor its file, nor its tests have changed since; the rest is tried.
 
 A mutant (see edits.py) names a file, the text to replace, its replacement, and the tests that should fail. The edit is made
 in a copy of the repository, one copy a core. A mutant whose text is no longer there, or whose tests fail without it, is an error: the
@@ -11,6 +13,7 @@ list has to be kept up with the code.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import queue
 import shutil
@@ -29,6 +32,7 @@ from tqdm import tqdm
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS, ROOT, RUNS
 
 NEEDED = (
@@ -111,6 +115,31 @@ def tried(mutant: Mutant, copies: queue.Queue[Path]) -> tuple[bool, float]:
         copies.put(root)
 
 
+def fail_as_they_are(tests: tuple[str, ...], copies: queue.Queue[Path]) -> bool:
+    """Whether tests fail in a copy without an edit."""
+    root = copies.get()
+    try:
+        return tests_fail(root, tests)[0]
+    finally:
+        copies.put(root)
+
+
+def fingerprint(mutant: Mutant) -> str:
+    """What the verdict on a mutant rests on: the edit, its file, its tests."""
+    parts = [mutant.old, mutant.new, (ROOT / mutant.file).read_text(encoding="utf-8")]
+    for place in (ROOT / test for test in mutant.tests):
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        parts += [file.read_text(encoding="utf-8") for file in files]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def known(chosen: list[Mutant], log: Log) -> dict[int, dict]:
+    """The rows of an earlier log that still hold, by number in the list."""
+    before = {row["name"]: row for row in read_json(log.path)["rows"]} if log.path.is_file() else {}
+    found = {number: before[mutant.name] for number, mutant in enumerate(chosen) if mutant.name in before}
+    return {n: row for n, row in found.items() if row["caught"] and row.get("of") == fingerprint(chosen[n])}
+
+
 def run_all(chosen: list[Mutant], folder: Path, log: Log) -> None:
     """A row of the log for each mutant, in the order of the list. Raises KimiError where tests fail without a mutant."""
     copies: queue.Queue[Path] = queue.Queue()
@@ -119,24 +148,28 @@ def run_all(chosen: list[Mutant], folder: Path, log: Log) -> None:
         copies.put(copy_of_the_repository(folder / str(core)))
     for mutant in chosen:  # a list that was not kept up says so before anything runs
         edited((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
-    rows = {}
+    rows = known(chosen, log)
+    log.rows = list(rows.values())
+    new = [number for number in range(len(chosen)) if number not in rows]
     pool = ThreadPoolExecutor(copies.qsize())
     try:
-        jobs = {pool.submit(tried, mutant, copies): number for number, mutant in enumerate(chosen)}
+        jobs = {pool.submit(tried, chosen[number], copies): number for number in new}
         for job in tqdm(as_completed(jobs), desc="mutants", total=len(jobs)):
             mutant, (caught, seconds) = chosen[jobs[job]], job.result()
-            row = dict(name=mutant.name, file=mutant.file, caught=caught, seconds=round(seconds, 1))
+            of = fingerprint(mutant)
+            row = dict(name=mutant.name, file=mutant.file, caught=caught, seconds=round(seconds, 1), of=of)
             rows[jobs[job]] = row
             log.rows = [rows[number] for number in sorted(rows)]
             log.save()  # Ctrl-C keeps what is done
             if not caught:
                 tqdm.write(f"survives: {mutant.name} ({mutant.file})")
+        groups = sorted({chosen[number].tests for number in new})
+        fails = pool.map(lambda tests: fail_as_they_are(tests, copies), groups)
+        for tests, failed in tqdm(zip(groups, fails), desc="tests as they are", total=len(groups)):
+            if failed:
+                raise KimiError(f"{' '.join(tests)} fail without any mutant")
     finally:
         pool.shutdown(cancel_futures=True)
-    root = copies.get()
-    for tests in tqdm(sorted({m.tests for m in chosen}), desc="tests as they are"):
-        if tests_fail(root, tests)[0]:
-            raise KimiError(f"{' '.join(tests)} fail without any mutant")
 
 
 def main() -> None:
