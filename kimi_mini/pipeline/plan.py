@@ -13,6 +13,7 @@ from typing import Any
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RUNS
+from kimi_mini.worlds.rows import Limits
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,6 @@ class Finetune:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Budgets of an attempt, as in kimi_mini.agent.conversation.Limits."""
-
-    turn_tokens: int = 128
-    turns: int = 12
-    context: int = 1024
-    manage: bool = False
-    keep_turns: int = 2
-
-
-@dataclass(frozen=True)
 class RL:
     """Rates of the optimizer, and everything in kimi_mini.training.rl.rounds.Settings, which says what each means."""
 
@@ -136,7 +126,7 @@ class RL:
     budget_penalty: float = 0.5
     least_moderate: float = 0.1
     solved: float = 0.9
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 
 from tqdm import tqdm
 
-from kimi_mini.agent import conversation
 from kimi_mini.pipeline.plan import RL, Run
 from kimi_mini.pipeline.shared import load_checkpoint, save_checkpoint, training_pools
 from kimi_mini.text.tokenizer import Tokenizer
@@ -24,8 +23,9 @@ class Rounds:
 
 def settings_of(plan: RL) -> rl.Settings:
     """The plan's settings without the optimizer's rates."""
-    values = {name: value for name, value in vars(plan).items() if name not in ("lr", "adamw_lr")}
-    return rl.Settings(**values | {"limits": conversation.Limits(**asdict(plan.limits))})
+    return rl.Settings(
+        **{name: value for name, value in vars(plan).items() if name not in ("lr", "adamw_lr")}
+    )
 
 
 def reinforce(run: Run) -> dict:

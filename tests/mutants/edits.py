@@ -740,14 +740,18 @@ MUTANTS = [
         ("arguments: any depth", "if not _too_deep(value):", "if True:"),
         ("arguments: 1e400 is infinite", 'if value in (float("inf"), float("-inf")):', "if False:"),
         (
-            "arguments: true is an integer",
-            "isinstance(value, int) and not isinstance(value, bool)",
-            "isinstance(value, int)",
-        ),
-        (
             "arguments: 1e300 is an integer",
             "if value.is_integer() and abs(value) <= MAX_WHOLE",
             "if value.is_integer()",
+        ),
+    ),
+    *edits(
+        "worlds/tools/schema.py",
+        "worlds/test_arguments.py worlds/test_tools.py",
+        (
+            "arguments: true is an integer",
+            "isinstance(value, int) and not isinstance(value, bool)",
+            "isinstance(value, int)",
         ),
         ("arguments: a schema is fetched", "_Checker(schema, registry=REGISTRY)", "_Checker(schema)"),
         (

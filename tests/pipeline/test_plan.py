@@ -9,7 +9,6 @@ from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 
-from kimi_mini.agent import conversation
 from kimi_mini.base import paths
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
@@ -141,10 +140,6 @@ def test_the_settings_of_rl_are_the_plans():
     ours, theirs = asdict(RL()), asdict(Settings())
     assert ours.keys() - {"lr", "adamw_lr"} == theirs.keys()
     assert {name for name in theirs if ours[name] != theirs[name]} == {"rounds"}
-    assert plan.Limits.__name__ == conversation.Limits.__name__
-    assert [entry.name for entry in fields(plan.Limits)] == [
-        entry.name for entry in fields(conversation.Limits)
-    ]
 
 
 def test_a_rehearsal_is_a_plan_of_the_same_shape():

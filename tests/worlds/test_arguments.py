@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_mini.worlds.tools import arguments, toolbox
+from kimi_mini.worlds.tools import schema as schemas
+from kimi_mini.worlds.tools import toolbox
 from kimi_mini.worlds.tools.arguments import MAX_NESTING
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError
 
@@ -297,13 +300,13 @@ def test_a_property_may_be_called_ref():
 
 def test_even_a_checker_that_fails_is_told(monkeypatch, no_network):
     """What is not seen at the declaration ends in an error result, and nothing is fetched then either."""
-    monkeypatch.setattr(arguments, "_check_references", lambda *a: None)
-    arguments._compile.cache_clear()
+    monkeypatch.setattr(schemas, "_check_references", lambda *a: None)
+    schemas._compile.cache_clear()
     for name in LOST:
         if name != "in a definition that nobody uses":
             result = box(LOST[name]).call("use", '{"x": [[1], 2]}')
             assert result.error in (None, "schema"), name
-    arguments._compile.cache_clear()
+    schemas._compile.cache_clear()
 
 
 # ------------------------------------------------------------------------------------------------ declarations
@@ -332,3 +335,9 @@ def test_a_name_that_is_no_text_is_a_value_error(name):
 def test_a_reason_is_one_short_line():
     assert toolbox.shorten("a\u2028b\ud800\x85c", 99) == "a b? c"
     assert len(toolbox.shorten("a" * 999, 50)) == 50
+
+
+def test_worlds_can_be_named_without_the_schema_checker():
+    """Its packages for formats take a second to import; `--help` and a plan need none of it."""
+    code = "import sys, kimi_mini.worlds, kimi_mini.pipeline.plan; sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

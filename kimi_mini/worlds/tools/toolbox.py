@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from kimi_mini.worlds.tools.arguments import CallError, compile_schema, read, shorten
+from kimi_mini.worlds.tools.arguments import CallError, read, shorten
 
 MAX_CONTENT = 4000  # characters of a result that the model gets to read
 MAX_REASON = 200  # characters of an error message
@@ -64,6 +64,8 @@ class Tool:
     _validators: tuple = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from kimi_mini.worlds.tools.schema import compile_schema  # slow to import
+
         if not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
             raise ValueError(
                 f"tool name {self.name!r}: use letters, digits, _ and -, and begin with a letter"
