@@ -173,6 +173,7 @@ def command(folder) -> list[str]:
     return [sys.executable, "-m", "kimi_mini", "chat", "--threads", "1", "--checkpoint", str(folder)]
 
 
+@pytest.mark.slow
 def test_a_file_as_input(folder, root):
     ran = subprocess.run(
         command(folder), input="1\n/quit\n", cwd=root, capture_output=True, text=True, timeout=300
@@ -182,6 +183,7 @@ def test_a_file_as_input(folder, root):
     assert "\x1b" not in ran.stdout, "no colours where nobody sees them"
 
 
+@pytest.mark.slow
 def test_without_standard_input_it_ends_politely(folder, root):
     words = [*command(folder)]
     ran = subprocess.run(
@@ -190,6 +192,7 @@ def test_without_standard_input_it_ends_politely(folder, root):
     assert ran.returncode == 0 and "Traceback" not in ran.stderr and ran.stdout.endswith("bye\n")
 
 
+@pytest.mark.slow
 def test_letters_that_the_terminal_cannot_encode_are_one_line(folder, root):
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     ran = subprocess.run(
@@ -204,6 +207,7 @@ def test_letters_that_the_terminal_cannot_encode_are_one_line(folder, root):
     assert b"PYTHONUTF8=1" in ran.stdout and ran.stdout.endswith(b"bye\n")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_and_ctrl_c_ends_it(folder, root):
     master, slave = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {

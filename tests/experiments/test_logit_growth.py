@@ -113,6 +113,7 @@ def test_the_step_after_a_clip_is_looked_up_for_the_same_head():
     assert recorder.after_clips() == pytest.approx([0.9, 1.1])
 
 
+@pytest.mark.slow
 def test_a_run_is_recorded_kept_and_repeatable(small):
     first = train_one(small)
     assert (

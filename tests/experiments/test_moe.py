@@ -76,6 +76,7 @@ def test_the_ratio_of_silence_is_own_over_the_largest_of_the_others():
     assert specialisation.ratio({"of": "a", "rise": {"a": 0.3, "b": -0.1, "c": 0.0}}) == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 def test_a_short_run_of_every_way_to_balance_says_what_it_did():
     windows, held_out = shared.texts(shared.ROWS * shared.LENGTH * 4, 0, held_out=2)
     rows = {

@@ -59,6 +59,7 @@ def test_other_attention_computes_the_same_without_maxima(kernel):
     assert model.statistics.max_logits.isneginf().all()
 
 
+@pytest.mark.slow
 def test_each_side_of_a_row_runs_on_its_own_kernels(monkeypatch):
     """Attention: ours tracks maxima, the others are what they are called. Products: both sides with oneDNN, or neither."""
     ran, found = set(), []

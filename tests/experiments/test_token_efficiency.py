@@ -238,6 +238,7 @@ def test_only_the_way_without_the_rule_leaves_the_router_biases_alone(way, moves
     assert biases and all(bool(bias.any()) == moves for bias in biases)
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_is_kept(tmp_path, small):
     runs = token_runs.Runs(tmp_path / "runs.json")
     made = runs.get("MuonClip", (0.008, 0.01), 8 * 4 * token_runs.WINDOW, 0)

@@ -377,6 +377,7 @@ def test_rounds_can_be_continued(tokenizer):
     assert all(map(torch.equal, whole.state_dict().values(), halves.state_dict().values()))
 
 
+@pytest.mark.slow
 def test_rewards_go_up(tokenizer, monkeypatch):
     """A bandit: the first token of the answer is right when its id is even. It begins at one half."""
     right = lambda conversation, penalty=0.0: float(conversation.ids[conversation.prompt_length] % 2 == 0)
