@@ -29,6 +29,7 @@ from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import replacing
 from kimi_mini.evaluation.routing import max_vio
+from kimi_mini.model.kernels import engine
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.training.batch import Batch, token_losses
 from kimi_mini.training.machine import distributed
@@ -212,6 +213,7 @@ def save_state(file: Path, model: KimiMini, optimizer, history) -> None:
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "generator": torch.get_rng_state(),
+        "engine": engine.chosen(),
         "history": vars(history),
     }
     with replacing(file) as part:
@@ -227,6 +229,7 @@ def load_state(file: Path, model: KimiMini, optimizer, kind: type[Kept] = Histor
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])
+        engine.choose(state.get("engine", engine.chosen()))
     except UNREADABLE as error:
         # the first sentence; torch adds advice about its versions
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]

@@ -122,3 +122,20 @@ def test_alone_nothing_is_joined():
     assert ranks.first_rank(lambda: "done") == "done"
     maxima = torch.tensor([1.0, 2.0])
     assert torch.equal(distributed.largest(maxima), maxima) and distributed.largest(maxima) is not maxima
+
+
+ENGINES = """
+import os, sys
+from kimi_mini.base import ranks
+from kimi_mini.model.kernels import engine
+from kimi_mini.training.machine.distributed import joined
+os.environ[engine.VARIABLE] = "probe"
+engine.probe = lambda: "mkl" if os.environ["RANK"] == "0" else "onednn"
+with joined("cpu"):
+    open(os.path.join(sys.argv[1], str(ranks.rank())), "w").write(engine.chosen())
+"""
+
+
+def test_all_ranks_multiply_by_the_first_ones_engine(root, tmp_path):
+    two_processes(root, "-c", ENGINES, tmp_path)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["mkl", "mkl"]

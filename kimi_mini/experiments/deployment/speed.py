@@ -31,6 +31,7 @@ from kimi_mini.experiments.deployment.compared import (
 from kimi_mini.experiments.deployment.stopwatch import Action, Bench, Row
 from kimi_mini.inference.generation import generate
 from kimi_mini.model import MLP, KimiConfig, MoE, kernels
+from kimi_mini.model.kernels import engine
 from kimi_mini.training.machine.placement import keep_freed_memory
 from kimi_mini.training.optim.muonclip import MuonClip, split_parameters
 
@@ -244,7 +245,8 @@ def main(args: argparse.Namespace) -> int:
     log = Log("bench")
     results = run((args.threads,) if args.threads else (1, 2))
     verdicts = Counter(row["verdict"] for row in results if row["floor"] is not None)
-    print(", ".join(f"{verdicts[said]} {said}" for said in VERDICTS))
+    print(", ".join(f"{verdicts[said]} {said}" for said in VERDICTS) + f"; products by {engine.chosen()}")
+    log.more["engine"] = engine.chosen()
     if not args.threads:
         log_of(results, log).save()
         print("data/results/bench.json is written")

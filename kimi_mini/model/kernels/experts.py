@@ -1,10 +1,12 @@
-"""Tokens sorted by expert, and one product over the ragged groups: no token is dropped or padded."""
+"""Tokens sorted by expert, and one product over the ragged groups: no token is dropped. In bf16 on a CPU: `padded`."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kimi_mini.model.kernels.padded import padded_experts
 
 
 class _Gather(torch.autograd.Function):
@@ -67,6 +69,8 @@ def routed_experts(
     x: Tensor, indices: Tensor, weights: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
     """Each of the three matrices is one product for all experts; see `kernels.routed_experts`."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        return padded_experts(x, indices, weights, gate_proj, up_proj, down_proj)
     token, places, ends = sort_by_expert(indices, len(gate_proj))
     rows = _Gather.apply(x, token, places)  # (N*k, h), grouped by expert
     gate, up = grouped_linear(rows, gate_proj, ends), grouped_linear(rows, up_proj, ends)

@@ -1,9 +1,7 @@
-"""Matrix products on the CPU, through oneDNN where that is faster.
+"""Matrix products on the CPU, through the engine that is faster here (see `engine`).
 
-PyTorch sends fp32 products on a CPU to MKL, which is slow on some processors that are not Intel's; oneDNN, which
-PyTorch carries as well, is not (`python -m kimi_mini bench` has rows with and without it). Both compute in fp32.
-oneDNN compiles a kernel for each new shape (about a millisecond), so row counts are cut to a few sizes: `grain`.
-On a GPU, in other dtypes, on other processors and for few rows, everything here is `torch.nn.functional.linear`.
+Both engines compute in fp32. oneDNN compiles a kernel for each new shape (about a millisecond), so row counts are cut
+to a few sizes: `grain`. On a GPU, in other dtypes and for few rows, everything here is `torch.nn.functional.linear`.
 """
 
 from __future__ import annotations
@@ -14,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kimi_mini.model.kernels import engine
+from kimi_mini.model.kernels.engine import onednn
+
 # read at oneDNN's first product; 1024 by default
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
-ONEDNN = (
-    torch.backends.mkldnn.is_available()
-    and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
 FEWEST_ROWS = 64  # below, the call costs more than the product
 CHUNK = 1024  # rows summed at once in a weight gradient: longer sums fall out of the cache
 
@@ -32,13 +28,8 @@ def grain(rows: int) -> int:
 
 
 def is_fast(x: Tensor) -> bool:
-    """Whether oneDNN takes over: fp32 on a CPU with AVX-512, and enough rows. x (M, K)."""
-    return ONEDNN and x.dtype == torch.float32 and x.device.type == "cpu" and len(x) >= FEWEST_ROWS
-
-
-def onednn(x: Tensor, weight: Tensor) -> Tensor:
-    """x (M, K) times weight (N, K) transposed -> (M, N); both may be transposed views."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    """Whether oneDNN can take over: fp32 on a CPU, and enough rows. x (M, K)."""
+    return engine.AVAILABLE and x.dtype == torch.float32 and x.device.type == "cpu" and len(x) >= FEWEST_ROWS
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -78,9 +69,15 @@ class _Linear(torch.autograd.Function):
         return d_x, outer(grad, x) if ctx.needs_input_grad[1] else None
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """On the faster engine; see `kernels.linear`."""
+def through_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., in) times weight (out, in) transposed, by oneDNN wherever it can."""
     flat = x.reshape(-1, x.shape[-1])
     if not is_fast(flat):
         return F.linear(x, weight)
     return _Linear.apply(flat, weight).view(*x.shape[:-1], -1)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """By the faster engine; see `kernels.linear`."""
+    worth_it = x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() >= FEWEST_ROWS * x.shape[-1]
+    return through_onednn(x, weight) if worth_it and engine.chosen() == "onednn" else F.linear(x, weight)

@@ -29,6 +29,7 @@ from kimi_mini.base.command import SAVED
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.processes import end_with_parent
 from kimi_mini.base.ranks import is_on, share
+from kimi_mini.model.kernels import engine
 
 # what gloo says when a rank has died
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
@@ -52,6 +53,7 @@ def joined(device: str = "auto") -> Iterator[None]:
     import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
+        same_engine()
         yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST):
@@ -60,6 +62,14 @@ def joined(device: str = "auto") -> Iterator[None]:
         raise KimiError(f"another process of this run has ended: {SAVED}") from None
     finally:
         dist.destroy_process_group()
+
+
+def same_engine() -> None:
+    """All ranks multiply by the engine of the first one: the last bits of their sums depend on it."""
+    if is_on() and dist.get_backend() == "gloo":
+        named = [engine.chosen() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(named, src=0)
+        engine.choose(named[0])
 
 
 def largest(maxima: Tensor) -> Tensor:
