@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -27,12 +28,12 @@ style: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
 
 check: style
-	@$(BIN)/python -m pytest tests -m "not slow"
+	@$(PYTEST) tests -m "not slow"
 
 test: style
-	@$(BIN)/python -m pytest tests
+	@$(PYTEST) tests
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-		$(BIN)/python -m pytest $(NBVAL) notebooks/; \
+		$(PYTEST) $(NBVAL) notebooks/; \
 	else echo "no notebook yet: nothing for nbval to run"; fi
 
 mutants: $(STAMP)

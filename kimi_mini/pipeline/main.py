@@ -58,15 +58,19 @@ def go_on(run: Run) -> None:
         print(f"everything is done: see {run.folder / 'run.json'}; delete {run.folder} to train again")
         return
     from kimi_mini.base import ranks
+    from kimi_mini.model.kernels import engine
     from kimi_mini.pipeline.shared import first_model
     from kimi_mini.pipeline.stages import STAGES, tables
     from kimi_mini.text.tokenizer import Tokenizer
     from kimi_mini.training.machine.distributed import joined
+    from kimi_mini.training.machine.probe import settle_engine
 
+    named = os.environ.get(engine.VARIABLE, "probe")
     with joined(run.plan.device), ExitStack() as held:
         Tokenizer.load(), first_model(run.plan)
         ranks.first_rank(lambda: held.enter_context(locked(run.folder)))
         ranks.first_rank(lambda: run.begin(**tables(run.plan)))
+        settle_engine(run.folder, named)
         done = ranks.first_rank(lambda: [stage for stage in STAGES if run.done(stage)])
         for number, stage in enumerate(STAGES, 1):
             title = f"[{number}/{len(STAGES)}] {stage}"

@@ -50,11 +50,21 @@ def test_the_probe_takes_no_random_number_of_the_run(monkeypatch):
 
 def test_a_run_keeps_its_engine(monkeypatch, tmp_path):
     monkeypatch.setattr(engine, "_chosen", None)
-    monkeypatch.setenv(engine.VARIABLE, "mkl")
-    assert probe.settled(tmp_path) == "mkl" and (tmp_path / "engine").read_text() == "mkl\n"
+    probe.settle_engine(tmp_path, "mkl")
+    assert engine.chosen() == "mkl" and (tmp_path / "engine").read_text() == "mkl\n"
     if engine.AVAILABLE:
         engine.choose("onednn")
-        assert probe.settled(tmp_path) == "mkl" == engine.chosen()
+        probe.settle_engine(tmp_path)
+        assert engine.chosen() == "mkl"
     (tmp_path / "engine").write_text("abacus")
     with pytest.raises(KimiError, match="no engine 'abacus'"):
-        probe.settled(tmp_path)
+        probe.settle_engine(tmp_path)
+
+
+@pytest.mark.skipif(not engine.AVAILABLE, reason="this PyTorch brings one engine")
+@pytest.mark.parametrize("faster", ["mkl", "onednn"])
+def test_a_new_run_takes_the_faster_engine(monkeypatch, tmp_path, faster):
+    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(engine, "probe", lambda: faster)
+    probe.settle_engine(tmp_path)
+    assert engine.chosen() == faster == (tmp_path / "engine").read_text().strip()

@@ -1,7 +1,7 @@
 """What pays on this processor is tried at the start of a run, not read off the processor's name.
 
-`bf16_pays` times a training step in both number formats; `settled` keeps the engine of the products (see
-kimi_mini.model.kernels.engine) with a run, for its last bits depend on it.
+`bf16_pays` times a training step in both number formats; `settle_engine` chooses the engine of the products (see
+kimi_mini.model.kernels.engine) and keeps it with a run, for its last bits depend on it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from kimi_mini.base import ranks
 from kimi_mini.base.files import write_atomic
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kernels import engine
@@ -55,13 +56,17 @@ def bf16_pays(
     return engine.fastest(actions, GAIN, rounds=5, seconds=2.0, clock=clock) == "bf16"
 
 
-def settled(folder: Path) -> str:
-    """The engine of the run in `folder`: what its file `engine` says, else the chosen one, which is written there.
+def settle_engine(folder: Path, named: str = "probe") -> None:
+    """All ranks of the run in `folder` multiply by the engine that its file `engine` names. A new run gets the one that
+    is `named`, or that a probe finds the faster. KimiError for a file that names none."""
 
-    KimiError for a file that names none."""
-    file = folder / "engine"
-    if file.is_file():
-        engine.choose(file.read_text(encoding="utf-8").strip())
-    else:
-        write_atomic(file, engine.chosen() + "\n")
-    return engine.chosen()
+    def settled() -> str:
+        file = folder / "engine"
+        if file.is_file():
+            engine.choose(file.read_text(encoding="utf-8").strip())
+        else:
+            engine.choose(engine.probe() if named == "probe" else named)
+            write_atomic(file, engine.chosen() + "\n")
+        return engine.chosen()
+
+    engine.choose(ranks.first_rank(settled))
