@@ -1,7 +1,7 @@
 """Causal attention in blocks of rows that skip most of the masked half, with a backward pass written out.
 
-Fused attention kernels never show the logits; this one takes their maximum on the way. bf16 is multiplied as bf16,
-but logits, softmax and the sums over blocks are fp32.
+Fused attention kernels never show the logits; this one takes their maximum on the way. A GPU multiplies bf16 as bf16,
+but logits, softmax and the sums over blocks are fp32; on a CPU everything in here is.
 """
 
 from __future__ import annotations
@@ -28,11 +28,6 @@ def wide_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return scaled_bmm(a.float(), b.float(), scale)
 
 
-def widened(x: Tensor) -> Tensor:
-    """What `wide_bmm` would make of an operand that many blocks share, made once. A GPU multiplies it as it is."""
-    return x if x.is_cuda else at_least_fp32(x)
-
-
 def multiply_into(rows: Tensor, a: Tensor, b: Tensor, scale: float, block: int) -> None:
     """rows (N, t, D), a slice of a tensor, becomes a (N, t, S) times b (N, S, D) times scale.
 
@@ -54,11 +49,11 @@ class _CausalAttention(torch.autograd.Function):
         n, length, _ = q.shape
         out = q.new_empty(n, length, v.shape[-1])
         row_max = at_least_fp32(q.new_empty((n, length) if track else (0,)))
-        block, wide_q, k_t, saved = BLOCK.get(q.device.type, 128), widened(q), widened(k).transpose(1, 2), []
+        block, k_t, saved = BLOCK.get(q.device.type, 128), k.transpose(1, 2), []
         hidden = after_query(block, q)
         for start in range(0, length, block):
             end = min(start + block, length)
-            scores = wide_bmm(wide_q[:, start:end], k_t[:, :, :end], scale)  # (N, rows, end)
+            scores = wide_bmm(q[:, start:end], k_t[:, :, :end], scale)  # (N, rows, end)
             scores[:, :, start:].masked_fill_(hidden[: end - start, : end - start], float("-inf"))
             if track:
                 torch.amax(scores, -1, out=row_max[:, start:end])
@@ -74,22 +69,20 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_out, _):
         q, k, v, *saved = ctx.saved_tensors
-        d_out = d_out.contiguous()
-        wide_out, v_t = widened(d_out), widened(v).transpose(1, 2)
+        d_out, v_t = d_out.contiguous(), v.transpose(1, 2)
         d_q, d_k, d_v = torch.empty_like(q), None, None
-        multiply = wide_bmm if q.is_cuda else scaled_bmm
         for index in reversed(range(len(saved))):  # the last block sees every key: the others add to its part
             probs, start = saved[index], index * ctx.block
             end = probs.shape[-1]
             d_block = d_out[:, start:end]
-            d_probs = wide_bmm(wide_out[:, start:end], v_t[:, :, :end], 1.0)
+            d_probs = wide_bmm(d_block, v_t[:, :, :end], 1.0)
             d_scores = torch._softmax_backward_data(d_probs, probs.to(d_probs.dtype), -1, d_probs.dtype)
             d_scores = d_scores.to(q.dtype)
             multiply_into(d_q[:, start:end], d_scores, k[:, :end], ctx.scale, ctx.block)
-            for_k = multiply(d_scores.transpose(1, 2), q[:, start:end], ctx.scale)
-            for_v = multiply(probs.transpose(1, 2), d_block, 1.0)
+            for_k = wide_bmm(d_scores.transpose(1, 2), q[:, start:end], ctx.scale)
+            for_v = wide_bmm(probs.transpose(1, 2), d_block, 1.0)
             if d_k is None:
-                d_k, d_v = at_least_fp32(for_k), at_least_fp32(for_v)
+                d_k, d_v = for_k, for_v
             else:  # as products of their own: torch adds a product to a slice row of the batch by row of the batch
                 d_k[:, :end].add_(for_k)
                 d_v[:, :end].add_(for_v)
@@ -103,8 +96,10 @@ def causal_attention(
     b, h, t, _ = q.shape
     keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     flat = (x.reshape(b * h, t, -1) for x in (q, k, v))
+    if not q.is_cuda:  # a CPU spends more time on rounding blocks to bf16 and back than it saves
+        flat = (at_least_fp32(x) for x in flat)
     out, row_max = _CausalAttention.apply(*flat, scale, track, keep)
-    out = out.view(b, h, t, -1)
+    out = out.to(v.dtype).view(b, h, t, -1)
     if not track:
         return out, None
     row_max = row_max.view(b, h, t)
