@@ -90,8 +90,8 @@ WRONG = {
         "share = out.new_ones(len(token))",
     ),
     "experts in their own order": ("[order]  # (E, 2 wide, deep)", "  # (E, 2 wide, deep)"),
-    "gradients in the order of the loads": ("total[order[members]] =", "total[members] ="),
-    "gate and up swapped in the gradient": ("d_gate, d_up = _outer", "d_up, d_gate = _outer"),
+    "gradients in the order of the loads": ("back_in_order = order.argsort()", "back_in_order = order"),
+    "gate and up swapped in the gradient": ("d_gate, d_up, d_down = (", "d_up, d_gate, d_down = ("),
     "no weights backward": ("d_out.mul_(share[:, None])", "pass"),
     "weights of another row": ("[places].to(weights.dtype)", "[places.flip(1)].to(weights.dtype)"),
     "silu without its slope": (

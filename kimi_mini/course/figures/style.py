@@ -68,8 +68,8 @@ def visible(token: str) -> str:
 
 
 @styled
-def shares(parts: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
-    """One stacked bar a whole, each scaled to 100%: whole -> {part: amount}."""
+def shares(parts: Mapping[str, Mapping[str, float]], title: str = "", of: str = "the parameters") -> Figure:
+    """One stacked bar a whole, each scaled to 100%: whole -> {part: amount}. `of` says what is shared out."""
     fig, axes = figure(10, 0.85 * len(parts) + 2.0)
     ax = axes[0, 0]
     names = list(dict.fromkeys(part for whole in parts.values() for part in whole))
@@ -89,7 +89,7 @@ def shares(parts: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
                     weight="bold",
                 )
         left += share
-    ax.set(xlim=(0, 100), xlabel="% of the parameters", title=title)
+    ax.set(xlim=(0, 100), xlabel=f"% of {of}", title=title)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     fig.legend(loc="outside lower center", ncols=3)

@@ -98,10 +98,14 @@ class _PaddedExperts(torch.autograd.Function):
         d_both = torch.empty_like(both)
         torch.mul(d_hidden, F.silu(gate), out=d_both[:, wide:])
         torch.ops.aten.silu_backward.grad_input(d_hidden.mul_(up), gate, grad_input=d_both[:, :wide])
-        d_down = _outer_by_group(d_out, hidden, order, ctx.groups)[:, :h, :width]
-        d_gate, d_up = _outer_by_group(d_both, rows, order, ctx.groups)[..., :h].split(wide, 1)
+        d_into, d_back = (
+            _outer_by_group(*yx, len(order), ctx.groups) for yx in ((d_both, rows), (d_out, hidden))
+        )
+        parts = d_into[:, :width, :h], d_into[:, wide : wide + width, :h], d_back[:, :h, :width]
+        back_in_order = order.argsort()
+        d_gate, d_up, d_down = (part.index_select(0, back_in_order) for part in parts)
         d_x = F.embedding_bag(places, _by_group(d_both, into, ctx.groups), mode="sum")[:, :h]
-        return d_x, d_weights, d_gate[:, :width], d_up[:, :width], d_down, None
+        return d_x, d_weights, d_gate, d_up, d_down, None
 
 
 def _by_group(rows: Tensor, weight: Tensor, groups: list[tuple[slice, slice]]) -> Tensor:
@@ -114,12 +118,13 @@ def _by_group(rows: Tensor, weight: Tensor, groups: list[tuple[slice, slice]]) -
     return out
 
 
-def _outer_by_group(y: Tensor, x: Tensor, order: Tensor, groups: list[tuple[slice, slice]]) -> Tensor:
-    """y (R, out)^T times x (R, in) for each expert -> (E, out, in), zero for an expert without rows."""
-    total = y.new_zeros(len(order), y.shape[-1], x.shape[-1])
+def _outer_by_group(y: Tensor, x: Tensor, experts: int, groups: list[tuple[slice, slice]]) -> Tensor:
+    """y (R, out)^T times x (R, in) for each expert, in the order of the groups -> (E, out, in), zero without rows."""
+    total = y.new_empty(experts, y.shape[-1], x.shape[-1])
     for members, span in groups:
         left, right = (z[span].view(members.stop - members.start, -1, z.shape[-1]) for z in (y, x))
-        total[order[members]] = torch.bmm(left.mT, right)
+        torch.bmm(left.mT, right, out=total[members])
+    total[groups[-1][0].stop if groups else 0 :].zero_()  # the groups behind have no tokens
     return total
 
 
