@@ -14,8 +14,8 @@ its seed. So a run that is killed and started again ends with the same numbers a
 
 from __future__ import annotations
 
-import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,9 +36,6 @@ from kimi_mini.training.machine import distributed
 from kimi_mini.training.machine.placement import Placement, is_out_of_memory, keep_freed_memory
 
 Kept = TypeVar("Kept")
-
-# what a damaged or foreign file makes torch.load and load_state_dict raise
-UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
 
 
 @torch.no_grad()
@@ -195,10 +192,10 @@ def explained(step: int, file: Path | None, saved_steps: int) -> Iterator[None]:
         yield
     except (KimiError, FloatingPointError) as error:  # the latter: an attention logit
         raise KimiError(f"{error}; {left}") from None
-    except RuntimeError as error:  # in the optimizer's step, which cannot be cut
+    except (RuntimeError, MemoryError) as error:  # in the data or the optimizer's step, which cannot be cut
         if not is_out_of_memory(error):
             raise
-        line = f"out of memory at step {step}: take a smaller preset or a larger device"
+        line = f"out of memory at step {step}: take a smaller step or preset, or a larger device"
         raise KimiError(f"{line}; {left}") from None
 
 
@@ -224,14 +221,20 @@ def load_state(file: Path, model: KimiMini, optimizer, kind: type[Kept] = Histor
     """Put a saved state back, whatever device it was saved on; its history, of the `kind` that was saved, says how
     far the run has come. Raises KimiError for a file that is damaged or of another model."""
     try:
+        with zipfile.ZipFile(file) as parts:
+            broken = parts.testzip()  # torch.load compares no checksum
+        if broken is not None:
+            raise ValueError(f"the checksum of {broken} is another one")
         state = torch.load(file, weights_only=True, map_location="cpu")
         history = kind(**state["history"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["generator"])
         engine.choose(state.get("engine", engine.chosen()))
-    except UNREADABLE as error:
+    except Exception as error:  # zip, pickle and load_state_dict have a dozen kinds for a wrong byte
+        if is_out_of_memory(error):
+            raise KimiError(f"out of memory while {file} is read: take a larger device") from None
         # the first sentence; torch adds advice about its versions
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
-        raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from None
+        raise KimiError(f"{file} cannot be read ({reason}); delete it to start this stage again") from error
     return history

@@ -447,12 +447,69 @@ def test_a_truncated_state_is_one_line(tmp_path, kept):
     assert "\n" not in str(caught.value) and "state.pt" in str(caught.value)
 
 
+def test_wrong_bytes_in_a_state_are_one_line(tmp_path):
+    """torch.load compares no checksum: of files with five wrong bytes it reads nine in ten without a word."""
+    file, random = tmp_path / "state.pt", np.random.default_rng(0)
+    sound, refused = run(*fresh(), file), 0
+    whole = file.read_bytes()
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 5):
+            damaged[place] ^= int(random.integers(1, 256))
+        file.write_bytes(damaged)
+        model, optimizer = fresh()
+        try:
+            history = training.load_state(file, model, optimizer)
+        except KimiError as error:
+            assert "\n" not in str(error) and f"{file} cannot be read" in str(error)
+            refused += 1
+        else:  # between the parts of the file: nothing that is read
+            assert equal(fingerprint(model, optimizer, history), sound)
+    assert refused > 30
+
+
 @pytest.mark.parametrize("content", [{}, {"model": {}}, [1, 2], "text"])
 def test_a_file_of_another_kind_is_one_line(tmp_path, content):
     file = tmp_path / "state.pt"
     torch.save(content, file)
     with pytest.raises(KimiError, match="delete it"):
         run(*fresh(), file)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "generator", "history"])
+@pytest.mark.parametrize("content", [None, {}, [], 5])
+def test_a_state_with_a_part_of_another_kind_is_one_line(tmp_path, part, content):
+    file = tmp_path / "state.pt"
+    training.save_state(file, *fresh(), History())
+    torch.save(torch.load(file, weights_only=True) | {part: content}, file)
+    if (part, content) != ("history", {}):  # a history of nothing yet
+        with pytest.raises(KimiError, match="delete it") as caught:
+            run(*fresh(), file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_state_that_was_saved_on_a_gpu_goes_on_without_one(tmp_path, monkeypatch):
+    """Its storages are marked as a GPU's, as torch.save marks them there."""
+    file = tmp_path / "state.pt"
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+    sound = run(*fresh(), file)
+    monkeypatch.undo()
+    with pytest.raises((RuntimeError, AssertionError)):  # the wrong reader, where there is no such GPU
+        torch.load(file, weights_only=True)
+    model, optimizer = fresh()
+    assert equal(fingerprint(model, optimizer, training.load_state(file, model, optimizer)), sound)
+
+
+def test_a_device_that_is_full_while_a_state_is_read_costs_no_state(tmp_path, monkeypatch):
+    """Not "delete it": the file is whole."""
+    file = tmp_path / "state.pt"
+    training.save_state(file, *fresh(), History())
+    for trouble in (out_of_memory, no_array):
+        model, optimizer = fresh()
+        monkeypatch.setattr(model, "load_state_dict", lambda state, trouble=trouble: trouble())
+        with pytest.raises(KimiError, match="out of memory while .* is read") as caught:
+            training.load_state(file, model, optimizer)
+        assert "delete" not in str(caught.value)
 
 
 def test_a_state_of_another_model_is_one_line(tmp_path):
@@ -483,11 +540,15 @@ def out_of_memory():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+def no_array():
+    np.empty(2**58, np.uint8)
+
+
 def no_number():
     raise FloatingPointError("attention logit of layer 1, head 0 is nan")
 
 
-@pytest.mark.parametrize("trouble", [out_of_memory, no_number])
+@pytest.mark.parametrize("trouble", [out_of_memory, no_array, no_number])
 def test_an_optimizer_that_cannot_go_on_names_what_is_left(tmp_path, trouble):
     model = tiny_model(**SMALL)
     optimizer = MuonClip(model, lr=1e-3)

@@ -148,9 +148,9 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU or the CPU's allocator refused memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU, the CPU's allocator, or Python and numpy were refused memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:
