@@ -10,6 +10,7 @@ from tiny import Typist, tiny_model, typed
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop, traces
+from kimi_mini.agent import policy as policy_
 from kimi_mini.agent.policy import Answer, LocalPolicy, Reply
 from kimi_mini.inference import writer
 from kimi_mini.inference.decoder import Decoder
@@ -767,3 +768,28 @@ def test_every_end_in_the_config_ends_a_turn(tokenizer, model, name):
     """Today's shipped config lists both; a turn that goes on behind one of them is trained on nonsense."""
     model.config.eos_token_id = None  # as in training, before the folder is saved
     assert tokenizer.special[name] in LocalPolicy(model, tokenizer).stops
+
+
+def test_every_one_of_parallel_calls_is_answered(tokenizer):
+    """In their order, each under its own id."""
+    conversation = conversation_.opening(tasks_of("buy", 1)[0])
+    first, second = (turn("", call=("stock", {"item": name}))["tool_calls"][0] for name in ("lamp", "rope"))
+    calls = [{**first, "id": "functions.stock:0"}, {**second, "id": "functions.stock:1"}]
+    loop.take_turn(conversation, Answer({**turn("both"), "tool_calls": calls}), None, None)
+    results = [message for message in conversation.messages if message["role"] == "tool"]
+    assert [message["tool_call_id"] for message in results] == ["functions.stock:0", "functions.stock:1"]
+
+
+def test_every_turn_throws_dice_of_its_own(tokenizer, model, monkeypatch):
+    thrown = []
+    monkeypatch.setattr(policy_, "dice", lambda *numbers: thrown.append(numbers) or writer.dice(*numbers))
+    conversations = [conversation_.opening(task) for task in tasks_of("buy", 2)]
+    for conversation in conversations:
+        conversation_.begin(conversation, tokenizer)
+    policy = LocalPolicy(model, tokenizer, 1.0, seed=5)
+    policy.open(conversations, 1024)
+    for turns in range(2):
+        for conversation in conversations:
+            conversation.turns = turns
+            policy._row(conversation, 8)
+    assert thrown == [(5, 0, 0), (5, 1, 0), (5, 0, 1), (5, 1, 1)]

@@ -541,3 +541,10 @@ def test_numbers_that_are_none_of_tokens_are_refused(options, hint):
         respond(tiny_model(vocab_size=1024), TOKENIZER, words, **options)
     with pytest.raises(ValueError, match="a conversation is a list of messages"):
         respond(tiny_model(vocab_size=1024), TOKENIZER, "hello")
+
+
+def test_a_tie_goes_to_the_answer_that_came_first():
+    """The verdict has no vote: neither the right answer nor the wrong one may win by it."""
+    wrong, right = ("a", 10, False, False), ("b", 10, False, True)
+    assert attempts.majority(group(wrong, right)).passed == 0.0
+    assert attempts.majority(group(right, wrong)).passed == 1.0

@@ -129,10 +129,35 @@ MUTANTS = [
             "step = (load.mean() - load) / load.mean()",
         ),
         ("bias: centred rule not centred", "step = step - step.mean()", "step = step"),
-        ("gate factor: p not squared", "p.square().sum(-1).rsqrt()", "p.sum(-1).rsqrt()"),
-        ("gate factor: softmax", "values.sigmoid()", "values.softmax(-1)"),
         ("moe: shared expert left out", "out = out + self.shared_experts(flat)", "out = out"),
         ("moe: padding counted in the loads", "None if valid is None else valid.flatten()", "None"),
+    ),
+    *edits(
+        "model/moe.py",
+        "model/test_config.py",
+        ("gate factor: p not squared", "p.square().sum(-1).rsqrt()", "p.sum(-1).rsqrt()"),
+        ("gate factor: softmax", "values.sigmoid()", "values.softmax(-1)"),
+    ),
+    *edits(
+        "base/ranks.py",
+        "base/test_processes.py training/test_distributed.py",
+        ("ranks: the total is the largest", "op=dist.ReduceOp.SUM", "op=dist.ReduceOp.MAX"),
+        ("ranks: results rank after rank", "return [found[index] for index in range(len(found))]", "return [*found.values()]"),
+    ),
+    *edits(
+        "training/batch.py",
+        "training/test_batch.py",
+        (
+            "batch: what no rank takes",
+            "sizes = [*runs(lengths, tokens, low), *[0] * count]",
+            "sizes = [*runs(lengths, tokens, low // 2), *[0] * count]",
+        ),
+        (
+            "batch: finished rows cost nothing",
+            "before = closed if joins else closed + rows * longest",
+            "before = closed",
+        ),
+        ("batch: empty ranks unknown", "*[0] * count]", "*[0]]"),
     ),
     *edits(
         "model/layers.py",
@@ -441,15 +466,15 @@ MUTANTS = [
         "training/test_rl.py",
         (
             "rl: divisor counts chosen attempts only",
-            "count = len(part) * settings.attempts",
-            "count = len(chosen)",
+            "chosen, len(part) * settings.attempts, temperature",
+            "chosen, len(chosen), temperature",
         ),
         (
             "rl: the same tasks every round",
             'random.Random(f"{seed}/rl/{settings.family}/{index}")',
             'random.Random(f"{seed}/rl/{settings.family}")',
         ),
-        ("rl: the same dice every round", "seed=hash_seed(seed, index)", "seed=hash_seed(seed)"),
+        ("rl: the same dice every round", "hash_seed(seed, index), numbers", "hash_seed(seed), numbers"),
         ("rl: schedule reversed", "warm + (cool - warm) * index", "cool + (warm - cool) * index"),
         (
             "rl: ptx in the first update only",

@@ -517,3 +517,31 @@ def test_a_cut_off_attempt_is_worth_the_same_to_all(tokenizer, finish):
     conversation.finish = finish
     assert not conversation.verdict().passed and "cut off" in conversation.verdict().evidence
     assert rewards_.reward(conversation) < 0
+
+
+def test_groups_that_say_nothing_still_count(sampled, monkeypatch):
+    """Three prompts, one of them solved in every attempt: the other two move the model by two thirds."""
+    model, groups = sampled
+    rewards = rewards_of(groups) | {id(c): 1.0 for c in groups[1]}
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    recorder = Recorder(model)
+    rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
+    expected = literal_gradient(model, [groups[0], groups[2]], rewards) * 2 / 3
+    torch.testing.assert_close(recorder.steps[0], expected, atol=5e-6, rtol=1e-3)
+
+
+def test_the_same_task_is_attempted_with_other_dice_in_the_next_round(tokenizer, monkeypatch):
+    task = worlds.generate(random.Random(0), "buy", 1)
+    monkeypatch.setattr(worlds, "generate", lambda *given: task)
+    model, settings = tiny_model(), replace(SETTINGS, prompts=1, temperature=(1.0, 1.0))
+    first, then = (rounds.sample_round(model, tokenizer, settings, 0, index)[0] for index in range(2))
+    assert [c.ids for c in first[0]] != [c.ids for c in then[0]]
+
+
+def test_rl_with_examples_leaves_no_loads(sampled, monkeypatch):
+    """Passes over the examples count tokens, too."""
+    model, groups = sampled
+    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)
+    batch = collate([Example(groups[0][0].ids, groups[0][0].mask)])
+    rounds.update(model, Recorder(model), groups, TEMPERATURE, replace(SETTINGS, ptx=0.5), [batch])
+    assert not model.statistics.loads.any() and torch.isinf(model.statistics.max_logits).all()

@@ -10,6 +10,7 @@ import pytest
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -18,6 +19,7 @@ from kimi_mini.training.batch import collate
 from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
 from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds import held_out as held_out_
+from kimi_mini.worlds.base import Verdict
 from kimi_mini.worlds.registry import world_of
 
 
@@ -376,3 +378,20 @@ def streamed(tokenizer, source) -> str:
 def test_drills_use_whole_words(tokenizer):
     alphabet = synthesis.drill_alphabet(tokenizer)
     assert len(alphabet) == len(set(alphabet.tolist())) > 100 and alphabet.max() < tokenizer.first_special
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_held_out_task_among_the_examples_is_refused(tokenizer, held_out):
+    item = trajectory(tokenizer, "0", "buy", 2, "think", 0.0, held_out)
+    if not held_out:
+        return synthesis.refuse_held_out([item])
+    with pytest.raises(ValueError, match="a held-out task of buy, level 2"):
+        synthesis.refuse_held_out([item])
+
+
+def test_passed_is_the_verdict_and_not_what_was_meant(tokenizer, monkeypatch):
+    """An expert that errs without meaning to is found out."""
+    refused = Verdict(False, "the shelf is empty")
+    monkeypatch.setattr(Conversation, "verdict", lambda self: refused)
+    item = trajectory(tokenizer, "0", "buy", 2, "think", 0.0)
+    assert item.mistake is None and not item.passed

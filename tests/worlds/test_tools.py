@@ -63,6 +63,7 @@ def make_tools() -> list[Tool]:
 CALLS = {
     "right": ("add", '{"a": 1, "b": 2}', None, "3"),
     "undeclared": ("subtract", '{"a": 1, "b": 2}', "undeclared", "declared: add"),
+    "undeclared in this case of letters": ("ADD", '{"a": 1, "b": 2}', "undeclared", "declared: add"),
     "undeclared, though it is an attribute": ("__class__", "{}", "undeclared", "no tool"),
     "cut short": ("add", '{"a": 1, "b"', "bad_json", "not JSON"),
     "empty": ("add", "", "bad_json", "not JSON"),

@@ -598,3 +598,29 @@ def _same_line(question):
 
 
 SHEET_ANSWERS = {"chain": _arithmetic, "condition": _below, "repair": _same_line}
+
+
+def test_one_hidden_test_of_a_hundred_is_enough_to_fail():
+    task = worlds.generate(random.Random(0), "repair", 2)
+    conversation, (x, y) = conversation_.opening(task), repair.HIDDEN[-1]
+    bench = conversation.environment.state
+    bench.lines, bench.edits = ["z = x", *task.data["right"]], 1
+    assert accepts(repair.verify, conversation)
+    bench.lines.append(f"if z == {x} and y == {y}: x = x + 1")
+    verdict = repair.verify(task, conversation.messages, conversation.environment)
+    assert not verdict.passed and f"{len(repair.HIDDEN) - 1} of {len(repair.HIDDEN)}" in verdict.evidence
+
+
+def test_a_program_that_prints_what_is_wanted_and_crashes_has_no_results():
+    wanted = worlds.generate(random.Random(0), "repair", 2).data["wanted"]
+    assert not set(repair.results([f"print({wanted}); 1 // 0"])) & set(wanted)
+
+
+def test_a_repair_without_an_edit_is_told_so():
+    conversation = attempt(worlds.generate(random.Random(0), "repair", 2), "fixed")
+    assert conversation.verdict().evidence == "nothing was edited"
+
+
+def test_words_beside_a_call_are_no_answer():
+    said = turn("", content="6", call=("price", {"item": "lamp"}))
+    assert final_answer([said]) is None and final_answer([turn("", content=" 6 ")]) == "6"
