@@ -129,6 +129,7 @@ def test_the_house_is_as_readme_says():
 DOORS = [line for line in README.splitlines() if line.startswith("from kimi_mini")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", DOORS, ids=lambda line: line.split()[1])
 def test_every_door_that_readme_names_opens(line):
     """Each alone in a new interpreter: a circle would show only in one order of imports."""

@@ -156,6 +156,7 @@ def draw(layer=1):
 """
 
 
+@pytest.mark.slow
 def test_an_explorer_whose_callback_raises_is_a_failed_cell(tmp_path):
     """Under nbval, as `make test` runs the course: at the far end of a slider, and when a control is moved later."""
     cells = [

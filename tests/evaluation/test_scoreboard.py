@@ -83,6 +83,7 @@ def test_an_exam_with_training_tasks_is_caught(monkeypatch):
         check_exam(monkeypatch, MAIN[-1])
 
 
+@pytest.mark.slow
 def test_an_exam_that_repeats_itself_has_no_tasks(monkeypatch):
     monkeypatch.setattr(registry, "generate", the_same_task)
     with pytest.raises(KimiError, match="fewer than 12 held-out tasks"):

@@ -166,6 +166,7 @@ def test_it_learns_a_batch_by_heart():
     assert losses[-1] < 1.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_training_twice_gives_the_same_bits(threads):
     before = torch.get_num_threads()

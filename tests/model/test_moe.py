@@ -240,6 +240,7 @@ def test_sorting_is_stable_and_invertible():
     assert ends.tolist() == [(flat <= e).sum().item() for e in range(7)]
 
 
+@pytest.mark.slow
 def test_two_steps_are_equal_bit_for_bit():
     runs = []
     threads = torch.get_num_threads()

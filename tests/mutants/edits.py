@@ -142,7 +142,11 @@ MUTANTS = [
         "base/ranks.py",
         "base/test_processes.py training/test_distributed.py",
         ("ranks: the total is the largest", "op=dist.ReduceOp.SUM", "op=dist.ReduceOp.MAX"),
-        ("ranks: results rank after rank", "return [found[index] for index in range(len(found))]", "return [*found.values()]"),
+        (
+            "ranks: results rank after rank",
+            "return [found[index] for index in range(len(found))]",
+            "return [*found.values()]",
+        ),
     ),
     *edits(
         "training/batch.py",

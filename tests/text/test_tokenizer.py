@@ -112,6 +112,7 @@ def test_lone_surrogates_do_not_stop_a_rollout():
     assert SHIPPED.decode(SHIPPED.encode(json.loads('"a\\ud800b"'))) == "a?b"
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded_in_bytes(monkeypatch):
     """Mutant: bounded in texts, so that 8,192 long ones take half a gigabyte."""
     monkeypatch.setattr(module, "MEMORY", 2**20, raising=False)

@@ -136,6 +136,7 @@ with joined("cpu"):
 """
 
 
+@pytest.mark.slow
 def test_all_ranks_multiply_by_the_first_ones_engine(root, tmp_path):
     two_processes(root, "-c", ENGINES, tmp_path)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["mkl", "mkl"]

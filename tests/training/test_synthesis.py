@@ -278,6 +278,7 @@ def seen_in_training(family, levels) -> int:
     return sum(dialogue(task) in stream for task in held_out_.held_out_tasks(family, levels, 200, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scoreboard_shows_the_model_nothing_that_training_has_shown(family):
     """Stronger than the split by key, which also counts what stays hidden in the database."""

@@ -388,6 +388,7 @@ def test_raw_gradients_are_clipped_to_one():
     ]
 
 
+@pytest.mark.slow
 def test_training_learns():
     """One batch again and again: the loss falls to a tenth."""
     model = tiny_model(std=0.02, **SMALL)
