@@ -6,7 +6,7 @@ attention, moe           latent attention; router and experts
 statistics               what training passes leave behind for QK-Clip and the routers
 kimi                     KimiMini, the whole
 checkpoint               a folder as Hugging Face's
-kernels                  the four functions that take the time, readable and fast
+kernels                  the five functions that take the time, readable and fast
 """
 
 from kimi_mini.model import kernels

@@ -55,6 +55,22 @@ PRESETS = {
         qk_rope_head_dim=32,
         v_head_dim=64,
     ),
+    # One GPU of 80 GB: 1.2 billion parameters, 190 million activated; dense layer (6 + 1) * 512.
+    "midi": dict(
+        hidden_size=1024,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        intermediate_size=3584,
+        moe_intermediate_size=512,
+        n_routed_experts=64,
+        num_experts_per_tok=6,
+        routed_scaling_factor=2.446,
+        q_lora_rank=384,
+        kv_lora_rank=256,
+        qk_nope_head_dim=96,
+        qk_rope_head_dim=32,
+        v_head_dim=128,
+    ),
     "moonlight_16b": HF_DEFAULTS
     | KIMI
     | dict(

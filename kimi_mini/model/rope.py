@@ -78,12 +78,16 @@ def rotations(config: KimiConfig, length: int, device=None) -> Tensor:
 
 def apply_rope(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn neighbouring pairs of the last dimension. x (..., d_r); rotation complex, broadcast against (...,
-    d_r / 2).
+    d_r / 2), or the same as real numbers (..., d_r / 2, 2), for compilers that know no complex ones.
 
     Computed in fp32, returned in x's dtype.
     """
-    pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))  # (..., d_r / 2)
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    pairs = x.float().contiguous().unflatten(-1, (-1, 2))  # (..., d_r / 2, 2)
+    if rotation.is_complex():
+        return torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2).to(x.dtype)
+    (first, second), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+    turned = torch.stack([first * cos - second * sin, first * sin + second * cos], -1)
+    return turned.flatten(-2).to(x.dtype)
 
 
 class RotationTable:

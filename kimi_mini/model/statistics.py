@@ -45,6 +45,30 @@ class Tally(NamedTuple):
         self.load.index_add_(0, indices.flatten(), real.flatten())
 
 
+class Seen:
+    """Takes what a Tally takes and keeps it: a compiled layer gives both back, for writing on the side is no output.
+
+    max_logits   [(H,)], and loads [(E,) int64]: empty until they are told. Lists, for torch 2.13 forgets an attribute
+                 that is set after FlexAttention was called.
+    """
+
+    def __init__(self, experts: int | None):
+        self.experts = experts
+        self.max_logits: list[Tensor] = []
+        self.loads: list[Tensor] = []
+
+    def see(self, max_logits: Tensor) -> None:
+        """Keep the largest logit of each head, (H,)."""
+        self.max_logits.append(max_logits)
+
+    def count(self, indices: Tensor, valid: Tensor | None = None) -> None:
+        """Count the chosen experts of N tokens, (N, k); valid (N,) bool leaves padding out."""
+        hits = indices[..., None] == torch.arange(
+            self.experts, device=indices.device
+        )  # (N, k, E), fused away
+        self.loads.append((hits if valid is None else hits & valid[:, None, None]).sum((0, 1)))
+
+
 class Statistics(StaysFp32):
     """Sums and maxima over the training passes since they were last forgotten.
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kimi_mini.base import ranks
+from kimi_mini.model import kernels
 from kimi_mini.model.kimi import KimiMini
 
 
@@ -125,5 +125,4 @@ def token_losses(model: KimiMini, batch: Batch) -> Tensor:
     batch = batch.to(model.lm_head.weight.device)
     hidden = model.hidden_states(batch.ids, valid=batch.valid)  # (B, T, h)
     learned = batch.mask[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][learned])  # (N, V)
-    return F.cross_entropy(logits.float(), batch.ids[:, 1:][learned], reduction="none")
+    return kernels.head_losses(hidden[:, :-1][learned], model.lm_head.weight, batch.ids[:, 1:][learned])

@@ -42,7 +42,7 @@ Kept = TypeVar("Kept")
 def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | None = None) -> float:
     """Mean loss in nats a token over `batches`, this rank's and all others', without training statistics."""
     place = place or Placement()
-    with evaluating(model):
+    with evaluating(model), place.step(model):
         losses = place.in_parts(
             lambda parts: [place.run(token_losses, model, part) for part in parts], batches
         )
@@ -81,7 +81,8 @@ def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Pla
         model.zero_grad(set_to_none=True)
         model.statistics.forget()
 
-    return place.in_parts(add_up, batches, forget)
+    with place.step(model):
+        return place.in_parts(add_up, batches, forget)
 
 
 def train_step(

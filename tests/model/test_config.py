@@ -92,7 +92,7 @@ def test_presets_carry_their_gate_factor(name):
 
 
 def test_unknown_preset_lists_the_names():
-    with pytest.raises(ValueError, match="nano, mini, moonlight_16b, k2, deepseek_v3"):
+    with pytest.raises(ValueError, match="nano, mini, midi, moonlight_16b, k2, deepseek_v3"):
         KimiConfig.preset("huge")
 
 
@@ -303,3 +303,17 @@ def test_what_is_no_file_is_no_config(tmp_path):
     os.mkfifo(tmp_path / "config.json")  # reading it would wait for ever
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         KimiConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "total", "activated"),
+    [("mini", 188_722_176, 29_076_480), ("midi", 1_192_329_728, 188_842_496)],
+)
+def test_the_presets_for_one_gpu_are_as_large_as_they_say(preset, total, activated):
+    """Counted by formula, and tensor by tensor; every width is whole 16 bytes in bf16, which grouped_mm wants."""
+    config = KimiConfig.preset(preset)
+    count = config.count_parameters()
+    assert (count.total, count.activated) == (total, activated)
+    with torch.device("meta"):
+        assert sum(param.numel() for param in KimiMini(config).parameters()) == total
+    assert config.hidden_size % 8 == config.moe_intermediate_size % 8 == 0

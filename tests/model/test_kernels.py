@@ -50,6 +50,11 @@ def linear_case(*rows, inputs=96, outputs=60):
     return [draw(*rows, inputs), draw(outputs, inputs, seed=1)], (0, 1)
 
 
+def head_case(n, h=12, vocabulary=40):
+    targets = torch.randint(0, vocabulary, (n,), generator=torch.Generator().manual_seed(2))
+    return [draw(n, h), draw(vocabulary, h, seed=1), targets], (0, 1)
+
+
 CASES = {
     "attention": [
         *(attention_case(t) for t in (1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 37)),
@@ -70,6 +75,7 @@ CASES = {
         linear_case(2, 150, inputs=7, outputs=130),
         linear_case(3, 2, 100, inputs=16, outputs=1),
     ],
+    "head": [head_case(0), head_case(1), head_case(70), head_case(5, vocabulary=1)],
 }
 
 
@@ -189,6 +195,12 @@ WRONG = {
         "last rows lost": lambda x, w: F.linear(x, w) * (torch.arange(x.shape[-2])[:, None] < 1000 - 8),
         "no gradient for the weight": lambda x, w: kernels.linear(x, w.detach()),
         "rounded to bf16": lambda x, w: kernels.linear(x.bfloat16().float(), w),
+    },
+    "head": {
+        "mean in place of each": lambda x, w, t: kernels.head_losses(x, w, t).mean().expand(len(t)),
+        "one target for all": lambda x, w, t: kernels.head_losses(x, w, t[:1].expand(len(t))),
+        "no gradient for the weight": lambda x, w, t: kernels.head_losses(x, w.detach(), t),
+        "no gradient for the hidden states": lambda x, w, t: kernels.head_losses(x.detach(), w, t),
     },
 }
 
@@ -360,7 +372,7 @@ def test_the_device_chooses_unless_the_context_does():
 def test_contexts_nest_and_end_with_an_error():
     with kernels.using("reference", linear="cpu"):
         with pytest.raises(KeyError), kernels.using(norm="cpu", attention=sdpa):
-            assert chosen() == {**CPU, "experts": reference.routed_experts, "attention": sdpa}
+            assert chosen() == {**REFERENCE, "linear": CPU["linear"], "norm": CPU["norm"], "attention": sdpa}
             raise KeyError
         assert chosen() == {**REFERENCE, "linear": CPU["linear"]}
     assert chosen() == CPU
@@ -415,4 +427,4 @@ def test_a_model_runs_on_what_is_chosen():
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     layers, moe = config.num_hidden_layers, config.num_hidden_layers - config.first_k_dense_replace
     # a layer: two block norms and two latent norms; five products of attention and three of an MLP
-    assert calls == dict(attention=layers, experts=moe, norm=4 * layers + 1, linear=8 * layers + 1)
+    assert calls == dict(attention=layers, experts=moe, norm=4 * layers + 1, linear=8 * layers + 1, head=0)

@@ -1,5 +1,7 @@
 """Device, number format and micro-batch choose themselves; a full device gets smaller batches and the same step."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -166,6 +168,65 @@ def test_wrong_formats_are_found_out(mutant):
         check_bf16(mutant)
 
 
+def check_one_rounding_a_step(monkeypatch):
+    """Three micro-batches: every matrix but the routers' is rounded once, and gradients are those of three roundings."""
+    model, made = tiny_model(vocab_size=64).train(), []
+    monkeypatch.setattr(
+        placement, "rounded", lambda *given, honest=rounded: made.append(given[0]) or honest(*given)
+    )
+    items, place = batch(6), Placement(dtype=torch.bfloat16, micro_tokens=24)
+    loop.backward(model, [items], items.learned, place)
+    found = {name: param.grad.clone() for name, param in model.named_parameters()}
+    assert len(made) == len(found) == len(set(made))
+    model.zero_grad(set_to_none=True)
+    for part in place.cut([items]):
+        (place.run(token_losses, model, part).sum() / items.learned).backward()
+    assert len(place.cut([items])) == 3 and len(made) == 4 * len(found)
+    for name, param in model.named_parameters():
+        assert torch.equal(param.grad, found[name]), name
+    optimizer = MuonClip(model, lr=0.02)
+    optimizer.step()  # the next step rounds what this one has made of the weights
+    before = evaluate_loss(model, [items], place)
+    assert before == evaluate_loss(model, [items], Placement(dtype=torch.bfloat16, micro_tokens=24))
+
+
+def test_matrices_are_rounded_once_a_step(monkeypatch):
+    check_one_rounding_a_step(monkeypatch)
+
+
+@pytest.mark.parametrize("mutant", ["every micro-batch", "never again", "sums in bf16"])
+def test_other_roundings_are_found_out(monkeypatch, mutant):
+    if mutant == "every micro-batch":
+        monkeypatch.setattr(Placement, "step", lambda self, model: contextlib.nullcontext())
+    elif mutant == "never again":
+
+        def forever(self, model):
+            self._copies = self._copies or self._rounded(model)
+            return contextlib.nullcontext()
+
+        monkeypatch.setattr(Placement, "step", forever)
+    else:
+
+        def hand_on(param, copy):
+            grad, copy.grad = copy.grad, None
+            param.grad = (grad if param.grad is None else param.grad.bfloat16() + grad).float()
+
+        def each(param, copy):  # one micro-batch at a time is right
+            return honest(param, copy) if place_has_no_copies[0] else hand_on(param, copy)
+
+        honest, place_has_no_copies = placement._hand_on, [False]
+        run = Placement.run
+
+        def watched(self, *given):
+            place_has_no_copies[0] = self._copies is None
+            return run(self, *given)
+
+        monkeypatch.setattr(Placement, "run", watched)
+        monkeypatch.setattr(placement, "_hand_on", each)
+    with pytest.raises(AssertionError):
+        check_one_rounding_a_step(monkeypatch)
+
+
 def test_a_run_in_bf16_learns_and_balances():
     model = tiny_model(std=0.02, vocab_size=64)
     place = Placement(dtype=torch.bfloat16, micro_tokens=48)
@@ -192,12 +253,17 @@ def test_a_machine_without_a_gpu_chooses_fp32_on_its_processor(monkeypatch):
 )
 def test_a_gpu_is_chosen_with_bf16_where_it_has_it(monkeypatch, capability, dtype):
     """Without one here: what the choice asks torch is answered by hand."""
+    monkeypatch.setattr(placement, "has_triton", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch, "empty", lambda *size, device: torch.ones(*size))
     place = Placement.choose()
     assert (place.device, place.dtype, place.micro_tokens) == (torch.device("cuda:0"), dtype, None)
+    assert place.compiled == (dtype == torch.bfloat16)  # fp32 has no grouped product that compiles
+    assert not Placement.choose(dtype="fp32").compiled
+    monkeypatch.setattr(placement, "has_triton", lambda: False)
+    assert not Placement.choose().compiled
 
 
 def test_what_is_not_there_is_one_line(monkeypatch):

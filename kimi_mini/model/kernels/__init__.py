@@ -1,11 +1,12 @@
-"""The four functions that a step spends its time in, each in three versions: readable, for a CPU, for a GPU.
+"""The five functions that a step spends its time in, each in three versions: readable, for a CPU, for a GPU.
 
     attention    causal softmax attention, with the largest logit of each head    kernels.causal_attention
     experts      every token through its chosen experts                           kernels.routed_experts
     norm         RMSNorm                                                          kernels.rms_norm
     linear       the product with a weight matrix                                 kernels.linear
+    head         the loss of every token, from the last hidden state              kernels.head_losses
 
-The layers call these four; the device of the arguments decides which version runs. `using` decides otherwise:
+The layers and the loss call these five; the device of the arguments decides which version runs, or `using` does:
 
     with kernels.using("reference"):                      # reference.py everywhere: slow, and ten lines each
         ...
@@ -22,10 +23,28 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kimi_mini.model.kernels import attention, experts, norm, reference
 from kimi_mini.model.kernels import linear as products
+from kimi_mini.model.kernels.cuda import attention as flex
+from kimi_mini.model.kernels.cuda import experts as permuted
+from kimi_mini.model.kernels.cuda import head as chunked
+from kimi_mini.model.kernels.cuda import norm as fusible
+
+__all__ = [
+    "TABLE",
+    "Versions",
+    "causal_attention",
+    "head_losses",
+    "linear",
+    "prepare",
+    "rms_norm",
+    "routed_experts",
+    "using",
+]
 
 Kernel = Callable[..., object]
 
@@ -38,15 +57,23 @@ class Versions(NamedTuple):
     cuda: Kernel
 
 
+def _through_linear(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The losses by the product that is chosen for all weight matrices."""
+    logits = reference.at_least_fp32(linear(hidden, weight))
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
 TABLE = {
     "attention": Versions(
-        reference.causal_attention, cpu=attention.causal_attention, cuda=attention.causal_attention
+        reference.causal_attention, cpu=attention.causal_attention, cuda=flex.causal_attention
     ),
-    "experts": Versions(reference.routed_experts, cpu=experts.routed_experts, cuda=experts.routed_experts),
-    "norm": Versions(reference.rms_norm, cpu=norm.rms_norm, cuda=norm.rms_norm),
+    "experts": Versions(reference.routed_experts, cpu=experts.routed_experts, cuda=permuted.routed_experts),
+    "norm": Versions(reference.rms_norm, cpu=norm.rms_norm, cuda=fusible.rms_norm),
     "linear": Versions(reference.linear, cpu=products.linear, cuda=reference.linear),
+    "head": Versions(reference.head_losses, cpu=_through_linear, cuda=chunked.head_losses),
 }
 _CHOSEN: ContextVar[dict[str, Kernel] | None] = ContextVar("kernels", default=None)
+_TRACED: dict[str, Kernel] = {}  # what compiled layers call
 
 
 @contextmanager
@@ -73,7 +100,16 @@ def using(everywhere: str | None = None, **choices: str | Kernel) -> Iterator[No
 
 def _version(name: str, x: Tensor) -> Kernel:
     """What `using` chose, or else the version for the device of x."""
+    if torch.compiler.is_compiling():
+        return _TRACED[name]
     return (_CHOSEN.get() or {}).get(name) or getattr(TABLE[name], "cuda" if x.is_cuda else "cpu")
+
+
+def prepare(x: Tensor) -> None:
+    """Before a compiled layer is called on x (B, T, h): fixes the versions that it calls, for a compiler cannot read
+    the context, and makes the causal mask of its length."""
+    _TRACED.update({name: _version(name, x) for name in TABLE})
+    flex.prepare(x.shape[1], x.device)
 
 
 def causal_attention(
@@ -107,3 +143,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., in) times weight (out, in) transposed -> (..., out)."""
     return _version("linear", x)(x, weight)
+
+
+def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of each target under softmax(hidden @ weight^T), the softmax in fp32 at least.
+
+    hidden (N, h), weight (V, h), targets (N,) int64 -> (N,) fp32 (fp64 of fp64).
+    """
+    return _version("head", hidden)(hidden, weight, targets)

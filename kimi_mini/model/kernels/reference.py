@@ -64,3 +64,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """PyTorch's own product: MKL on a CPU, cuBLAS on a GPU."""
     return F.linear(x, weight)
+
+
+def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """All logits as one (N, V) table; see `kernels.head_losses`."""
+    return F.cross_entropy(at_least_fp32(F.linear(hidden, weight)), targets, reduction="none")

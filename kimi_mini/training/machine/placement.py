@@ -8,7 +8,8 @@ device that runs out of memory is answered by half of it: gradients add up to th
     train(model.to(place.device), ..., place=place)
 
 bf16 here means: the weights that the optimizer keeps stay fp32, every forward pass works on rounded copies of the
-matrices, and the gradients arrive in fp32. Norms, and the router that must tell close scores apart, stay fp32.
+matrices, made once a step, and the gradients are added up in fp32. Norms, and the router that must tell close scores
+apart, stay fp32.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import ctypes
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._triton import has_triton
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.layers import Linear
+from kimi_mini.training.machine.compiled import compiled_layers
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +41,15 @@ CPU_MICRO_TOKENS = 2048  # the fastest on a CPU: what is larger falls out of its
 
 @dataclass
 class Placement:
-    """A device, a dtype for the forward pass, and the most padded tokens of a micro-batch (None: no limit)."""
+    """A device, a dtype for the forward pass, the most padded tokens of a micro-batch (None: no limit), and whether
+    layers are compiled, and by which backend of torch.compile."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     micro_tokens: int | None = None
+    compiled: bool = False
+    backend: str = "inductor"
+    _copies: dict[str, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def choose(cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None) -> Placement:
@@ -52,23 +61,38 @@ class Placement:
         what = DTYPES["bf16" if native else "fp32"] if dtype == "auto" else DTYPES[dtype]
         if micro_tokens is None and where.type == "cpu":
             micro_tokens = CPU_MICRO_TOKENS
-        return cls(where, what, micro_tokens)
+        compiled = native and what == torch.bfloat16 and has_triton()
+        return cls(where, what, micro_tokens, compiled)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         size = "whole" if self.micro_tokens is None else f"{self.micro_tokens:,} tokens"
-        return f"{name}, {str(self.dtype).removeprefix('torch.')}, micro-batches: {size}"
+        how = ", layers compiled" if self.compiled else ""
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}, micro-batches: {size}{how}"
 
     # ---- numbers ---------------------------------------------------------------------------------------
 
+    @contextmanager
+    def step(self, model: nn.Module) -> Iterator[None]:
+        """Context of a step: `run` finds the rounded copies ready, and does not make them for each micro-batch."""
+        self._copies = self._rounded(model)
+        try:
+            yield
+        finally:
+            self._copies = None
+
     def run(self, work: Callable[..., Tensor], model: nn.Module, *arguments: Any) -> Tensor:
         """work(model, *arguments) with the model's matrices in our dtype; gradients reach the fp32 weights."""
+        with compiled_layers(model, self.backend) if self.compiled else nullcontext():
+            if self.dtype == torch.float32:
+                return work(model, *arguments)
+            copies = self._rounded(model) if self._copies is None else self._copies
+            return torch.func.functional_call(_Work(model, work), copies, arguments)
+
+    def _rounded(self, model: nn.Module) -> dict[str, Tensor] | None:
         if self.dtype == torch.float32:
-            return work(model, *arguments)
-        copies = {
-            f"model.{name}": rounded(name, param, self.dtype) for name, param in model.named_parameters()
-        }
-        return torch.func.functional_call(_Work(model, work), copies, arguments)
+            return None
+        return {f"model.{name}": rounded(name, param, self.dtype) for name, param in model.named_parameters()}
 
     # ---- memory ----------------------------------------------------------------------------------------
 
@@ -130,8 +154,23 @@ class _Work(nn.Module):
 
 
 def rounded(name: str, param: Tensor, dtype: torch.dtype) -> Tensor:
-    """A matrix in `dtype`, through which gradients flow back; vectors and the router's gate as they are."""
-    return param if param.ndim < 2 or name.endswith("mlp.gate.weight") else param.to(dtype)
+    """A matrix in `dtype` whose gradients are added to the matrix's own as they come; vectors and the router's gate as
+    they are."""
+    if param.ndim < 2 or name.endswith("mlp.gate.weight"):
+        return param
+    copy = param.detach().to(dtype)
+    if param.requires_grad and torch.is_grad_enabled():
+        copy.requires_grad_().register_post_accumulate_grad_hook(partial(_hand_on, param))
+    return copy
+
+
+def _hand_on(param: Tensor, copy: Tensor) -> None:
+    """The gradient of a copy, to the matrix that it is a copy of: sums over micro-batches are fp32."""
+    grad, copy.grad = copy.grad, None
+    if param.grad is None:
+        param.grad = grad.to(param.dtype)
+    else:
+        param.grad += grad
 
 
 def choose_device(name: str = "auto") -> torch.device:
