@@ -42,7 +42,8 @@ YARN_NUMBERS = "factor attention_factor beta_fast beta_slow mscale mscale_all_di
 class KimiConfig(Costs):
     """Field names are those of the Hugging Face config; the defaults are the `nano` preset.
 
-    q_lora_rank None means a plain `q_proj` (Moonlight). rope_scaling is None or a YaRN dict: factor, and as one likes
+    q_lora_rank None means a plain `q_proj` (Moonlight). rope_scaling is None or a YaRN dict: factor (None:
+    max_position_embeddings over the original ones), and as one likes
     original_max_position_embeddings, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor, truncate. Raises
     ValueError for values of a wrong kind and for sizes that cannot work together.
     """
@@ -95,6 +96,7 @@ class KimiConfig(Costs):
                 k: v for k, v in self.rope_scaling.items() if k not in ("type", "rope_type", "rope_theta")
             }
             self.rope_scaling = {"type": _rope_type(self.rope_scaling), **rest}
+            _settle_factor(self.rope_scaling, self.max_position_embeddings)
         self._check_fields()
         if self.rope_scaling is not None:
             _check_yarn(self.rope_scaling, self.rope_theta)
@@ -239,6 +241,13 @@ def _is_number(value: Any) -> bool:
 def _demand(name: str, value: Any, right: bool, wanted: str) -> None:
     if not right:
         raise ValueError(f"KimiConfig: {name} must be {wanted}, not {value!r:.60}")
+
+
+def _settle_factor(rope: dict, positions: Any) -> None:
+    """A factor that is null is how many times the original length the positions are, as in transformers."""
+    original = rope.get("original_max_position_embeddings")
+    if rope.get("factor", 1) is None and _is_whole(original, 1) and _is_whole(positions, 1):
+        rope["factor"] = positions / original
 
 
 def _check_yarn(rope: Any, theta: float) -> None:

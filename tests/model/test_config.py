@@ -153,7 +153,7 @@ BAD = {
 }
 BAD_YARN = {
     "type": ["linear", None, 5, "YaRN"],
-    "factor": [None, "32", 0, -2.0, NAN, INF, True, [8]],
+    "factor": ["32", 0, -2.0, NAN, INF, True, [8]],
     "attention_factor": ["1", 0, NAN, True],
     "beta_fast": ["32", 0, -1, NAN, 0.5],  # 0.5 lies below beta_slow
     "beta_slow": ["1", 0, NAN, 33],
@@ -207,6 +207,18 @@ def test_yarn_that_cannot_be_is_refused(field, value, tmp_path):
         ({"rope_parameters": []}, "rope_parameters"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": None}}, "rope_theta"),
         ({"rope_scaling": {"factor": 4.0}}, "rope_scaling.type"),  # would stretch nothing
+        (
+            {"rope_scaling": {"type": "yarn", "factor": None}},
+            "rope_scaling.factor",
+        ),  # null, and of what length?
+        (
+            {"rope_scaling": {**YARN, "factor": None, "original_max_position_embeddings": 0}},
+            "rope_scaling.factor",
+        ),
+        (
+            {"rope_scaling": {**YARN, "factor": None}, "max_position_embeddings": "8192"},
+            "max_position_embeddings",
+        ),
         ({"rope_scaling": {**YARN, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),

@@ -74,6 +74,27 @@ def test_named_ramps_are_those_of_transformers(config):
     check_like_transformers(config)
 
 
+def with_positions(rope_settings: dict, positions: int = 4096) -> KimiConfig:
+    return KimiConfig.preset("nano", rope_scaling=rope_settings, max_position_embeddings=positions)
+
+
+@pytest.mark.parametrize(("original", "factor"), [(256, 16.0), (1024, 4.0), (3000, 4096 / 3000), (8192, 0.5)])
+def test_a_factor_of_null_is_the_stretch_of_the_positions_as_in_transformers(original, factor):
+    """Mutant: null is refused, or left for the frequencies to divide by."""
+    pytest.importorskip("transformers")
+    from transformers import DeepseekV3Config
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    null = {"type": "yarn", "factor": None, "original_max_position_embeddings": original, "mscale": 0.7}
+    config = with_positions(null)
+    assert config.rope_scaling == {**null, "factor": factor} and null["factor"] is None
+    theirs = DeepseekV3Config(**{**config.to_dict(), "rope_scaling": null})
+    frequencies, gain = ROPE_INIT_FUNCTIONS["yarn"](theirs, torch.device("cpu"))
+    torch.testing.assert_close(rope.frequencies(config), frequencies, rtol=1e-5, atol=1e-9)
+    assert rope.rotation_gain(config) == pytest.approx(gain)
+    check_like_transformers(config)
+
+
 def mutate_ramp(monkeypatch, old: str, new: str) -> None:
     import inspect
 
