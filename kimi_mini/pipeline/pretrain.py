@@ -45,6 +45,7 @@ from kimi_mini.training.machine.placement import (
 )
 
 PROMPT = "def read("
+MOST_READINGS = 100  # of the whole text in one step
 
 
 # ---- the training, for both ----------------------------------------------------------------------------------
@@ -172,7 +173,12 @@ def begin(folder: Path, options: Options) -> None:
     plan behind: it would refuse the right ones."""
     new = check_plan(folder, options.decisive())
     try:
-        text_windows(folder / "text.npz", lambda: documents(options), options.window)
+        training, _ = text_windows(folder / "text.npz", lambda: documents(options), options.window)
+        if options.step_tokens > MOST_READINGS * training.size:
+            raise KimiError(
+                f"a step of {options.step_tokens:,} tokens reads the text, {training.size:,} tokens, more than "
+                f"{MOST_READINGS} times: take a smaller --step-tokens"
+            )
     except KimiError:
         if new:
             (folder / "plan.json").unlink()

@@ -18,11 +18,11 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     rows = speed.run(threads=(1,), rounds=1, scale=0.01)
     saved = json.loads(speed.log_of(rows, Log("bench", folder=tmp_path)).save().read_text())
     assert torch.get_num_threads() == threads and kernels._version("attention", torch.zeros(1)) is kernel
-    assert len(rows) == 27 and len({row["name"] for row in rows}) == 27
+    assert len(rows) == 28 and len({row["name"] for row in rows}) == 28
     assert all(row["ratio"] > 0 and row["threads"] == 1 for row in rows)
     assert saved["rows"] == json.loads(json.dumps(rows))
     assert [claim["verdict"] for claim in saved["claims"]] == [row["verdict"] for row in rows if row["floor"]]
-    assert len(capsys.readouterr().out.splitlines()) == 28
+    assert len(capsys.readouterr().out.splitlines()) == 29
 
 
 def test_ratio_says_how_many_times_faster_ours_is():
@@ -101,3 +101,14 @@ def test_the_transformers_reference_computes_the_same():
     for options in ({}, {"experts_implementation": "eager"}):
         theirs = compared.same_in_transformers(model, **options).eval()
         torch.testing.assert_close(theirs(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_kept_keys_and_values_give_what_absorbed_latents_give():
+    """The two rows compare the same work."""
+    config, layer = compared.NANO, compared.build(compared.NANO).model.layers[0].self_attn
+    q = torch.randn(2, config.num_attention_heads, 1, config.qk_head_dim)
+    latents = torch.randn(2, 9, config.latent_dim)
+    keys, values = layer.expand(*latents.split([config.kv_lora_rank, config.qk_rope_head_dim], -1))
+    expected = layer.attend_absorbed(q, latents, None)
+    torch.testing.assert_close(compared.attend_kept(q, keys, values), expected, atol=1e-5, rtol=1e-4)

@@ -77,8 +77,8 @@ MUTANTS = [
         ),
         (
             "rope: halves in place of pairs",
-            "unflatten(-1, (-1, 2)))  # (..., d_r / 2)",
-            "unflatten(-1, (2, -1)).transpose(-1, -2).contiguous())",
+            "unflatten(-1, (-1, 2))  # (..., d_r / 2, 2)",
+            "unflatten(-1, (2, -1)).transpose(-1, -2).contiguous()",
         ),
         (
             "rope: positions from 1",
@@ -137,6 +137,45 @@ MUTANTS = [
         "model/test_config.py",
         ("gate factor: p not squared", "p.square().sum(-1).rsqrt()", "p.sum(-1).rsqrt()"),
         ("gate factor: softmax", "values.sigmoid()", "values.softmax(-1)"),
+    ),
+    *edits(
+        "model/kernels/norm.py",
+        "model/test_kernels.py model/test_parity.py",
+        (
+            "norm: weight before the cast",
+            "return (wide * factor).to(x.dtype).mul_(weight)",
+            "return (wide * factor * weight).to(x.dtype)",
+        ),
+        ("norm: without eps", ".add_(eps)", ".add_(0)"),
+    ),
+    *edits(
+        "training/loop.py",
+        "training/test_train.py training/test_muonclip.py",
+        ("loop: a model in evaluation mode stays there", "    model.train()\n    try:", "    try:"),
+    ),
+    *edits(
+        "pipeline/synthesise.py",
+        "pipeline/test_plan.py training/test_synthesis.py pipeline/test_synthesise.py",
+        (
+            "filter: held-out tasks are not looked for",
+            "    synthesis.refuse_held_out(item for items in kept.values() for item in items)\n",
+            "",
+        ),
+        ("filter: an empty level goes on", "if not counts[1]:", "if False:"),
+    ),
+    *edits(
+        "worlds/shop.py",
+        "worlds/test_worlds.py",
+        (
+            "shop: an answer that lists every item",
+            "return Verdict(_plain(answer) == right,",
+            "return Verdict(right in _plain(answer),",
+        ),
+    ),
+    *edits(
+        "model/rope.py",
+        "model/test_rope.py model/test_yarn.py",
+        ("yarn: the ramp a place too late", 'device="cpu") - low)', 'device="cpu") - low - 1)'),
     ),
     *edits(
         "base/ranks.py",
@@ -430,8 +469,8 @@ MUTANTS = [
         ),
         (
             "batch: targets not shifted",
-            "batch.ids[:, 1:][learned], reduction",
-            "batch.ids[:, :-1][learned], reduction",
+            "model.lm_head.weight, batch.ids[:, 1:][learned])",
+            "model.lm_head.weight, batch.ids[:, :-1][learned])",
         ),
     ),
     *edits(

@@ -97,7 +97,9 @@ def test_the_command_runs_alone_resumes_and_runs_under_torchrun(root, tmp_path, 
 
 
 @pytest.mark.parametrize("moment", ["before the first step", "after the last"])
-def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, capsys, monkeypatch, moment):
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(
+    tmp_path, capsys, caplog, monkeypatch, moment
+):
     """A device that holds 1,100 tokens without gradients, from the start or only once training is over."""
     forward = KimiMini.hidden_states
 
@@ -114,7 +116,7 @@ def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_parts(tmp_path, caps
     monkeypatch.setattr(KimiMini, "hidden_states", full)
     assert run(*SMALL, "--folder", str(tmp_path)) == 0
     said = capsys.readouterr().out
-    assert said.count("out of memory at 2,048 tokens at once") == 1 and "peak memory" in said
+    assert caplog.text.count("out of memory at 2,048 tokens at once") == 1 and "peak memory" in said
 
 
 def test_a_preset_that_does_not_fit_is_one_line(tmp_path, capsys, monkeypatch):
@@ -171,6 +173,7 @@ def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
     [
         (["--preset", "huge"], "choose one of"),
         (["--device", "cuda:9"], "--device cpu"),
+        (["--step-tokens", "1000000000000", "--bytes", "1"], "a smaller --step-tokens"),
         (["--window", "1"], "--window 2 or more"),
         (["--window", "900000", "--bytes", "1"], "a shorter window"),
     ],

@@ -100,3 +100,11 @@ def untracked(
 ) -> tuple[Tensor, None]:
     """Our attention without the maximum."""
     return attention.causal_attention(q, k, v, scale, track=False)
+
+
+def attend_kept(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One decode step over a cache of every head's keys and values, as multi-head attention has it.
+
+    q (B, H, 1, d), keys (B, H, T, d), values (B, H, T, d_v) -> (B, H, 1, d_v)
+    """
+    return ((q @ keys.mT) * q.shape[-1] ** -0.5).softmax(-1) @ values

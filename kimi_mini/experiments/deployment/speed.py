@@ -20,6 +20,7 @@ from kimi_mini.experiments.deployment.compared import (
     NANO,
     STEP_TOKENS,
     adamw_for,
+    attend_kept,
     batch,
     build,
     dense_twin,
@@ -116,8 +117,8 @@ def generation_rows(bench: Bench) -> None:
 
 @torch.no_grad()
 def absorbed_decoding(bench: Bench) -> None:
-    """One decode step of one attention layer over cached latents: absorbed against naive, batch 32, context
-    450."""
+    """One decode step of one attention layer, batch 32, context 450: absorbed over cached latents against making keys
+    and values of them (naive), and against a cache of keys and values, three times as large (kept)."""
     layer, rows, context = build(NANO).model.layers[0].self_attn, bench.size(32), bench.size(450)
     q = torch.randn(rows, NANO.num_attention_heads, 1, NANO.qk_head_dim)
     latents = torch.randn(rows, context, NANO.latent_dim)
@@ -131,6 +132,15 @@ def absorbed_decoding(bench: Bench) -> None:
         ten_times(layer.attend_naive),
         3.0,
     )
+    with torch.no_grad():
+        split = latents.split([NANO.kv_lora_rank, NANO.qk_rope_head_dim], -1)
+        keys, values = (each.contiguous() for each in layer.expand(*split))  # (B, H, T, d) each
+
+    def kept() -> None:
+        for _ in range(10):
+            attend_kept(q, keys, values)
+
+    bench.compare("10 decode steps: absorbed / kept, ctx 450", ten_times(layer.attend_absorbed), kept)
 
 
 def attention_rows(bench: Bench) -> None:
