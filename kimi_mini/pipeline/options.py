@@ -15,11 +15,11 @@ RECIPE = Plan()  # the defaults are those of `make run`
 class Options:
     """What is trained, on what, and how it is shown."""
 
-    preset: str = option(RECIPE.preset, "size of the model: nano (CPU), mini (GPU)")
+    preset: str = option(RECIPE.preset, "size of the model: nano (CPU), mini, midi (GPU)")
     tokens: int = option(RECIPE.pretrain.tokens, "how many to train on", positive)
-    window: int = option(RECIPE.text.window, "tokens of a window", positive)
-    step_tokens: int = option(
-        RECIPE.step_tokens, "tokens of one optimizer step, over all processes", positive
+    window: int | None = option(None, "tokens of a window (default: by device and preset)", positive)
+    step_tokens: int | None = option(
+        None, "tokens of one optimizer step, over all processes (default: by device and preset)", positive
     )
     lr: float = option(RECIPE.optimizer.lr, "of the matrices (Muon)", above_zero)
     adamw_lr: float = option(RECIPE.optimizer.adamw_lr, "of embedding, head and norms", above_zero)
@@ -59,8 +59,8 @@ class Options:
         return Plan(
             preset=self.preset,
             seed=self.seed,
-            step_tokens=self.step_tokens,
+            step_tokens=self.step_tokens or RECIPE.step_tokens,
             optimizer=Optimizer(self.lr, self.adamw_lr),
-            text=Text(self.window, self.bytes),
+            text=Text(self.window or RECIPE.text.window, self.bytes),
             pretrain=Pretrain(self.tokens),
         )

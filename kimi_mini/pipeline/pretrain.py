@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import locked, write_json
 from kimi_mini.inference.generation import generate
+from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.pipeline.options import Options
 from kimi_mini.pipeline.plan import Plan
@@ -35,11 +36,13 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, in_turn, text_batch
 from kimi_mini.training.loop import History, evaluate_loss
 from kimi_mini.training.machine import distributed
+from kimi_mini.training.machine.choice import choose
 from kimi_mini.training.machine.placement import (
     DTYPES,
     Placement,
     choose_device,
     matmul_rate,
+    memory_of,
     peak_memory,
     training_flops,
 )
@@ -187,6 +190,7 @@ def begin(folder: Path, options: Options) -> None:
 
 def pretrain(options: Options) -> History:
     """Train, measure, save. Every rank returns the same history."""
+    options, chosen = fitted(options)
     if options.window < 2:
         raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
     place = Placement.choose(options.device, options.dtype, options.micro_tokens)
@@ -198,6 +202,7 @@ def pretrain(options: Options) -> History:
         distributed.same_weights(model)
         windows = text_windows(folder / "text.npz", lambda: documents(options), plan.text.window)
         if first:
+            print(chosen, end="\n" if chosen else "", flush=True)
             count = model.config.count_parameters()
             print(
                 f"{place}; {ranks.world_size()} process(es); {count.total:,} parameters, "
@@ -226,12 +231,34 @@ def leave(folder: Path, model: KimiMini, place: Placement, history: History, mea
     )
 
 
+def fitted(options: Options) -> tuple[Options, str]:
+    """The options with what was left open chosen for device and preset, and what to say about it."""
+    device = choose_device(options.device)
+    try:
+        config = KimiConfig.preset(options.preset)
+    except ValueError as error:
+        raise KimiError(str(error)) from None
+    choice = choose(config, device.type, memory_of(device))
+    left_open = {
+        name: getattr(choice, name)
+        for name in ("window", "step_tokens", "micro_tokens")
+        if getattr(options, name) is None
+    }
+    if options.step_tokens and "micro_tokens" in left_open and choice.micro_tokens:
+        left_open["micro_tokens"] = min(choice.micro_tokens, options.step_tokens)
+    what = ", ".join(
+        f"{name.replace('_', ' ')} {value:,}" if value else f"{name.replace('_', ' ')} whole"
+        for name, value in left_open.items()
+    )
+    return replace(options, **left_open), f"chosen: {what} ({choice.reason})" if left_open else ""
+
+
 def count_processes(options: Options) -> int:
     """How many processes the command starts: as asked for; one on a GPU (torchrun starts more); on a CPU one a core."""
     if options.processes:
         return options.processes
     on_cpu = choose_device(options.device).type == "cpu"
-    return min(processes.default_count(), rows_of(options.plan())) if on_cpu else 1
+    return min(processes.default_count(), rows_of(fitted(options)[0].plan())) if on_cpu else 1
 
 
 def main(options: Options) -> None:

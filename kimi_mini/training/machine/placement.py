@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._triton import has_triton
@@ -190,6 +191,13 @@ def choose_device(name: str = "auto") -> torch.device:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a GPU, the CPU's allocator, or Python and numpy were refused memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def memory_of(device: torch.device) -> int:
+    """All bytes of a GPU; elsewhere those of the machine, which MPS shares."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
 
 
 def peak_memory(device: torch.device | str = "cpu") -> int:
