@@ -244,8 +244,6 @@ def fitted(options: Options) -> tuple[Options, str]:
         for name in ("window", "step_tokens", "micro_tokens")
         if getattr(options, name) is None
     }
-    if options.step_tokens and "micro_tokens" in left_open and choice.micro_tokens:
-        left_open["micro_tokens"] = min(choice.micro_tokens, options.step_tokens)
     what = ", ".join(
         f"{name.replace('_', ' ')} {value:,}" if value else f"{name.replace('_', ' ')} whole"
         for name, value in left_open.items()
