@@ -29,6 +29,9 @@ pytestmark = [
 ]
 
 
+TESTS = "-m pytest --numprocesses auto --dist loadfile"  # on every core, a file each
+
+
 class Machine:
     """A folder with our Makefile and requirements, and a Python that only keeps a diary."""
 
@@ -100,8 +103,8 @@ def test_make_test_runs_every_check_in_order(machine):
     (machine.folder / "notebooks/00.ipynb").write_text("{}")
     machine.make("test")
     checks = machine.diary()[3:]
-    assert checks[:4] == ["check .", "format --check --quiet .", "--no-logo", "-m pytest tests"]
-    assert checks[4].startswith("-m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300")
+    assert checks[:4] == ["check .", "format --check --quiet .", "--no-logo", f"{TESTS} tests"]
+    assert checks[4].startswith(f"{TESTS} --nbval-lax --nbval-current-env --nbval-cell-timeout=300")
     assert checks[4].endswith("notebooks/")
 
 
@@ -111,12 +114,12 @@ def test_make_check_leaves_out_what_is_slow(machine):
         "check .",
         "format --check --quiet .",
         "--no-logo",
-        "-m pytest tests -m not slow",
+        f"{TESTS} tests -m not slow",
     ]
 
 
 @pytest.mark.parametrize("goal", ["check", "test"])
-@pytest.mark.parametrize("check", ["check .", "format --check --quiet .", "--no-logo", "-m pytest tests"])
+@pytest.mark.parametrize("check", ["check .", "format --check --quiet .", "--no-logo", f"{TESTS} tests"])
 def test_a_check_that_fails_fails_make(machine, goal, check):
     machine.make("run")
     assert machine.make(goal, FAIL_ON=check).returncode != 0
