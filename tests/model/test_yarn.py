@@ -140,3 +140,11 @@ def test_the_ramps_above_are_fractional():
     d, theta = v3.qk_rope_head_dim, v3.rope_theta
     ends = [d * math.log(4096 / (turns * 2 * math.pi)) / (2 * math.log(theta)) for turns in (32, 1)]
     assert [round(end, 1) for end in ends] == [10.5, 22.5]
+
+
+def test_the_gain_is_that_of_mscale_over_that_of_mscale_all_dim():
+    """Worked out by hand for a stretch of four."""
+    scaling = {"type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5}
+    config = KimiConfig.preset("nano", rope_scaling=scaling | {"original_max_position_embeddings": 256})
+    expected = (0.1 * math.log(4) + 1) / (0.05 * math.log(4) + 1)
+    assert rope.rotation_gain(config) == pytest.approx(expected)

@@ -624,3 +624,11 @@ def test_a_repair_without_an_edit_is_told_so():
 def test_words_beside_a_call_are_no_answer():
     said = turn("", content="6", call=("price", {"item": "lamp"}))
     assert final_answer([said]) is None and final_answer([turn("", content=" 6 ")]) == "6"
+
+
+def test_an_answer_that_lists_every_item_is_wrong():
+    """The right one is among them."""
+    conversation = loop.play(worlds.generate(random.Random(0), "cheapest", 3), random.Random(0))
+    assert accepts(shop.verify, conversation)
+    conversation.messages[-1]["content"] = " ".join(conversation.task.data["items"])
+    assert not accepts(shop.verify, conversation)
