@@ -48,7 +48,6 @@ from kimi_mini.training.machine.placement import (
 )
 
 PROMPT = "def read("
-MOST_READINGS = 100  # of the whole text in one step
 
 
 # ---- the training, for both ----------------------------------------------------------------------------------
@@ -177,10 +176,11 @@ def begin(folder: Path, options: Options) -> None:
     new = check_plan(folder, options.decisive())
     try:
         training, _ = text_windows(folder / "text.npz", lambda: documents(options), options.window)
-        if options.step_tokens > MOST_READINGS * training.size:
+        most = 100  # readings of the whole text in one step
+        if options.step_tokens > most * training.size:
             raise KimiError(
                 f"a step of {options.step_tokens:,} tokens reads the text, {training.size:,} tokens, more than "
-                f"{MOST_READINGS} times: take a smaller --step-tokens"
+                f"{most} times: take a smaller --step-tokens"
             )
     except KimiError:
         if new:

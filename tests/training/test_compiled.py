@@ -51,6 +51,7 @@ def check(backend, dtype=torch.bfloat16, length=128, **changes):
     torch.testing.assert_close(weights, want_weights, atol=0.08, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_layers_give_the_same_steps(monkeypatch, backend):
     flex.lift(monkeypatch, backend)

@@ -16,6 +16,8 @@ from kimi_mini.training import loop
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.optim.muonclip import MuonClip
 
+pytestmark = pytest.mark.slow
+
 MEASURED = ("loss", "gradient_norm", "max_logit", "max_violation", "tokens", "clipped_heads")
 
 
@@ -136,7 +138,6 @@ with joined("cpu"):
 """
 
 
-@pytest.mark.slow
 def test_all_ranks_multiply_by_the_first_ones_engine(root, tmp_path):
     two_processes(root, "-c", ENGINES, tmp_path)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["mkl", "mkl"]

@@ -147,6 +147,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(schema=st.sampled_from(SCHEMAS), given=JSON)
 def test_no_value_makes_a_call_raise(schema, given):

@@ -17,6 +17,8 @@ from kimi_mini.evaluation import scoreboard
 from kimi_mini.worlds import FAMILIES, WORLDS, Family, Row, World, chain, registry
 from kimi_mini.worlds.held_out import held_out_tasks
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 TOY = '''"""World `echo`: say the words again."""
