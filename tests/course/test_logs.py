@@ -40,6 +40,7 @@ def test_the_origin_of_numbers_is_one_line(measured):
         logs.read("none")
 
 
+@pytest.mark.slow
 def test_figures_draw_without_widgets():
     code = """
 import sys

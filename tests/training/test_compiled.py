@@ -63,6 +63,7 @@ def test_lengths_that_cannot_be_compiled_run_as_they_are(monkeypatch):
     check("eager", length=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", ["no maxima", "no loads", "padding is counted"])
 def test_a_compiled_layer_that_forgets_the_statistics_is_found_out(monkeypatch, mutant):
     flex.lift(monkeypatch)

@@ -221,6 +221,7 @@ def in_threads(codes: list[str], timeout: float) -> list[sandbox.SandboxResult]:
         return list(threads.map(lambda code: run_python(code, timeout), codes))
 
 
+@pytest.mark.slow
 def test_waiting_is_counted():
     """Fifty endless loops of a second each: with a worker per processor the last came back after 25 s."""
     results = in_threads(["while True: pass"] * 50, timeout=1.0)
@@ -231,6 +232,7 @@ def test_waiting_is_counted():
     assert max(result.seconds for result in results) < 10 and not any(result.ok for result in results)
 
 
+@pytest.mark.slow
 def test_an_innocent_program_among_endless_ones_is_run():
     *_, last = in_threads(["while True: pass"] * 20 + ["print(1)"], timeout=3.0)
     assert (last.ok, last.stdout) == (True, "1\n") and last.seconds < 3
@@ -435,6 +437,7 @@ def test_nothing_can_be_written_and_limits_cannot_be_raised():
     assert not run_python(raised, engine="bubblewrap").ok
 
 
+@pytest.mark.slow
 @needs_bubblewrap
 def test_no_process_outlives_its_program():
     mark = f"kimi-{os.getpid()}"
@@ -467,6 +470,7 @@ def test_a_time_out_while_the_namespaces_are_made_leaves_nothing_behind():
     assert running_with(str(mark)) == []
 
 
+@pytest.mark.slow
 @needs_bubblewrap
 @pytest.mark.parametrize(("option", "in_one_group"), [([], True), (["--new-session"], False)])
 def test_what_bwrap_starts_can_be_found_by_its_group(monkeypatch, option, in_one_group):
