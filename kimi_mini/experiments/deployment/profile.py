@@ -161,7 +161,7 @@ def draw(log: dict) -> Figure:
     parts: dict[str, dict[str, float]] = {}
     for row in log["rows"]:
         parts.setdefault(f"{row['model']}, {row['dtype']}", {})[row["part"]] = row["ms"]
-    order = ("attention", "experts", "linear", "norm", "rest", "optimizer")
+    order = ("attention", "experts", "linear", "head", "norm", "rest", "optimizer")
     ordered = {whole: {name: values[name] for name in order} for whole, values in parts.items()}
     title = f"Where a training step's time goes ({log['versions']['processor']}, one thread)"
     return style.shares(ordered, title, of="the step's time")
