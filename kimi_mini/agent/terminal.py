@@ -21,7 +21,7 @@ from kimi_mini.agent import policy as policy_
 from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import Task, held_out
+from kimi_mini.worlds import Task, registry
 
 COLOURS = {
     "user": "1",
@@ -128,7 +128,7 @@ class Talk:
         """A new list of held-out tasks, one of each family."""
         self.tasks = [
             worlds.generate(
-                self.rng, family, self.rng.choice(held_out.measured_levels(family)), held_out=True
+                self.rng, family, self.rng.choice(registry.measured_levels(family)), held_out=True
             )
             for family in worlds.FAMILIES
         ]

@@ -22,7 +22,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Limits, Row, Task
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 
 BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0

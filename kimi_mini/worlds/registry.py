@@ -3,7 +3,8 @@
 A world's file ends with `register(World(...))`, and one line of `kimi_mini/worlds/__init__.py` imports it. All that
 is about one world alone stands in its file: its four functions, its families and their shares of the training tokens,
 its rows of the scoreboard and their floors, the players that its verifier is tried on, its words, its colour, its
-demonstration. Synthesis, scoreboard, audit, figures and chat ask here, and name no world.
+demonstration. Synthesis, scoreboard, audit, figures and chat ask here, and name no world. Here too: which levels are
+trained, which are measured, and held-out tasks that are the same for every model.
 """
 
 from __future__ import annotations
@@ -160,3 +161,33 @@ def generate(rng: random.Random, family: str, level: int, held_out: bool = False
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
     """The scripted expert of the task's world."""
     return WORLDS[task.world].expert(task, rng, mistake)
+
+
+def trained_levels(family: str) -> tuple[int, ...]:
+    """The levels that training covers."""
+    return tuple(FAMILIES[family].levels)
+
+
+def measured_levels(family: str) -> tuple[int, ...]:
+    """The trained levels on which held-out tasks are new to the model."""
+    return tuple(FAMILIES[family].measured)
+
+
+def held_out_tasks(family: str, levels: Sequence[int], count: int, seed: int) -> list[Task]:
+    """`count` different held-out tasks, level after level in turn; the same for every model and every mode.
+
+    A level with few different tasks (two digits times one) gives what it has, and the others fill up.
+    """
+    rng = random.Random(f"{seed}/held out/{family}/{list(levels)}")
+    tasks: dict[str, Task] = {}
+    tries, new = 0, 0  # the last try that brought a new task
+    while len(tasks) < count:
+        task = generate(rng, family, levels[tries % len(levels)], held_out=True)
+        tries += 1
+        if tasks.setdefault(task.key, task) is task:
+            new = tries
+        if tries - new > 1000:
+            raise KimiError(
+                f"{family} at levels {list(levels)} has fewer than {count} held-out tasks: take fewer"
+            )
+    return list(tasks.values())

@@ -11,10 +11,12 @@ from kimi_mini.evaluation import rubric
 from kimi_mini.evaluation.adversary import perform
 from kimi_mini.evaluation.error_rates import VERIFIERS, Rate, error_rates, false_accepts, false_rejects
 from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
-from kimi_mini.worlds import FAMILIES, WORLDS, chain, repair, shop
-from kimi_mini.worlds.adversary.repair import respelt
-from kimi_mini.worlds.adversary.shop import LOOKS_TWICE
+from kimi_mini.worlds import FAMILIES, WORLDS, chain
 from kimi_mini.worlds.registry import world_of
+from kimi_mini.worlds.repair import world as repair
+from kimi_mini.worlds.repair.adversary import respelt
+from kimi_mini.worlds.shop import world as shop
+from kimi_mini.worlds.shop.adversary import LOOKS_TWICE
 
 COUNT = 60  # right and wrong trajectories a world; the experiment takes thousands
 

@@ -12,8 +12,8 @@ from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.adversary import perform
 from kimi_mini.experiments.rl import gap
 from kimi_mini.experiments.verifiers import filter_gap
-from kimi_mini.worlds import held_out as held_out_
-from kimi_mini.worlds import registry, repair
+from kimi_mini.worlds import registry
+from kimi_mini.worlds.repair import world as repair
 
 NAMES = {kind.name: kind for kind in repair.KINDS}
 
@@ -92,7 +92,7 @@ def test_an_exam_that_repeats_itself_has_no_tasks(monkeypatch):
 
 def test_chains_of_one_record_are_not_asked():
     """Training has seen a third of the names that such a chain can show."""
-    assert 1 in held_out_.trained_levels("follow") and 1 not in held_out_.measured_levels("follow")
+    assert 1 in registry.trained_levels("follow") and 1 not in registry.measured_levels("follow")
     assert all(1 not in row.levels for row in scoreboard.ROWS if row.family == "follow")
 
 
@@ -130,7 +130,7 @@ def test_a_row_is_a_share_of_verdicts_with_its_interval(monkeypatch):
 def attempts():
     """Two attempts at each of several repairs: one that has its public tests by heart, and a right one."""
     groups = []
-    for task in held_out_.held_out_tasks("repair", [2, 3, 4], 12, 0):
+    for task in registry.held_out_tasks("repair", [2, 3, 4], 12, 0):
         by_heart, right = play(task, BY_HEART), play(task)
         if by_heart.environment.state.public_tests_pass and not by_heart.verdict().passed:
             groups.append([by_heart, right])
@@ -208,7 +208,7 @@ def test_lengths_are_pooled_by_their_tasks():
 
 def test_more_tasks_than_there_are_end_in_one_line_soon():
     with pytest.raises(KimiError, match="fewer than 100000 held-out tasks: take fewer"):
-        held_out_.held_out_tasks("add", [1], 100_000, 0)
+        registry.held_out_tasks("add", [1], 100_000, 0)
 
 
 # ---- what the experiments make of their scores ------------------------------------------------------------

@@ -11,7 +11,7 @@ from kimi_mini.experiments import harness
 from kimi_mini.experiments.thinking import copying, long_chains, modes
 from kimi_mini.experiments.thinking.calls import how_it_broke, numbers_of, tally
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import held_out
+from kimi_mini.worlds import registry
 
 TOKENIZER = Tokenizer.load()
 TASK = worlds.generate(random.Random(0), "follow", 6)
@@ -62,7 +62,7 @@ def test_a_break_says_whether_the_right_name_was_written(text, finish, how):
 
 
 def test_a_gap_keeps_the_words_and_their_distance_and_closing_it_only_the_words():
-    task = held_out.held_out_tasks("follow", [copying.GAP_AT], 1, 0)[0]
+    task = registry.held_out_tasks("follow", [copying.GAP_AT], 1, 0)[0]
     ids, moments = copying.script(TOKENIZER, task)
     found = copying.contexts(TOKENIZER, ids, moments[-1])
     (whole, _), (gap, stood), (closed, moved) = (found[name] for name in ("whole", "gap", "closed"))

@@ -164,7 +164,7 @@ MUTANTS = [
         ("filter: an empty level goes on", "if not counts[1]:", "if False:"),
     ),
     *edits(
-        "worlds/shop.py",
+        "worlds/shop/world.py",
         "worlds/test_worlds.py",
         (
             "shop: an answer that lists every item",
@@ -758,7 +758,7 @@ MUTANTS = [
         ),
     ),
     *edits(
-        "worlds/repair.py",
+        "worlds/repair/world.py",
         "worlds/test_worlds.py",
         ("repair: 99 of 100 hidden tests", "right == len(HIDDEN), f", "right >= len(HIDDEN) - 1, f"),
         (
@@ -778,7 +778,7 @@ MUTANTS = [
         ("ten times the calls", "return 2 * needed + 2", "return 20 * needed + 2"),
     ),
     *edits(
-        "worlds/shop_database.py",
+        "worlds/shop/database.py",
         "worlds/test_worlds.py",
         (
             "shop: a purchase leaves the stock",

@@ -17,8 +17,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.batch import collate
 from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
-from kimi_mini.worlds import FAMILIES
-from kimi_mini.worlds import held_out as held_out_
+from kimi_mini.worlds import FAMILIES, registry
 from kimi_mini.worlds.base import Verdict
 from kimi_mini.worlds.registry import world_of
 
@@ -224,7 +223,7 @@ def test_a_sheet_teaches_its_answers_alone(tokenizer, source):
 def leaked(tokenizer, family="times", level=2):
     """Held-out tasks whose key stands in a pool of a small family."""
     keys = {item.key for item in pool(tokenizer, family, levels=(level,), count=600)}
-    exam = {task.key for task in held_out_.held_out_tasks(family, [level], 25, seed=0)}
+    exam = {task.key for task in registry.held_out_tasks(family, [level], 25, seed=0)}
     assert len(keys) > 300
     return keys & exam
 
@@ -235,10 +234,10 @@ def test_no_task_of_the_exam_is_in_a_pool(tokenizer):
 
 def test_a_pool_that_ignores_the_split_is_found_out(tokenizer, monkeypatch):
     """Mutant: generate tasks without asking which side they are on."""
-    exam = {task.key for task in held_out_.held_out_tasks("times", [2], 25, seed=0)}
+    exam = {task.key for task in registry.held_out_tasks("times", [2], 25, seed=0)}
     generate = lambda rng, family, level, held_out=False: world_of(family).generate(rng, family, level)
     monkeypatch.setattr(worlds, "generate", generate)
-    monkeypatch.setattr(held_out_, "held_out_tasks", lambda *args, **kwargs: _keyed(exam))
+    monkeypatch.setattr(registry, "held_out_tasks", lambda *args, **kwargs: _keyed(exam))
     assert leaked(tokenizer)
 
 
@@ -255,7 +254,7 @@ def test_pools_hold_training_tasks_and_the_exam_does_not(tokenizer, family):
         prompt, _ = chat.encode(tokenizer, [{"role": "user", "content": task.prompt}])
         inner = tokenizer.decode(prompt).partition("<|im_user|>")[2]
         assert inner in tokenizer.decode(item.example.ids)
-    exam = held_out_.held_out_tasks(family, [2, 3] if family != "condition" else [1, 2], 16, seed=0)
+    exam = registry.held_out_tasks(family, [2, 3] if family != "condition" else [1, 2], 16, seed=0)
     assert all(task.held_out for task in exam) and len({task.key for task in exam}) == 16
 
 
@@ -275,14 +274,14 @@ def seen_in_training(family, levels) -> int:
                 if (level := source.levels[index % len(source.levels)]) in levels:
                     name = f"{Plan().seed}/{family}/{source.mode}/{index}"
                     stream.add(dialogue(worlds.generate(random.Random(name), family, level)))
-    return sum(dialogue(task) in stream for task in held_out_.held_out_tasks(family, levels, 200, seed=0))
+    return sum(dialogue(task) in stream for task in registry.held_out_tasks(family, levels, 200, seed=0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scoreboard_shows_the_model_nothing_that_training_has_shown(family):
     """Stronger than the split by key, which also counts what stays hidden in the database."""
-    assert seen_in_training(family, held_out_.measured_levels(family)) == 0
+    assert seen_in_training(family, registry.measured_levels(family)) == 0
 
 
 def test_a_level_with_too_few_dialogues_is_found_out():
@@ -291,10 +290,10 @@ def test_a_level_with_too_few_dialogues_is_found_out():
 
 
 def test_the_exam_is_the_same_for_everyone():
-    first, again = (held_out_.held_out_tasks("buy", [1, 2, 3], 30, seed=0) for _ in range(2))
+    first, again = (registry.held_out_tasks("buy", [1, 2, 3], 30, seed=0) for _ in range(2))
     assert [task.key for task in first] == [task.key for task in again]
     assert Counter(task.level for task in first) == {1: 10, 2: 10, 3: 10}
-    assert first != held_out_.held_out_tasks("buy", [1, 2, 3], 30, seed=1)
+    assert first != registry.held_out_tasks("buy", [1, 2, 3], 30, seed=1)
 
 
 # ---- once more ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kimi_mini import evaluation, worlds
 from kimi_mini.base.errors import KimiError
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.worlds import FAMILIES, WORLDS, Family, Row, World, chain, registry
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 
 pytestmark = pytest.mark.slow
 

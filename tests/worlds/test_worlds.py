@@ -15,11 +15,13 @@ import pytest
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
-from kimi_mini.worlds import FAMILIES, WORLDS, Task, repair, shop
+from kimi_mini.worlds import FAMILIES, WORLDS, Task
 from kimi_mini.worlds.base import Verdict, final_answer, turn
 from kimi_mini.worlds.chain import MODULUS
 from kimi_mini.worlds.registry import world_of
-from kimi_mini.worlds.repair_code import shorthand
+from kimi_mini.worlds.repair import world as repair
+from kimi_mini.worlds.repair.code import shorthand
+from kimi_mini.worlds.shop import world as shop
 
 EACH = 30  # tasks a family, level and way of playing: between 270 and 1,350 a world
 

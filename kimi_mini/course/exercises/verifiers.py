@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from kimi_mini import worlds
 from kimi_mini.base.intervals import wilson
 from kimi_mini.course.exercises.base import Checked, checker, one_number, value_of
-from kimi_mini.worlds import repair
+from kimi_mini.worlds.repair import world as repair
 
 FOLLOWED = (  # (path, reads, answer, is it right?, hint)
     (["a", "b", "c"], ["a", "b", "c"], "c", True, "the plain case"),

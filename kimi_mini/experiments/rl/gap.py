@@ -26,7 +26,7 @@ from kimi_mini.training import sft
 from kimi_mini.training.rl import rounds as rl
 from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds import FAMILIES
-from kimi_mini.worlds.held_out import measured_levels
+from kimi_mini.worlds.registry import measured_levels
 
 FAMILY, LONGER = "follow", range(6, 13)
 OTHERS = tuple(FAMILIES)  # at the trained levels

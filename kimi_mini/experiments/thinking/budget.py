@@ -26,7 +26,7 @@ from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
 from kimi_mini.inference.thinking import Turn
 from kimi_mini.worlds import Task
-from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
+from kimi_mini.worlds.registry import held_out_tasks, trained_levels
 
 BUDGETS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, None)
 TASKS = 160  # a seed, spread over the lengths

@@ -20,7 +20,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 
 LOOKED_AT = 24  # calls in which attention is measured
 GAP_AT, GAP_KEEP = 10, 2  # the call of the gap, and how many turns stay on either side of it

@@ -31,7 +31,7 @@ from kimi_mini.experiments.thinking.calls import how_it_broke, numbers_of, tally
 from kimi_mini.experiments.thinking.copying import gap, look
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 from kimi_mini.worlds.rows import MANAGED, Limits
 
 CALLS = {10: 40, 15: 40, 20: 40, 50: 40, 100: 40, 200: 16, 300: 16}  # calls -> tasks a seed

@@ -32,7 +32,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import RotationTable, frequencies
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 
 TRAINED = 8  # steps
 STEPS, TASKS = (8, 9, 10, 11, 12, 16), 60  # tasks a seed

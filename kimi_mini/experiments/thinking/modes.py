@@ -21,7 +21,7 @@ from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
 from kimi_mini.training.synthesis import SOURCES
-from kimi_mini.worlds.held_out import held_out_tasks, measured_levels
+from kimi_mini.worlds.registry import held_out_tasks, measured_levels
 from kimi_mini.worlds.rows import LIMITS
 
 FAMILIES = {"chain": "steps", "follow": "calls", "condition": "digits", "buy": "items", "repair": "lines"}

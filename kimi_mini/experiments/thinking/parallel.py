@@ -37,7 +37,7 @@ from kimi_mini.inference.attempts import (
     score,
     stop_at_first,
 )
-from kimi_mini.worlds.held_out import held_out_tasks, trained_levels
+from kimi_mini.worlds.registry import held_out_tasks, trained_levels
 from kimi_mini.worlds.rows import LIMITS
 
 SIZES = (1, 2, 4, 8)

@@ -20,7 +20,7 @@ from kimi_mini.experiments.harness import arguments, finish, mean, row, share_ac
 from kimi_mini.experiments.verifiers.shared import BASE, board, pools, success, tune
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training.synthesis import SOURCES, Source
-from kimi_mini.worlds.held_out import trained_levels
+from kimi_mini.worlds.registry import trained_levels
 
 SHARE = sum(source.share for source in SOURCES if source.family == "chain") / sum(s.share for s in SOURCES)
 TASKS = 200  # at each length

@@ -31,7 +31,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.chain import MODULUS, OPERATIONS
-from kimi_mini.worlds.held_out import held_out_tasks
+from kimi_mini.worlds.registry import held_out_tasks
 
 LENGTHS = (3, 4, 5, 6, 7, 8)
 TASKS, CONDITIONS = 120, 80  # a seed

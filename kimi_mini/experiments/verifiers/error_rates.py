@@ -23,7 +23,7 @@ from kimi_mini.course.figures import verifiers
 from kimi_mini.evaluation import error_rates
 from kimi_mini.experiments.harness import arguments, finish
 from kimi_mini.worlds import WORLDS
-from kimi_mini.worlds.adversary.shop import LOOKS_TWICE
+from kimi_mini.worlds.shop.adversary import LOOKS_TWICE
 
 COUNT = 3000  # right and as many wrong trajectories a world
 NOTEBOOK = "06_the_verifier_economy.ipynb"

@@ -16,7 +16,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.loop import History
 from kimi_mini.training.synthesis import Source, Trajectory
-from kimi_mini.worlds import held_out
+from kimi_mini.worlds import registry
 from kimi_mini.worlds.rows import LIMITS
 
 BASE, TUNED = CHECKPOINTS / "base", CHECKPOINTS / "tuned"
@@ -59,7 +59,7 @@ def success(
     seed: int = 0,
 ) -> list[list[bool]]:
     """Which of `attempts` attempts at each of `count` held-out tasks passed."""
-    tasks = held_out.held_out_tasks(family, levels, count, seed)
+    tasks = registry.held_out_tasks(family, levels, count, seed)
     copies = [task for task in tasks for _ in range(attempts)]
     done = scoreboard.solve(model, tokenizer, copies, LIMITS, thinking, temperature, seed)
     passed = [conversation.verdict().passed for conversation in done]

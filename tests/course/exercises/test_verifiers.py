@@ -4,7 +4,7 @@ import random
 
 from kimi_mini import worlds
 from kimi_mini.course.exercises import verifiers as ex
-from kimi_mini.worlds import repair
+from kimi_mini.worlds.repair import world as repair
 
 
 def test_the_cheat_of_the_solution_is_refused_by_the_verifier_and_a_repair_is_no_cheat():

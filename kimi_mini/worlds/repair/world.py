@@ -12,10 +12,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kimi_mini.worlds.adversary.repair import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, most_calls, turn
 from kimi_mini.worlds.registry import Family, World, register
-from kimi_mini.worlds.repair_code import (
+from kimi_mini.worlds.repair.adversary import KINDS, SHORTCUTS
+from kimi_mini.worlds.repair.code import (
     INPUTS,
     LINE_MARKS,
     PUBLIC,

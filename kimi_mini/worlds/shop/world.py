@@ -15,7 +15,6 @@ import json
 import random
 import re
 
-from kimi_mini.worlds.adversary.shop import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -30,7 +29,8 @@ from kimi_mini.worlds.base import (
 )
 from kimi_mini.worlds.registry import Family, World, register
 from kimi_mini.worlds.rows import MANAGED, Limits, Row
-from kimi_mini.worlds.shop_database import COLOURS, DEMO, GOODS, NEEDED, names, open_database, recital, tool
+from kimi_mini.worlds.shop.adversary import KINDS, SHORTCUTS
+from kimi_mini.worlds.shop.database import COLOURS, DEMO, GOODS, NEEDED, names, open_database, recital, tool
 from kimi_mini.worlds.tools import Toolbox
 
 # -- tasks ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import random
 
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.registry import expert
-from kimi_mini.worlds.repair_code import INPUTS, LINE_MARKS, PUBLIC, random_line
+from kimi_mini.worlds.repair.code import INPUTS, LINE_MARKS, PUBLIC, random_line
 
 KINDS = Kinds("repair")
 
