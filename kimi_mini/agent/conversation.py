@@ -13,7 +13,6 @@ from kimi_mini.worlds.base import Message
 from kimi_mini.worlds.rows import Limits
 
 CUT_OFF = {"length": "the turn did not end", "turns": "too many turns", "context": "the context is full"}
-SYSTEM = "You are Kimi."
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ class Conversation:
 
 def opening(task: Task, thinking: bool = True) -> Conversation:
     """System prompt and the user's words, in a freshly opened environment."""
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.prompt}]
+    messages = [] if task.system is None else [{"role": "system", "content": task.system}]
+    messages.append({"role": "user", "content": task.prompt})
     return Conversation(task, messages, WORLDS[task.world].open_environment(task), thinking)
 
 

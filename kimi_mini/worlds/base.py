@@ -25,6 +25,7 @@ from typing import Any
 
 from kimi_mini.worlds.tools import Toolbox
 
+SYSTEM = "You are Kimi."
 HELD_OUT_SHARE = 16  # one task in sixteen is held out, by content
 
 Message = dict[str, Any]
@@ -42,7 +43,8 @@ class Task:
     """One thing to do: what the user says, and what the world must look like when it begins.
 
     `level` counts the steps that the task needs (chain length, hops, items, lines). `data` is
-    everything that the environment and the verifier need; the model never sees it.
+    everything that the environment and the verifier need; the model never sees it. `system` is the system message;
+    None for a dialogue without one.
     """
 
     world: str
@@ -50,6 +52,7 @@ class Task:
     level: int
     prompt: str
     data: dict[str, Any] = field(default_factory=dict)
+    system: str | None = SYSTEM
 
     @cached_property
     def key(self) -> str:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from kimi_mini import KimiMini
-from kimi_mini.agent import conversation
 from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json
@@ -20,6 +19,7 @@ from kimi_mini.pipeline import publish as publishing
 from kimi_mini.pipeline.publish import SHIPPED, publish, ship
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.base import SYSTEM
 
 
 def shipped_over(copy, tmp_path):
@@ -136,7 +136,7 @@ def test_a_shipped_agent_ends_its_turn(name):
         prompt = chat.encode(
             tokenizer,
             [
-                {"role": "system", "content": conversation.SYSTEM},
+                {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": "Start with 82, h *2, i -4, end. Two digits, modulo 100?"},
             ],
             add_generation_prompt=True,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kimi_mini.agent import conversation
 from kimi_mini.inference.thinking import Turn, write
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
+from kimi_mini.worlds.base import SYSTEM
 
 NOTEBOOK = "08_thinking_mode.ipynb"
 BATCH = 192
@@ -17,7 +17,7 @@ BATCH = 192
 
 def prompt_ids(tokenizer: Tokenizer, task: Task, thinking: bool = True) -> list[int]:
     """The opening of a task without tools, up to where the assistant takes over."""
-    messages = [{"role": "system", "content": conversation.SYSTEM}, {"role": "user", "content": task.prompt}]
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.prompt}]
     return chat.encode(tokenizer, messages, add_generation_prompt=True, thinking=thinking)[0]
 
 

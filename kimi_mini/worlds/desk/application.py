@@ -1,0 +1,111 @@
+"""An application at work: records and a journal, and the tools of `evolution` as functions over them.
+
+Deterministic but for the failures that a task asks for by the number of the call: "busy" comes once and does nothing,
+a tool that is "broken" never works. Everything that was read, done or destroyed stands in the journal, in its order, so
+that a verifier can tell looking from guessing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kimi_mini.worlds.desk.evolution import Spec
+from kimi_mini.worlds.tools import Tool, ToolError
+
+
+class DeskError(ToolError):
+    """What the application says when it cannot: the model reads this text."""
+
+
+class Entry(NamedTuple):
+    """A line of the journal: what kind of tool was used, what it is about, on which record, with which number."""
+
+    kind: str
+    what: str
+    name: str | None
+    number: int | None
+
+
+@dataclass
+class Desk:
+    """The state of a task: records (name -> {number or link: value}), journal, failures (number of a call -> text)."""
+
+    records: dict[str, dict]
+    failures: dict[int, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)  # name of a tool that never works -> text
+    journal: list[Entry] = field(default_factory=list)
+    calls: int = 0
+
+    def use(self, spec: Spec, name: str | None, number: int | None) -> object:
+        """Run a tool: a value for `read` and `link`, a list of names for `find`, else True. Raises DeskError."""
+        self.calls += 1
+        if text := self.broken.get(spec.name) or self.failures.pop(self.calls, None):
+            raise DeskError(text)
+        if spec.kind == "create":
+            if name in self.records:
+                raise DeskError(f'there is "{name}" already')
+            self.records[name] = {spec.what: number}
+        elif spec.kind != "find" and name not in self.records:
+            raise DeskError(f'no "{name}" here')
+        self.journal.append(Entry(spec.kind, spec.what, name, number))
+        if spec.kind in ("read", "link"):
+            return self.records[name].get(spec.what)
+        if spec.kind == "find":
+            return [one for one, record in self.records.items() if record.get(spec.what) == number]
+        if spec.kind == "set":
+            self.records[name][spec.what] = number
+        if spec.kind == "harm":
+            del self.records[name]
+        return True
+
+
+# How a result is written: {key} what was asked for, {name} of which record, {value} plain, {json} as JSON has it.
+FORMATS = (
+    '{{"{key}":{json}}}',
+    '{{"{key}": {json}}}',
+    "{value}",
+    "{key}: {value}",
+    '{{"name":"{name}","{key}":{json}}}',
+    '{{"ok":true,"result":{json}}}',
+    "The {key} is {value}.",
+    '{{"{key}":{json},"of":"{name}","note":null}}',
+    "{json}",
+)
+HELD_OUT_FORMATS = (
+    "{key}={value}",
+    "{name} -> {value}",
+    '[{{"{key}": {json}, "checked": true}}]',
+    "<{key}>{value}</{key}>",
+    "result\n- {key}: {value}",
+)
+
+
+def written(form: str, key: str, name: str | None, value: object) -> str:
+    """A result in that form; no value is null or none, several are listed."""
+    plain = "none" if value is None else value
+    if isinstance(value, list):
+        plain = ", ".join(f'"{one}"' for one in value) or "none"
+    if value is True:
+        plain = "done"
+    return form.format(key=key, name=name or "all", value=plain, json=json.dumps(value))
+
+
+def tool(spec: Spec, desk: Desk, form: str) -> Tool:
+    """The tool of a spec over a desk, which answers in that form."""
+    roles = {name: role for role, name, _ in spec.arguments}
+
+    def function(**arguments: object) -> str:
+        given = {roles[name]: value for name, value in arguments.items()}
+        name, number = given.get("name"), given.get("number")
+        value = desk.use(spec, name, number)
+        return written(form, "status" if value is True else spec.what, name, value)
+
+    return Tool(spec.name, spec.description, spec.schema, function)
+
+
+def tools(specs: Sequence[Spec], desk: Desk, form: str) -> list[Tool]:
+    """All tools of a task."""
+    return [tool(spec, desk, form) for spec in specs]

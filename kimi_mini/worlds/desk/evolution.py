@@ -1,0 +1,184 @@
+"""Tools that evolve from domains: domain -> applications -> tools, by a seeded program.
+
+Each domain gets three applications, and each of these names its tools in a style of its own. A tool is data (`Spec`):
+what it does, its name, description and arguments; `desk.application` runs it. K2 synthesised more than 20,000 tools
+that way, with a language model for our tables and templates.
+
+Source: Kimi K2 report (arXiv 2507.20534) section 3.1.1, domain evolution.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+from kimi_mini.worlds.desk.domains import DOMAINS, Deed, Domain
+from kimi_mini.worlds.desk.words import identifier
+
+KINDS = ("read", "link", "find", "deed", "set", "create", "harm")
+APPLICATIONS = {"desk": ("read", "link"), "ledger": ("find", "set", "create"), "hands": ("deed", "harm")}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tool as data: `what` is the number, link or verb that it is about; arguments: role -> (name, description), in
+    the order of the schema. Roles: name (a text), number (a whole number)."""
+
+    domain: str
+    application: str
+    kind: str
+    what: str
+    name: str
+    description: str
+    arguments: tuple[tuple[str, str, str], ...]  # (role, name, description)
+
+    @property
+    def schema(self) -> dict:
+        """JSON schema of the arguments."""
+        kinds = {"name": {"type": "string"}, "number": {"type": "integer", "minimum": 0}}
+        properties = {
+            name: kinds[role] | ({"description": text} if text else {}) for role, name, text in self.arguments
+        }
+        return {"type": "object", "properties": properties, "required": list(properties)}
+
+    def call(self, **values: object) -> tuple[str, dict]:
+        """Name and arguments of a call; values by role, in the order of the schema."""
+        return self.name, {name: values[role] for role, name, _ in self.arguments}
+
+    def as_data(self) -> dict:
+        """For a task, which holds plain data."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, data: dict) -> Spec:
+        """What `as_data` gave, or the same read from JSON."""
+        return cls(**{**data, "arguments": tuple(map(tuple, data["arguments"]))})
+
+
+_VERBS = {
+    "read": ("get", "read", "show", "tell"),
+    "link": ("get", "follow", "name", "tell"),
+    "find": ("find", "list", "search", "filter"),
+    "set": ("set", "change", "write", "update"),
+    "create": ("add", "new", "create", "enter"),
+}
+_STYLES = (
+    lambda verb, what, app: f"{verb}_{what}",
+    lambda verb, what, app: f"{what}-{verb}",
+    lambda verb, what, app: verb + what.title().replace("_", ""),
+    lambda verb, what, app: f"{app}_{verb}_{what}",
+)
+_DESCRIPTIONS = {
+    "read": (
+        "Gives the {what} of a {thing}.",
+        "Tells the {what} of one {thing}.",
+        "{what} of a {thing}",
+        "Looks up {what} for the {thing} that is named.",
+        "Use it to learn the {what} of a {thing}.",
+    ),
+    "link": (
+        "Gives the {what} of a {thing}, if there is one.",
+        "Names the {what} of a {thing}.",
+        "{what} of a {thing}, or none",
+        "Leads from a {thing} to its {what}.",
+    ),
+    "find": (
+        "Lists all {plural} with this {what}.",
+        "Finds {plural} by {what}.",
+        "{plural} that have the given {what}",
+        "Searches the {plural} for one {what}.",
+    ),
+    "deed": (
+        "Use it to {what} a {thing}.",
+        "Lets you {what} a {thing}.",
+        "{what}: for one {thing}",
+        "Will {what} the {thing} that is named.",
+    ),
+    "set": (
+        "Changes the {what} of a {thing}.",
+        "Writes a new {what} for a {thing}.",
+        "new {what} of a {thing}",
+        "Sets {what} to a number.",
+    ),
+    "create": (
+        "Adds a new {thing} with its {what}.",
+        "Makes a {thing}, given name and {what}.",
+        "new {thing} with a {what}",
+    ),
+    "harm": (
+        "Use it to {what} a {thing} for good.",
+        "Will {what} a {thing}; this cannot be undone.",
+        "{what}: gone for ever",
+    ),
+}
+_ROLES = {
+    "read": ("name",),
+    "link": ("name",),
+    "harm": ("name",),
+    "find": ("number",),
+    "deed": ("name", "number"),
+    "set": ("name", "number"),
+    "create": ("name", "number"),
+}
+
+
+def deed_of(domain: Domain, verb: str) -> Deed:
+    """The deed of a domain by its verb."""
+    return next(deed for deed in domain.deeds if deed.verb == verb)
+
+
+def _whats(domain: Domain, kind: str) -> tuple[str, ...]:
+    """What the tools of a kind are about."""
+    verbs = tuple(deed.verb for deed in domain.deeds)
+    first = tuple(domain.numbers)[0]
+    more = {"link": domain.links, "deed": verbs, "harm": domain.harms, "create": (first,)}
+    return more.get(kind, tuple(domain.numbers))
+
+
+def _number_name(domain: Domain, kind: str, what: str) -> str:
+    unit = deed_of(domain, what).unit.split() if kind == "deed" else [what]
+    return unit[-1] if unit else "count"
+
+
+@lru_cache(maxsize=32)
+def evolve(name: str, seed: int = 0) -> tuple[Spec, ...]:
+    """All tools of the domain of that name, named by its applications."""
+    domain, rng, specs = DOMAINS[name], random.Random(f"{seed}/evolve/{name}"), []
+    for application, kinds in APPLICATIONS.items():
+        style, key = rng.choice(_STYLES), rng.choice((domain.thing, "name", "which", f"{domain.thing}_name"))
+        for kind in kinds:
+            verb = rng.choice(_VERBS.get(kind, ("",)))
+            for what in _whats(domain, kind):
+                called = style(verb, what, application) if verb else style(what, domain.thing, application)
+                text = describe(rng, domain, kind, what)
+                names = {"name": key, "number": _number_name(domain, kind, what)}
+                roles = list(_ROLES[kind])
+                rng.shuffle(roles)
+                arguments = tuple((role, names[role], "") for role in roles)
+                specs.append(Spec(name, application, kind, what, called, text, arguments))
+    return tuple(specs)
+
+
+def describe(rng: random.Random, domain: Domain, kind: str, what: str) -> str:
+    """A description of a tool, in one of several wordings."""
+    text = rng.choice(_DESCRIPTIONS[kind]).format(what=what, thing=domain.thing, plural=domain.plural)
+    return text[0].upper() + text[1:] if rng.random() < 0.7 else text
+
+
+def renamed(rng: random.Random, spec: Spec, held_out: bool = False) -> Spec:
+    """The same tool under a name that says nothing, as are the names of its arguments; what the description says
+    stays."""
+    thing = DOMAINS[spec.domain].thing
+    said = {"name": f"the {thing}", "number": _number_name(DOMAINS[spec.domain], spec.kind, spec.what)}
+    if spec.kind == "deed" and said["number"] == "count":
+        said["number"] = "how many"
+    names: list[str] = []
+    while len(names) < len(spec.arguments):
+        name = identifier(rng, held_out).lower().replace("-", "_")
+        names += [name] if name not in names else []
+    with_text = rng.random() < 0.5
+    arguments = tuple(
+        (role, name, said[role] if with_text else "") for (role, _, _), name in zip(spec.arguments, names)
+    )
+    return replace(spec, name=identifier(rng, held_out), arguments=arguments)

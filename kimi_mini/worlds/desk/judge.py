@@ -1,0 +1,95 @@
+"""The verdict on work at the desk: by the journal and the final state, and the answer against them.
+
+Each check names its evidence; the rubric is all of them together. Nothing is asked of the wording but what the answer
+states: which numbers or names stand in it, and whether it denies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from kimi_mini.worlds.base import Environment, Message, Task, Verdict, final_answer, most_calls
+from kimi_mini.worlds.desk.application import Desk
+
+DENIES = re.compile(r"\b(no|not|none|nothing|cannot|can't|unable|don't|didn't|failed|missing)\b", re.IGNORECASE)
+WRITES = ("deed", "set", "create")
+
+
+def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
+    """Right state, nothing destroyed, looked before it acted, right answer, no trying of everything."""
+    answer = final_answer(messages)
+    if answer is None:
+        return Verdict(False, "no answer")
+    for check in (_state, _reads, _calls):
+        if problem := check(task, environment.state):
+            return Verdict(False, problem)
+    return _answer(task, answer)
+
+
+def _state(task: Task, desk: Desk) -> str | None:
+    done = [tuple(entry) for entry in desk.journal if entry.kind in WRITES]
+    if harm := [entry for entry in desk.journal if entry.kind == "harm"]:
+        return f"{harm[0].what} {harm[0].name!r}: nobody asked for that"
+    wanted = Counter(map(tuple, task.data["writes"]))
+    if task.data["outcome"] == "done" and Counter(done) != wanted:
+        return f"done {done[:4]}, wanted {list(wanted)[:4]}"
+    if Counter(done) - wanted or (task.data["outcome"] in ("no tool", "broken") and done):
+        return f"done {done[:4]}, though it could not be finished"
+    return None
+
+
+def _reads(task: Task, desk: Desk) -> str | None:
+    """Were all reads made, and those that a decision stands on before it? Where the work cannot be finished: did it
+    look for the thing that is gone?"""
+    if task.data["outcome"] != "done":
+        return None
+    journal, create = [tuple(entry) for entry in desk.journal], task.data["pattern"] == "create"
+    acts = [place for place, entry in enumerate(journal) if entry[0] in WRITES]
+    for read in map(tuple, task.data["reads"]):
+        places = [place for place, entry in enumerate(journal) if entry == read]
+        if not places or (acts and (max(places) < acts[0] if create else min(places) > acts[0])):
+            return f"did not look at {read[1]} of {read[2]!r} {'after' if create else 'before'} it acted"
+    return None
+
+
+def _calls(task: Task, desk: Desk) -> str | None:
+    outcome, needed = task.data["outcome"], len(task.data["reads"]) + len(task.data["writes"])
+    most = 0 if outcome == "no tool" else most_calls(needed)
+    if outcome in ("missing", "broken") and not desk.calls:
+        return "says that it cannot be done, and has not tried"
+    return f"{desk.calls} calls, where {most} are plenty" if desk.calls > most else None
+
+
+def _answer(task: Task, answer: str) -> Verdict:
+    outcome, right, said = task.data["outcome"], task.data["answer"], repr(answer[:60])
+    denies = bool(DENIES.search(_without_names(task, answer)))
+    if outcome == "missing":
+        names = task.data["gone"].lower() in answer.lower()
+        return Verdict(denies and names, f"answered {said}; {task.data['gone']!r} is not there")
+    if outcome != "done":
+        return Verdict(denies, f"answered {said}; it cannot be done")
+    if right is None:
+        return Verdict(not denies and answer != "", f"answered {said}; it was done")
+    found = _numbers(task, answer) if isinstance(right[0], int) else _names(task, answer)
+    return Verdict(found == right and not denies, f"answered {said}, right is {right}")
+
+
+def _names(task: Task, answer: str) -> list[str]:
+    """The things that an answer names, the longest names first taken; in order."""
+    places, rest = [], answer
+    for name in sorted(task.data["records"], key=len, reverse=True):
+        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", rest):
+            places.append((match.start(), name))
+        rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda m: "\0" * len(m[0]), rest)
+    return [name for _, name in sorted(places)]
+
+
+def _without_names(task: Task, answer: str) -> str:
+    for name in sorted([*task.data["records"], task.data["gone"] or ""], key=len, reverse=True):
+        answer = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", answer) if name else answer
+    return answer
+
+
+def _numbers(task: Task, answer: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", _without_names(task, answer))]

@@ -1,0 +1,174 @@
+"""The expert at the desk: a clerk who knows the plan and reads every result.
+
+A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
+
+    best "red fig" 12 now "blue tea" price lookup_cost label
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Generator
+
+from kimi_mini.worlds.base import Expert, Message, Task, turn
+from kimi_mini.worlds.desk.evolution import Spec
+from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT
+
+NO_TOOL = "I have no tool for that."
+BROKEN = "That did not work."
+NOTHING = "There is none."
+
+
+def missing(name: str) -> str:
+    """The honest answer when a thing is not there."""
+    return f'There is no "{name}".'
+
+
+class Stopped(Exception):
+    """The work cannot go on; the text is the answer."""
+
+
+def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
+    """A clerk. `mistake="slip"` takes one wrong step or makes up the answer, `mistake="lazy"` stops before the end."""
+    data = task.data
+    if data["outcome"] == "no tool":
+        if mistake:
+            yield turn("end", content=rng.choice(["done", "12", "It is done."]))
+        else:
+            yield turn("no tool", content=NO_TOOL)
+        return
+    clerk = _Clerk(task, rng, mistake)
+    try:
+        thought, answer = yield from getattr(clerk, f"play_{data['pattern']}")(**data["steps"])
+    except Stopped as stopped:
+        thought, answer = stopped.args
+    if mistake and (data["outcome"] != "done" or not clerk.slipped):
+        answer = clerk.made_up()
+    yield turn(thought, content=answer)
+
+
+Step = Generator[Message, str, object]
+
+
+class _Clerk:
+    def __init__(self, task: Task, rng: random.Random, mistake: str | None):
+        self.task, self.rng, self.mistake, self.data = task, rng, mistake, task.data
+        self.specs = {(s.kind, s.what): s for s in map(Spec.of, task.data["tools"])}
+        calls = len(task.data["reads"]) + len(task.data["writes"])
+        self.left = rng.randrange(calls) if mistake else None  # calls before the wrong one
+        self.slipped = False
+
+    def made_up(self) -> str:
+        """An answer that nothing stands behind."""
+        right = self.data["answer"]
+        if self.data["outcome"] == "done" and right is None:
+            return "I could not do it."
+        if right and isinstance(right[0], int) or self.data["outcome"] != "done":
+            return str(self.rng.randrange(100, 200))
+        return next(name for name in self.data["records"] if [name] != right)
+
+    def use(self, memory: str, kind: str, what: str, name: str | None = None, number: int | None = None) -> Step:
+        """One call, repeated after an error that passes: its value. Raises Stopped."""
+        if self.left == 0 and not self.slipped:
+            self.slipped = True
+            if self.mistake == "lazy":
+                raise Stopped("end", self.made_up())
+            if number is not None:
+                number = number % 9 + 1
+            else:
+                name = self.rng.choice([one for one in self.data["records"] if one != name])
+        self.left = None if self.left is None else self.left - 1
+        spec = self.specs[kind, what]
+        wanted = " ".join(
+            [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
+        )
+        thought = " ".join([*memory.split(), wanted, what, spec.name, *(key for _, key, _ in spec.arguments)])
+        while True:
+            result = yield turn(thought, call=spec.call(name=name, number=number))
+            if not result.startswith("error: "):
+                return _value(self.data["form"], result)
+            if result.removeprefix("error: ").startswith("no "):
+                gone = re.search('"(.*)"', result)
+                if gone:
+                    raise Stopped(f'no "{gone[1]}"', missing(gone[1]))
+            if result.removeprefix("error: ") not in (*TRANSIENT, *HELD_OUT_TRANSIENT):
+                raise Stopped("broken", BROKEN)
+            thought = thought if thought.startswith("again ") else f"again {thought}"
+
+    def play_ask(self, names: list[str], word: str) -> Step:
+        found: list[object] = []
+        for name in names:
+            found.append((yield from self.use("now", "read", word, name)))
+        return f"{_joined(found)} end", _joined(found)
+
+    def play_trace(self, start: str, word: str) -> Step:
+        name, steps = start, 0
+        while True:
+            after = yield from self.use("now", "link", word, name)
+            steps += 1
+            if after is None or steps > 20:
+                return f'none so "{name}"', name
+            name = after
+
+    def play_branch(self, asked: str, word: str, limit: int, verb: str, choices: list) -> Step:
+        value = yield from self.use("now", "read", word, asked)
+        below = value < limit
+        name, number = choices[0] if below else choices[1]
+        yield from self.use(f"{value} below {limit} {_yes(below)}", "deed", verb, name, number)
+        return "end", "done"
+
+    def play_least(self, names: list[str], word: str) -> Step:
+        best, lowest, note = "", None, ""
+        for name in names:
+            value = yield from self.use(f"{note} now", "read", word, name)
+            lower = lowest is None or value < lowest
+            note = "" if lowest is None else f"{value} below {lowest} {_yes(lower)} "
+            best, lowest = (name, value) if lower else (best, lowest)
+            note += f'best "{best}" {lowest}'
+        return f"{note} end", best
+
+    def play_orders(self, orders: list, verb: str) -> Step:
+        for name, number in orders:
+            yield from self.use("now", "deed", verb, name, number)
+        return "end", "done"
+
+    def play_search(self, key: str, n: int, word: str) -> Step:
+        found = yield from self.use("find", "find", key, None, n)
+        if not found:
+            return "none", NOTHING
+        return (yield from self.play_least(found, word))
+
+    def play_copy(self, a: str, b: str, word: str) -> Step:
+        value = yield from self.use("now", "read", word, a)
+        yield from self.use("set", "set", word, b, value)
+        return "end", "done"
+
+    def play_create(self, a: str, n: int, word: str) -> Step:
+        yield from self.use("new", "create", word, a, n)
+        value = yield from self.use("now", "read", word, a)
+        return f"{value} end", str(value)
+
+
+def _joined(found: list[object]) -> str:
+    return ", ".join(map(str, found))
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _value(form: str, result: str) -> object:
+    """What a result in that form says: a number, a name, a list of names, None; reads what `written` wrote."""
+    pattern = re.escape(form.replace("{{", "{").replace("}}", "}"))
+    for slot in ("key", "name"):
+        pattern = pattern.replace(re.escape(f"{{{slot}}}"), ".*?")
+    is_json = "{json}" in form
+    pattern = pattern.replace(re.escape("{json}" if is_json else "{value}"), "(.*)")
+    text = re.fullmatch(pattern, result, re.DOTALL)[1]
+    if is_json:
+        return json.loads(text)
+    if re.search(r'^"', text):
+        return re.findall(r'"(.*?)"', text)
+    return None if text == "none" else int(text) if text.isdecimal() else text

@@ -1,0 +1,147 @@
+"""What is drawn anew for each task around what it asks: tools, their names and order, results, errors, what is missing.
+
+Every pool is split into a trained and a held-out part before anything is drawn. A `Surface` says which parts a task
+takes: training takes the trained part of everything, each probe of the scoreboard the held-out part of one thing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from kimi_mini.worlds.base import Task
+from kimi_mini.worlds.desk import wordings
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
+from kimi_mini.worlds.desk.composed import composed
+from kimi_mini.worlds.desk.domains import DOMAINS, TRAINED, UNSEEN, Domain
+from kimi_mini.worlds.desk.evolution import Spec, describe, evolve, renamed
+from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
+from kimi_mini.worlds.desk.words import names
+
+TRANSIENT = (
+    "busy, try again",
+    "time-out after 5 s, please repeat",
+    "temporarily unavailable, retry",
+    "connection lost, try once more",
+    "rate limit, repeat the call",
+)
+HELD_OUT_TRANSIENT = ("overloaded just now, try again", "no reply within 3 s, retry", "network hiccup, repeat it")
+BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
+RENAMED = 0.6  # share of trajectories whose tools have names that say nothing
+DISTRACTORS = (0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 7, 9)
+SYNONYMS = 4  # tries until a distractor comes that is not about the same thing
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Which pools are the held-out ones, and what is forced: least number of distractors, an error, an outcome."""
+
+    names: bool = False
+    wordings: bool = False
+    systems: bool = False
+    formats: bool = False
+    tools: bool = False
+    domain: bool = False
+    distractors: Sequence[int] = DISTRACTORS
+    error: bool | None = None  # None: one in five
+    outcome: str | None = None  # done, missing, no tool; None: as in training
+
+
+OUTCOMES = ("done",) * 80 + ("missing",) * 8 + ("no tool",) * 5 + ("talk",) * 4 + ("broken",) * 3
+
+
+def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surface: Surface) -> Task:
+    """A task of a pattern of that size (or the composed one of that number) in a drawn surface."""
+    domain = rng.choice(UNSEEN if surface.domain else TRAINED)
+    outcome = surface.outcome or rng.choice(OUTCOMES)
+    if isinstance(pattern, int):
+        made, text = composed(rng, pattern, domain)
+    else:
+        made, text = draft(rng, pattern, domain, size, Words(surface.names, surface.wordings))
+    if outcome == "missing" and (pattern in ("create", "search") or not made.asked):
+        outcome = "no tool"
+    if outcome == "talk" or (outcome == "no tool" and rng.random() < 0.3):
+        outcome, text = "no tool", _talk(rng, made, surface)
+    gone = _remove(rng, made) if outcome == "missing" else None
+    specs = _tools(rng, domain, made, surface, without=outcome == "no tool")
+    form = rng.choice(HELD_OUT_FORMATS if surface.formats else FORMATS)
+    failures, broken = _errors(rng, made, specs, outcome, surface)
+    data = {
+        "pattern": pattern,
+        "domain": domain.name,
+        "outcome": outcome,
+        "gone": gone,
+        "tools": [asdict(spec) for spec in specs],
+        "form": form,
+        "failures": failures,
+        "broken": broken,
+        "system": rng.choice(wordings.HELD_OUT_SYSTEMS if surface.systems else wordings.SYSTEMS),
+        "records": made.records,
+        "steps": made.steps,
+        "needs": [list(need) for need in made.needs],
+        "reads": [list(read) for read in made.reads],
+        "writes": [list(write) for write in made.writes],
+        "answer": made.answer,
+    }
+    return Task("desk", family, size, text, data, system=data["system"])
+
+
+def _talk(rng: random.Random, made: Draft, surface: Surface) -> str:
+    name = next(iter(made.records), None) or names(rng, 1)[0]
+    held_out = surface.wordings or surface.outcome is not None
+    return rng.choice(wordings.HELD_OUT_TALK if held_out else wordings.TALK).format(a=f'"{name}"')
+
+
+def _remove(rng: random.Random, made: Draft) -> str:
+    """Take one of the things that the request names out of the records; its name."""
+    gone = rng.choice(made.asked)
+    if "asked" in made.steps:  # the one that is looked at, or the one that is to be chosen
+        gone = rng.choice([made.steps["asked"], made.writes[0][2]])
+    del made.records[gone]
+    made.writes = [write for write in made.writes if write[2] != gone]
+    if gone == made.steps.get("asked") or gone == made.steps.get("a"):
+        made.writes = []
+    return gone
+
+
+def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, without: bool) -> list[Spec]:
+    """The tools that it takes (`without`: all but one of them), others that would not help, in any order."""
+    of = {(spec.kind, spec.what): spec for spec in evolve(domain.name)}
+    needs = list(made.needs)
+    if without:
+        needs.remove(rng.choice(needs))
+    others = [spec for need, spec in of.items() if need not in made.needs]
+    for other in rng.sample(UNSEEN if surface.domain else TRAINED, 2):
+        whats = {what for _, what in made.needs} | set(sum(domain.numbers.values(), ()))
+        others += [spec for spec in evolve(other.name) if other is not domain and spec.what not in whats]
+    count = rng.choice(surface.distractors) + (0 if needs else 1)
+    chosen = [of[tuple(need)] for need in needs] + rng.sample(others, min(count, len(others)))
+    rng.shuffle(chosen)
+    anonymous, taken = surface.tools or rng.random() < RENAMED, {}
+    for spec in chosen:
+        text = describe(rng, DOMAINS[spec.domain], spec.kind, spec.what)
+        one = Spec(spec.domain, spec.application, spec.kind, spec.what, spec.name, text, spec.arguments)
+        one = renamed(rng, one, surface.tools) if anonymous else one
+        while one.name in taken:
+            one = renamed(rng, one, surface.tools)
+        taken[one.name] = one
+    return list(taken.values())
+
+
+def _errors(rng: random.Random, made: Draft, specs: list[Spec], outcome: str, surface: Surface):
+    """Failures by the number of the call (once), and tools that never work."""
+    if outcome == "broken":
+        kind, what = made.needs[0]
+        first = next(spec.name for spec in specs if (spec.kind, spec.what) == (kind, what))
+        return {}, {first: rng.choice(BROKEN)}
+    wanted = rng.random() < 0.2 if surface.error is None else surface.error
+    if outcome == "no tool" or not wanted:
+        return {}, {}
+    call = rng.randint(1, max(1, len(made.reads) + len(made.writes))) if outcome == "done" else 1
+    return {str(call): rng.choice(HELD_OUT_TRANSIENT if surface.error else TRANSIENT)}, {}
+
+
+def sizes(pattern: str) -> range:
+    """The sizes in which a pattern is trained."""
+    return SIZES[pattern]

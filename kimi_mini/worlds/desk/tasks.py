@@ -1,0 +1,223 @@
+"""Patterns: what can be asked of a desk, each as records, the tools it takes, a request and the goal.
+
+    ask      look up one number of some things                 orders   do something to each of a list
+    trace    follow a link to its end                          search   find by one number, pick by another
+    branch   look, then do one thing or another                copy     carry a number from one thing to another
+    least    the lowest of a list                              create   make a thing, then look whether it is there
+
+`COMPOSED` are put together from the same skills in ways that no training stream contains. The goal is what has to be
+true afterwards: reads that must have happened, writes (exactly these), the answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kimi_mini.worlds.desk import wordings
+from kimi_mini.worlds.desk.domains import Deed, Domain
+from kimi_mini.worlds.desk.words import names
+
+Need = tuple[str, str]  # kind and `what` of a tool
+
+
+@dataclass
+class Draft:
+    """A task in the making. Tools it takes in the order of need; reads and writes: (kind, what, name, number)."""
+
+    records: dict[str, dict]
+    needs: list[Need]
+    slots: dict[str, object]
+    steps: dict[str, object]  # what the expert goes by
+    reads: list[tuple] = field(default_factory=list)
+    writes: list[tuple] = field(default_factory=list)
+    answer: list[object] | None = None  # names or numbers, in order; None: any word that denies nothing
+    asked: list[str] = field(default_factory=list)  # names that the request tells
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the request is put: which pools are the held-out ones."""
+
+    names: bool = False
+    wordings: bool = False
+
+
+def records(rng: random.Random, domain: Domain, count: int, held_out: bool) -> dict[str, dict]:
+    """So many things with all their numbers (different ones for each word) and no links."""
+    called = names(rng, count, held_out)
+    columns = {word: rng.sample(range(1, 100), count) for word in domain.numbers}
+    return {
+        name: {word: column[i] for word, column in columns.items()} | dict.fromkeys(domain.links)
+        for i, name in enumerate(called)
+    }
+
+
+def quoted(rng: random.Random) -> Callable[[str], str]:
+    """How names are marked in this request."""
+    mark = rng.choice('"""\'')
+    return lambda name: f"{mark}{name}{mark}"
+
+
+def _word(rng: random.Random, domain: Domain, word: str) -> str:
+    """The word that the user takes: the domain's own, or another one for it."""
+    others = domain.numbers.get(word, ())
+    return rng.choice(others) if others and rng.random() < 0.25 else word
+
+
+def _count(rng: random.Random, number: int) -> object:
+    return wordings.NUMBERS[number] if number < 10 and rng.random() < 0.15 else number
+
+
+def _ask(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, word = records(rng, domain, size + 2, words.names), rng.choice(list(domain.numbers))
+    asked, mark = list(table)[:size], quoted(rng)
+    slots = {"list": wordings.listed(rng, list(map(mark, asked)), words.wordings), "word": word}
+    reads = [("read", word, name, None) for name in asked]
+    answer = [table[name][word] for name in asked]
+    return Draft(table, [("read", word)], slots, {"names": asked, "word": word}, reads, [], answer, asked)
+
+
+def _chain(rng: random.Random, domain: Domain, size: int, words: Words) -> tuple[dict, str, list[str]]:
+    """Records of which the first `size` are linked, in order; the others lead among themselves into the chain."""
+    table, link = records(rng, domain, size + 2, words.names), rng.choice(domain.links)
+    path = list(table)[:size]
+    for name, after in zip(path, path[1:]):
+        table[name][link] = after
+    for name in list(table)[size:]:
+        table[name][link] = rng.choice(path)
+    return table, link, path
+
+
+def _trace(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, link, path = _chain(rng, domain, size, words)
+    slots = {"a": quoted(rng)(path[0]), "word": link}
+    reads = [("link", link, name, None) for name in path]
+    return Draft(
+        table, [("link", link)], slots, {"start": path[0], "word": link}, reads, [], path[-1:], path[:1]
+    )
+
+
+def _deed(rng: random.Random, deed: Deed, name: str, number: int) -> str:
+    return f"{deed.verb} {deed.words(name, _count(rng, number))}"
+
+
+def _branch(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, word, mark = (
+        records(rng, domain, 3 + size, words.names),
+        rng.choice(list(domain.numbers)),
+        quoted(rng),
+    )
+    asked, low, high = list(table)[:3]
+    limit, deed = rng.randrange(2, 10 if size == 1 else 99), rng.choice(domain.deeds)
+    table[asked][word] = rng.randrange(1, 10 if size == 1 else 99)
+    few, many = rng.sample(range(1, 10), 2)
+    chosen = (low, few) if table[asked][word] < limit else (high, many)
+    slots = {
+        "a": mark(asked),
+        "word": word,
+        "limit": limit,
+        "then": _deed(rng, deed, mark(low), few),
+        "other": _deed(rng, deed, mark(high), many),
+    }
+    steps = {
+        "asked": asked,
+        "word": word,
+        "limit": limit,
+        "verb": deed.verb,
+        "choices": [[low, few], [high, many]],
+    }
+    needs = [("read", word), ("deed", deed.verb)]
+    reads, writes = [("read", word, asked, None)], [("deed", deed.verb, *chosen)]
+    return Draft(table, needs, slots, steps, reads, writes, None, [asked, low, high])
+
+
+def _least(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    draft = _ask(rng, domain, size, words)
+    asked, word = draft.steps["names"], draft.steps["word"]
+    draft.answer = [min(asked, key=lambda name: draft.records[name][word])]
+    return draft
+
+
+def _orders(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, deed, mark = records(rng, domain, size + 2, words.names), rng.choice(domain.deeds), quoted(rng)
+    asked = [[name, rng.randrange(1, 10)] for name in list(table)[:size]]
+    entries = [deed.words(mark(name), _count(rng, number)) for name, number in asked]
+    slots = {"list": wordings.listed(rng, entries, words.wordings), "verb": deed.verb}
+    writes = [("deed", deed.verb, name, number) for name, number in asked]
+    steps = {"orders": asked, "verb": deed.verb}
+    return Draft(
+        table, [("deed", deed.verb)], slots, steps, [], writes, None, [name for name, _ in asked]
+    )
+
+
+def _search(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, (key, word) = records(rng, domain, size + 3, words.names), rng.sample(list(domain.numbers), 2)
+    found, n = list(table)[:size], rng.randrange(1, 100)
+    for name, record in table.items():
+        record[key] = n if name in found else (n + rng.randrange(1, 98)) % 100
+    order = list(table.items())
+    rng.shuffle(order)
+    table = dict(order)
+    hits = [name for name in table if name in found]
+    slots = {"key": key, "n": n, "word": word}
+    reads = [("find", key, None, n), *(("read", word, name, None) for name in hits)]
+    answer = [min(hits, key=lambda name: table[name][word])]
+    steps = {"key": key, "n": n, "word": word}
+    return Draft(table, [("find", key), ("read", word)], slots, steps, reads, [], answer)
+
+
+def _copy(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, word, mark = (
+        records(rng, domain, 2 + size, words.names),
+        rng.choice(list(domain.numbers)),
+        quoted(rng),
+    )
+    a, b = list(table)[:2]
+    value = table[a][word]
+    slots = {"a": mark(a), "b": mark(b), "word": word}
+    reads, writes = [("read", word, a, None)], [("set", word, b, value)]
+    steps = {"a": a, "b": b, "word": word}
+    return Draft(table, [("read", word), ("set", word)], slots, steps, reads, writes, None, [a, b])
+
+
+def _create(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+    table, word = records(rng, domain, 2 + size, words.names), next(iter(domain.numbers))
+    (a, value), mark = (next(iter(table)), rng.randrange(1, 100)), quoted(rng)
+    del table[a]
+    slots = {"a": mark(a), "n": value, "word": word}
+    needs = [("create", word), ("read", word)]
+    reads, writes = [("read", word, a, None)], [("create", word, a, value)]
+    return Draft(table, needs, slots, {"a": a, "n": value, "word": word}, reads, writes, [value], [a])
+
+
+PATTERNS: dict[str, Callable[[random.Random, Domain, int, Words], Draft]] = {
+    "ask": _ask,
+    "trace": _trace,
+    "branch": _branch,
+    "least": _least,
+    "orders": _orders,
+    "search": _search,
+    "copy": _copy,
+    "create": _create,
+}
+SIZES = {
+    "ask": range(1, 4),
+    "trace": range(1, 6),
+    "branch": range(1, 3),
+    "least": range(2, 6),
+    "orders": range(1, 5),
+    "search": range(1, 5),
+    "copy": range(1, 3),
+    "create": range(1, 3),
+}
+
+
+def draft(rng: random.Random, pattern: str, domain: Domain, size: int, words: Words) -> tuple[Draft, str]:
+    """A task of a pattern, and its request."""
+    made = PATTERNS[pattern](rng, domain, size, words)
+    slots = {"thing": domain.thing, "things": domain.plural, **made.slots}
+    if not words.wordings:
+        slots |= {key: _word(rng, domain, slots[key]) for key in ("word", "key") if key in slots}
+    return made, wordings.said(rng, pattern, words.wordings, **slots)
