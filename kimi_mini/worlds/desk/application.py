@@ -103,7 +103,7 @@ def tool(spec: Spec, desk: Desk, form: str) -> Tool:
         value = desk.use(spec, name, number)
         return written(form, "status" if value is True else spec.what, name, value)
 
-    return Tool(spec.name, spec.description, spec.schema, function)
+    return Tool(spec.name, spec.description, spec.schema, function, made=True)
 
 
 def tools(specs: Sequence[Spec], desk: Desk, form: str) -> list[Tool]:

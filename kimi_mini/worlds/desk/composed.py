@@ -82,4 +82,4 @@ COMPOSED: dict[str, Callable[[random.Random, Domain], Made]] = {
 def composed(rng: random.Random, number: int, domain: Domain) -> Made:
     """The task of that number, from 1, and its request."""
     made, text = list(COMPOSED.values())[number - 1](rng, domain)
-    return made, wordings._capital(text)
+    return made, wordings.capital(text)

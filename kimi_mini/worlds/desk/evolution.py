@@ -36,7 +36,7 @@ class Spec:
     @property
     def schema(self) -> dict:
         """JSON schema of the arguments."""
-        kinds = {"name": {"type": "string"}, "number": {"type": "integer", "minimum": 0}}
+        kinds = {"name": {"type": "string"}, "number": {"type": "integer"}}
         properties = {
             name: kinds[role] | ({"description": text} if text else {}) for role, name, text in self.arguments
         }

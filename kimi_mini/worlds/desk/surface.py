@@ -29,8 +29,8 @@ TRANSIENT = (
 HELD_OUT_TRANSIENT = ("overloaded just now, try again", "no reply within 3 s, retry", "network hiccup, repeat it")
 BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
 RENAMED = 0.6  # share of trajectories whose tools have names that say nothing
-DISTRACTORS = (0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 7, 9)
-SYNONYMS = 4  # tries until a distractor comes that is not about the same thing
+DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
+
 
 
 @dataclass(frozen=True)

@@ -264,11 +264,13 @@ def said(rng: random.Random, pattern: str, held_out: bool = False, **slots: obje
     if rng.random() < 0.15:
         frame = frame.rstrip(".?!")
     text = frame.format(**slots)
-    text = text if opening.rstrip().endswith((",", ":", ";")) or rng.random() < 0.1 else _capital(text)
+    begins = not opening or opening.rstrip()[-1] in ".!?"
+    text = (capital(text) if begins else text if text.startswith("I ") else text[0].lower() + text[1:])
     return opening + text + ending
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text with its first letter large."""
     return text[0].upper() + text[1:]
 
 

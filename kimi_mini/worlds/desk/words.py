@@ -63,7 +63,7 @@ def names(rng: random.Random, count: int, held_out: bool = False) -> list[str]:
 
 def identifier(rng: random.Random, held_out: bool = False) -> str:
     """A name for a tool or an argument that says nothing: one or two words, in one of four styles."""
-    parts = [word(rng, held_out) for _ in range(rng.choice((1, 1, 2)))]
+    parts = [word(rng, held_out) for _ in range(rng.choice((1, 1, 1, 2)))]
     if len(parts) == 1:
         return parts[0]
     style = rng.randrange(4)

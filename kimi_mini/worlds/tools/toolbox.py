@@ -51,6 +51,7 @@ class Tool:
     timeout      seconds, or None to call directly. With a time-out the function runs in a thread of its own;
                  Python cannot stop a thread, so a function that hangs keeps its thread until it returns.
                  Code that may hang on purpose belongs into the sandbox, which does stop it.
+    made         the schema comes from a program that makes valid ones: it is compiled at the first call
 
     Raises ValueError when the name or the schema is not valid: a mistake of the programmer, not of the model.
     """
@@ -60,21 +61,28 @@ class Tool:
     parameters: dict[str, Any]
     function: Callable[..., Any]
     timeout: float | None = None
+    made: bool = False
     _hanging: list[threading.Thread] = field(default_factory=list, init=False, repr=False, compare=False)
     _validators: tuple = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        from kimi_mini.worlds.tools.schema import compile_schema  # slow to import
-
         if not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
             raise ValueError(
                 f"tool name {self.name!r}: use letters, digits, _ and -, and begin with a letter"
             )
-        try:
-            validators = compile_schema(self.parameters)
-        except ValueError as error:
-            raise ValueError(f"tool {self.name!r}: {error}") from None
-        object.__setattr__(self, "_validators", validators)
+        if not self.made:
+            self.validators()
+
+    def validators(self) -> tuple:
+        """The checkers of the arguments, compiled once."""
+        from kimi_mini.worlds.tools.schema import compile_schema  # slow to import
+
+        if not self._validators:
+            try:
+                object.__setattr__(self, "_validators", compile_schema(self.parameters))
+            except ValueError as error:
+                raise ValueError(f"tool {self.name!r}: {error}") from None
+        return self._validators
 
     def declaration(self) -> dict[str, Any]:
         """The OpenAI declaration of this tool, as it is put before the model."""
@@ -113,7 +121,7 @@ class Toolbox:
         start = perf_counter()
         try:
             tool = self._find(name)
-            value = _run(tool, read(arguments_json, tool._validators))
+            value = _run(tool, read(arguments_json, tool.validators()))
             content, error = _as_text(tool, value), None
         except CallError as problem:
             content, error = f"error: {shorten(str(problem), MAX_REASON)}", problem.kind
