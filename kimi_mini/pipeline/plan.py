@@ -91,7 +91,6 @@ class Synthesis:
 
     mistakes: float = 0.15
     passes: float = 1.5
-    mean_length: int = 150
     spare: int = 12
 
 

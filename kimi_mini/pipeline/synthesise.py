@@ -20,7 +20,6 @@ def synthesise(run: Run) -> dict:
             source,
             plan.finetune.tokens,
             settings.passes,
-            settings.mean_length,
             settings.mistakes,
             settings.spare,
         )

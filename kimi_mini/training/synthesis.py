@@ -38,16 +38,18 @@ MISTAKE_RATE = 0.15  # how many demonstrations are wrong on purpose
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of trajectory and its `share` of the training tokens."""
+    """A kind of trajectory, its `share` of the training tokens, and how many tokens one has, about."""
 
     family: str
     mode: str
     share: float
     levels: tuple[int, ...]
+    length: int = 150
 
 
+_ALL = sum(sum(family.shares.values()) for family in worlds.FAMILIES.values())
 SOURCES = [
-    Source(family.name, mode, family.shares[mode], family.levels_in(mode))
+    Source(family.name, mode, family.shares[mode] / _ALL, family.levels_in(mode), family.length)
     for mode in MODES
     for family in worlds.FAMILIES.values()
     if mode in family.shares
@@ -147,13 +149,12 @@ def wanted(
     source: Source,
     tokens: int,
     passes: float = 1.5,
-    mean_length: int = 150,
     mistakes: float = MISTAKE_RATE,
     spare: int = 12,
 ) -> int:
     """How many trajectories make a pool that fine-tuning on `tokens` tokens reads about `passes` times when a share
     `mistakes` of them does not pass; and `spare` more a level."""
-    kept = source.share * tokens / mean_length / passes
+    kept = source.share * tokens / source.length / passes
     return int(kept / (1 - mistakes)) + spare * len(source.levels)
 
 

@@ -29,6 +29,7 @@ class Family:
     shares     mode of training -> share of the training tokens
     measured   levels whose held-out tasks are new to the model; all that are trained, unless they are given
     windows    levels of the longer episodes of which mode `window` shows the last turns
+    length     tokens of a trajectory, about: by it the number of those that are made is reckoned
     sheet      makes an exercise sheet, for mode `sheet`
     """
 
@@ -36,6 +37,7 @@ class Family:
     shares: Mapping[str, float]
     measured: Sequence[int] = ()
     windows: Sequence[int] = ()
+    length: int = 150
     sheet: Callable[[random.Random], Sheet] | None = None
     name: str = ""
     world: str = ""

@@ -41,7 +41,8 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
         return
     clerk = _Clerk(task, rng, mistake)
     try:
-        thought, answer = yield from getattr(clerk, f"play_{data['pattern']}")(**data["steps"])
+        play = getattr(clerk, f"play_{data['pattern']}", clerk.play_plan)
+        thought, answer = yield from play(**data["steps"])
     except Stopped as stopped:
         thought, answer = stopped.args
     if mistake and (data["outcome"] != "done" or not clerk.slipped):
@@ -73,7 +74,7 @@ class _Clerk:
         """One call, repeated after an error that passes: its value. Raises Stopped."""
         if self.left == 0 and not self.slipped:
             self.slipped = True
-            if self.mistake == "lazy":
+            if self.mistake == "lazy" or kind == "link":
                 raise Stopped("end", self.made_up())
             if number is not None:
                 number = number % 9 + 1
@@ -144,6 +145,12 @@ class _Clerk:
         value = yield from self.use("now", "read", word, a)
         yield from self.use("set", "set", word, b, value)
         return "end", "done"
+
+    def play_plan(self, **steps: object) -> Step:
+        """A composed task, by what its goal says; nobody is trained on it."""
+        for kind, what, name, number in (*self.data["reads"], *self.data["writes"]):
+            yield from self.use("now", kind, what, name, number)
+        return "end", _joined(self.data["answer"] or ["done"])
 
     def play_create(self, a: str, n: int, word: str) -> Step:
         yield from self.use("new", "create", word, a, n)
