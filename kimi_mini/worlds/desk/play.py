@@ -58,7 +58,7 @@ class _Clerk:
         self.task, self.rng, self.mistake, self.data = task, rng, mistake, task.data
         self.specs = {(s.kind, s.what): s for s in map(Spec.of, task.data["tools"])}
         calls = len(task.data["reads"]) + len(task.data["writes"])
-        self.left = rng.randrange(calls) if mistake else None  # calls before the wrong one
+        self.left = rng.randrange(max(1, calls)) if mistake else None  # calls before the wrong one
         self.slipped = False
 
     def made_up(self) -> str:
