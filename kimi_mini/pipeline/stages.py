@@ -40,7 +40,11 @@ def tables(plan: Plan) -> dict[str, Any]:
     decisive = ("family", "levels", "limits", "attempts", "thinking", "share")
     return {
         "sources": {
-            f"{source.family}/{source.mode}": {"share": source.share, "levels": source.levels, "length": source.length}
+            f"{source.family}/{source.mode}": {
+                "share": source.share,
+                "levels": source.levels,
+                "length": source.length,
+            }
             for source in SOURCES
         },
         "rows": {

@@ -17,11 +17,7 @@ def synthesise(run: Run) -> dict:
     tokenizer, plan, settings = Tokenizer.load(), run.plan, run.plan.synthesis
     counts = {
         source: synthesis.wanted(
-            source,
-            plan.finetune.tokens,
-            settings.passes,
-            settings.mistakes,
-            settings.spare,
+            source, plan.finetune.tokens, settings.passes, settings.mistakes, settings.spare
         )
         for source in SOURCES
     }

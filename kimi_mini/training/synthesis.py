@@ -146,11 +146,7 @@ def numbered(
 
 
 def wanted(
-    source: Source,
-    tokens: int,
-    passes: float = 1.5,
-    mistakes: float = MISTAKE_RATE,
-    spare: int = 12,
+    source: Source, tokens: int, passes: float = 1.5, mistakes: float = MISTAKE_RATE, spare: int = 12
 ) -> int:
     """How many trajectories make a pool that fine-tuning on `tokens` tokens reads about `passes` times when a share
     `mistakes` of them does not pass; and `spare` more a level."""

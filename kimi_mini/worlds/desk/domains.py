@@ -44,7 +44,9 @@ def _domain(name: str, things: str, numbers: str, links: str, deeds: str, harms:
         plural,
         {word: tuple(others[0].split(",")) if others else () for word, *others in words},
         tuple(links.split()),
-        tuple(Deed(verb, unit) for verb, _, unit in (deed.strip().partition(" ") for deed in deeds.split(";"))),
+        tuple(
+            Deed(verb, unit) for verb, _, unit in (deed.strip().partition(" ") for deed in deeds.split(";"))
+        ),
         tuple(harms.split()),
     )
 

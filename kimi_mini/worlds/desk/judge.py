@@ -12,7 +12,9 @@ from collections import Counter
 from kimi_mini.worlds.base import Environment, Message, Task, Verdict, final_answer, most_calls
 from kimi_mini.worlds.desk.application import Desk
 
-DENIES = re.compile(r"\b(no|not|none|nothing|cannot|can't|unable|don't|didn't|failed|missing)\b", re.IGNORECASE)
+DENIES = re.compile(
+    r"\b(no|not|none|nothing|cannot|can't|unable|don't|didn't|failed|missing)\b", re.IGNORECASE
+)
 WRITES = ("deed", "set", "create")
 
 

@@ -66,11 +66,13 @@ class _Clerk:
         right = self.data["answer"]
         if self.data["outcome"] == "done" and right is None:
             return "I could not do it."
-        if right and isinstance(right[0], int) or self.data["outcome"] != "done":
+        if (right and isinstance(right[0], int)) or self.data["outcome"] != "done":
             return str(self.rng.randrange(100, 200))
         return next(name for name in self.data["records"] if [name] != right)
 
-    def use(self, memory: str, kind: str, what: str, name: str | None = None, number: int | None = None) -> Step:
+    def use(
+        self, memory: str, kind: str, what: str, name: str | None = None, number: int | None = None
+    ) -> Step:
         """One call, repeated after an error that passes: its value. Raises Stopped."""
         if self.left == 0 and not self.slipped:
             self.slipped = True
@@ -82,9 +84,7 @@ class _Clerk:
                 name = self.rng.choice([one for one in self.data["records"] if one != name])
         self.left = None if self.left is None else self.left - 1
         spec = self.specs[kind, what]
-        wanted = " ".join(
-            [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
-        )
+        wanted = " ".join([f'"{name}"'] * (name is not None) + [str(number)] * (number is not None))
         thought = " ".join([*memory.split(), wanted, what, spec.name, *(key for _, key, _ in spec.arguments)])
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))

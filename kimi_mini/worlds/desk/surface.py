@@ -26,11 +26,14 @@ TRANSIENT = (
     "connection lost, try once more",
     "rate limit, repeat the call",
 )
-HELD_OUT_TRANSIENT = ("overloaded just now, try again", "no reply within 3 s, retry", "network hiccup, repeat it")
+HELD_OUT_TRANSIENT = (
+    "overloaded just now, try again",
+    "no reply within 3 s, retry",
+    "network hiccup, repeat it",
+)
 BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
 RENAMED = 0.6  # share of trajectories whose tools have names that say nothing
 DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
-
 
 
 @dataclass(frozen=True)

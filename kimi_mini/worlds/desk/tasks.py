@@ -147,9 +147,7 @@ def _orders(rng: random.Random, domain: Domain, size: int, words: Words) -> Draf
     slots = {"list": wordings.listed(rng, entries, words.wordings), "verb": deed.verb}
     writes = [("deed", deed.verb, name, number) for name, number in asked]
     steps = {"orders": asked, "verb": deed.verb}
-    return Draft(
-        table, [("deed", deed.verb)], slots, steps, [], writes, None, [name for name, _ in asked]
-    )
+    return Draft(table, [("deed", deed.verb)], slots, steps, [], writes, None, [name for name, _ in asked])
 
 
 def _search(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:

@@ -265,7 +265,7 @@ def said(rng: random.Random, pattern: str, held_out: bool = False, **slots: obje
         frame = frame.rstrip(".?!")
     text = frame.format(**slots)
     begins = not opening or opening.rstrip()[-1] in ".!?"
-    text = (capital(text) if begins else text if text.startswith("I ") else text[0].lower() + text[1:])
+    text = capital(text) if begins else text if text.startswith("I ") else text[0].lower() + text[1:]
     return opening + text + ending
 
 

@@ -9,14 +9,15 @@ import random
 import re
 from functools import lru_cache
 
-from kimi_mini.text.corpus import book_documents
+from kimi_mini.base.errors import MissingFile
+from kimi_mini.base.paths import TEXT, in_clone
 
 # Words of today: neither the book nor Python's standard library has them (a test looks them up in both).
 HELD_OUT = tuple(
     """
     aerobics airbag avocado backpack badminton bathrobe beanbag bikini blender bobsled boombox broccoli
     bulldozer burrito cardigan cashew catamaran chainsaw cheesecake cheetah chopstick churro cocktail
-    corduroy croissant crouton cupcake daiquiri denim dishwasher doughnut dragonfruit driveway 
+    corduroy croissant crouton cupcake daiquiri denim dishwasher doughnut dragonfruit driveway
     dungarees espresso falafel flamingo forklift frisbee gazebo gelato gherkin granola
     guacamole guitar gymnast haiku hairdryer hamburger hamster hatchback headphone helicopter hoodie hopscotch
     hovercraft iguana jacuzzi jeans jigsaw jukebox karaoke kayak ketchup kimono koala lasagna
@@ -30,13 +31,20 @@ HELD_OUT = tuple(
     volleyball yogurt yoyo zebra zeppelin zipper zucchini
     """.split()
 )
-_SYLLABLES = [a + b for a in "b d f g k l m n p r s t v z br gr st tr pl sh".split() for b in "a e i o u".split()]
+_SYLLABLES = [
+    a + b for a in "b d f g k l m n p r s t v z br gr st tr pl sh".split() for b in "a e i o u".split()
+]
 
 
 @lru_cache(maxsize=1)
 def trained() -> tuple[str, ...]:
-    """The words of the book, three to ten letters, without those that are held out; in alphabetical order."""
-    text = " ".join(document.text for document in book_documents()).lower()
+    """The words of the book, three to ten letters, without those that are held out; in alphabetical order.
+
+    Raises MissingFile without it."""
+    book = TEXT / "moby-dick.txt"
+    if not book.is_file():
+        raise MissingFile(f"{book} is missing; {in_clone('data/text/README.md says how to make it again')}")
+    text = book.read_text(encoding="ascii").lower()
     return tuple(sorted(set(re.findall(r"\b[a-z]{3,10}\b", text)) - set(HELD_OUT)))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.worlds.adversary.desk import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import Environment, Task
+from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.desk.application import Desk, tools
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.evolution import Spec
@@ -51,7 +51,9 @@ def open_environment(task: Task) -> Environment:
     """Fresh records, and the declared tools over them."""
     data = task.data
     failures = {int(call): text for call, text in data["failures"].items()}
-    desk = Desk({name: dict(record) for name, record in data["records"].items()}, failures, dict(data["broken"]))
+    desk = Desk(
+        {name: dict(record) for name, record in data["records"].items()}, failures, dict(data["broken"])
+    )
     return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"])), desk)
 
 

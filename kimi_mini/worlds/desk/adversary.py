@@ -149,12 +149,16 @@ def _refuses(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("does it, then says that it cannot")
 def _denies(task: Task, rng: random.Random) -> Expert:
-    yield from _plays(in_order(task) if _possible(task) else [], "I cannot do that." if _possible(task) else "done")
+    yield from _plays(
+        in_order(task) if _possible(task) else [], "I cannot do that." if _possible(task) else "done"
+    )
 
 
 @KINDS.wrong("skips the last step")
 def _stops_early(task: Task, rng: random.Random) -> Expert:
-    yield from _plays(in_order(task)[:-1] if _possible(task) else [], answer_of(task) if _possible(task) else "ok")
+    yield from _plays(
+        in_order(task)[:-1] if _possible(task) else [], answer_of(task) if _possible(task) else "ok"
+    )
 
 
 @KINDS.wrong("one deed more than was asked")
@@ -181,7 +185,9 @@ def _other_number(task: Task, rng: random.Random) -> Expert:
     calls = in_order(task) if _possible(task) else []
     wrong = {name for name, _ in calls_of(task, "writes")}
     changed = [
-        (tool, {k: v + 1 if isinstance(v, int) else v for k, v in values.items()}) if tool in wrong else (tool, values)
+        (tool, {k: v + 1 if isinstance(v, int) else v for k, v in values.items()})
+        if tool in wrong
+        else (tool, values)
         for tool, values in calls
     ]
     yield from _plays(changed, answer_of(task) if calls else "done")
@@ -220,4 +226,8 @@ def looks_at_the_state(task: Task, messages: list[Message], environment: Environ
     return compares(task, messages, environment) and sorted(done) == sorted(map(list, task.data["writes"]))
 
 
-SHORTCUTS = {"reads words": reads_words, "ignores the state": compares, "ignores the work": looks_at_the_state}
+SHORTCUTS = {
+    "reads words": reads_words,
+    "ignores the state": compares,
+    "ignores the work": looks_at_the_state,
+}
