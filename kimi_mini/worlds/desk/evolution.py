@@ -131,7 +131,7 @@ def deed_of(domain: Domain, verb: str) -> Deed:
 def _whats(domain: Domain, kind: str) -> tuple[str, ...]:
     """What the tools of a kind are about."""
     verbs = tuple(deed.verb for deed in domain.deeds)
-    first = tuple(domain.numbers)[0]
+    first = next(iter(domain.numbers))
     more = {"link": domain.links, "deed": verbs, "harm": domain.harms, "create": (first,)}
     return more.get(kind, tuple(domain.numbers))
 

@@ -19,6 +19,27 @@ from kimi_mini.worlds.desk.evolution import Spec, describe, evolve, renamed
 from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
 from kimi_mini.worlds.desk.words import names
 
+SYSTEMS = (  # None: no system message at all, so that the template says its own
+    None,
+    "You are Kimi.",
+    "You are Kimi.",
+    "You are a helpful assistant.",
+    "",
+    "You work at a desk. Use the tools.",
+    "Answer briefly.",
+    "You are the assistant of a small company. Be exact.",
+    "Help the user with the tools below.",
+    "You are Kimi, a careful clerk.",
+    "Do what the user asks, nothing else.",
+    "Think first, then act.",
+)
+HELD_OUT_SYSTEMS = (
+    "Act as a polite receptionist who never guesses.",
+    "This is an automated service; requests come from staff.",
+    "You support our team. Keep it short and factual!",
+    "Role: back office agent\nLanguage: English",
+    "Today is a busy day. Stay calm and consult your instruments.",
+)
 TRANSIENT = (
     "busy, try again",
     "time-out after 5 s, please repeat",
@@ -79,7 +100,7 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
         "form": form,
         "failures": failures,
         "broken": broken,
-        "system": rng.choice(wordings.HELD_OUT_SYSTEMS if surface.systems else wordings.SYSTEMS),
+        "system": rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS),
         "records": made.records,
         "steps": made.steps,
         "needs": [list(need) for need in made.needs],

@@ -11,6 +11,7 @@ true afterwards: reads that must have happened, writes (exactly these), the answ
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def _chain(rng: random.Random, domain: Domain, size: int, words: Words) -> tuple
     """Records of which the first `size` are linked, in order; the others lead among themselves into the chain."""
     table, link = records(rng, domain, size + 2, words.names), rng.choice(domain.links)
     path = list(table)[:size]
-    for name, after in zip(path, path[1:]):
+    for name, after in itertools.pairwise(path):
         table[name][link] = after
     for name in list(table)[size:]:
         table[name][link] = rng.choice(path)

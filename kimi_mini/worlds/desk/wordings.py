@@ -232,27 +232,6 @@ HELD_OUT_TALK = (
     "Spell {a} backwards.",
     "What should I cook tonight?",
 )
-SYSTEMS = (  # None: no system message at all, so that the template says its own
-    None,
-    "You are Kimi.",
-    "You are Kimi.",
-    "You are a helpful assistant.",
-    "",
-    "You work at a desk. Use the tools.",
-    "Answer briefly.",
-    "You are the assistant of a small company. Be exact.",
-    "Help the user with the tools below.",
-    "You are Kimi, a careful clerk.",
-    "Do what the user asks, nothing else.",
-    "Think first, then act.",
-)
-HELD_OUT_SYSTEMS = (
-    "Act as a polite receptionist who never guesses.",
-    "This is an automated service; requests come from staff.",
-    "You support our team. Keep it short and factual!",
-    "Role: back office agent\nLanguage: English",
-    "Today is a busy day. Stay calm and consult your instruments.",
-)
 NUMBERS = "zero one two three four five six seven eight nine".split()
 
 
