@@ -162,6 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     talk = add("chat", chat, [common, agent], "talk to the agent, with its tools")
     talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
+    talk.add_argument(
+        "--tools", metavar="FILE.py", help="a Python file whose functions the agent gets as tools"
+    )
 
     test = add("eval", evaluate, [common, agent], "measure the scoreboard again")
     test.add_argument(

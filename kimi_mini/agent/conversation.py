@@ -79,9 +79,13 @@ class Conversation:
 
 def opening(task: Task, thinking: bool = True) -> Conversation:
     """System prompt and the user's words, in a freshly opened environment."""
-    messages = [] if task.system is None else [{"role": "system", "content": task.system}]
-    messages.append({"role": "user", "content": task.prompt})
-    return Conversation(task, messages, WORLDS[task.world].open_environment(task), thinking)
+    return Conversation(task, first_messages(task), WORLDS[task.world].open_environment(task), thinking)
+
+
+def first_messages(task: Task) -> list[Message]:
+    """The system message, if there is one, and the user's words."""
+    system = [] if task.system is None else [{"role": "system", "content": task.system}]
+    return [*system, {"role": "user", "content": task.prompt}]
 
 
 def act(conversation: Conversation, message: Message) -> list[Message]:

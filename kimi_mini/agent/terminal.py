@@ -12,16 +12,19 @@ import random
 import re
 import sys
 import time
+from collections.abc import Sequence
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import folder as folder_
 from kimi_mini.agent import loop
 from kimi_mini.agent import policy as policy_
+from kimi_mini.agent.own_tools import load_tools
 from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import Task, registry
+from kimi_mini.worlds import Environment, Task, registry
+from kimi_mini.worlds.tools import Tool, Toolbox
 
 COLOURS = {
     "user": "1",
@@ -32,18 +35,21 @@ COLOURS = {
     "note": "2",
     "error": "31",
 }
-LIMITS = conversation_.Limits(turn_tokens=160, turns=400, context=1024, manage=True)
+LIMITS = conversation_.Limits(turn_tokens=160, turns=400, context=2048, manage=True)
 HELP = """\
   3             take task 3 of the list         new       other tasks, drawn from the held-out ones
   /think        think before acting             /reflex   answer at once, with an empty thought
   /help         this page                       /quit     leave (also Ctrl-D or Ctrl-C)
-Or type a task yourself. It is a very small model: keep to the forms that it was trained on.
+Or type a task yourself. It is a very small model: it looks things up, follows links, compares, carries out lists.
+With --tools file.py it gets the functions of that file as tools. What none of its tools can do it should refuse.
 """
 
 
 def main(args: argparse.Namespace) -> int:
-    """Talk until the user leaves. args: checkpoint, reflex, seed. Raises KimiError without a usable checkpoint."""
-    talk = Talk(*folder_.load_agent(args.checkpoint), thinking=not args.reflex, seed=args.seed)
+    """Talk until the user leaves. args: checkpoint, reflex, seed, tools (a Python file). Raises KimiError without a
+    usable checkpoint."""
+    tools = load_tools(args.tools) if args.tools else ()
+    talk = Talk(*folder_.load_agent(args.checkpoint), thinking=not args.reflex, seed=args.seed, tools=tools)
     try:
         talk.welcome(args.checkpoint)
         while talk.handle(talk.read()):
@@ -56,8 +62,15 @@ def main(args: argparse.Namespace) -> int:
 class Talk:
     """One session at the terminal."""
 
-    def __init__(self, model: KimiMini, tokenizer: Tokenizer, thinking: bool = True, seed: int = 0):
-        self.model, self.tokenizer, self.thinking = model, tokenizer, thinking
+    def __init__(
+        self,
+        model: KimiMini,
+        tokenizer: Tokenizer,
+        thinking: bool = True,
+        seed: int = 0,
+        tools: Sequence[Tool] = (),
+    ):
+        self.model, self.tokenizer, self.thinking, self.tools = model, tokenizer, thinking, tools
         self.rng = random.Random(seed)
         self.tasks: list[Task] = []
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -105,7 +118,7 @@ class Talk:
         elif re.fullmatch("[0-9]{1,9}", line):
             self.take(int(line))
         elif line:
-            self.work(own_task(line))
+            self.work(own_task(line, self.tools))
         return True
 
     def take(self, number: int) -> None:
@@ -122,15 +135,18 @@ class Talk:
         count = self.model.config.count_parameters()
         print(f"kimi_mini from {folder}: {count.total:,} parameters, {count.activated:,} at work on a token.")
         print("A number takes a task, /help shows what else there is.")
+        for tool in self.tools:
+            print(f"  your tool {tool.name}: {tool.description}")
         self.draw_tasks()
 
     def draw_tasks(self) -> None:
-        """A new list of held-out tasks, one of each family."""
+        """A new list of held-out tasks, one of each family that is trained."""
         self.tasks = [
             worlds.generate(
                 self.rng, family, self.rng.choice(registry.measured_levels(family)), held_out=True
             )
-            for family in worlds.FAMILIES
+            for family, about in worlds.FAMILIES.items()
+            if about.shares
         ]
         print("\nheld-out tasks (never trained on):")
         for number, task in enumerate(self.tasks, 1):
@@ -162,7 +178,8 @@ class Talk:
         if not conversation_.has_room(conversation, LIMITS):
             self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
             return
-        shown = 1 if conversation.task in self.tasks else 2  # the user knows what was typed
+        shown = len(conversation.messages)  # the user knows what was typed
+        shown -= conversation.task in self.tasks
 
         def show_new(*_: int) -> None:
             nonlocal shown
@@ -193,15 +210,21 @@ class Talk:
         if conversation.task in self.tasks:  # of the user's own task nobody knows the right answer
             verdict = conversation.verdict()
             self.say("note", f"verifier: {'passed' if verdict.passed else 'FAILED'}, {verdict.evidence}")
-        else:
+        elif not self.tools:
             demo = worlds.WORLDS[conversation.task.world].demo
             if left := demo.left(conversation.task, conversation.environment):
                 self.say("note", left)
         conversation.environment.close()
 
 
-def own_task(words: str) -> conversation_.Conversation:
-    """The user's own words as a task of the world that they are about, with its tools; else without any."""
+def own_task(words: str, tools: Sequence[Tool] = ()) -> conversation_.Conversation:
+    """The user's own words: with the user's own tools; else as a task of the world that they are about, with its tools;
+    else without any."""
+    if tools:
+        task = Task("desk", "ask", 1, words, system=None)
+        return conversation_.Conversation(
+            task, conversation_.first_messages(task), Environment(Toolbox(tools))
+        )
     found = (world.demo.own_task(words) for world in worlds.WORLDS.values())
     return conversation_.opening(next(filter(None, found), Task("chain", "chain", 1, words)))
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import random
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,10 +154,8 @@ def wanted(
 
 
 def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids that the recall drills are made of: the words, labels and digits that the worlds will ask to be copied."""
-    words = [*"0123456789", *(word for world in worlds.WORLDS.values() for word in world.words)]
-    words += [space + letter for letter in string.ascii_lowercase for space in ("", " ")]
-    return np.array(sorted({token for word in words for token in tokenizer.encode_plain(word)}))
+    """Ids that the recall drills are made of: all but the markers, for any word may have to be copied."""
+    return np.arange(tokenizer.first_special)
 
 
 def passed_only(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

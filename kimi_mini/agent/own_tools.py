@@ -1,0 +1,61 @@
+"""Tools of one's own: a Python file whose functions become tools that the agent is told of.
+
+    def shelf_of(book: str) -> int:
+        "Gives the shelf of a book."
+        return {"moby dick": 12}[book.lower()]
+
+Every public function of the file becomes a tool: its docstring is the description, its annotations the schema (str,
+int, float, bool, list, dict; a default makes an argument optional). Functions that are imported are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.worlds.tools import Tool
+
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+def tool_of(function: Callable) -> Tool:
+    """A function as a tool. Raises ValueError for an argument whose type has no schema."""
+    properties, required = {}, []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind = TYPES.get(parameter.annotation)
+        if kind is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ValueError(
+                f"{function.__name__}: annotate {name} with one of {', '.join(one.__name__ for one in TYPES)}"
+            )
+        properties[name] = {"type": kind}
+        if parameter.default is parameter.empty:
+            required.append(name)
+    schema = {"type": "object", "properties": properties, "required": required}
+    return Tool(function.__name__, inspect.getdoc(function) or "", schema, function)
+
+
+def load_tools(file: str | Path) -> list[Tool]:
+    """The tools of a Python file, which is run. Raises MissingFile or BadFile, in one line."""
+    file = Path(file)
+    if not file.is_file():
+        raise MissingFile(f"{file}: no such file; --tools wants a Python file with functions")
+    spec = importlib.util.spec_from_file_location("own_tools_of_a_user", file)
+    if spec is None:
+        raise BadFile(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        tools = [
+            tool_of(function)
+            for name, function in vars(module).items()
+            if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == spec.name
+        ]
+    except Exception as error:  # whatever a user's file raises is news for the user
+        reason = (str(error).splitlines() or [""])[0]
+        raise BadFile(f"{file}: {type(error).__name__}: {reason}") from error
+    if not tools:
+        raise BadFile(f"{file}: it has no public function; each becomes a tool")
+    return tools

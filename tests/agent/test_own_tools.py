@@ -1,0 +1,84 @@
+"""Functions of a user's file become tools; what cannot is one line."""
+
+import pytest
+
+from kimi_mini.agent.own_tools import load_tools, tool_of
+from kimi_mini.agent.terminal import own_task
+from kimi_mini.base.errors import KimiError
+from kimi_mini.worlds.tools import Toolbox
+
+FILE = """
+from math import sqrt
+import json
+
+SHELVES = {"moby dick": 12}
+
+def shelf_of(book: str) -> int:
+    "Gives the shelf of a book."
+    return SHELVES[book.lower()]
+
+def reserve(book: str, days: int = 7) -> dict:
+    return {"book": book, "days": days}
+
+def _hidden(x: int): ...
+"""
+
+
+@pytest.fixture
+def tools(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    return load_tools(tmp_path / "mine.py")
+
+
+def test_public_functions_of_the_file_become_tools(tools):
+    assert [tool.name for tool in tools] == ["shelf_of", "reserve"]
+    assert tools[0].description == "Gives the shelf of a book."
+    assert tools[1].parameters == {
+        "type": "object",
+        "properties": {"book": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["book"],
+    }
+
+
+def test_they_run_and_their_errors_are_results(tools):
+    box = Toolbox(tools)
+    assert box.call("shelf_of", '{"book":"Moby Dick"}').content == "12"
+    assert box.call("reserve", '{"book":"x"}').content == '{"book": "x", "days": 7}'
+    assert box.call("shelf_of", '{"book":"none"}').error == "exception"
+    assert box.call("reserve", '{"book":"x","days":"two"}').error == "schema"
+
+
+def test_a_dialogue_with_them_has_no_other_tools(tools):
+    conversation = own_task("What is the shelf of Moby Dick?", tools)
+    assert [one["function"]["name"] for one in conversation.tools] == ["shelf_of", "reserve"]
+    assert [message["role"] for message in conversation.messages] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1", "no public function"),
+        ("def f(a): ...", "annotate a"),
+        ("def f(*a: int): ...", "annotate a"),
+        ("def f(a: set): ...", "annotate a"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemError('a\\nb')", "SystemError: a"),
+    ],
+)
+def test_what_cannot_be_a_tool_is_one_line(tmp_path, text, says):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(KimiError, match=says) as caught:
+        load_tools(file)
+    assert "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(KimiError, match="no such file"):
+        load_tools(tmp_path / "none.py")
+
+
+def test_a_method_of_no_types_is_refused():
+    with pytest.raises(ValueError, match="annotate"):
+        tool_of(lambda x: x)
