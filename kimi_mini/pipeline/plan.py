@@ -99,7 +99,7 @@ class Finetune:
     """Fine-tuning on `tokens`, of which each step has `text_tokens` of real text, against forgetting; longer levels
     join between the two ends of `ramp`, reflexes after a share `reflex_after`."""
 
-    tokens: int = 12_000_000
+    tokens: int = 16_000_000
     text_tokens: int = 128
     ramp: tuple[float, float] = (0.02, 0.30)
     reflex_after: float = 0.1

@@ -51,7 +51,7 @@ def scripted(monkeypatch, folder):
                 raise EOFError from None
 
         monkeypatch.setattr("builtins.input", line)
-        return terminal.main(argparse.Namespace(checkpoint=str(folder), reflex=reflex, seed=0))
+        return terminal.main(argparse.Namespace(checkpoint=str(folder), reflex=reflex, seed=0, tools=None))
 
     return talk
 
@@ -158,7 +158,7 @@ def test_what_a_model_writes_cannot_steer_the_terminal():
 
 def test_without_a_checkpoint_one_line_says_what_to_do(tmp_path, folder):
     with pytest.raises(KimiError, match="make run"):
-        terminal.main(argparse.Namespace(checkpoint=str(tmp_path / "none"), reflex=False, seed=0))
+        terminal.main(argparse.Namespace(checkpoint=str(tmp_path / "none"), reflex=False, seed=0, tools=None))
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in folder.iterdir():
@@ -166,7 +166,7 @@ def test_without_a_checkpoint_one_line_says_what_to_do(tmp_path, folder):
             file.read_bytes()[:200] if "safetensors" in file.name else file.read_bytes()
         )
     with pytest.raises(KimiError, match="truncated"):
-        terminal.main(argparse.Namespace(checkpoint=str(broken), reflex=False, seed=0))
+        terminal.main(argparse.Namespace(checkpoint=str(broken), reflex=False, seed=0, tools=None))
 
 
 def command(folder) -> list[str]:

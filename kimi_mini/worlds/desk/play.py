@@ -2,7 +2,10 @@
 
 A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
 
-    best "red fig" 12 now "blue tea" price lookup_cost label
+    best "red fig" 12 now "blue tea" price .lookup_cost(label)
+
+Names of tools and arguments stand behind a sign, as they do in declaration and call: with a space before it the same
+name would be other tokens, which a small model takes long to learn.
 """
 
 from __future__ import annotations
@@ -84,8 +87,9 @@ class _Clerk:
                 name = self.rng.choice([one for one in self.data["records"] if one != name])
         self.left = None if self.left is None else self.left - 1
         spec = self.specs[kind, what]
-        wanted = " ".join([f'"{name}"'] * (name is not None) + [str(number)] * (number is not None))
-        thought = " ".join([*memory.split(), wanted, what, spec.name, *(key for _, key, _ in spec.arguments)])
+        wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
+        tool = f".{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
+        thought = " ".join([*memory.split(), *wanted, what, tool])
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):

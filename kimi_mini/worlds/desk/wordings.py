@@ -258,14 +258,14 @@ LIST_STYLES = (
     lambda entries: _and(entries, " and "),
     lambda entries: _and(entries, ", and "),
     lambda entries: "; ".join(entries),
-    lambda entries: "\n" + "".join(f"- {entry}\n" for entry in entries),
+    lambda entries: "".join(f"\n- {entry}" for entry in entries),
     lambda entries: ", ".join(f"{'abcdefgh'[i]} {entry}" for i, entry in enumerate(entries)),
     lambda entries: " ".join(f"{i + 1}) {entry}" for i, entry in enumerate(entries)),
 )
 HELD_OUT_LIST_STYLES = (
     lambda entries: " / ".join(entries),
     lambda entries: _and(entries, " plus "),
-    lambda entries: "\n" + "".join(f"* {entry}\n" for entry in entries),
+    lambda entries: "".join(f"\n* {entry}" for entry in entries),
 )
 
 

@@ -60,7 +60,7 @@ def open_environment(task: Task) -> Environment:
 EVERY = range(1, len(PATTERNS) + 1)
 NAMED = [number for number, pattern in enumerate(PATTERNS, 1) if pattern not in ("search", "create")]
 TOKENS = 580
-SHARES = dict(ask=0.20, trace=0.16, branch=0.32, least=0.32, orders=0.18, search=0.24, copy=0.18, create=0.16)
+SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.24, orders=0.14, search=0.18, copy=0.13, create=0.12)
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
     **{name: Family(NAMED if name == "missing" else EVERY, {}) for name in PROBES},
