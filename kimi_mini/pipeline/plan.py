@@ -67,11 +67,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Drill:
-    """At most `tokens` of drills: they end when the mean loss of `stop_steps` steps is below `stop_loss`."""
+    """At most `tokens` of drills. They begin with an alphabet of `first` symbols, which a model learns to look up soon,
+    and grow to the whole vocabulary when a share `whole_after` of the tokens is spent; from then on they end when the
+    mean loss of `stop_steps` steps is below `stop_loss`."""
 
     tokens: int = 1_200_000
     micro_tokens: int = 4096
-    stop_loss: float = 0.3
+    first: int = 128
+    whole_after: float = 0.9
+    stop_loss: float = 0.15
     stop_steps: int = 20
     schedule: Schedule = Schedule()
 

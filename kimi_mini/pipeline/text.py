@@ -26,14 +26,16 @@ from kimi_mini.training.batch import Batch, Example, shared_batches
 def drill(run: Run) -> dict:
     """Recall and copy drills from random weights, until the loss is low enough."""
     plan, settings = run.plan, run.plan.drill
-    model, alphabet = first_model(plan), synthesis.drill_alphabet(Tokenizer.load())
+    model, alphabet = first_model(plan), synthesis.drill_alphabet(Tokenizer.load(), plan.seed)
+    steps = settings.tokens // plan.step_tokens
+    whole = settings.whole_after * steps
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
-        examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet)]
+        size = max(settings.first, int(len(alphabet) * min(1.0, step / whole)))
+        examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet[:size])]
         return shared_batches(examples, settings.micro_tokens)
 
-    steps = settings.tokens // plan.step_tokens
     with Bar(steps * plan.step_tokens) as bar:
         history = trained(
             model,
@@ -44,7 +46,8 @@ def drill(run: Run) -> dict:
             place=place_of(plan, settings.micro_tokens),
             state_file=run.folder / "drill.pt",
             stop_when=lambda h: (
-                len(h.loss) > settings.stop_steps and late_loss(h, settings.stop_steps) < settings.stop_loss
+                len(h.loss) > whole + settings.stop_steps
+                and late_loss(h, settings.stop_steps) < settings.stop_loss
             ),
             progress=bar,
         )

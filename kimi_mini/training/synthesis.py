@@ -153,9 +153,9 @@ def wanted(
     return int(kept / (1 - mistakes)) + spare * len(source.levels)
 
 
-def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
-    """Ids that the recall drills are made of: all but the markers, for any word may have to be copied."""
-    return np.arange(tokenizer.first_special)
+def drill_alphabet(tokenizer: Tokenizer, seed: int = 0) -> np.ndarray:
+    """Ids that the recall drills are made of, in random order: all but the markers, for any word may be asked for."""
+    return np.random.default_rng(seed).permutation(tokenizer.first_special)
 
 
 def passed_only(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
