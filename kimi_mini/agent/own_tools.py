@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kimi_mini.agent.conversation import Conversation, first_messages
 from kimi_mini.base.errors import BadFile, MissingFile
-from kimi_mini.worlds.tools import Tool
+from kimi_mini.worlds import Environment, Task
+from kimi_mini.worlds.tools import Tool, Toolbox
 
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -35,6 +37,12 @@ def tool_of(function: Callable) -> Tool:
             required.append(name)
     schema = {"type": "object", "properties": properties, "required": required}
     return Tool(function.__name__, inspect.getdoc(function) or "", schema, function)
+
+
+def dialogue(words: str, tools: Sequence[Tool]) -> Conversation:
+    """The user's words before an agent that has these tools; nobody knows the right answer, so there is no verdict."""
+    task = Task("desk", "ask", 1, words, system=None)
+    return Conversation(task, first_messages(task), Environment(Toolbox(tools)))
 
 
 def load_tools(file: str | Path) -> list[Tool]:

@@ -23,8 +23,8 @@ from kimi_mini.agent.own_tools import load_tools
 from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.worlds import Environment, Task, registry
-from kimi_mini.worlds.tools import Tool, Toolbox
+from kimi_mini.worlds import Task, registry
+from kimi_mini.worlds.tools import Tool
 
 COLOURS = {
     "user": "1",
