@@ -221,10 +221,7 @@ def own_task(words: str, tools: Sequence[Tool] = ()) -> conversation_.Conversati
     """The user's own words: with the user's own tools; else as a task of the world that they are about, with its tools;
     else without any."""
     if tools:
-        task = Task("desk", "ask", 1, words, system=None)
-        return conversation_.Conversation(
-            task, conversation_.first_messages(task), Environment(Toolbox(tools))
-        )
+        return dialogue(words, tools)
     found = (world.demo.own_task(words) for world in worlds.WORLDS.values())
     return conversation_.opening(next(filter(None, found), Task("chain", "chain", 1, words)))
 
