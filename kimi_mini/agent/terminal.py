@@ -19,7 +19,7 @@ from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import folder as folder_
 from kimi_mini.agent import loop
 from kimi_mini.agent import policy as policy_
-from kimi_mini.agent.own_tools import load_tools
+from kimi_mini.agent.own_tools import dialogue, load_tools
 from kimi_mini.agent.traces import Piece, pieces
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
