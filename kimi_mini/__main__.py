@@ -1,4 +1,4 @@
-"""Command line: python -m kimi_mini run | chat | eval | pretrain | bench | publish | ledger.
+"""Command line: python -m kimi_mini run | chat | eval | pretrain | bench | gpu | publish | ledger.
 
 Each command imports its own modules, so that --help answers at once.
 """
@@ -50,7 +50,7 @@ def main(words: list[str] | None = None) -> int:
             _set_threads(args.threads)
         return args.function(args)
 
-    return in_one_line(command, SAVED if args.command in ("run", "pretrain") else NOTHING)
+    return in_one_line(command, SAVED if args.command in ("run", "pretrain", "gpu") else NOTHING)
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -101,6 +101,12 @@ def bench(args: argparse.Namespace) -> int | None:
     from kimi_mini.experiments.deployment import speed as bench
 
     return bench.main(args)
+
+
+def gpu(args: argparse.Namespace) -> None:
+    from kimi_mini.experiments.gpu import main as on_gpu
+
+    on_gpu.main(args)
 
 
 def ledger(args: argparse.Namespace) -> int | None:
@@ -177,6 +183,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("bench", bench, [common], "measure the speed against transformers")
 
+    _add_gpu_options(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
+
     ship = add(
         "publish", publish, [common], "for maintainers: put a finished run in the place of the shipped one"
     )
@@ -198,6 +206,12 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
     )
+
+
+def _add_gpu_options(card: argparse.ArgumentParser) -> None:
+    card.add_argument("--rehearsal", action="store_true", help="every part at toy size on a CPU")
+    card.add_argument("--parts", nargs="+", metavar="NAME", help="only these (default: all)")
+    card.add_argument("--folder", type=folder, help="where the logs go (default data/results/gpu)")
 
 
 if __name__ == "__main__":

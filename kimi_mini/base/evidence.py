@@ -23,7 +23,7 @@ from typing import Any
 
 from kimi_mini.base.errors import KimiError, explain_os_error
 from kimi_mini.base.files import read_json, write_json
-from kimi_mini.base.paths import RESULTS
+from kimi_mini.base.paths import GPU_RESULTS, RESULTS
 
 CLAIM_KEYS = (
     "name",
@@ -74,7 +74,7 @@ class Log:
     folder  where the file goes (default data/results)
     more    further top-level entries, such as seed=0, stages=[...], scoreboard={...}
 
-    Raises KimiError at once when the folder cannot be made.
+    Raises KimiError at once when the folder cannot be made, and where a GPU's row would be written without a GPU.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class Log:
         self.rows: list[dict[str, Any]] = []
         self.claims: list[dict[str, Any]] = []
         self.more = more
+        if self.path.parent.resolve() == GPU_RESULTS.resolve() and not device.startswith("cuda"):
+            raise KimiError(f"{name}.json would be a log of a GPU, and the work is done on {device!r}")
         try:  # before the work, not after it
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,7 +192,8 @@ def flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------- machine
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """What the run ran on: versions, cores, threads, processor. No host name, no user, no path."""
+    """What the run ran on: versions, cores, threads, processor, and the GPU if it was one. No host name, no user, no
+    path. KimiError for a GPU that is not there."""
     import torch  # takes a second; only wanted when a log is written
 
     found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
@@ -199,8 +202,10 @@ def environment(device: str = "cpu") -> dict[str, Any]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    if device.startswith("cuda") and torch.cuda.is_available():
-        processor = torch.cuda.get_device_name(device)
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise KimiError("a log of a GPU can only be written where there is one")
+        processor = found["gpu"] = torch.cuda.get_device_name(device)
     else:
         processor = _processor()
     return found | {"processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads()}

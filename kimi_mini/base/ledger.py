@@ -2,13 +2,14 @@
 
 `python -m kimi_mini ledger` writes data/results/README.md, all of it, and in README the parts between markers: the
 course with a headline a notebook, the scoreboard's main rows, and how many claims hold. With --check it only says
-whether both are up to date. Logs are read, never written. A claim that did not hold keeps its row and its floor.
+whether both are up to date. Logs are read, never written. A claim that did not hold keeps its row and its floor; so
+does one of a GPU that nobody has measured yet (gpu/floors.json).
 """
 
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from kimi_mini.base.errors import BadFile, KimiError
 from kimi_mini.base.evidence import CLAIM_KEYS, FAILS, HOLDS, OPEN, VERDICTS, verdict
 from kimi_mini.base.files import read_json, write_atomic
 from kimi_mini.base.markdown import how_many, number, replace_between, table, with_interval
-from kimi_mini.base.paths import RESULTS, ROOT
+from kimi_mini.base.paths import GPU_FLOORS, GPU_RESULTS, RESULTS, ROOT
 
 README = ROOT / "README.md"
 NOTEBOOKS = ROOT / "notebooks"
@@ -32,6 +33,8 @@ ROW_KEYS = (
     "says",
 )  # of an entry of a log's `scoreboard`
 Claim = dict[str, Any]
+GPU = GPU_RESULTS.relative_to(RESULTS).as_posix()
+UNMEASURED = "not measured on a GPU"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -57,8 +60,9 @@ def update() -> None:
 def stale() -> dict[Path, str]:
     """The pages that do not say what the logs say, as they should be."""
     logs, notebooks = read_logs(RESULTS), course(NOTEBOOKS)
-    readme = render(README.read_text(encoding="utf-8"), logs, notebooks)
-    pages = {README: readme, RESULTS / "README.md": whole(logs, notebooks)}
+    waiting = unmeasured(RESULTS, collect(logs))
+    readme = render(README.read_text(encoding="utf-8"), logs, notebooks, waiting)
+    pages = {README: readme, RESULTS / "README.md": whole(logs, notebooks, waiting)}
     return {
         path: text
         for path, text in pages.items()
@@ -68,10 +72,12 @@ def stale() -> dict[Path, str]:
 
 # -------------------------------------------------------------------------------------------------- logs
 def read_logs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every log of the folder by its file name, that of `make run` first. Raises BadFile in one line that names the
-    file on a log, claim or row that lacks a part, and on a name that stands in two logs."""
+    """Every log of the folder and of its folder gpu/ by its path in there, that of `make run` first. Raises BadFile in
+    one line that names the file on a log, claim or row that lacks a part, on a name that stands in two logs, and on a
+    log in gpu/ that names no GPU."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name != RUN, path.name))
-    logs = {path.name: read_json(path, object) for path in paths}
+    paths += sorted(path for path in (folder / GPU).glob("*.json") if path.name != GPU_FLOORS.name)
+    logs = {path.relative_to(folder).as_posix(): read_json(path, object) for path in paths}
     homes: dict[str, str] = {}
     for name, log in logs.items():
         _check_log(name, log)
@@ -84,6 +90,11 @@ def read_logs(folder: Path) -> dict[str, dict[str, Any]]:
     return logs
 
 
+def of_gpu(name: str) -> bool:
+    """Whether a log of that name is of a GPU."""
+    return name.startswith(f"{GPU}/")
+
+
 def _check_log(name: str, log: Any) -> None:
     """Raises BadFile unless the log's claims and scoreboard rows are whole."""
     claims, board = (
@@ -91,6 +102,8 @@ def _check_log(name: str, log: Any) -> None:
     )
     if not isinstance(claims, list) or not isinstance(board, dict):
         raise BadFile(f"{name} is no log of a run: run the command again that makes it, or delete it")
+    if of_gpu(name) and not (log.get("device") == "cuda" and log.get("versions", {}).get("gpu")):
+        raise BadFile(f"{name} is to be of a GPU and names none: `python -m kimi_mini gpu` makes such logs")
     entries = [("claim", entry, CLAIM_KEYS) for entry in claims]
     entries += [(f"row {row!r}", entry, ROW_KEYS) for row, entry in board.items()]
     for kind, entry, keys in entries:
@@ -112,6 +125,12 @@ def collect(logs: Mapping[str, dict]) -> list[Claim]:
     """The claims of all logs, each with its log's name under "log", in order of their names."""
     found = [claim | {"log": name} for name, log in logs.items() for claim in log.get("claims", [])]
     return sorted(found, key=lambda claim: claim["name"])
+
+
+def unmeasured(folder: Path, claims: Iterable[Claim]) -> list[Claim]:
+    """What is claimed of a GPU (gpu/floors.json in the folder) and stands in no log."""
+    file, names = folder / GPU / GPU_FLOORS.name, {claim["name"] for claim in claims}
+    return [row for row in (read_json(file, list) if file.is_file() else []) if row["name"] not in names]
 
 
 def join(logs: Mapping[str, dict]) -> dict[str, dict[str, Any]]:
@@ -172,21 +191,28 @@ def count(claims: Iterable[Claim]) -> dict[str, int]:
     return {said: found[said] for said in VERDICTS}
 
 
-def summary(claims: list[Claim]) -> str:
-    """One line: how many were measured, and with which result."""
+def summary(claims: list[Claim], waiting: Sequence[Claim] = ()) -> str:
+    """One line: how many were measured, and with which result; and how many wait for a GPU."""
     found, speed = count(claims), count(claim for claim in claims if not claim["notebook"])
     of_speed = " / ".join(map(str, speed.values()))
     bare = sum(claim["low"] is None or claim["high"] is None for claim in claims)
     return (
         f"**{len(claims)} measured: {found[HOLDS]} hold, {found[OPEN]} open, {found[FAILS]} do not.** "
         f"{bare} have no interval. By notebook: the table above; speed: {of_speed}."
+        + (f" {len(waiting)} more are {UNMEASURED}." if waiting else "")
     )
 
 
-def claims_table(claims: Iterable[Claim], root: Path = ROOT) -> str:
-    """The claims as a table, for a page that lies beside the logs."""
+def claims_table(claims: Iterable[Claim], root: Path = ROOT, waiting: Iterable[Claim] = ()) -> str:
+    """The claims as a table, for a page that lies beside the logs; behind them those that wait for a GPU."""
     head = ("what is claimed", "where", "measured", "floor", "verdict", "seeds", "evidence")
-    return table(head, (_claim_row(claim, root) for claim in claims))
+    rows = [_claim_row(claim, root) for claim in claims]
+    rows += [(row["claim"], row["source"], "-", _floor(row), UNMEASURED, "-", "-") for row in waiting]
+    return table(head, rows)
+
+
+def _floor(claim: Claim) -> str:
+    return f"{'at most' if claim['at_most'] else 'at least'} {number(claim['floor'])}"
 
 
 def _claim_row(claim: Claim, root: Path) -> tuple[str, ...]:
@@ -199,7 +225,7 @@ def _claim_row(claim: Claim, root: Path) -> tuple[str, ...]:
         claim["claim"],
         claim["source"],
         with_interval(claim, 5 if narrowly else 3),
-        f"{'at most' if claim['at_most'] else 'at least'} {number(claim['floor'])}",
+        _floor(claim),
         said(claim),
         how_many(claim["seeds"]),
         ", ".join(links),
@@ -235,8 +261,9 @@ Intervals: Wilson over tasks for one run, t over seeds for experiments; for spee
 """
 
 
-def whole(logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
-    """data/results/README.md: the whole scoreboard, then the claims under one heading a notebook."""
+def whole(logs: Mapping[str, dict], notebooks: Iterable[Notebook], waiting: Sequence[Claim] = ()) -> str:
+    """data/results/README.md: the whole scoreboard, then the claims under one heading a notebook, of speed, and of a
+    GPU, with those that wait for one."""
     claims, board = collect(logs), join(logs)
     main = {name: row for name, row in board.items() if row["main"]}
     rest = {name: row for name, row in board.items() if name not in main}
@@ -246,15 +273,21 @@ def whole(logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
         own = [claim for claim in claims if claim["notebook"] == page.file]
         if own:
             parts += [f"## [{page.title}](../../notebooks/{page.file})", claims_table(own)]
-    parts += ["## Speed", claims_table(claim for claim in claims if not claim["notebook"])]
+    rest = [claim for claim in claims if not claim["notebook"]]
+    parts += ["## Speed", claims_table(claim for claim in rest if not of_gpu(claim["log"]))]
+    measured = [claim for claim in rest if of_gpu(claim["log"])]
+    if measured or waiting:
+        parts += ["## On one GPU", "By `python -m kimi_mini gpu`.", claims_table(measured, waiting=waiting)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def render(readme: str, logs: Mapping[str, dict], notebooks: Iterable[Notebook]) -> str:
+def render(
+    readme: str, logs: Mapping[str, dict], notebooks: Iterable[Notebook], waiting: Sequence[Claim] = ()
+) -> str:
     """README with its generated parts made anew. Raises KimiError on a missing marker or an unknown row."""
     claims, board = collect(logs), join(logs)
     readme = replace_between(readme, "course", lambda _: course_table(claims, notebooks))
-    readme = replace_between(readme, "claims", lambda _: summary(claims))
+    readme = replace_between(readme, "claims", lambda _: summary(claims, waiting))
     return replace_between(readme, "scoreboard", lambda names: board_table(chosen(board, names.split())))
 
 

@@ -11,6 +11,8 @@ TEXT = ROOT / "data" / "text"  # corpora
 TOKENIZER = ROOT / "data" / "tokenizer"
 CHECKPOINTS = ROOT / "data" / "checkpoints"  # the shipped agent: base, tuned, final
 RESULTS = ROOT / "data" / "results"  # logs of measured runs
+GPU_RESULTS = RESULTS / "gpu"  # those of one GPU
+GPU_FLOORS = GPU_RESULTS / "floors.json"  # what they are to show
 FIGURES = ROOT / "figures"
 RUNS = ROOT / "data" / "run"  # runs of one's own, which git does not see
 

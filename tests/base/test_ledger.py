@@ -249,6 +249,55 @@ def test_one_name_in_two_logs_is_refused(logs):
         whole(logs)
 
 
+# ------------------------------------------------------------------------------------------------- of a GPU
+FLOORS = [
+    {"name": f"gpu/{name}", "part": "speed", "claim": f"{name} is fast", "source": "this", "floor": 0.3}
+    | {"at_most": False}
+    for name in ("mini", "midi")
+]
+
+
+def gpu_log(folder, device="cuda", **versions):
+    """A log in gpu/ that has measured one of two claims."""
+    (folder / "gpu").mkdir(exist_ok=True)
+    (folder / "gpu" / "floors.json").write_text(json.dumps(FLOORS))
+    about = {key: value for key, value in FLOORS[0].items() if key != "part"}
+    with Log("speed", folder=folder) as log:
+        log.claim(**about, value=0.4)
+    made = json.loads(log.path.read_text()) | {"device": device, "versions": versions}
+    log.path.unlink()
+    (folder / "gpu" / "speed.json").write_text(json.dumps(made))
+
+
+def with_waiting(folder) -> tuple[str, str]:
+    found = ledger.read_logs(folder)
+    waiting = ledger.unmeasured(folder, ledger.collect(found))
+    return ledger.whole(found, [PAGE], waiting), ledger.render(EMPTY, found, [PAGE], waiting)
+
+
+def test_what_no_gpu_has_measured_is_a_row_that_says_so_and_is_counted(logs):
+    gpu_log(logs, gpu="H100")
+    page, top = with_waiting(logs)
+    measured = (
+        "| mini is fast | this | 0.4 | at least 0.3 | holds (no interval) | 1 | [log](gpu/speed.json) |"
+    )
+    waiting = "| midi is fast | this | - | at least 0.3 | not measured on a GPU | - | - |"
+    assert page.index("## On one GPU") < page.index(measured) < page.index(waiting)
+    assert page.count("is fast") == 2 and "speed: 1 / 1 / 0. 1 more are not measured on a GPU." in top
+    (logs / "gpu" / "speed.json").unlink()
+    page, top = with_waiting(logs)
+    assert page.count("| not measured on a GPU |") == 2 and "2 more are not measured" in top
+
+
+@pytest.mark.parametrize(
+    ("device", "versions"), [("cpu", {"gpu": "H100"}), ("cuda", {}), ("cuda", {"gpu": ""})]
+)
+def test_a_log_of_a_gpu_that_names_none_is_refused(logs, device, versions):
+    gpu_log(logs, device, **versions)
+    with pytest.raises(KimiError, match="gpu/speed.json is to be of a GPU and names none"):
+        ledger.read_logs(logs)
+
+
 @pytest.mark.parametrize("damage", ["<!-- claims:end -->", "<!-- course:begin -->"])
 def test_a_readme_without_its_markers_is_refused(logs, damage):
     with pytest.raises(KimiError, match="README needs one"):

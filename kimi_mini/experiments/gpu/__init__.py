@@ -1,0 +1,1 @@
+"""What is measured on one GPU: `python -m kimi_mini gpu`, one file a part."""

@@ -1,0 +1,57 @@
+"""`python -m kimi_mini gpu`: every row that wants a GPU, in parts that save. A part whose log is whole is not measured
+again; one that was stopped goes on behind its last row. A part that fails leaves the others their turn."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import locked
+from kimi_mini.base.paths import short
+from kimi_mini.experiments.gpu import exactness, generation, speed
+from kimi_mini.experiments.gpu.sheet import Sheet, finished
+from kimi_mini.experiments.gpu.site import Site
+
+Part = Callable[[Site], Sheet]
+PARTS: dict[str, Part] = {
+    "exactness": exactness.measure,
+    "speed": speed.measure,
+    "generation": generation.measure,
+}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the parts. KimiError without a GPU, for a part that is not there, and when parts have failed."""
+    unknown = [name for name in args.parts or () if name not in PARTS]
+    if unknown:
+        raise KimiError(f"no part {', '.join(unknown)}; choose from: {', '.join(PARTS)}")
+    site = Site.choose(args.rehearsal, args.folder)
+    with locked(site.work), site.kernels():
+        failed = run(site, args.parts or list(PARTS))
+    if failed:
+        raise KimiError(f"{', '.join(failed)} failed; the other parts are saved")
+
+
+def run(site: Site, names: Sequence[str]) -> list[str]:
+    """Each part in turn; returns those that failed."""
+    failed = []
+    for name in names:
+        file = site.folder / f"{name}.json"
+        if finished(file):
+            print(f"{name}: {short(file)} is whole; delete it to measure again", flush=True)
+            continue
+        print(f"{name}:", flush=True)
+        began = time.perf_counter()
+        try:
+            PARTS[name](site).close()
+        except Exception as error:  # noqa: BLE001 - an hour of a GPU is not lost for one part
+            print(
+                f"kimi_mini: {error}" if isinstance(error, KimiError) else traceback.format_exc(), flush=True
+            )
+            failed.append(name)
+        site.clear()
+        print(f"{name}: {time.perf_counter() - began:.0f} s, {short(file)}", flush=True)
+    return failed

@@ -1,0 +1,107 @@
+"""Where the parts run and how large they are: one GPU at the sizes of the presets, or a rehearsal on a CPU at toy size.
+
+A rehearsal takes the same paths: the kernels for a GPU, layers compiled (traced, and run as they are), bf16.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.paths import FIGURES, GPU_RESULTS, RUNS
+from kimi_mini.experiments.harness import REHEARSAL
+from kimi_mini.model import kernels
+from kimi_mini.model.config import KimiConfig
+from kimi_mini.training.machine.choice import Choice, choose
+from kimi_mini.training.machine.placement import Placement, matmul_rate, memory_of
+
+T = TypeVar("T")
+TINY = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=8,
+    q_lora_rank=16,
+    kv_lora_rank=16,
+    intermediate_size=48,  # as wide as the experts that a token sees: (2 + 1) * 16
+    moe_intermediate_size=16,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A device, the folder of the logs, and one for text and saved states."""
+
+    rehearsal: bool
+    device: torch.device
+    folder: Path
+    work: Path
+
+    @classmethod
+    def choose(cls, rehearsal: bool, folder: str | Path | None = None) -> Site:
+        """The GPU, or a CPU for a rehearsal. KimiError where there is no GPU."""
+        if not rehearsal and not torch.cuda.is_available():
+            raise KimiError(
+                "a GPU is needed, and torch finds none here: `python -m kimi_mini gpu --rehearsal` "
+                "tries every part on a CPU"
+            )
+        usual = REHEARSAL / "gpu" if rehearsal else GPU_RESULTS
+        home = Path(folder) if folder else usual
+        work = RUNS / "gpu" if home == GPU_RESULTS else home / "work"
+        return cls(rehearsal, torch.device("cpu" if rehearsal else "cuda"), home, work)
+
+    def pick(self, whole: T, small: T) -> T:
+        """A number of the GPU, or that of a rehearsal."""
+        return small if self.rehearsal else whole
+
+    def config(self, preset: str) -> KimiConfig:
+        """The preset; in a rehearsal its toy."""
+        return KimiConfig.preset(preset, **(TINY if self.rehearsal else {}))
+
+    def choice(self, config: KimiConfig) -> Choice:
+        """Window, step and micro-batch that `pretrain` would choose here."""
+        if self.rehearsal:
+            return Choice(128, 512, None, "a rehearsal")
+        return choose(config, self.device.type, memory_of(self.device))
+
+    def place(self, micro_tokens: int | None = None) -> Placement:
+        """As `pretrain` would place the work."""
+        if self.rehearsal:
+            return Placement(self.device, torch.bfloat16, micro_tokens, compiled=True, backend="aot_eager")
+        return Placement.choose(str(self.device), micro_tokens=micro_tokens)
+
+    def kernels(self) -> AbstractContextManager:
+        """Context: those for a GPU."""
+        return kernels.using("cuda") if self.rehearsal else nullcontext()
+
+    def rate(self) -> float:
+        """FLOP/s of square products in bf16, of which MFU is a share."""
+        return matmul_rate(self.device, torch.bfloat16, size=self.pick(None, 128))
+
+    def wait(self) -> None:
+        """Until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def clear(self) -> None:
+        """Give back the memory of what is no longer used; the peak starts anew."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    @property
+    def figures(self) -> Path:
+        """Where the figures go: to the published ones, or beside their logs."""
+        return FIGURES if self.folder == GPU_RESULTS else self.folder

@@ -1,0 +1,227 @@
+"""`python -m kimi_mini gpu`: every part by rehearsal on a CPU, and no row of a GPU without one."""
+
+import json
+
+import pytest
+import torch
+
+from kimi_mini import __main__ as command_line
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import GPU_FLOORS, GPU_RESULTS
+from kimi_mini.experiments.gpu import exactness, main, speed, text, timing
+from kimi_mini.experiments.gpu.sheet import Sheet, floors
+from kimi_mini.experiments.gpu.site import Site
+from kimi_mini.model import kernels
+from kimi_mini.model.kernels import TABLE, Versions
+from kimi_mini.model.moe import Router
+from kimi_mini.training.batch import text_batch
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site.choose(True, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    """The folder of a rehearsal of all parts."""
+    folder = tmp_path_factory.mktemp("gpu")
+    assert command_line.main(["gpu", "--rehearsal", "--folder", str(folder)]) == 0
+    return folder
+
+
+# ---- the whole ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_rehearsal_runs_every_part_and_makes_every_claim(rehearsed):
+    logs = {name: read_json(rehearsed / f"{name}.json") for name in main.PARTS}
+    for name, log in logs.items():
+        assert log["complete"] and log["device"] == "cpu" and "gpu" not in log["versions"]
+        wanted = {row["name"] for row in floors().values() if row["part"] == name}
+        assert {claim["name"] for claim in log["claims"]} == wanted
+        assert not [row for row in log["rows"] if "failed" in row]
+        for claim in log["claims"]:
+            planned = floors()[claim["name"]]
+            assert (claim["floor"], claim["at_most"]) == (planned["floor"], planned["at_most"])
+    assert {row["part"] for row in floors().values()} <= set(main.PARTS)
+
+
+@pytest.mark.slow
+def test_what_is_whole_is_not_measured_again_and_what_was_stopped_goes_on(rehearsed, capsys):
+    file = rehearsed / "exactness.json"
+    log, before = read_json(file), (rehearsed / "generation.json").stat().st_mtime_ns
+    cut = {**log, "complete": False, "rows": [{**log["rows"][0], "worst": 0.5}]}
+    file.write_text(json.dumps(cut))
+    assert command_line.main(["gpu", "--rehearsal", "--folder", str(rehearsed)]) == 0
+    again = read_json(file)
+    assert again["rows"][0]["worst"] == 0.5 and len(again["rows"]) == len(log["rows"]) and again["complete"]
+    assert (rehearsed / "generation.json").stat().st_mtime_ns == before
+    assert "is whole; delete it to measure again" in capsys.readouterr().out
+
+
+def test_rows_of_another_machine_are_not_taken_over(site):
+    sheet = Sheet(site, "a")
+    sheet.once("x", lambda: {"value": 1})
+    assert Sheet(site, "a").once("x", lambda: {"value": 2})["value"] == 1
+    saved = read_json(sheet.log.path)
+    sheet.log.path.write_text(json.dumps({**saved, "versions": {**saved["versions"], "processor": "other"}}))
+    assert Sheet(site, "a").once("x", lambda: {"value": 2})["value"] == 2
+
+
+def test_a_part_that_fails_leaves_the_others_their_turn(site, monkeypatch, capsys):
+    def broken(site):
+        raise KimiError("no such kernel")
+
+    monkeypatch.setattr(main, "PARTS", {"broken": broken, "whole": lambda site: Sheet(site, "whole")})
+    status = command_line.main(["gpu", "--rehearsal", "--folder", str(site.folder)])
+    assert status == 2 and read_json(site.folder / "whole.json")["complete"]
+    assert "broken failed" in capsys.readouterr().err
+
+
+# ---- no GPU, no row ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_line_says_what_to_do(capsys):
+    assert command_line.main(["gpu"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a GPU is needed" in said and "--rehearsal" in said
+
+
+def test_an_unknown_part_lists_the_parts(capsys):
+    assert command_line.main(["gpu", "--rehearsal", "--parts", "flight"]) == 2
+    assert "no part flight; choose from: exactness, speed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_row_of_a_gpu_is_never_written_without_one(tmp_path):
+    before = sorted(GPU_RESULTS.iterdir())
+    with pytest.raises(KimiError, match="speed.json would be a log of a GPU"):
+        Log("speed", folder=GPU_RESULTS)
+    with pytest.raises(KimiError, match="would be a log of a GPU"):
+        Sheet(Site(True, torch.device("cpu"), GPU_RESULTS, tmp_path), "speed")
+    with pytest.raises(KimiError, match="only be written where there is one"):
+        Log("speed", folder=GPU_RESULTS, device="cuda").save()
+    with pytest.raises(KimiError, match="would be a log of a GPU"):
+        command_line_folder = GPU_RESULTS / ".." / "gpu"
+        Log("speed", folder=command_line_folder)
+    assert sorted(GPU_RESULTS.iterdir()) == before
+
+
+def test_the_floors_are_those_of_the_issue():
+    """What was asked for before anything was measured."""
+    wanted = {"mfu-mini": 0.3, "mfu-midi": 0.4, "transformers": 3, "maxima": 1.02, "peak": 40, "default": 0.9}
+    assert {name: floors()[f"gpu/{name}"]["floor"] for name in wanted} == wanted
+    assert [name for name in wanted if floors()[f"gpu/{name}"]["at_most"]] == ["maxima", "peak"]
+    assert GPU_FLOORS.parent == GPU_RESULTS
+
+
+# ---- exactness ---------------------------------------------------------------------------------------------
+
+
+def wrong_maxima(q, k, v, scale, valid=None, track=True):
+    out, maxima = TABLE["attention"].reference(q, k, v, scale, None, track)  # padding counts
+    return out, maxima
+
+
+def wrong_gradient(x, weight, eps):
+    unit = x.detach() * (x.square().mean(-1, keepdim=True) + eps).rsqrt()  # half of it
+    return unit * weight
+
+
+@pytest.mark.parametrize(("kernel", "wrong"), [("attention", wrong_maxima), ("norm", wrong_gradient)])
+def test_a_kernel_that_is_wrong_exceeds_what_is_allowed(site, monkeypatch, kernel, wrong):
+    case = exactness.cases(site)[kernel]
+    assert exactness.errors(kernel, case, torch.float32)["worst"] < 1
+    honest = TABLE[kernel]
+    monkeypatch.setitem(TABLE, kernel, Versions(honest.reference, honest.cpu, wrong))
+    assert exactness.errors(kernel, case, torch.float32)["worst"] > 1
+
+
+# ---- speed -------------------------------------------------------------------------------------------------
+
+
+def test_round_robin_gives_every_expert_the_same(site):
+    router = Router(site.config("mini"))
+    chosen = timing.round_robin(router, torch.rand(64, 4))
+    assert torch.bincount(chosen.flatten()).tolist() == [32] * 4
+    assert all(len(set(row)) == 2 for row in chosen.tolist())
+
+
+@pytest.mark.slow
+def test_the_step_is_whole_and_the_variants_do_what_they_say(site, monkeypatch):
+    """Compiled layers, in turn: the optimizer moves the weights; forced loads are equal and end with their context;
+    without maxima none are seen."""
+    model, seen = timing.fresh(site, site.config("mini")), []
+    ids = timing.text_of_a_step(site, 128, 512)
+    honest = model.statistics.forget_max_logits
+    monkeypatch.setattr(
+        model.statistics,
+        "forget_max_logits",
+        lambda: (seen.append(model.statistics.max_logits.clone()), honest())[1],
+    )
+    with site.kernels():
+        step = timing.our_step(site, model, ids, None, adamw=True)
+        bare = kernels.using(attention=timing.untracked)(step)
+        before = [param.detach().clone() for param in model.parameters()]
+        step(), bare(), step()
+        assert all((old != new).any() for old, new in zip(before, model.parameters()))
+        assert [bool(maxima.isfinite().all()) for maxima in seen] == [True, False, True]
+        assert seen[1].isneginf().all()
+        learned = model.statistics.last_loads[0].tolist()
+        with timing.forced_balance():
+            step()
+            assert model.statistics.last_loads[0].tolist() == [256] * 4
+        step()
+        assert learned != [256] * 4 and model.statistics.last_loads[0].tolist() != [256] * 4
+
+
+def test_a_ratio_is_of_medians_and_of_opposite_quartiles():
+    row = lambda *values: dict(
+        zip(("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high"), values)
+    )
+    assert speed.ratio(row(6, 5, 8), row(2, 1, 4)) == (3, 5 / 4, 8)
+    assert speed.ratio(row(6, 5, 8), speed.best([{"failed": "no kernel"}])) == (None, None, None)
+
+
+def test_seconds_are_measured_in_turn_after_the_warm_up(site):
+    told = []
+    first, second = timing.times(site, lambda: told.append("a"), lambda: told.append("b"), rounds=3, warm=2)
+    assert told == ["a", "b"] * 5 and len(first) == len(second) == 3
+
+
+def test_a_setting_of_transformers_that_does_not_run_says_why(site, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no kernel\nfor this")
+
+    monkeypatch.setattr(timing, "their_step", broken)
+    ids = timing.text_of_a_step(site, 128, 256)
+    found = timing.transformers_times(site, site.config("mini"), ids, "bf16 weights", rounds=1)
+    assert found == {"failed": "RuntimeError: no kernel"}
+
+
+# ---- text --------------------------------------------------------------------------------------------------
+
+
+def test_the_machines_text_has_no_copies_and_is_cut_at_whole_files(tmp_path):
+    for name, words in (("a", "one two"), ("b", "one  two\n"), ("c", "three"), ("d", " "), ("e", "four" * 9)):
+        (tmp_path / f"{name}.py").write_text(words)
+    files = [(name, tmp_path / f"{name}.py") for name in "abcde"]
+    assert [document.name for document in text.documents(files, 20)] == ["a", "c"]
+    assert [document.name for document in text.documents(files, 99)] == ["a", "c", "e"]
+
+
+def test_text_is_found_without_a_network_and_the_held_out_part_is_its_own(site):
+    found = text.machine_text(site)
+    assert found["training"].dtype.name == "uint16" and 50_000 < found["bytes"] <= 300_000
+    assert len(found["training"]) > len(found["validation"]) > 128
+    again = text.machine_windows(site, 128)
+    assert again[0].shape == (len(found["training"]) // 128, 128)
+
+
+def test_the_windows_that_are_timed_are_learned_from_whole(site):
+    batch = text_batch(timing.text_of_a_step(site, 128, 512).numpy())
+    assert batch.learned == 4 * 127 and batch.valid.all()
