@@ -1,6 +1,6 @@
 """Varied synthesis against fixed synthesis at equal tokens: what does a change of surface do to each?
 
-    python -m kimi_mini.experiments.reading.fixed_and_varied
+    python -m kimi_mini.experiments.verifiers.fixed_and_varied
 
 From the same base checkpoint two agents are fine-tuned on the same number of tokens: one on the errands of world
 `shop`, whose sentences, tools and formats are always the same, one on world `desk`, which draws them anew for every

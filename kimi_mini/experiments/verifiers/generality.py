@@ -1,6 +1,6 @@
 """The generality scoreboard: what an agent makes of surfaces, errors and kinds of task that were held out.
 
-    python -m kimi_mini.experiments.reading.generality [--checkpoint FOLDER] [--name LOG]
+    python -m kimi_mini.experiments.verifiers.generality [--checkpoint FOLDER] [--name LOG]
 
 Every row of world `desk` that is trained nowhere, greedily; beside it a control that cannot read: it looks up the
 training task whose request is most alike and does and says what was done and said there. An agent that is not far

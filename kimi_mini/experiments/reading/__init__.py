@@ -1,1 +1,0 @@
-"""Notebook 06: does the agent read what it is told, or does it know its sentences by heart?"""
