@@ -1,0 +1,157 @@
+"""The desk: requests in any words that ask for the same thing, verdicts that refuse what only looks right."""
+
+import random
+import re
+
+import pytest
+
+from kimi_mini.agent import conversation as conversation_
+from kimi_mini.agent import loop
+from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
+from kimi_mini.worlds.desk import wordings
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, written
+from kimi_mini.worlds.desk.domains import DOMAINS
+from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, _value, missing
+from kimi_mini.worlds.desk.surface import Surface, dressed
+from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
+from kimi_mini.worlds.desk.world import DONE
+
+
+@pytest.mark.parametrize("form", (*FORMATS, *HELD_OUT_FORMATS))
+def test_the_expert_reads_every_format(form):
+    for value in (0, 7, 99, "fig tea", "Blue", None, ["Blue fig", "tea"], ["tea"]):
+        for name in ("red fig", None):
+            assert _value(form, written(form, "price", name, value)) == value
+    assert not _value(form, written(form, "price", None, [])), "no names is none"
+    assert "true" in (said := written(form, "status", "red fig", True)) or "done" in said
+
+
+# ---- a paraphrase asks for the same thing ----------------------------------------------------------------------
+
+
+def drawn(pattern, surface, count, seed=0):
+    """Tasks of a pattern in all its sizes."""
+    rng = random.Random(f"{pattern}/{seed}")
+    return [dressed(rng, pattern, pattern, rng.choice(SIZES[pattern]), surface) for _ in range(count)]
+
+
+def untold(task):
+    """Names, numbers and words that the task turns on and its request does not tell."""
+    steps, data = task.data["steps"], task.data
+    pairs = [*steps.get("choices", []), *steps.get("orders", [])]
+    names = {name for name, _ in pairs} | set(steps.get("names", ()))
+    names |= {steps[key] for key in ("start", "asked", "a", "b") if key in steps}
+    numbers = {number for _, number in pairs} | {steps[key] for key in ("limit", "n") if key in steps}
+    synonyms = DOMAINS[data["domain"]].numbers
+    words = {
+        key: {steps[key], *synonyms.get(steps[key], ())} for key in ("word", "key", "verb") if key in steps
+    }
+    rest = re.sub("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "$^", " ", task.prompt)
+    told = set(re.findall(r"\w+", rest.lower()))
+    return [
+        *(name for name in names if not re.search(rf"""["']{re.escape(name)}["']""", task.prompt)),
+        *(n for n in numbers if not {str(n), *wordings.NUMBERS[n : n + 1]} & told),
+        *(said for said in words.values() if not said & told),
+    ]
+
+
+FRAMES = [
+    (pattern, held_out, frame)
+    for held_out, pool in ((False, wordings.FRAMES), (True, wordings.HELD_OUT_FRAMES))
+    for pattern, frames in pool.items()
+    for frame in frames
+]
+
+
+def put(monkeypatch, pattern, held_out, frame):
+    monkeypatch.setitem(wordings.HELD_OUT_FRAMES if held_out else wordings.FRAMES, pattern, (frame,))
+    return drawn(pattern, Surface(wordings=held_out, **DONE), 8, frame)
+
+
+@pytest.mark.parametrize(("pattern", "held_out", "frame"), FRAMES)
+def test_a_paraphrase_does_not_change_the_task(monkeypatch, pattern, held_out, frame):
+    """All that matters is told, and nothing is left open in the text."""
+    for task in put(monkeypatch, pattern, held_out, frame):
+        assert not untold(task) and not re.search(r"[{}]", task.prompt), task.prompt
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frame"),
+    [
+        ("ask", "Tell me about {list}."),
+        ("branch", "If the {word} of {a} is low, {then}, else {other}."),
+        ("branch", "If the {word} of {a} is below {limit}, {then}."),
+        ("search", "Which of all {things} has the lowest {word}?"),
+        ("copy", "Set the {word} of {b}."),
+        ("create", "Add a {thing} {a}, and read its {word} back."),
+        ("orders", "Work on {list}."),
+    ],
+)
+def test_a_frame_that_leaves_something_out_is_found_out(monkeypatch, pattern, frame):
+    assert any(map(untold, put(monkeypatch, pattern, False, frame)))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_experts_work_passes_in_either_wording(pattern):
+    for held_out in (False, True):
+        for task in drawn(pattern, Surface(wordings=held_out), 12):
+            verdict = loop.play(task, random.Random(0)).verdict()
+            assert verdict.passed, (task.prompt, verdict.evidence)
+
+
+# ---- verdicts -------------------------------------------------------------------------------------------------
+
+
+def judged(conversation, answer):
+    """The verdict on the same work with other last words."""
+    conversation.messages[-1] = {"role": "assistant", "content": answer}
+    return conversation.verdict().passed
+
+
+def idle(task, answer):
+    """The verdict on an answer without any work."""
+    conversation = conversation_.opening(task)
+    conversation.messages.append({"role": "assistant", "content": answer})
+    return conversation.verdict().passed
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_can_be_done_is_neither_refused_nor_guessed(pattern):
+    for task in drawn(pattern, Surface(**DONE), 6):
+        played, right, names = (
+            loop.play(task, random.Random(0)),
+            task.data["answer"],
+            list(task.data["records"]),
+        )
+        words = played.messages[-1]["content"]
+        refusals = [NO_TOOL, BROKEN, "I cannot do that.", "", *map(missing, names)]
+        assert not any(judged(played, refusal) or idle(task, refusal) for refusal in refusals)
+        assert judged(played, words) and not idle(task, words), "right words alone are a guess"
+        if right is None:
+            continue
+        every = range(1, 100) if isinstance(right[0], int) else names
+        wrong = [str(one) for one in every if [one] != right]
+        wrong += [", ".join(map(str, every)), f"{words}, {every[0]}", f"{words}, or not", "done"]
+        assert not any(judged(played, answer) for answer in wrong)
+        assert judged(played, f"Here it is: {words}.")
+
+
+@pytest.mark.parametrize(("outcome", "honest"), [("missing", None), ("no tool", NO_TOOL), ("broken", BROKEN)])
+def test_what_cannot_be_done_is_said_to_be_so_and_never_made_up(outcome, honest):
+    for task in drawn("ask", Surface(error=False, outcome=outcome), 10) + drawn(
+        "orders", Surface(error=False, outcome=outcome), 10
+    ):
+        played = loop.play(task, random.Random(0))
+        honest_here = honest or missing(task.data["gone"])
+        others = [missing(name) for name in task.data["records"]]
+        wrong = ["done", "12", "", *task.data["records"], *(others if outcome == "missing" else ())]
+        assert judged(played, honest_here) and not any(judged(played, answer) for answer in wrong)
+        assert idle(task, honest_here) is (outcome == "no tool"), "one must try before one says so"
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_one_verdict_in_a_hundred_is_wrong_at_most(count):
+    rates = error_rates("desk", count)
+    assert false_accepts(rates).n >= count <= false_rejects(rates).n
+    wrong = [kind.name for kind, rate in rates.items() if rate.errors]
+    assert max(false_accepts(rates).value, false_rejects(rates).value) <= 0.01, wrong

@@ -1,0 +1,229 @@
+"""The desk's pools: a trained and a held-out part that share nothing, and no held-out part in any training stream."""
+
+import random
+import re
+
+import pytest
+
+from kimi_mini.pipeline.plan import Plan
+from kimi_mini.text.corpus import book_documents, stdlib_documents
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.synthesis import SOURCES, numbered, trajectory
+from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds.desk import wordings, words
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
+from kimi_mini.worlds.desk.composed import COMPOSED
+from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN
+from kimi_mini.worlds.desk.evolution import evolve
+from kimi_mini.worlds.desk.surface import HELD_OUT_SYSTEMS, HELD_OUT_TRANSIENT, SYSTEMS, TRANSIENT
+from kimi_mini.worlds.desk.tasks import PATTERNS
+from kimi_mini.worlds.desk.world import LIMITS, PROBES
+
+
+def parts(text):
+    """Words of a text in small letters; camelCase is two of them, and one."""
+    return set(re.findall(r"[a-z]+", text.lower())) | {
+        part.lower() for part in re.findall(r"[A-Z]?[a-z]+", text)
+    }
+
+
+# ---- the pools ------------------------------------------------------------------------------------------------
+
+
+def bare(text):
+    """A frame without what any wording may add: case, marks, politeness."""
+    return re.sub(r"[^a-z{} ]|\bplease\b", "", text.lower()).split()
+
+
+def styled(pool):
+    return {style(["fig", "tea", "plum"]) for style in pool}
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "least"),
+    [
+        (words.trained(), words.HELD_OUT, 120),
+        (wordings.OPENINGS, wordings.HELD_OUT_OPENINGS, 4),
+        (wordings.ENDINGS, wordings.HELD_OUT_ENDINGS, 3),
+        (SYSTEMS, HELD_OUT_SYSTEMS, 4),
+        (wordings.TALK, wordings.HELD_OUT_TALK, 8),
+        (FORMATS, HELD_OUT_FORMATS, 4),
+        (styled(wordings.LIST_STYLES), styled(wordings.HELD_OUT_LIST_STYLES), 3),
+        (TRANSIENT, HELD_OUT_TRANSIENT, 3),
+        ([domain.name for domain in TRAINED], HELD_OUT, 3),
+        *[
+            (
+                {spec.name for domain in TRAINED for spec in evolve(domain.name) if spec.kind == kind},
+                {spec.name for domain in UNSEEN for spec in evolve(domain.name) if spec.kind == kind},
+                3,
+            )
+            for kind in ("read", "link", "deed", "harm")
+        ],
+    ],
+)
+def test_trained_and_held_out_parts_share_nothing(trained, held_out, least):
+    assert len(set(held_out)) == len(held_out) >= least and not (set(trained) & set(held_out)) - {""}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_there_are_many_wordings_and_no_frame_is_shared(pattern):
+    trained, held_out = wordings.FRAMES[pattern], wordings.HELD_OUT_FRAMES[pattern]
+    frames = [tuple(bare(frame)) for frame in (*trained, *held_out)]
+    assert len(trained) >= 10 and len(set(frames)) == len(frames)
+    slots = dict.fromkeys("a b list word thing things n limit then other verb key".split(), "x")
+    sides = [
+        {wordings.said(random.Random(i), pattern, side, **slots) for i in range(600)}
+        for side in (False, True)
+    ]
+    assert len(sides[0]) >= 40 and len(sides[1]) >= 15 and not sides[0] & sides[1]
+
+
+def test_a_held_out_word_stands_in_no_text_that_is_trained():
+    """Neither in the corpus nor in anything that the desk says."""
+    texts = [document.text for document in (*book_documents(), *stdlib_documents())]
+    texts += [
+        *wordings.FRAMES.values(),
+        wordings.OPENINGS,
+        wordings.ENDINGS,
+        wordings.TALK,
+        SYSTEMS,
+        TRANSIENT,
+    ]
+    texts += [[spec.name, spec.description] for domain in DOMAINS for spec in evolve(domain)] + list(
+        DOMAINS.values()
+    )
+    said = set().union(*(parts(str(text)) for text in texts))
+    assert "whale" in said and "import" in said and "calories" in said
+    assert not said & set(words.HELD_OUT) and not set(words.trained()) & set(words.HELD_OUT)
+
+
+def test_held_out_things_are_named_by_held_out_words_alone():
+    rng = random.Random(0)
+    held_out = parts(
+        " ".join([*words.names(rng, 60, True), *(words.identifier(rng, True) for _ in range(60))])
+    )
+    trained = parts(" ".join([*words.names(rng, 600), *(words.identifier(rng) for _ in range(600))]))
+    assert all(any(part.startswith(word) for word in words.HELD_OUT) for part in held_out)
+    assert not trained & set(words.HELD_OUT) and len(trained) > 1000
+
+
+# ---- what training shows --------------------------------------------------------------------------------------
+
+
+def gaps(frame):
+    """A frame as a pattern: its fixed words in their order, anything between them."""
+    pieces = [re.escape(piece) for piece in re.split(r"\{\w+\}", frame.rstrip(".?!"))]
+    return re.compile(".{1,400}?".join(pieces), re.DOTALL | re.IGNORECASE)
+
+
+def form(text):
+    """A result format as a pattern."""
+    filled = text.format(key="KEY", name="NAME", value="VALUE", json="JSON")
+    return re.compile(re.sub("KEY|NAME|VALUE|JSON", ".+", re.escape(filled)), re.DOTALL)
+
+
+NEW = set().union(*(parts(str(domain)) for domain in UNSEEN)) - set().union(*(parts(str(d)) for d in TRAINED))
+NEW_TOOLS = {spec.name for domain in UNSEEN for spec in evolve(domain.name)} - {
+    spec.name for domain in TRAINED for spec in evolve(domain.name)
+}
+REWORDED = [gaps(frame) for frames in wordings.HELD_OUT_FRAMES.values() for frame in frames]
+ASKED_ANEW = [
+    gaps(frame)
+    for frame in (
+        "has the second lowest {word}: {list}",
+        "has the highest {word}: {list}",
+        "the one with the lower {word}",
+        "Which is the last but one?",
+        "{word} of {list} together",
+        "If the {word} of the {link} of {a} is below",
+    )
+]
+
+
+def leaks(text):
+    """Which held-out pools a dialogue shows, told by its decoded tokens alone."""
+    declared = re.search(r"tool_declare<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
+    tools = declared[1] if declared else ""
+    system = re.search(r"<\|im_system\|>system<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
+    user = re.search(r"<\|im_user\|>user<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
+    request = user[1] if user else ""
+    results = re.findall(r"## Return of [^\n]*\n(.*?)<\|im_end\|>", text, re.DOTALL)
+    quiet = re.sub(r"""(["'])(?:\w| )+?\1""", "Q", request)
+    described = " ".join(re.findall(r'"description":"(.*?)"', tools))
+    found = {
+        "names": parts(request + " ".join(results)) & set(words.HELD_OUT),
+        "renamed": parts(tools) & set(words.HELD_OUT),
+        "wordings": [one for one in REWORDED if one.search(quiet)]
+        + [one for one in wordings.HELD_OUT_OPENINGS if one and request.startswith(one)]
+        + [one for one in wordings.HELD_OUT_ENDINGS if one and request.endswith(one)]
+        + [one for one in wordings.HELD_OUT_TALK if gaps(one).fullmatch(request.rstrip(".?!"))]
+        + re.findall(r"Q / | plus (?:\d|\w+ )?Q|\n\* ", quiet),
+        "systems": [one for one in HELD_OUT_SYSTEMS if system and one == system[1]],
+        "formats": [one for one in HELD_OUT_FORMATS for result in results if form(one).fullmatch(result)],
+        "domains": [name for name in NEW_TOOLS if f'"name":"{name}"' in tools] + list(parts(described) & NEW),
+        "errors": [one for one in HELD_OUT_TRANSIENT if one in text],
+        "composed": [one for one in ASKED_ANEW if one.search(quiet)],
+    }
+    return {pool for pool, what in found.items() if what}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.load()
+
+
+OURS = [source for source in SOURCES if source.family in WORLDS["desk"].families]
+
+
+@pytest.mark.parametrize("each", [10, pytest.param(40, marks=pytest.mark.slow)])
+def test_nothing_held_out_is_in_a_training_trajectory(tokenizer, each):
+    """As `make run` draws them; and each fits the context of the model and the budget of a turn."""
+    for source in SOURCES:
+        for index in range(each if source in OURS else each // 5):
+            item = numbered(tokenizer, source, index, Plan().seed)
+            text = tokenizer.decode(item.example.ids)
+            assert not leaks(text), (source.family, index, leaks(text), text)
+            if source in OURS:
+                fits(tokenizer, item)
+
+
+@pytest.mark.parametrize(
+    "probe", ["names", "wordings", "systems", "formats", "renamed", "domains", "errors", "composed"]
+)
+def test_a_leak_is_found(tokenizer, probe):
+    """Mutant: a probe among the training sources."""
+    for index in range(12):
+        level = FAMILIES[probe].levels[index % len(FAMILIES[probe].levels)]
+        item = trajectory(tokenizer, f"planted/{index}", probe, level, "think", 0.0)
+        found = leaks(tokenizer.decode(item.example.ids))
+        assert probe in found, (found, tokenizer.decode(item.example.ids))
+
+
+def test_no_source_trains_a_probe():
+    probes = {*PROBES, "composed"}
+    assert {source.family for source in OURS} == set(PATTERNS) and not probes & {s.family for s in SOURCES}
+    assert not any(FAMILIES[probe].shares for probe in probes)
+    assert len(ASKED_ANEW) == len(COMPOSED) >= 6
+
+
+# ---- budgets --------------------------------------------------------------------------------------------------
+
+
+def fits(tokenizer, item):
+    """The dialogue fits the context, every turn its budget, the calls theirs."""
+    ids, ends = item.example.ids.tolist(), tokenizer.token_id("<|im_end|>")
+    begins = [place for place, one in enumerate(ids) if one == tokenizer.token_id("<|im_assistant|>")]
+    turns = [
+        ids.index(ends, place) - ids.index(tokenizer.token_id("<|im_middle|>"), place) for place in begins
+    ]
+    assert len(ids) <= LIMITS.context == 2048 and len(turns) <= LIMITS.turns
+    assert max(turns) <= LIMITS.turn_tokens, (max(turns), tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("probe", [*PROBES, "composed"])
+def test_the_work_of_a_probe_fits_into_its_rows_limits(tokenizer, probe):
+    for index in range(16):
+        level = FAMILIES[probe].levels[index % len(FAMILIES[probe].levels)]
+        item = trajectory(tokenizer, f"fits/{index}", probe, level, "think", 0.0, held_out=True)
+        assert item.passed
+        fits(tokenizer, item)
