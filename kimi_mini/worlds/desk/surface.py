@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk import wordings
@@ -90,17 +90,29 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
     gone = _remove(rng, made) if outcome == "missing" else None
     specs = _tools(rng, domain, made, surface, without=outcome == "no tool")
     form = rng.choice(HELD_OUT_FORMATS if surface.formats else FORMATS)
-    failures, broken = _errors(rng, made, specs, outcome, surface)
-    data = {
-        "pattern": pattern,
-        "domain": domain.name,
-        "outcome": outcome,
-        "gone": gone,
+    system = rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS)
+    errors = _errors(rng, made, specs, outcome, surface)
+    about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": form}
+    return assembled(family, size, made, text, specs, system, errors, about)
+
+
+def assembled(
+    family: str,
+    size: int,
+    made: Draft,
+    text: str,
+    specs: Sequence[Spec],
+    system: str | None,
+    errors: tuple[dict, dict],
+    about: dict,
+) -> Task:
+    """All that was drawn as a task. errors: failures by the number of the call, and tools that never work; about: the
+    pattern, domain, outcome, form, and which thing is gone."""
+    data = about | {
         "tools": [asdict(spec) for spec in specs],
-        "form": form,
-        "failures": failures,
-        "broken": broken,
-        "system": rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS),
+        "failures": errors[0],
+        "broken": errors[1],
+        "system": system,
         "records": made.records,
         "steps": made.steps,
         "needs": [list(need) for need in made.needs],
@@ -108,7 +120,7 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
         "writes": [list(write) for write in made.writes],
         "answer": made.answer,
     }
-    return Task("desk", family, size, text, data, system=data["system"])
+    return Task("desk", family, size, text, data, system=system)
 
 
 def _talk(rng: random.Random, made: Draft, surface: Surface) -> str:
@@ -142,13 +154,18 @@ def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, wi
     count = rng.choice(surface.distractors) + (0 if needs else 1)
     chosen = [of[tuple(need)] for need in needs] + rng.sample(others, min(count, len(others)))
     rng.shuffle(chosen)
-    anonymous, taken = surface.tools or rng.random() < RENAMED, {}
+    return named(rng, chosen, surface.tools)
+
+
+def named(rng: random.Random, chosen: Sequence[Spec], held_out: bool = False) -> list[Spec]:
+    """The tools under the names of their applications, or all of them under names that say nothing; described anew, no
+    name twice."""
+    anonymous, taken = held_out or rng.random() < RENAMED, {}
     for spec in chosen:
-        text = describe(rng, DOMAINS[spec.domain], spec.kind, spec.what)
-        one = Spec(spec.domain, spec.application, spec.kind, spec.what, spec.name, text, spec.arguments)
-        one = renamed(rng, one, surface.tools) if anonymous else one
+        one = replace(spec, description=describe(rng, DOMAINS[spec.domain], spec.kind, spec.what))
+        one = renamed(rng, one, held_out) if anonymous else one
         while one.name in taken:
-            one = renamed(rng, one, surface.tools)
+            one = renamed(rng, one, held_out)
         taken[one.name] = one
     return list(taken.values())
 

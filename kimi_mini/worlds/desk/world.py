@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.worlds.base import Environment, Task
+from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
-from kimi_mini.worlds.desk.application import Desk, tools
 from kimi_mini.worlds.desk.composed import COMPOSED
-from kimi_mini.worlds.desk.evolution import Spec
 from kimi_mini.worlds.desk.judge import verify
 from kimi_mini.worlds.desk.play import expert
+from kimi_mini.worlds.desk.sheet import open_environment, sheet
 from kimi_mini.worlds.desk.surface import Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.registry import Family, World, register
 from kimi_mini.worlds.rows import Limits, Row
-from kimi_mini.worlds.tools import Toolbox
 
 DONE = {"error": False, "outcome": "done"}  # what is measured is the one thing that a probe changes
 PROBES = {
@@ -47,22 +45,13 @@ def generate(rng: random.Random, family: str, level: int) -> Task:
     return dressed(rng, family, pattern, rng.choice(SIZES[pattern]), PROBES[family])
 
 
-def open_environment(task: Task) -> Environment:
-    """Fresh records, and the declared tools over them."""
-    data = task.data
-    failures = {int(call): text for call, text in data["failures"].items()}
-    desk = Desk(
-        {name: dict(record) for name, record in data["records"].items()}, failures, dict(data["broken"])
-    )
-    return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"])), desk)
-
-
 EVERY = range(1, len(PATTERNS) + 1)
 NAMED = [number for number, pattern in enumerate(PATTERNS, 1) if pattern not in ("search", "create")]
 TOKENS = 580
 SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.24, orders=0.14, search=0.18, copy=0.13, create=0.12)
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
+    "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.5), sheet=sheet, length=TOKENS),
     **{name: Family(NAMED if name == "missing" else EVERY, {}) for name in PROBES},
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }
