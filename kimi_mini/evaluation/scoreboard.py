@@ -28,7 +28,9 @@ BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 
 
-ROWS: tuple[Row, ...] = tuple(row for world in WORLDS.values() for row in world.rows)
+ROWS: tuple[Row, ...] = tuple(
+    row for world in WORLDS.values() for row in world.rows if world.families[row.family].trained
+)
 
 
 def solve(

@@ -26,7 +26,7 @@ class Family:
     """One kind of task of a world. `name` and `world` are written by the world that holds it.
 
     levels     what training covers
-    shares     mode of training -> share of the training tokens
+    shares     mode of training -> share of the training tokens; none: not trained yet, and its rows are not measured
     measured   levels whose held-out tasks are new to the model; all that are trained, unless they are given
     windows    levels of the longer episodes of which mode `window` shows the last turns
     sheet      makes an exercise sheet, for mode `sheet`
@@ -46,6 +46,12 @@ class Family:
         for mode in self.shares:
             if not {"window": self.windows, "sheet": self.sheet}.get(mode, mode in MODES):
                 raise ValueError(f"a share for mode {mode}, and nothing to make it from")
+
+    @property
+    def trained(self) -> bool:
+        """Whether training has a share for it. What is not trained is not measured either: its rows wait for a run that
+        trains it."""
+        return bool(self.shares)
 
     def levels_in(self, mode: str) -> tuple[int, ...]:
         """The levels that a mode of training covers; an exercise sheet has a single one."""
