@@ -80,8 +80,10 @@ class Conversation:
 
 def opening(task: Task, thinking: bool = True) -> Conversation:
     """System prompt and the user's words, in a freshly opened environment."""
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.prompt}]
-    return Conversation(task, messages, WORLDS[task.world].open_environment(task), thinking)
+    environment = WORLDS[task.world].open_environment(task)
+    system = " ".join(filter(None, [SYSTEM, environment.system]))
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": task.prompt}]
+    return Conversation(task, messages, environment, thinking)
 
 
 def act(conversation: Conversation, message: Message) -> list[Message]:

@@ -125,12 +125,13 @@ class Talk:
         self.draw_tasks()
 
     def draw_tasks(self) -> None:
-        """A new list of held-out tasks, one of each family."""
+        """A new list of held-out tasks, one of each family that is trained."""
         self.tasks = [
             worlds.generate(
                 self.rng, family, self.rng.choice(registry.measured_levels(family)), held_out=True
             )
-            for family in worlds.FAMILIES
+            for family, about in worlds.FAMILIES.items()
+            if about.trained
         ]
         print("\nheld-out tasks (never trained on):")
         for number, task in enumerate(self.tasks, 1):
@@ -141,7 +142,10 @@ class Talk:
         print(HELP)
         for world in worlds.WORLDS.values():
             if world.demo.place:
-                print(f"  /{world.name:<12} the demo {world.name}, which these are about:")
+                new = (
+                    "" if any(family.trained for family in world.families.values()) else " (not trained yet)"
+                )
+                print(f"  /{world.name:<12} the demo {world.name}, which these are about{new}:")
             for example in world.demo.examples:
                 print(f"  {example}")
 

@@ -72,9 +72,10 @@ class Environment:
 
     toolbox: Toolbox | None = None
     state: Any = None
+    system: str | None = None  # what the agent has to keep to, said behind its own system message
 
-    def user_turn(self) -> str | None:
-        """What the user says after an answer; None when the user has nothing more to say, which ends the task."""
+    def user_turn(self, answer: str) -> str | None:
+        """What the user says to an answer; None when the user has nothing more to say, which ends the task."""
         return None
 
     def close(self) -> None:

@@ -640,7 +640,7 @@ class TwoRequests(Environment):
 
     said = 0
 
-    def user_turn(self):
+    def user_turn(self, answer):
         self.said += 1
         return "And now?" if self.said == 1 else None
 

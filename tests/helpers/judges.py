@@ -77,3 +77,33 @@ def judge_notes(conversation):
             notes[path.replace(here, to, 1)] = notes.pop(path)
     read = {arguments["path"] for name, arguments, _ in calls if name == "read"}
     return state.notes == notes and read >= set(needed) and len(answers_of(conversation)) == 1
+
+
+def judge_telecom(conversation):
+    """Read the transcript as a supervisor would: who was asked for what when, by the system message alone."""
+    system, _, *rest = conversation.messages
+    steps = re.search("until it works: (.*?)\\.", system["content"])[1].split(", ")
+    limit = int(re.search(r"at most (\d+)", system["content"])[1])
+    heard, acts, told, refunds, wants, calls = "", [], None, [], 0, 0
+    for message in rest:
+        if message["role"] == "user":
+            heard = message["content"]
+            wants = int((re.search(r"refund (\d+)", heard) or [0, wants])[1])
+        elif message["role"] == "tool":
+            told = (re.search(r'"apn":"(\w+)"', message["content"]) or [0, told])[1]
+        for call in message.get("tool_calls") or []:
+            name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
+            if calls == 0 and name != "identify":
+                return False
+            calls += 1
+            acts += ["technician"] * (name == "technician")
+            refunds += [arguments["amount"]] if name == "refund" else []
+        if message["role"] == "assistant" and not message.get("tool_calls"):
+            words = message["content"].lower()
+            if calls == 0:
+                return False
+            acts += ["restart"] * ("restart" in words) + ["airplane mode off"] * ("airplane" in words)
+            acts += ["APN of the account"] * (told is not None and f"apn to {told}." in words)
+    ends = "technician" in acts or any(word in heard for word in ("works now", "it works", "is back"))
+    paid = [wants] if 0 < wants <= limit else []
+    return ends and acts == steps[: len(acts)] and acts.count("technician") < 2 and refunds == paid

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from judges import judge_data, judge_notes
+from judges import judge_data, judge_notes, judge_telecom
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -135,6 +135,7 @@ JUDGES = {
     "repair": judge_repair,
     "data": judge_data,
     "notes": judge_notes,
+    "telecom": judge_telecom,
 }
 
 
@@ -175,6 +176,7 @@ LUCK = {
     "join": 0,
     "edit": 0,
     "tidy": 0,
+    "line": 0,
 }
 
 
