@@ -182,11 +182,6 @@ def _gives_up(task: Task, rng: random.Random) -> Expert:
     return played(identify(task), whole(task)[:-2], sorry, say("I have no tool for that."))
 
 
-@KINDS.wrong("stops when the user speaks")
-def _stops(task: Task, rng: random.Random) -> Expert:
-    return played(identify(task), whole(task))
-
-
 @KINDS.wrong("asks a tool that is not there")
 def _undeclared_tool(task: Task, rng: random.Random) -> Expert:
     return played(call("verify", task, code=task.data["code"]), whole(task), settled(task))
