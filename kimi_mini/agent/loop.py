@@ -52,7 +52,7 @@ def take_turn(
         return
     answers = act(conversation, message)
     if not answers:
-        said = conversation.environment.user_turn()
+        said = conversation.environment.user_turn(message.get("content") or "")
         if said is None:
             return
         conversation.finish = None

@@ -146,7 +146,7 @@ class Talk:
                 self.rng, family, self.rng.choice(registry.measured_levels(family)), held_out=True
             )
             for family, about in worlds.FAMILIES.items()
-            if about.shares
+            if about.trained
         ]
         print("\nheld-out tasks (never trained on):")
         for number, task in enumerate(self.tasks, 1):
@@ -157,7 +157,8 @@ class Talk:
         print(HELP)
         for world in worlds.WORLDS.values():
             if world.demo.place:
-                print(f"  /{world.name:<12} the demo {world.name}, which these are about:")
+                new = "" if world.trained else " (not trained yet)"
+                print(f"  /{world.name:<12} the demo {world.name}, which these are about{new}:")
             for example in world.demo.examples:
                 print(f"  {example}")
 

@@ -29,6 +29,16 @@ def board() -> dict[str, dict[str, Any]]:
     return ledger.join(ledger.read_logs(RESULTS))
 
 
+def on_gpu() -> dict[str, dict[str, Any]]:
+    """The logs of `python -m kimi_mini gpu` by their parts; none where no GPU has run it."""
+    found = ledger.read_logs(RESULTS)
+    return {
+        name.removeprefix("gpu/").removesuffix(".json"): log
+        for name, log in found.items()
+        if ledger.of_gpu(name)
+    }
+
+
 def origin(log: Mapping[str, Any]) -> str:
     """Where a log's numbers come from, in a line: command, seeds, processor, threads and seconds."""
     threads = f"{log['threads']} thread{'s' * (log['threads'] > 1)} of {log['versions']['processor']}"

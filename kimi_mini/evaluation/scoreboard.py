@@ -28,7 +28,7 @@ BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 
 
-ROWS: tuple[Row, ...] = tuple(row for world in WORLDS.values() for row in world.rows)
+ROWS: tuple[Row, ...] = tuple(row for world in WORLDS.values() if world.trained for row in world.rows)
 
 
 def solve(

@@ -20,9 +20,9 @@ TEXT_CHARACTERS = 600_000  # of each kind of real text
 
 
 def world_texts(seed: int = 0) -> Iterator[str]:
-    """Rendered conversations of every family and level, all of them from the training side of the split."""
+    """Rendered conversations of every trained family and level, all of them from the training side of the split."""
     rng = random.Random(seed)
-    for family in worlds.FAMILIES.values():
+    for family in filter(lambda family: family.trained, worlds.FAMILIES.values()):
         for level in family.levels:
             for _ in range(CONVERSATIONS):
                 played = loop.play(worlds.generate(rng, family.name, level), rng)

@@ -21,6 +21,7 @@ import string
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from kimi_mini.worlds.tools import Toolbox
@@ -75,8 +76,8 @@ class Environment:
     toolbox: Toolbox | None = None
     state: Any = None
 
-    def user_turn(self) -> str | None:
-        """What the user says after an answer; None when the user has nothing more to say, which ends the task."""
+    def user_turn(self, answer: str) -> str | None:
+        """What the user says to an answer; None when the user has nothing more to say, which ends the task."""
         return None
 
     def close(self) -> None:
@@ -137,6 +138,25 @@ def labels(rng: random.Random, count: int) -> list[str]:
     return list(string.ascii_lowercase[first : first + count])
 
 
+_SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aiou"]
+
+
+def invented(rng: random.Random, count: int) -> list[str]:
+    """`count` different invented words of two or three syllables, none of which begins another: what cannot be known
+    by heart has to be read. Without the letter e, so that none is a word of SQL."""
+    words: list[str] = []
+    while len(words) < count:
+        word = "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3))))
+        if not any(word.startswith(other) or other.startswith(word) for other in words):
+            words.append(word)
+    return words
+
+
+def needs(**properties: dict) -> dict:
+    """The JSON schema of arguments that are all required."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
 def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None = None) -> Message:
     """One assistant message of an expert: a thought, then an answer or a call `(name, arguments)`.
 
@@ -158,6 +178,19 @@ def final_answer(messages: list[Message]) -> str | None:
     if last.get("role") != "assistant" or last.get("tool_calls"):
         return None
     return (last.get("content") or "").strip()
+
+
+def plain(answer: str) -> str:
+    """An answer without quotes around it or a full stop at its end."""
+    return answer.rstrip(".").strip("\"' ").rstrip(".")
+
+
+def answers_early(messages: list[Message]) -> bool:
+    """Whether the assistant went on behind an answer without a word of the user: it claimed before it was done."""
+    return any(
+        message.get("role") == "assistant" and not message.get("tool_calls") and after.get("role") != "user"
+        for message, after in pairwise(messages)
+    )
 
 
 def most_calls(needed: int) -> int:

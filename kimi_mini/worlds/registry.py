@@ -26,7 +26,7 @@ class Family:
     """One kind of task of a world. `name` and `world` are written by the world that holds it.
 
     levels     what training covers
-    shares     mode of training -> share of the training tokens
+    shares     mode of training -> share of the training tokens; none: not trained
     measured   levels whose held-out tasks are new to the model; all that are trained, unless they are given
     windows    levels of the longer episodes of which mode `window` shows the last turns
     length     tokens of a trajectory, about: by it the number of those that are made is reckoned
@@ -48,6 +48,11 @@ class Family:
         for mode in self.shares:
             if not {"window": self.windows, "sheet": self.sheet}.get(mode, mode in MODES):
                 raise ValueError(f"a share for mode {mode}, and nothing to make it from")
+
+    @property
+    def trained(self) -> bool:
+        """Whether training has a share for it."""
+        return bool(self.shares)
 
     def levels_in(self, mode: str) -> tuple[int, ...]:
         """The levels that a mode of training covers; an exercise sheet has a single one."""
@@ -118,6 +123,12 @@ class World:
             for row in self.rows
         )
         self.kinds = self._with_the_experts()
+
+    @property
+    def trained(self) -> bool:
+        """Whether training has a share for any of its families. What is not trained is not measured either: its rows
+        wait for a run that trains it."""
+        return any(family.trained for family in self.families.values())
 
     def _with_the_experts(self) -> tuple[Kind, ...]:
         """Every expert is tried as it plays and, unless the world has its own script for that, with one wrong step."""

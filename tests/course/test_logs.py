@@ -1,5 +1,6 @@
 """Notebooks read logs in one call, and the door of the course asks for widgets only where sliders are wanted."""
 
+import json
 import subprocess
 import sys
 
@@ -56,3 +57,13 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_gpu_has_measured_comes_by_part_and_nothing_where_none_has(measured, tmp_path):
+    assert logs.on_gpu() == {}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "floors.json").write_text("[]")
+    made = json.loads((tmp_path / "gap.json").read_text()) | {"claims": [], "device": "cuda"}
+    made["versions"]["gpu"] = "H100"
+    (tmp_path / "gpu" / "speed.json").write_text(json.dumps(made))
+    assert logs.on_gpu() == {"speed": made}

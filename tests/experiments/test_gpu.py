@@ -10,7 +10,17 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import GPU_FLOORS, GPU_RESULTS
-from kimi_mini.experiments.gpu import exactness, main, speed, text, timing
+from kimi_mini.experiments.gpu import (
+    dense,
+    drawings,
+    exactness,
+    logits,
+    main,
+    pretraining,
+    runs,
+    speed,
+    timing,
+)
 from kimi_mini.experiments.gpu.sheet import Sheet, floors
 from kimi_mini.experiments.gpu.site import Site
 from kimi_mini.model import kernels
@@ -47,6 +57,68 @@ def test_a_rehearsal_runs_every_part_and_makes_every_claim(rehearsed):
             planned = floors()[claim["name"]]
             assert (claim["floor"], claim["at_most"]) == (planned["floor"], planned["at_most"])
     assert {row["part"] for row in floors().values()} <= set(main.PARTS)
+    drawn = {path.stem for path in rehearsed.glob("*.png")}
+    assert drawn == {f"gpu_{name}" for name in drawings.DRAWINGS} and set(drawings.DRAWINGS) <= set(
+        main.PARTS
+    )
+    figures = {f"figures/{name}.png" for name in drawn}
+    assert {row["figure"] for row in floors().values()} <= figures | {None}
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_part_are_what_they_say(rehearsed):
+    """Tuned on a seed that is not measured; the rivals share tokens or seconds; pre-training goes on to its end."""
+    grown, rivals, long = (
+        {row["name"]: row for row in read_json(rehearsed / f"{name}.json")["rows"]}
+        for name in ("logits", "dense", "pretraining")
+    )
+    assert {row["seed"] for name, row in grown.items() if name.startswith("grid")} == {runs.TUNING_SEED}
+    results = [row for name, row in grown.items() if name.startswith(("mini", "midi"))]
+    wanted = 3 * [("midi", 0)] + 3 * [("mini", seed) for seed in runs.SEEDS]
+    assert sorted((row["size"], row["seed"]) for row in results) == sorted(wanted)
+    caps = {row["optimizer"]: [] for row in results}
+    for row in results:
+        caps[row["optimizer"]].append(row["tau"])
+    assert caps["adamw"] == [None] * 4 and len(caps["muon"]) == 8 and caps["muon"].count(None) == 4
+    for seed in runs.SEEDS:
+        equal, moe = rivals[f"dense, equal tokens, seed {seed}"], rivals[f"moe, all, seed {seed}"]
+        assert equal["tokens"] == moe["tokens"]
+    assert long["mini"]["validation"] < long["mini"]["validation_before"] and long["text"]["bytes"] > 50_000
+    assert long["rates"]["lr"] == grown["mini, muon, seed 0"]["lr"]
+    samples = [row for name, row in long.items() if name.startswith("samples")]
+    assert len(samples) >= 5 and all(len(row["texts"]) == 2 for row in samples)
+    assert not list((rehearsed / "work").glob("*.pt"))
+
+
+def run_of(validation, **more):
+    return {"validation": validation, **more}
+
+
+def test_the_grid_takes_the_lowest_validation_loss_and_leaves_out_what_diverged(site, monkeypatch):
+    losses = iter([None, 2.0])
+    monkeypatch.setattr(runs, "train_one", lambda site, config, setting: run_of(next(losses), lr=setting.lr))
+    best = runs.tuned(Sheet(site, "a"), site, "mini", None, "muon", 2)
+    assert best["lr"] == runs.RATES["muon"][1]
+    monkeypatch.setattr(runs, "train_one", lambda *_: run_of(None))
+    with pytest.raises(KimiError, match="every run of the grid of muon diverged"):
+        runs.tuned(Sheet(site, "b"), site, "mini", None, "muon", 2)
+
+
+def test_a_seed_that_diverged_leaves_the_claim_unmeasured():
+    assert runs.over_seeds([0.1, None, 0.3]) == (None, None, None)
+    value, low, high = runs.over_seeds([0.1, 0.2, 0.3])
+    assert low < value < high and value == pytest.approx(0.2)
+    assert runs.minus(run_of(3.0), run_of(None)) is None and runs.minus(run_of(3.0), run_of(1.0)) == 2.0
+
+
+def test_the_steps_of_a_part_fit_its_seconds(tmp_path):
+    card = Site(False, torch.device("cpu"), tmp_path, tmp_path)
+    assert runs.steps_in(card, seconds=100, runs=10, step_seconds=0.05) == 200
+    assert runs.steps_in(card, 100, 10, 1e-9) == runs.MOST_STEPS
+    budgets = (*logits.SECONDS.values(), dense.SECONDS, pretraining.SECONDS)
+    assert (
+        sum(budgets) <= 25 * 60 - 8 * 60
+    )  # eight minutes are left for speed, exactness, writing and compiling
 
 
 @pytest.mark.slow
@@ -206,19 +278,11 @@ def test_a_setting_of_transformers_that_does_not_run_says_why(site, monkeypatch)
 # ---- text --------------------------------------------------------------------------------------------------
 
 
-def test_the_machines_text_has_no_copies_and_is_cut_at_whole_files(tmp_path):
-    for name, words in (("a", "one two"), ("b", "one  two\n"), ("c", "three"), ("d", " "), ("e", "four" * 9)):
-        (tmp_path / f"{name}.py").write_text(words)
-    files = [(name, tmp_path / f"{name}.py") for name in "abcde"]
-    assert [document.name for document in text.documents(files, 20)] == ["a", "c"]
-    assert [document.name for document in text.documents(files, 99)] == ["a", "c", "e"]
-
-
 def test_text_is_found_without_a_network_and_the_held_out_part_is_its_own(site):
-    found = text.machine_text(site)
+    found = site.text()
     assert found["training"].dtype.name == "uint16" and 50_000 < found["bytes"] <= 300_000
     assert len(found["training"]) > len(found["validation"]) > 128
-    again = text.machine_windows(site, 128)
+    again = site.windows(128)
     assert again[0].shape == (len(found["training"]) // 128, 128)
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from judges import judge_data, judge_notes, judge_telecom
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -128,7 +129,14 @@ def _run(lines, inputs):
     return values
 
 
-JUDGES = {"chain": judge_chain, "shop": judge_shop, "repair": judge_repair}
+JUDGES = {
+    "chain": judge_chain,
+    "shop": judge_shop,
+    "repair": judge_repair,
+    "data": judge_data,
+    "notes": judge_notes,
+    "telecom": judge_telecom,
+}
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -164,6 +172,11 @@ LUCK = {
     "cheapest": 0.40,
     "buy": 0,
     "repair": 0.10,
+    "select": 0,
+    "join": 0,
+    "edit": 0,
+    "tidy": 0,
+    "line": 0,
 }
 
 

@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.files import locked
+from kimi_mini.base.files import locked, read_json
 from kimi_mini.base.paths import short
-from kimi_mini.experiments.gpu import exactness, generation, speed
+from kimi_mini.experiments.gpu import dense, exactness, generation, logits, pretraining, speed
+from kimi_mini.experiments.gpu.drawings import DRAWINGS
 from kimi_mini.experiments.gpu.sheet import Sheet, finished
 from kimi_mini.experiments.gpu.site import Site
 
@@ -20,6 +21,9 @@ PARTS: dict[str, Part] = {
     "exactness": exactness.measure,
     "speed": speed.measure,
     "generation": generation.measure,
+    "logits": logits.measure,
+    "dense": dense.measure,
+    "pretraining": pretraining.measure,
 }
 
 
@@ -47,6 +51,7 @@ def run(site: Site, names: Sequence[str]) -> list[str]:
         began = time.perf_counter()
         try:
             PARTS[name](site).close()
+            draw(site, name)
         except Exception as error:  # noqa: BLE001 - an hour of a GPU is not lost for one part
             print(
                 f"kimi_mini: {error}" if isinstance(error, KimiError) else traceback.format_exc(), flush=True
@@ -55,3 +60,10 @@ def run(site: Site, names: Sequence[str]) -> list[str]:
         site.clear()
         print(f"{name}: {time.perf_counter() - began:.0f} s, {short(file)}", flush=True)
     return failed
+
+
+def draw(site: Site, part: str) -> None:
+    """The part's figure, if it has one."""
+    if part in DRAWINGS:
+        figure = DRAWINGS[part](read_json(site.folder / f"{part}.json"))
+        figure.savefig(site.figures / f"gpu_{part}.png", dpi=110, bbox_inches="tight")

@@ -15,6 +15,18 @@ from kimi_mini.base.paths import GPU_FLOORS
 from kimi_mini.experiments.gpu.site import Site
 
 Row = dict[str, Any]
+SHOWN = (
+    "tokens_per_second",
+    "mfu",
+    "peak_bytes",
+    "ratio",
+    "worst",
+    "validation",
+    "peak",
+    "seconds",
+    "steps",
+    "flops",
+)
 
 
 @cache
@@ -46,8 +58,8 @@ class Sheet:
         self.log.row(name=name, **measure())
         self.log.save()
         row = self.log.rows[-1]
-        numbers = {k: f"{v:.4g}" for k, v in row.items() if isinstance(v, int | float)}
-        print(f"  {name}: " + ", ".join(f"{k} {v}" for k, v in list(numbers.items())[:6]), flush=True)
+        numbers = [f"{key} {row[key]:.4g}" for key in SHOWN if isinstance(row.get(key), int | float)]
+        print(f"  {name}: {row.get('failed') or ', '.join(numbers)}", flush=True)
         return row
 
     def claim(

@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import read_arrays, save_arrays
 from kimi_mini.base.paths import FIGURES, GPU_RESULTS, RUNS
 from kimi_mini.experiments.harness import REHEARSAL
 from kimi_mini.model import kernels
 from kimi_mini.model.config import KimiConfig
+from kimi_mini.text import corpus, packages
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.machine.choice import Choice, choose
 from kimi_mini.training.machine.placement import Placement, matmul_rate, memory_of
 
 T = TypeVar("T")
+MOST_BYTES = 120_000_000  # of text
 TINY = dict(
     hidden_size=32,
     num_hidden_layers=2,
@@ -72,7 +77,7 @@ class Site:
     def choice(self, config: KimiConfig) -> Choice:
         """Window, step and micro-batch that `pretrain` would choose here."""
         if self.rehearsal:
-            return Choice(128, 512, None, "a rehearsal")
+            return Choice(128, 256, None, "a rehearsal")
         return choose(config, self.device.type, memory_of(self.device))
 
     def place(self, micro_tokens: int | None = None) -> Placement:
@@ -100,6 +105,25 @@ class Site:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
+
+    def text(self) -> dict[str, np.ndarray]:
+        """Token streams `training` and `validation` of this machine's Python packages, and how many `bytes` of how many
+        `files` they came from; made once."""
+        file = self.work / "text.npz"
+        if not file.is_file():
+            found, most, tokenizer = packages.files(), self.pick(MOST_BYTES, 300_000), Tokenizer.load()
+            if self.rehearsal:
+                found = [pair for pair in found if pair[0].startswith("stdlib")][:60]
+            texts = packages.documents(found, most)
+            training, validation = (packages.stream(tokenizer, part) for part in corpus.split(texts))
+            size = sum(len(document.text.encode("utf-8")) for document in texts)
+            save_arrays(file, training=training, validation=validation, bytes=size, files=len(texts))
+        return read_arrays(file)
+
+    def windows(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """(training, validation) windows (N, length) of that text."""
+        text = self.text()
+        return corpus.pack(text["training"], length), corpus.pack(text["validation"], length)
 
     @property
     def figures(self) -> Path:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from kimi_mini.experiments.deployment.compared import same_in_transformers
 from kimi_mini.experiments.gpu.sheet import Row
 from kimi_mini.experiments.gpu.site import Site
-from kimi_mini.experiments.gpu.text import machine_windows
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kernels.cuda import attention as flex
 from kimi_mini.model.kimi import KimiMini
@@ -39,7 +38,7 @@ def fresh(site: Site, config: KimiConfig) -> KimiMini:
 
 def text_of_a_step(site: Site, window: int, tokens: int) -> torch.Tensor:
     """Windows (tokens / window, window) of real text; short text is read again."""
-    windows = machine_windows(site, window)[0]
+    windows = site.windows(window)[0]
     rows = torch.arange(max(1, tokens // window)) % len(windows)
     return torch.from_numpy(windows[rows.numpy()].astype("int64"))
 

@@ -10,7 +10,7 @@ import json
 import random
 import sqlite3
 
-from kimi_mini.worlds.base import Environment, Task
+from kimi_mini.worlds.base import Environment, Task, needs
 from kimi_mini.worlds.registry import Demo
 from kimi_mini.worlds.tools import Tool, ToolError
 
@@ -78,17 +78,13 @@ def _buyer(db: sqlite3.Connection):
     return buy
 
 
-def _schema(**properties: dict) -> dict:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
 ITEM = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 1}
 TOOLS = {  # name -> (schema, function of the open database); a task declares only what its family needs
-    "next": (_schema(item=ITEM), lambda db: _reader(db, "next")),
-    "stock": (_schema(item=ITEM), lambda db: _reader(db, "stock")),
-    "price": (_schema(item=ITEM), lambda db: _reader(db, "price")),
-    "buy": (_schema(item=ITEM, count=COUNT), _buyer),
+    "next": (needs(item=ITEM), lambda db: _reader(db, "next")),
+    "stock": (needs(item=ITEM), lambda db: _reader(db, "stock")),
+    "price": (needs(item=ITEM), lambda db: _reader(db, "price")),
+    "buy": (needs(item=ITEM, count=COUNT), _buyer),
 }
 
 

@@ -25,6 +25,7 @@ from kimi_mini.worlds.base import (
     final_answer,
     labels,
     most_calls,
+    plain,
     turn,
 )
 from kimi_mini.worlds.registry import Family, World, register
@@ -235,7 +236,7 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     if task.family in ("condition", "buy"):
         return Verdict(True, f"orders {orders}")
     right = task.data["path"][-1] if task.family == "follow" else task.data["answer"]
-    return Verdict(_plain(answer) == right, f"answered {answer[:40]!r}, right is {right!r}")
+    return Verdict(plain(answer) == right, f"answered {answer[:40]!r}, right is {right!r}")
 
 
 def _established(task: Task, reads: list[tuple[str, str, int]]) -> bool:
@@ -247,11 +248,6 @@ def _established(task: Task, reads: list[tuple[str, str, int]]) -> bool:
     if task.family == "condition":
         return (task.data["asked"], "stock", 0) in reads
     return True  # what was bought says it all
-
-
-def _plain(answer: str) -> str:
-    """An answer without quotes around it or a full stop at its end."""
-    return answer.rstrip(".").strip("\"' ").rstrip(".")
 
 
 # -- what the others have to know ----------------------------------------------------------------------

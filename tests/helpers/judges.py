@@ -1,0 +1,109 @@
+"""Judges of worlds that were written another way than their verifiers: they read the prompt as text, and what the tools
+answered. None of them looks at what a verifier computes."""
+
+import json
+import re
+import sqlite3
+
+
+def calls_of(conversation):
+    """(name, arguments, what came back) of every call, in order."""
+    calls = [c["function"] for m in conversation.messages for c in m.get("tool_calls") or []]
+    told = [m["content"] for m in conversation.messages if m["role"] == "tool"]
+    return [(call["name"], json.loads(call["arguments"]), answer) for call, answer in zip(calls, told)]
+
+
+def answers_of(conversation):
+    """What the assistant said without a call."""
+    return [
+        m["content"] for m in conversation.messages if m["role"] == "assistant" and not m.get("tool_calls")
+    ]
+
+
+def judge_data(conversation):
+    """Put the words of the prompt to sqlite ourselves; and the answer was read off a result."""
+    task = conversation.task
+    schema, *joined, question = re.match(
+        r"Tables: (.*?\))\. (?:(\w+\.\w+ = \w+\.\w+)\. )?(.*)", task.prompt
+    ).groups()
+    db = sqlite3.connect(":memory:")
+    for name, columns in re.findall(r"(\w+)\((.*?)\)", schema):
+        rows = task.data["tables"][name]["rows"]
+        db.execute(f"CREATE TABLE {name} ({columns})")
+        db.executemany(f"INSERT INTO {name} VALUES ({','.join('?' * len(rows[0]))})", rows)
+    column, table, counted = re.search(
+        r"(?:(?:sum of|up|largest|Which|the) (\w+) in (\w+)|rows of (\w+)) ", question
+    ).groups()
+    table = table or counted
+    number = r"([\w.]+) (above|below) (\d+)"
+    where = [
+        f"{place} {'>' if how == 'above' else '<'} {n}" for place, how, n in re.findall(number, question)
+    ]
+    where += [f"{place} = '{word}'" for place, word in re.findall(r'([\w.]+) "(\w+)"', question)]
+    what = "count(*)" if counted else f"{table}.{column}"
+    if re.search("the sum of|Add up", question):
+        what = f"sum({what})"
+    elif "largest " in question:
+        what = f"max({what})"
+    source = f"{table}, {joined[0].split(' = ')[1].split('.')[0]}" if joined[0] else table
+    [[right]] = db.execute(
+        f"SELECT {what} FROM {source} WHERE {' AND '.join(where + list(filter(None, joined)))}"
+    )
+    shown = [
+        value
+        for _, _, told in calls_of(conversation)
+        if told[0] == "["
+        for row in json.loads(told)
+        for value in row
+    ]
+    return answers_of(conversation) == [str(right)] and right in shown
+
+
+def judge_notes(conversation):
+    """Replay the prompt on the notes as text; every note that counts was read before the first change of it."""
+    task, state = conversation.task, conversation.environment.state
+    notes, calls = dict(task.data["notes"]), calls_of(conversation)
+    if task.family == "edit":
+        path = re.search(r"\w+/\w+", task.prompt)[0]
+        key, value = re.search(r"(?:change|Set) (\w+) to (\d+)", task.prompt).groups()
+        notes[path] = re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}", notes[path])
+        needed = [path]
+    else:
+        here, key, value, to = re.search(
+            r"notes? (?:in|of) (\w+) (?:that say|with) (\w+): (\w+) (?:in)?to (\w+)", task.prompt
+        ).groups()
+        needed = [path for path in notes if path.startswith(here + "/")]
+        for path in [path for path in needed if f"{key}: {value}" in notes[path]]:
+            notes[path.replace(here, to, 1)] = notes.pop(path)
+    read = {arguments["path"] for name, arguments, _ in calls if name == "read"}
+    return state.notes == notes and read >= set(needed) and len(answers_of(conversation)) == 1
+
+
+def judge_telecom(conversation):
+    """Read the transcript as a supervisor would: who was asked for what when, by the system message alone."""
+    system, _, *rest = conversation.messages
+    steps = re.search("until it works: (.*?)\\.", system["content"])[1].split(", ")
+    limit = int(re.search(r"at most (\d+)", system["content"])[1])
+    heard, acts, told, refunds, wants, calls = "", [], None, [], 0, 0
+    for message in rest:
+        if message["role"] == "user":
+            heard = message["content"]
+            wants = int((re.search(r"refund (\d+)", heard) or [0, wants])[1])
+        elif message["role"] == "tool":
+            told = (re.search(r'"apn":"(\w+)"', message["content"]) or [0, told])[1]
+        for call in message.get("tool_calls") or []:
+            name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
+            if calls == 0 and name != "identify":
+                return False
+            calls += 1
+            acts += ["technician"] * (name == "technician")
+            refunds += [arguments["amount"]] if name == "refund" else []
+        if message["role"] == "assistant" and not message.get("tool_calls"):
+            words = message["content"].lower()
+            if calls == 0:
+                return False
+            acts += ["restart"] * ("restart" in words) + ["airplane mode off"] * ("airplane" in words)
+            acts += ["APN of the account"] * (told is not None and f"apn to {told}." in words)
+    ends = "technician" in acts or any(word in heard for word in ("works now", "it works", "is back"))
+    paid = [wants] if 0 < wants <= limit else []
+    return ends and acts == steps[: len(acts)] and acts.count("technician") < 2 and refunds == paid

@@ -1,0 +1,154 @@
+"""World `telecom`: the phone has a real state, the user says what has come of it, and the policy is kept or not."""
+
+import random
+
+import pytest
+
+from kimi_mini import worlds
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import opening
+from kimi_mini.agent.policy import Script
+from kimi_mini.evaluation.adversary import perform
+from kimi_mini.worlds import WORLDS
+from kimi_mini.worlds.base import turn
+from kimi_mini.worlds.telecom import service, world
+from kimi_mini.worlds.telecom.adversary import asked, identify, say, settled
+
+DATA = dict(world.PHONE, refund=None)
+
+
+def task_of(**changes):
+    return worlds.Task("telecom", "line", 2, "no data", {**DATA, **changes})
+
+
+def play(task, *messages):
+    """These turns, one after the other."""
+
+    def script(_):
+        for message in messages:  # noqa: UP028  a tuple hears nothing
+            yield message
+
+    conversation = opening(task)
+    loop.converse(Script(script), [conversation])
+    return conversation
+
+
+def heard(conversation):
+    return [message["content"] for message in conversation.messages[2:] if message["role"] == "user"]
+
+
+def test_the_user_acts_and_says_what_the_phone_does():
+    """The step that helps is the second: not before, and not with a wrong APN."""
+    task = task_of()
+    steps = [say("Please restart it."), say("Set the APN to lodi."), say("Set the APN to mira."), say("Bye.")]
+    assert heard(play(task, *steps)) == [world_said("STILL"), world_said("STILL"), world_said("WORKS")]
+    assert heard(play(task, say("Reboot it, then set the APN to MIRA"))) == [world_said("WORKS")]
+    assert heard(play(task_of(cause="restart"), say("restart, please"))) == [world_said("WORKS")]
+
+
+def world_said(name):
+    return getattr(service, name)[0]
+
+
+def test_a_phone_that_works_is_broken_by_a_wrong_apn():
+    environment = world.open_environment(task_of(cause="restart"))
+    environment.user_turn("restart")
+    assert not environment.broken and environment.user_turn("set the APN to lodi") is None
+    assert environment.broken
+
+
+def test_nobody_waits_for_ever():
+    """Two answers without help, and the user has gone; a technician on the way is help."""
+    conversation = play(task_of(), say("Hm."), say("Well."))
+    assert heard(conversation) == [world_said("LOST")] and not conversation.environment.helped
+    sent = play(
+        task_of(), turn("", call=("technician", {"line": "4821"})), say("Somebody comes."), say("Bye.")
+    )
+    assert heard(sent) == [world_said("WAITS")] and sent.environment.helped
+
+
+def test_tools_obey_and_know_their_line():
+    call = world.open_environment(task_of()).toolbox.call
+    assert call("identify", '{"line":"4821","code":"1"}').content == "error: the code does not match"
+    assert call("lookup", '{"line":"1"}').content == "error: no line 1"
+    assert (
+        call("refund", '{"line":"4821","amount":9000}').ok
+        and not call("refund", '{"line":"4821","amount":0}').ok
+    )
+
+
+def test_the_policy_stands_before_the_task_and_every_task_has_a_second_user_turn():
+    seen = set()
+    for seed in range(60):
+        rng = random.Random(seed)
+        conversation = loop.play(worlds.generate(rng, "line", 1 + seed % 3), rng)
+        system = conversation.messages[0]["content"]
+        assert system.startswith("You are Kimi. Identify") and conversation.verdict().passed
+        assert len(heard(conversation)) >= 1
+        seen.add(system)
+    assert len(seen) > 50
+
+
+def test_a_refund_is_made_up_to_the_limit_and_not_above():
+    for refund, allowed in ((20, True), (21, False)):
+        task = task_of(refund=refund, cause="restart", limit=20)
+        paid = play(task, identify(task), *asked(task, "restart"), *settled(task, refund))
+        refused = play(task, identify(task), *asked(task, "restart"), say("I may not."))
+        assert (paid.verdict().passed, refused.verdict().passed) == (allowed, not allowed)
+        assert "refund" in paid.verdict().evidence or allowed
+
+
+def test_evidence_says_which_rule_was_broken():
+    task = task_of()
+    right = [*asked(task, "restart"), *asked(task, "apn"), say("Bye.")]
+    assert play(task, identify(task), *right).verdict().passed
+    cases = {
+        "came before the customer was identified": [*right[:-1], identify(task), say("Bye.")],
+        "the user was left with a broken phone": [identify(task), say("a"), say("b")],
+        "the policy asks for": [identify(task), *asked(task, "apn"), say("Bye.")],
+        "was not asked for alone": [
+            identify(task),
+            turn("", call=("lookup", {"line": "4821"})),
+            say("Restart it, and set the APN to mira."),
+            say("Bye."),
+        ],
+        "not looked up": [identify(task), *asked(task, "restart"), say("Set the APN to mira."), say("Bye.")],
+        "refunded [5]": [
+            identify(task),
+            *right[:-1],
+            turn("", call=("refund", {"line": "4821", "amount": 5})),
+            say("Bye."),
+        ],
+        "are plenty": [*[identify(task)] * 11, *right],
+        "no answer": [identify(task), *right[:-1]],
+    }
+    for evidence, messages in cases.items():
+        verdict = play(task, *messages).verdict()
+        assert not verdict.passed and evidence in verdict.evidence, (evidence, verdict)
+
+
+MUTANTS = {  # a condition left out -> the kind that must get through
+    "most_calls": (lambda needed: 10**6, "tries again and again before it does the work"),
+    "pairwise": (lambda done: [], "asks for everything at once"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_condition_of_the_verifier_is_needed(name, monkeypatch):
+    mutant, kind = MUTANTS[name]
+    kind = next(found for found in WORLDS["telecom"].kinds if found.name == kind)
+    made = []
+    for seed in range(20):
+        rng = random.Random(seed)
+        made.append(perform(kind, worlds.generate(rng, "line", 2 + seed % 2), rng))
+    assert not any(conversation.verdict().passed for conversation in made)
+    monkeypatch.setattr(world, name, mutant)
+    assert any(conversation.verdict().passed for conversation in made)
+
+
+def test_the_demo_names_the_line():
+    task = world.own_task(world.DEMO.examples[0])
+    environment = world.open_environment(task)
+    environment.user_turn("restart it")
+    assert world.left(task, environment) == "done: asked restart; the phone is broken"
+    assert world.own_task("hello") is None
