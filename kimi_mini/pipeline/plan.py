@@ -101,13 +101,20 @@ class Synthesis:
 @dataclass(frozen=True)
 class Finetune:
     """Fine-tuning on `tokens`, of which each step has `text_tokens` of real text, against forgetting; longer levels
-    join between the two ends of `ramp`, reflexes after a share `reflex_after`."""
+    join between the two ends of `ramp`, reflexes after a share `reflex_after`. `plain`: the share of worlds whose
+    surface is always the same; None: as their files say."""
 
     tokens: int = 16_000_000
     text_tokens: int = 128
     ramp: tuple[float, float] = (0.02, 0.30)
     reflex_after: float = 0.1
+    plain: float | None = None
     schedule: Schedule = Schedule(decay_start=0.35)
+
+
+PRACTISE = Finetune(
+    ramp=(0.0, 0.01), reflex_after=0.0, plain=0.2
+)  # all is known, little is read well: read more
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,7 @@ class Plan:
     pretrain: Pretrain = Pretrain()
     synthesis: Synthesis = Synthesis()
     finetune: Finetune = Finetune()
+    practise: Finetune = PRACTISE
     rl: RL = RL()
     evaluation: Evaluation = Evaluation()
 
@@ -175,6 +183,7 @@ class Plan:
             drill=tokens(self.drill),
             pretrain=tokens(self.pretrain),
             finetune=tokens(self.finetune),
+            practise=tokens(self.practise),
             rl=replace(self.rl, rounds=max(2, round(self.rl.rounds * factor))),
             evaluation=replace(
                 self.evaluation, tasks=max(8, round(self.evaluation.tasks * min(1.0, factor)))
@@ -190,6 +199,7 @@ class Plan:
             drill=Drill(tokens=8192),
             pretrain=Pretrain(tokens=8192),
             finetune=Finetune(tokens=12_000),
+            practise=replace(PRACTISE, tokens=8_192),
             rl=RL(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
             evaluation=Evaluation(tasks=4, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,

@@ -13,7 +13,7 @@ from typing import Any
 from kimi_mini.base import ranks
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.evaluate import evaluate, rows_of
-from kimi_mini.pipeline.finetune import finetune
+from kimi_mini.pipeline.finetune import finetune, practise
 from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
@@ -27,6 +27,7 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "synthesise": synthesise,
     "filter": filter_passed,
     "finetune": finetune,
+    "practise": practise,
     "reinforce": reinforce,
     "evaluate": evaluate,
     "report": lambda run: ranks.first_rank(

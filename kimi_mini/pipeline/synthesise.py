@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tqdm import tqdm
 
 from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
-from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
 from kimi_mini.training.synthesis import SOURCES, Source, Trajectory
@@ -14,27 +16,34 @@ from kimi_mini.training.synthesis import SOURCES, Source, Trajectory
 
 def synthesise(run: Run) -> dict:
     """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
-    tokenizer, plan, settings = Tokenizer.load(), run.plan, run.plan.synthesis
+    made = trajectories(run.plan, SOURCES, run.plan.finetune.tokens, run.plan.seed)
+    ranks.first_rank(lambda: synthesis.save(run.folder / "trajectories.npz", made))
+    done = [item for items in made.values() for item in items]
+    written = sum(len(item.example.ids) for item in done)
+    return {"tokens": written, "summary": f"{len(done):,} trajectories of {written:,} tokens"}
+
+
+def trajectories(
+    plan: Plan, sources: Sequence[Source], tokens: int, seed: int
+) -> dict[Source, list[Trajectory]]:
+    """Enough of every source for fine-tuning on so many tokens, made by all ranks; the same on each."""
+    tokenizer, settings = Tokenizer.load(), plan.synthesis
     counts = {
-        source: synthesis.wanted(
-            source, plan.finetune.tokens, settings.passes, settings.mistakes, settings.spare
-        )
-        for source in SOURCES
+        source: synthesis.wanted(source, tokens, settings.passes, settings.mistakes, settings.spare)
+        for source in sources
     }
     jobs = [(source, index) for source, count in counts.items() for index in range(count)]
     with tqdm(total=len(jobs), unit="episode", leave=False, dynamic_ncols=True) as bar:
 
         def one(source: Source, index: int) -> Trajectory:
             bar.update(ranks.world_size())  # the others are about as far
-            return synthesis.numbered(tokenizer, source, index, plan.seed, settings.mistakes)
+            return synthesis.numbered(tokenizer, source, index, seed, settings.mistakes)
 
         done = ranks.in_order(jobs, lambda own: [one(*job) for job in own])
     made = {source: [] for source in counts}
     for (source, _), item in zip(jobs, done):
         made[source].append(item)
-    ranks.first_rank(lambda: synthesis.save(run.folder / "trajectories.npz", made))
-    written = sum(len(item.example.ids) for item in done)
-    return {"tokens": written, "summary": f"{len(done):,} trajectories of {written:,} tokens"}
+    return made
 
 
 def filter_passed(run: Run) -> dict:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,19 @@ SOURCES = [
     for family in worlds.FAMILIES.values()
     if mode in family.shares
 ]
+
+
+def weighted(sources: Sequence[Source], plain: float) -> list[Source]:
+    """The same sources, of which those of worlds whose surface is always the same have a share `plain` together."""
+    varied = {source: worlds.WORLDS[worlds.FAMILIES[source.family].world].varied for source in sources}
+    whole = {
+        side: sum(source.share for source in sources if varied[source] is side) for side in (False, True)
+    }
+    share = {False: plain, True: 1.0 - plain}
+    return [
+        replace(source, share=source.share * share[varied[source]] / whole[varied[source]])
+        for source in sources
+    ]
 
 
 class Trajectory(NamedTuple):

@@ -84,6 +84,7 @@ class World:
     kinds              trajectories whose truth is known, to try verifiers on; the expert's own are added
     colour             of its bars
     mistakes           what the expert can be asked for
+    varied             whether every task is put in a surface of its own, so that reading helps and recall does not
     words              what the model has to copy letter by letter, as it stands in the text (with its space)
     recital            a text with every word in each of its places, for the tokenizer to learn them
     shortcuts          name -> verifier that is not good enough, to compare with
@@ -101,6 +102,7 @@ class World:
     kinds: Sequence[Kind] = ()
     colour: str = "#56B4E9"
     mistakes: Sequence[str] = ("slip", "lazy")
+    varied: bool = False
     words: Sequence[str] = ()
     recital: Callable[[random.Random], str] | None = None
     shortcuts: Mapping[str, Callable[[Task, list[Message], Environment], bool]] = field(default_factory=dict)

@@ -106,6 +106,7 @@ register(
         ROWS,
         KINDS,
         colour="#D55E00",
+        varied=True,
         shortcuts=SHORTCUTS,
     )
 )
