@@ -73,7 +73,10 @@ def publish(args: argparse.Namespace) -> None:
 
     from kimi_mini.pipeline import publish
 
-    publish.publish(Path(args.folder))
+    if args.reader:
+        publish.publish_reader(Path(args.folder or RUNS / publish.READER))
+    else:
+        publish.publish(Path(args.folder or RUNS))
 
 
 def chat(args: argparse.Namespace) -> int | None:
@@ -188,7 +191,8 @@ def build_parser() -> argparse.ArgumentParser:
     ship = add(
         "publish", publish, [common], "for maintainers: put a finished run in the place of the shipped one"
     )
-    ship.add_argument("--folder", type=folder, default=RUNS, help="the run's folder (default data/run)")
+    ship.add_argument("--folder", type=folder, help="the run's folder (default data/run, or data/run/reader)")
+    ship.add_argument("--reader", action="store_true", help="ship the agent that reads, beside the other")
 
     book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
     book.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -203,8 +207,12 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--processes", type=threads, help="one a core (default: the physical cores, at most 8)"
     )
-    train.add_argument(
+    kind = train.add_mutually_exclusive_group()
+    kind.add_argument(
         "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
+    )
+    kind.add_argument(
+        "--reader", action="store_true", help="an agent that reads: an hour (default folder data/run/reader)"
     )
 
 

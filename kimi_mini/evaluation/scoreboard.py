@@ -28,7 +28,13 @@ BATCH = 256  # tasks worked on at a time
 SAMPLING_TEMPERATURE = 1.0
 
 
-ROWS: tuple[Row, ...] = tuple(row for world in WORLDS.values() if world.trained for row in world.rows)
+def rows_of(varied: bool) -> tuple[Row, ...]:
+    """The rows of all trained worlds whose surface is always the same, or of those that are varied."""
+    trained = (world for world in WORLDS.values() if world.trained and world.varied is varied)
+    return tuple(row for world in trained for row in world.rows)
+
+
+ROWS, VARIED = rows_of(False), rows_of(True)
 
 
 def solve(

@@ -23,7 +23,8 @@ def rows_of(settings: Evaluation) -> list[scoreboard.Row]:
         less = {name: min(getattr(row.limits, name), value) for name, value in most.items() if value}
         return replace(row, limits=replace(row.limits, **less))
 
-    return [cut(row) for row in scoreboard.ROWS if settings.rows is None or row.name in settings.rows]
+    rows = scoreboard.ROWS + (scoreboard.VARIED if settings.varied else ())
+    return [cut(row) for row in rows if settings.rows is None or row.name in settings.rows]
 
 
 def evaluate_rows(run: Run, name: str, rows: Sequence[scoreboard.Row]) -> dict[str, dict]:

@@ -53,7 +53,7 @@ def finetune(run: Run) -> dict:
     model = load_checkpoint(run, "base")
     text = windows_of(run)[0].reshape(-1, run.plan.finetune.text_tokens)
     history = tune(model, training_pools(run), run.plan, text, run.folder / "finetune.pt")
-    save_checkpoint(run, model, "taught")
+    save_checkpoint(run, model, "taught" if run.plan.practise else "tuned")
     return _note(history)
 
 
@@ -61,8 +61,7 @@ def practise(run: Run) -> dict:
     """Fine-tuning once more, on fresh trajectories, most of them of worlds that put nothing the same way twice."""
     plan = run.plan
     model, text = load_checkpoint(run, "taught"), windows_of(run)[0].reshape(-1, plan.practise.text_tokens)
-    sources = synthesis.weighted(synthesis.SOURCES, plan.practise.plain)
-    made = trajectories(plan, sources, plan.practise.tokens, plan.seed + 1)
+    made = trajectories(plan, synthesis.mixture(plan.practise.plain), plan.practise.tokens, plan.seed + 1)
     kept = {source: synthesis.passed_only(items) for source, items in made.items()}
     synthesis.refuse_held_out(item for items in kept.values() for item in items)
     again = replace(plan, seed=plan.seed + 1, finetune=plan.practise)

@@ -5,7 +5,7 @@
     synthesise   scripted experts work on generated tasks, some of them err on purpose; verifiers judge each trajectory
     filter       only what passed is kept, counted by family and level; no held-out task may be among it
     finetune     on what passed
-    practise     once more, mostly on tasks that are never put the same way twice
+    practise     once more, mostly on tasks that are never put the same way twice (with --reader)
     reinforce    K2's policy objective with verifiable rewards
     evaluate     the scoreboard on held-out tasks
     report       the run as one log, and its figures
@@ -34,9 +34,10 @@ from kimi_mini.pipeline.plan import Plan, Run
 
 def main(args: argparse.Namespace) -> int | None:
     """`python -m kimi_mini run`: do what is not done yet. args.again: the same command, for processes of its own."""
-    folder = Path(args.folder or (RUNS / "rehearsal" if args.rehearsal else RUNS))
+    kind = "rehearsal" if args.rehearsal else "reader" if args.reader else ""
+    folder = Path(args.folder or RUNS / kind)
     named = dict(preset=args.preset, seed=args.seed, device=args.device, processes=_count(args, folder))
-    plan = Plan.rehearsal(**named) if args.rehearsal else Plan(**named)
+    plan = (getattr(Plan, kind) if kind else Plan)(**named)
     run = Run(folder, plan.scaled(args.scale))
     if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:
         return processes.start(args.again, plan.processes, args.threads or 1)
@@ -61,7 +62,7 @@ def go_on(run: Run) -> None:
     from kimi_mini.base import ranks
     from kimi_mini.model.kernels import engine
     from kimi_mini.pipeline.shared import first_model
-    from kimi_mini.pipeline.stages import STAGES, tables
+    from kimi_mini.pipeline.stages import STAGES, stages_of, tables
     from kimi_mini.text.tokenizer import Tokenizer
     from kimi_mini.training.machine.distributed import joined
     from kimi_mini.training.machine.probe import settle_engine
@@ -72,9 +73,10 @@ def go_on(run: Run) -> None:
         ranks.first_rank(lambda: held.enter_context(locked(run.folder)))
         ranks.first_rank(lambda: run.begin(**tables(run.plan)))
         settle_engine(run.folder, named)
-        done = ranks.first_rank(lambda: [stage for stage in STAGES if run.done(stage)])
-        for number, stage in enumerate(STAGES, 1):
-            title = f"[{number}/{len(STAGES)}] {stage}"
+        stages = stages_of(run.plan)
+        done = ranks.first_rank(lambda: [stage for stage in stages if run.done(stage)])
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage}"
             _say(f"{title}: done before" if stage in done else title)
             if stage not in done:
                 _do(run, stage, STAGES[stage])

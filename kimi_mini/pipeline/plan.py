@@ -67,16 +67,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Drill:
-    """At most `tokens` of drills. They begin with an alphabet of `first` symbols, which a model learns to look up soon,
-    and grow to the whole vocabulary when a share `whole_after` of the tokens is spent; from then on they end when the
-    mean loss of `stop_steps` steps is below `stop_loss`."""
+    """At most `tokens` of drills: they end when the mean loss of `stop_steps` steps is below `stop_loss`.
+
+    whole: they begin with `first` symbols, which a model learns to look up soon, and grow to the whole vocabulary when
+    a share `whole_after` of the tokens is spent; only then may they end.
+    """
 
     tokens: int = 1_200_000
     micro_tokens: int = 4096
+    stop_loss: float = 0.3
+    stop_steps: int = 20
+    whole: bool = False
     first: int = 128
     whole_after: float = 0.9
-    stop_loss: float = 0.15
-    stop_steps: int = 20
     schedule: Schedule = Schedule()
 
 
@@ -102,19 +105,14 @@ class Synthesis:
 class Finetune:
     """Fine-tuning on `tokens`, of which each step has `text_tokens` of real text, against forgetting; longer levels
     join between the two ends of `ramp`, reflexes after a share `reflex_after`. `plain`: the share of worlds whose
-    surface is always the same; None: as their files say."""
+    surface is always the same; the rest is for those that are varied."""
 
-    tokens: int = 16_000_000
+    tokens: int = 12_000_000
     text_tokens: int = 128
     ramp: tuple[float, float] = (0.02, 0.30)
     reflex_after: float = 0.1
-    plain: float | None = None
+    plain: float = 1.0
     schedule: Schedule = Schedule(decay_start=0.35)
-
-
-PRACTISE = Finetune(
-    ramp=(0.0, 0.01), reflex_after=0.0, plain=0.2
-)  # all is known, little is read well: read more
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,11 @@ class RL:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`tasks` held-out tasks a row; of all rows, or of those named, their limits cut to so many tokens and turns."""
+    """`tasks` held-out tasks a row; of all rows (`varied`: those of varied worlds, too), or of those named, their
+    limits cut to so many tokens and turns."""
 
     tasks: int = 200
+    varied: bool = False
     rows: tuple[str, ...] | None = None
     turn_tokens: int | None = None
     turns: int | None = None
@@ -166,7 +166,7 @@ class Plan:
     pretrain: Pretrain = Pretrain()
     synthesis: Synthesis = Synthesis()
     finetune: Finetune = Finetune()
-    practise: Finetune = PRACTISE
+    practise: Finetune | None = None
     rl: RL = RL()
     evaluation: Evaluation = Evaluation()
 
@@ -183,11 +183,24 @@ class Plan:
             drill=tokens(self.drill),
             pretrain=tokens(self.pretrain),
             finetune=tokens(self.finetune),
-            practise=tokens(self.practise),
+            practise=self.practise and tokens(self.practise),
             rl=replace(self.rl, rounds=max(2, round(self.rl.rounds * factor))),
             evaluation=replace(
                 self.evaluation, tasks=max(8, round(self.evaluation.tasks * min(1.0, factor)))
             ),
+        )
+
+    @classmethod
+    def reader(cls, **more) -> Plan:
+        """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
+        most of two rounds of fine-tuning is of worlds that put nothing the same way twice. About an hour."""
+        practise = Finetune(tokens=16_000_000, ramp=(0.0, 0.01), reflex_after=0.0, plain=0.2)
+        return cls(
+            drill=Drill(whole=True, stop_loss=0.15),
+            finetune=Finetune(tokens=16_000_000, plain=1 / 2.82),
+            practise=practise,
+            evaluation=Evaluation(varied=True),
+            **more,
         )
 
     @classmethod
@@ -198,15 +211,15 @@ class Plan:
             text=Text(stdlib_bytes=300_000),
             drill=Drill(tokens=8192),
             pretrain=Pretrain(tokens=8192),
-            finetune=Finetune(tokens=12_000),
-            practise=replace(PRACTISE, tokens=8_192),
+            finetune=Finetune(tokens=12_000, plain=0.5),
+            practise=Finetune(tokens=8_192, plain=0.2),
             rl=RL(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
-            evaluation=Evaluation(tasks=4, rows=REHEARSED, turn_tokens=6, turns=2),
+            evaluation=Evaluation(tasks=4, varied=True, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,
         )
 
 
-REHEARSED = ("chain/thinking", "shop/buy", "repair/pass@1", "repair/best_of_4")
+REHEARSED = ("chain/thinking", "shop/buy", "desk/ask", "repair/pass@1", "repair/best_of_4")
 
 
 @dataclass(frozen=True)

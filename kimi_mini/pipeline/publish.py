@@ -14,11 +14,14 @@ from pathlib import Path
 from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json, replacing
+from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.worlds import FAMILIES
 
 SHIPPED = ("base", "tuned", "final")
+READER = "reader"
 
 
 def report(run: Run, stages: Sequence[str]) -> dict:
@@ -44,6 +47,32 @@ def publish(folder: Path) -> None:
     draw({**read_json(RESULTS / ledger.RUN), "scoreboard": ledger.join(ledger.read_logs(RESULTS))}, FIGURES)
     ledger.update()
     print(f"{folder} is what this repository ships now: see git status")
+
+
+def publish_reader(folder: Path) -> None:
+    """Ship the agent that reads, beside the other: its weights, and its log, in which all rows and claims are named
+    after it. KimiError for a run that is not finished."""
+    run = Run(folder, Plan.reader(processes=Run.begun_with(folder) or 1))
+    if not run.finished:
+        raise KimiError(f"there is no finished run in {folder}: python -m kimi_mini run --reader makes one")
+    run.begin()
+    ship_reader(folder)
+    ledger.update()
+
+
+def ship_reader(folder: Path) -> None:
+    """Copy what the run in `folder` left."""
+    ship(folder / "checkpoints" / "final", CHECKPOINTS / READER)
+    log = read_json(folder / "run.json")
+    log["command"] = "python -m kimi_mini run --reader"
+    probes = {row.name for row in scoreboard.VARIED if not FAMILIES[row.family].trained}
+    log["scoreboard"] = {
+        f"{READER}/{name}": entry | {"main": name in probes} for name, entry in log["scoreboard"].items()
+    }
+    for claim in log["claims"]:
+        claim |= {"name": f"{READER}/{claim['name']}", "claim": f"the agent that reads: {claim['claim']}"}
+        claim |= {"figure": "figures/generality.png", "notebook": "06_the_verifier_economy.ipynb"}
+    write_json(RESULTS / f"run_{READER}.json", log)
 
 
 def add_stage(log: Log, name: str, seconds: float, tokens: int = 0) -> None:

@@ -19,7 +19,7 @@ from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
 from kimi_mini.pipeline.synthesise import filter_passed, synthesise
 from kimi_mini.pipeline.text import drill, pretrain
-from kimi_mini.training.synthesis import SOURCES
+from kimi_mini.training.synthesis import mixture
 
 STAGES: dict[str, Callable[[Run], dict]] = {
     "drill": drill,
@@ -31,9 +31,14 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "reinforce": reinforce,
     "evaluate": evaluate,
     "report": lambda run: ranks.first_rank(
-        lambda: report(run, [name for name in STAGES if name != "report"])
+        lambda: report(run, [name for name in stages_of(run.plan) if name != "report"])
     ),
 }
+
+
+def stages_of(plan: Plan) -> list[str]:
+    """The stages of a plan, in their order."""
+    return [name for name in STAGES if name != "practise" or plan.practise]
 
 
 def tables(plan: Plan) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def tables(plan: Plan) -> dict[str, Any]:
                 "levels": source.levels,
                 "length": source.length,
             }
-            for source in SOURCES
+            for source in mixture(plan.finetune.plain)
         },
         "rows": {
             row.name: {name: value for name, value in asdict(row).items() if name in decisive}

@@ -11,12 +11,14 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
-from kimi_mini.training.synthesis import SOURCES, Source, Trajectory
+from kimi_mini.training.synthesis import Source, Trajectory
 
 
 def synthesise(run: Run) -> dict:
     """Trajectories of every source, judged; all of them are kept on disk, with their verdicts."""
-    made = trajectories(run.plan, SOURCES, run.plan.finetune.tokens, run.plan.seed)
+    made = trajectories(
+        run.plan, synthesis.mixture(run.plan.finetune.plain), run.plan.finetune.tokens, run.plan.seed
+    )
     ranks.first_rank(lambda: synthesis.save(run.folder / "trajectories.npz", made))
     done = [item for items in made.values() for item in items]
     written = sum(len(item.example.ids) for item in done)

@@ -26,13 +26,17 @@ from kimi_mini.training.batch import Batch, Example, shared_batches
 def drill(run: Run) -> dict:
     """Recall and copy drills from random weights, until the loss is low enough."""
     plan, settings = run.plan, run.plan.drill
-    model, alphabet = first_model(plan), synthesis.drill_alphabet(Tokenizer.load(), plan.seed)
-    steps = settings.tokens // plan.step_tokens
-    whole = settings.whole_after * steps
+    model, tokenizer, steps = first_model(plan), Tokenizer.load(), settings.tokens // plan.step_tokens
+    whole = settings.whole_after * steps if settings.whole else 0
+    alphabet = (
+        synthesis.whole_alphabet(tokenizer, plan.seed)
+        if settings.whole
+        else synthesis.drill_alphabet(tokenizer)
+    )
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
-        size = max(settings.first, int(len(alphabet) * min(1.0, step / whole)))
+        size = max(settings.first, int(len(alphabet) * step / whole)) if step < whole else len(alphabet)
         examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet[:size])]
         return shared_batches(examples, settings.micro_tokens)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import random
+import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,26 +47,29 @@ class Source:
     length: int = 150
 
 
-_ALL = sum(sum(family.shares.values()) for family in worlds.FAMILIES.values())
-SOURCES = [
-    Source(family.name, mode, family.shares[mode] / _ALL, family.levels_in(mode), family.length)
-    for mode in MODES
-    for family in worlds.FAMILIES.values()
-    if mode in family.shares
-]
-
-
-def weighted(sources: Sequence[Source], plain: float) -> list[Source]:
-    """The same sources, of which those of worlds whose surface is always the same have a share `plain` together."""
-    varied = {source: worlds.WORLDS[worlds.FAMILIES[source.family].world].varied for source in sources}
-    whole = {
-        side: sum(source.share for source in sources if varied[source] is side) for side in (False, True)
-    }
-    share = {False: plain, True: 1.0 - plain}
+def sources_of(varied: bool) -> list[Source]:
+    """The sources of all worlds whose surface is always the same, or of those that are varied."""
     return [
-        replace(source, share=source.share * share[varied[source]] / whole[varied[source]])
-        for source in sources
+        Source(family.name, mode, family.shares[mode], family.levels_in(mode), family.length)
+        for mode in MODES
+        for family in worlds.FAMILIES.values()
+        if mode in family.shares and worlds.WORLDS[family.world].varied is varied
     ]
+
+
+SOURCES, VARIED = sources_of(False), sources_of(True)
+
+
+def mixture(plain: float) -> list[Source]:
+    """Both kinds of sources, of which SOURCES have a share `plain` together; with 1.0 these alone, as they are."""
+    if plain == 1.0:
+        return SOURCES
+    return [*_scaled(SOURCES, plain), *_scaled(VARIED, 1.0 - plain)]
+
+
+def _scaled(sources: Sequence[Source], share: float) -> list[Source]:
+    whole = sum(source.share for source in sources)
+    return [replace(source, share=source.share * share / whole) for source in sources]
 
 
 class Trajectory(NamedTuple):
@@ -166,8 +170,15 @@ def wanted(
     return int(kept / (1 - mistakes)) + spare * len(source.levels)
 
 
-def drill_alphabet(tokenizer: Tokenizer, seed: int = 0) -> np.ndarray:
-    """Ids that the recall drills are made of, in random order: all but the markers, for any word may be asked for."""
+def drill_alphabet(tokenizer: Tokenizer) -> np.ndarray:
+    """Ids that the recall drills are made of: the words, labels and digits that the worlds will ask to be copied."""
+    words = [*"0123456789", *(word for world in worlds.WORLDS.values() for word in world.words)]
+    words += [space + letter for letter in string.ascii_lowercase for space in ("", " ")]
+    return np.array(sorted({token for word in words for token in tokenizer.encode_plain(word)}))
+
+
+def whole_alphabet(tokenizer: Tokenizer, seed: int) -> np.ndarray:
+    """All ids but the markers, in random order, for an agent that may be asked to copy any word."""
     return np.random.default_rng(seed).permutation(tokenizer.first_special)
 
 

@@ -19,7 +19,7 @@ from kimi_mini.experiments.harness import arguments, finish, gap, row
 from kimi_mini.experiments.verifiers.shared import BASE, board, pools, tune
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.synthesis import SOURCES, Source
+from kimi_mini.training.synthesis import SOURCES, VARIED, Source
 from kimi_mini.worlds import FAMILIES, WORLDS, registry
 
 TOKENS, TASKS = 4_000_000, 48
@@ -42,14 +42,18 @@ FLOOR = 0.5  # the gap that varied synthesis has to be worth
 
 def sources(world: str) -> list[Source]:
     """The thinking sources of one world, their shares as in the run."""
-    return [source for source in SOURCES if source.mode == "think" and FAMILIES[source.family].world == world]
+    return [
+        source
+        for source in (*SOURCES, *VARIED)
+        if source.mode == "think" and FAMILIES[source.family].world == world
+    ]
 
 
 def measure(model: KimiMini, tokenizer: Tokenizer, count: int) -> dict[str, float]:
     """Greedy success on every generality row and on the shop's errands; the same tasks for all."""
     found = {}
     for name in (*GENERAL, *WORLDS["shop"].families):
-        limits = next(row.limits for row in scoreboard.ROWS if row.family == name)
+        limits = next(row.limits for row in (*scoreboard.ROWS, *scoreboard.VARIED) if row.family == name)
         tasks = registry.held_out_tasks(name, FAMILIES[name].measured, count, 0)
         done = scoreboard.solve(model, tokenizer, tasks, limits)
         found[name] = sum(conversation.verdict().passed for conversation in done) / len(done)
