@@ -1,9 +1,11 @@
 """Synthesis: what failed is not kept, long levels do not vanish, windows hide what they say, nothing leaks."""
 
 import hashlib
+import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.batch import collate
-from kimi_mini.training.synthesis import SOURCES, Source, passed_only, synthesise, trajectory
+from kimi_mini.training.synthesis import SOURCES, VARIED, Source, mixture, passed_only, synthesise, trajectory
 from kimi_mini.worlds import FAMILIES, registry
 from kimi_mini.worlds.base import Verdict
 from kimi_mini.worlds.registry import world_of
@@ -119,14 +121,28 @@ def test_every_level_of_every_source_gets_a_pool(tokenizer, source):
 
 
 def test_shares_add_up_and_every_family_is_taught():
+    """But for the probes, which measure what nobody is taught, and the worlds that wait for a run."""
     assert sum(source.share for source in SOURCES) == pytest.approx(1.0, abs=0.03)
-    taught = {name for name, family in FAMILIES.items() if family.trained}
-    assert (
-        {source.family for source in SOURCES if source.mode == "think"}
-        == taught
-        == set("chain add times".split()) | set("follow condition cheapest buy repair".split())
-    )
-    assert len({(source.family, source.mode) for source in SOURCES}) == len(SOURCES)
+    for sources, varied in ((SOURCES, False), (VARIED, True)):
+        taught = {
+            name for name, family in FAMILIES.items() if family.trained and world_of(name).varied is varied
+        }
+        assert {source.family for source in sources if source.mode == "think"} == taught
+    assert {"desk"} == {world_of(source.family).name for source in VARIED}
+
+
+def test_a_mixture_keeps_the_shares_within_each_kind():
+    assert mixture(1.0) is SOURCES
+    mixed = mixture(0.2)
+    assert [replace(a, share=0) for a in mixed] == [replace(a, share=0) for a in (*SOURCES, *VARIED)]
+    shares = [sum(source.share for source in part) for part in (mixed[: len(SOURCES)], mixed[len(SOURCES) :])]
+    assert shares == pytest.approx([0.2, 0.8])
+    assert mixed[0].share / mixed[1].share == pytest.approx(SOURCES[0].share / SOURCES[1].share)
+
+
+def test_no_source_stands_twice():
+    every = [(source.family, source.mode) for source in (*SOURCES, *VARIED)]
+    assert len(set(every)) == len(every)
 
 
 # ---- what is learned ------------------------------------------------------------------------------------------
@@ -264,10 +280,11 @@ def test_pools_hold_training_tasks_and_the_exam_does_not(tokenizer, family):
 
 
 def dialogue(task) -> tuple[str, ...]:
-    """All that a model gets to read of a task: what is asked, and what the tools answer on the right way."""
+    """All that a model gets to read of a task: tools, what is asked, and what the tools answer on the right way."""
     played = loop.play(task, random.Random(0), None, True, 0)
     played.environment.close()
-    return tuple(message["content"] for message in played.messages if message["role"] in ("user", "tool"))
+    told = [message["content"] for message in played.messages if message["role"] != "assistant"]
+    return json.dumps(played.tools), *told
 
 
 def seen_in_training(family, levels) -> int:
@@ -362,14 +379,18 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda s: f"{s.family}-{s.mode}")
+SHIPPED = SOURCES
+
+
+def test_the_sources_of_the_shipped_run_stay_in_their_order():
+    assert [f"{source.family}/{source.mode}" for source in SHIPPED] == list(STREAMS)
+
+
+@pytest.mark.parametrize("source", SHIPPED, ids=lambda s: f"{s.family}-{s.mode}")
 def test_the_streams_of_the_shipped_run_stay(tokenizer, source):
     """Order, shares and levels of the sources decide which trajectory is seen when; another stream is another run."""
-    place = list(STREAMS).index(f"{source.family}/{source.mode}")
     share, levels, first = STREAMS[f"{source.family}/{source.mode}"]
-    assert (SOURCES[place], source.share, source.levels) == (source, share, levels) and len(SOURCES) == len(
-        STREAMS
-    )
+    assert (FAMILIES[source.family].shares[source.mode], source.levels) == (share, levels)
     assert streamed(tokenizer, source) == first
 
 
@@ -380,9 +401,11 @@ def streamed(tokenizer, source) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
-def test_drills_use_whole_words(tokenizer):
-    alphabet = synthesis.drill_alphabet(tokenizer)
-    assert len(alphabet) == len(set(alphabet.tolist())) > 100 and alphabet.max() < tokenizer.first_special
+def test_drills_are_made_of_every_token_but_the_markers(tokenizer):
+    """In an order of their own: a drill begins with a part of them, and names may be made of any."""
+    alphabet, other = (synthesis.drill_alphabet(tokenizer, seed).tolist() for seed in (0, 1))
+    assert sorted(alphabet) == sorted(other) == list(range(tokenizer.first_special)) and alphabet != other
+    assert max(alphabet[:128]) > 500, "not in the order of the vocabulary"
 
 
 @pytest.mark.parametrize("held_out", [False, True])

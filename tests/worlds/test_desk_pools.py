@@ -8,7 +8,8 @@ import pytest
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.corpus import book_documents, stdlib_documents
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.synthesis import SOURCES, numbered, trajectory
+from kimi_mini.training.synthesis import VARIED as SOURCES
+from kimi_mini.training.synthesis import numbered, trajectory
 from kimi_mini.worlds import FAMILIES, WORLDS
 from kimi_mini.worlds.desk import wordings, words
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS

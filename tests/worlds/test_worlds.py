@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from desk_judge import judge_desk
 from judges import judge_data, judge_notes, judge_telecom
 
 from kimi_mini import worlds
@@ -24,7 +25,7 @@ from kimi_mini.worlds.repair import world as repair
 from kimi_mini.worlds.repair.code import shorthand
 from kimi_mini.worlds.shop import world as shop
 
-EACH = 30  # tasks a family, level and way of playing: between 270 and 1,350 a world
+EACH = {"desk": 1}  # tasks a family, level and way of playing, else 30: between 270 and 1,350 a world
 
 
 def levels(family):
@@ -36,11 +37,11 @@ def mistakes(family):
     return world_of(family).mistakes
 
 
-def episodes(family, mistake=None, each=EACH, at=None):
-    """Conversations of the family's expert, all levels."""
+def episodes(family, mistake=None, times=1, at=None):
+    """Conversations of the family's expert, all levels; `times` as many as usual."""
     for level in at or levels(family):
         rng = random.Random(f"{family}/{level}/{mistake}")
-        for _ in range(each):
+        for _ in range(times * EACH.get(FAMILIES[family].world, 30)):
             yield loop.play(worlds.generate(rng, family, level), rng, mistake)
 
 
@@ -133,6 +134,7 @@ JUDGES = {
     "chain": judge_chain,
     "shop": judge_shop,
     "repair": judge_repair,
+    "desk": judge_desk,
     "data": judge_data,
     "notes": judge_notes,
     "telecom": judge_telecom,
@@ -157,38 +159,24 @@ def test_verifier_and_judge_agree_on_right_and_wrong_work(world):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_expert_passes_at_every_level(family):
-    failed = [c.task.prompt for c in episodes(family, each=EACH) if not c.verdict().passed]
+    failed = [c.task.prompt for c in episodes(family) if not c.verdict().passed]
     assert not failed, failed[:3]
 
 
 # A wrong step may be made good by a later one (a comparison that comes out right in the end, a product that forgets a
 # difference): these are upper bounds of how often, a few times the share that was measured.
-LUCK = {
-    "chain": 0.10,
-    "add": 0.02,
-    "times": 0.15,
-    "follow": 0,
-    "condition": 0,
-    "cheapest": 0.40,
-    "buy": 0,
-    "repair": 0.10,
-    "select": 0,
-    "join": 0,
-    "edit": 0,
-    "tidy": 0,
-    "line": 0,
-}
+LUCK = {"chain": 0.10, "add": 0.02, "times": 0.15, "cheapest": 0.40, "repair": 0.10}  # none for the others
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mistakes_are_caught(family):
-    slips = [c.verdict().passed for c in episodes(family, "slip", 60)]
-    assert sum(slips) <= LUCK[family] * len(slips), f"{sum(slips)} of {len(slips)} slips passed"
+    slips = [c.verdict().passed for c in episodes(family, "slip", 2)]
+    assert sum(slips) <= LUCK.get(family, 0) * len(slips), f"{sum(slips)} of {len(slips)} slips passed"
     if "lazy" in mistakes(
         family
     ):  # one call is all that `follow` at level 1 takes: there is nothing to leave out
         at = [level for level in levels(family) if (family, level) != ("follow", 1)]
-        assert not any(c.verdict().passed for c in episodes(family, "lazy", 30, at))
+        assert not any(c.verdict().passed for c in episodes(family, "lazy", 1, at))
 
 
 # ---- wrong verifiers ------------------------------------------------------------------------------------------
@@ -215,9 +203,36 @@ def repair_by_public_tests(task, messages, environment):
     return Verdict(environment.state.public_tests_pass, "")
 
 
+def desk_by_words(task, messages, environment):
+    """Mutant: the right words count, whatever was done."""
+    return Verdict(final_answer(messages) == ", ".join(map(str, task.data["answer"] or ["done"])), "")
+
+
+def desk_by_state(task, messages, environment):
+    """Mutant: the right words over the right state, and never mind the looking."""
+    done = [list(entry) for entry in environment.state.journal if entry.kind in ("deed", "set", "create")]
+    return Verdict(done == task.data["writes"] and desk_by_words(task, messages, environment).passed, "")
+
+
+def desk_believes_excuses(task, messages, environment):
+    """Mutant: who says that it cannot be done is right."""
+    return Verdict("not" in final_answer(messages), "")
+
+
+def desk_takes_anything(task, messages, environment):
+    """Mutant: where nothing can be done, nothing done is enough."""
+    return Verdict(task.data["outcome"] != "done" and not environment.state.journal, "")
+
+
 @pytest.mark.parametrize(
     ("family", "mistake", "mutant"),
     [
+        ("orders", "slip", desk_by_words),
+        ("copy", "slip", desk_by_words),
+        ("least", "slip", desk_by_state),
+        ("orders", "lazy", desk_believes_excuses),
+        ("missing", "slip", desk_takes_anything),
+        ("refuse", "lazy", desk_takes_anything),
         ("condition", "slip", shop_by_words),
         ("condition", "lazy", shop_by_words),
         ("buy", "slip", shop_by_words),
@@ -233,7 +248,8 @@ def test_a_verifier_that_believes_words_is_found_out(family, mistake, mutant):
     """On the same mistakes the mutant lets work pass that is wrong; the verifier lets none of it pass."""
     world = FAMILIES[family].world
     at = [level for level in levels(family) if level > 1]
-    wrong = [c for c in episodes(family, mistake, 50, at) if not JUDGES[world](c)]
+    times = 2 if world != "desk" else 60 // len(at)
+    wrong = [c for c in episodes(family, mistake, times, at) if not JUDGES[world](c)]
     assert len(wrong) >= 40
     assert not any(accepts(WORLDS[world].verify, c) for c in wrong)
     assert sum(accepts(mutant, c) for c in wrong) > 0
@@ -547,11 +563,10 @@ def test_the_key_is_the_content():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_sides_of_the_split_never_meet(family):
-    rng = random.Random(0)
-    training = [worlds.generate(rng, family, level) for level in levels(family) for _ in range(100)]
-    held_out = [
-        worlds.generate(rng, family, level, held_out=True) for level in levels(family) for _ in range(20)
-    ]
+    rng, each = random.Random(0), 4 if FAMILIES[family].world == "desk" else 20
+    at = levels(family)
+    training = [worlds.generate(rng, family, level) for level in at for _ in range(5 * each)]
+    held_out = [worlds.generate(rng, family, level, held_out=True) for level in at for _ in range(each)]
     assert not any(task.held_out for task in training) and all(task.held_out for task in held_out)
     assert not {task.key for task in training} & {task.key for task in held_out}
 
