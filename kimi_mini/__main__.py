@@ -175,11 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tools", metavar="FILE.py", help="a Python file whose functions the agent gets as tools"
     )
 
-    test = add("eval", evaluate, [common, agent], "measure the scoreboard again")
-    test.add_argument(
-        "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
-    )
-    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+    _add_eval_options(add("eval", evaluate, [common, agent], "measure the scoreboard again"))
 
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
     add_options(alone, Options)
@@ -188,11 +184,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_gpu_options(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
 
-    ship = add(
-        "publish", publish, [common], "for maintainers: put a finished run in the place of the shipped one"
+    _add_publish_options(
+        add(
+            "publish",
+            publish,
+            [common],
+            "for maintainers: put a finished run in the place of the shipped one",
+        )
     )
-    ship.add_argument("--folder", type=folder, help="the run's folder (default data/run, or data/run/reader)")
-    ship.add_argument("--reader", action="store_true", help="ship the agent that reads, beside the other")
 
     book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
     book.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -214,6 +213,18 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--reader", action="store_true", help="an agent that reads: an hour (default folder data/run/reader)"
     )
+
+
+def _add_eval_options(test: argparse.ArgumentParser) -> None:
+    test.add_argument(
+        "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
+    )
+    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+
+
+def _add_publish_options(ship: argparse.ArgumentParser) -> None:
+    ship.add_argument("--folder", type=folder, help="the run's folder (default data/run, or data/run/reader)")
+    ship.add_argument("--reader", action="store_true", help="ship the agent that reads, beside the other")
 
 
 def _add_gpu_options(card: argparse.ArgumentParser) -> None:

@@ -6,6 +6,10 @@ A thought says what is wanted and which tool and arguments serve it, so that the
 
 Names of tools and arguments stand behind a sign, as they do in declaration and call: with a space before it the same
 name would be other tokens, which a small model takes long to learn.
+
+What a trajectory turns on is small: which of these tools is meant, what it and its arguments are called, which name to
+put in. A trajectory of 600 tokens holds that once or twice; an exercise sheet, one list of tools and nine requests
+worked on in shorthand, twenty times.
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ import random
 import re
 from collections.abc import Generator
 
-from kimi_mini.worlds.base import Expert, Message, Task, turn
-from kimi_mini.worlds.desk.evolution import Spec
-from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT
+from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
+from kimi_mini.worlds.desk.application import FORMATS, Desk, tools
+from kimi_mini.worlds.desk.domains import TRAINED
+from kimi_mini.worlds.desk.evolution import Spec, evolve
+from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, assembled, named
+from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
+from kimi_mini.worlds.tools import Toolbox
 
 NO_TOOL = "I have no tool for that."
 BROKEN = "That did not work."
@@ -183,3 +191,52 @@ def _value(form: str, result: str) -> object:
     if re.search(r'^"', text):
         return re.findall(r'"(.*?)"', text)
     return None if text == "none" else int(text) if text.isdecimal() else text
+
+
+# -- sheets ---------------------------------------------------------------------------------------------
+
+REQUESTS = 9
+DECLARED = range(4, 10)
+
+
+def open_environment(task: Task) -> Environment:
+    """Fresh records, and the declared tools over them."""
+    data = task.data
+    failures = {int(call): text for call, text in data["failures"].items()}
+    records = {name: dict(record) for name, record in data["records"].items()}
+    desk = Desk(records, failures, dict(data["broken"]))
+    return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"])), desk)
+
+
+def sheet(rng: random.Random) -> Sheet:
+    """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned."""
+    domain = rng.choice(TRAINED)
+    chosen = named(rng, rng.sample(evolve(domain.name), rng.choice(DECLARED)))
+    declared = {(spec.kind, spec.what) for spec in chosen}
+    form, pieces, left = rng.choice(FORMATS), [], REQUESTS
+    while left:
+        pattern = rng.choice(list(PATTERNS))
+        made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words())
+        done = set(made.needs) <= declared
+        if not done and rng.random() < 0.7:  # most requests can be met
+            continue
+        outcome = "done" if done else "no tool"
+        about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": None, "form": form}
+        task = assembled(pattern, 1, made, text, chosen, None, ({}, {}), about)
+        if not task.held_out:
+            pieces += _worked_on(task, rng)
+            left -= 1
+    box = open_environment(task).toolbox
+    return [(json.dumps(box.declarations(), separators=(",", ":")), False), *pieces]
+
+
+def _worked_on(task: Task, rng: random.Random) -> Sheet:
+    """A task in shorthand: request, then thoughts and results in turn, a line each."""
+    environment, script = open_environment(task), expert(task, rng)
+    pieces, message = [(f"\n{task.prompt}\n", False)], next(script)
+    while message.get("tool_calls"):
+        call = message["tool_calls"][0]["function"]
+        result = environment.toolbox.call(call["name"], call["arguments"]).content
+        pieces += [(message["reasoning_content"], True), (f"\n{result}\n", False)]
+        message = script.send(result)
+    return [*pieces, (f"{message['reasoning_content']} {message['content']}", True)]

@@ -13,8 +13,7 @@ from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.judge import verify
-from kimi_mini.worlds.desk.play import expert
-from kimi_mini.worlds.desk.sheet import open_environment, sheet
+from kimi_mini.worlds.desk.play import expert, open_environment, sheet
 from kimi_mini.worlds.desk.surface import Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.registry import Family, World, register
