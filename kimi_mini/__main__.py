@@ -181,17 +181,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(alone, Options)
 
     add("bench", bench, [common], "measure the speed against transformers")
-
     _add_gpu_options(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
 
-    _add_publish_options(
-        add(
-            "publish",
-            publish,
-            [common],
-            "for maintainers: put a finished run in the place of the shipped one",
-        )
-    )
+    _add_publish_options(add("publish", publish, [common], "for maintainers: ship a finished run"))
 
     book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
     book.add_argument("--check", action="store_true", help="only say whether they are up to date")
