@@ -81,7 +81,10 @@ def publish(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> int | None:
     from kimi_mini.agent import terminal
+    from kimi_mini.base.paths import CHECKPOINTS
 
+    if args.tools and args.checkpoint is None:
+        args.checkpoint = str(CHECKPOINTS / "reader")  # the other agent knows its own tools alone
     _choose_agent(args)
     return terminal.main(args)
 

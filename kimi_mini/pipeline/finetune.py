@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from kimi_mini.pipeline.shared import (
     training_pools,
     windows_of,
 )
-from kimi_mini.pipeline.synthesise import trajectories
-from kimi_mini.training import sft, synthesis
+from kimi_mini.training import sft
 from kimi_mini.training.batch import Batch, Example, in_turn
 from kimi_mini.training.loop import History
 
@@ -53,23 +51,6 @@ def finetune(run: Run) -> dict:
     model = load_checkpoint(run, "base")
     text = windows_of(run)[0].reshape(-1, run.plan.finetune.text_tokens)
     history = tune(model, training_pools(run), run.plan, text, run.folder / "finetune.pt")
-    save_checkpoint(run, model, "taught" if run.plan.practise else "tuned")
-    return _note(history)
-
-
-def practise(run: Run) -> dict:
-    """Fine-tuning once more, on fresh trajectories, most of them of worlds that put nothing the same way twice."""
-    plan = run.plan
-    model, text = load_checkpoint(run, "taught"), windows_of(run)[0].reshape(-1, plan.practise.text_tokens)
-    made = trajectories(plan, synthesis.mixture(plan.practise.plain), plan.practise.tokens, plan.seed + 1)
-    kept = {source: synthesis.passed_only(items) for source, items in made.items()}
-    synthesis.refuse_held_out(item for items in kept.values() for item in items)
-    again = replace(plan, seed=plan.seed + 1, finetune=plan.practise)
-    history = tune(model, sft.pools_of(kept), again, text, run.folder / "practise.pt")
     save_checkpoint(run, model, "tuned")
-    return _note(history)
-
-
-def _note(history: History) -> dict:
     loss = late_loss(history)
     return note_of(history, loss=loss, summary=f"loss {loss:.3f} after {sum(history.tokens):,} tokens")

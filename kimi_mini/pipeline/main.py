@@ -5,7 +5,6 @@
     synthesise   scripted experts work on generated tasks, some of them err on purpose; verifiers judge each trajectory
     filter       only what passed is kept, counted by family and level; no held-out task may be among it
     finetune     on what passed
-    practise     once more, mostly on tasks that are never put the same way twice (with --reader)
     reinforce    K2's policy objective with verifiable rewards
     evaluate     the scoreboard on held-out tasks
     report       the run as one log, and its figures
@@ -62,7 +61,7 @@ def go_on(run: Run) -> None:
     from kimi_mini.base import ranks
     from kimi_mini.model.kernels import engine
     from kimi_mini.pipeline.shared import first_model
-    from kimi_mini.pipeline.stages import STAGES, stages_of, tables
+    from kimi_mini.pipeline.stages import STAGES, tables
     from kimi_mini.text.tokenizer import Tokenizer
     from kimi_mini.training.machine.distributed import joined
     from kimi_mini.training.machine.probe import settle_engine
@@ -73,10 +72,9 @@ def go_on(run: Run) -> None:
         ranks.first_rank(lambda: held.enter_context(locked(run.folder)))
         ranks.first_rank(lambda: run.begin(**tables(run.plan)))
         settle_engine(run.folder, named)
-        stages = stages_of(run.plan)
-        done = ranks.first_rank(lambda: [stage for stage in stages if run.done(stage)])
-        for number, stage in enumerate(stages, 1):
-            title = f"[{number}/{len(stages)}] {stage}"
+        done = ranks.first_rank(lambda: [stage for stage in STAGES if run.done(stage)])
+        for number, stage in enumerate(STAGES, 1):
+            title = f"[{number}/{len(STAGES)}] {stage}"
             _say(f"{title}: done before" if stage in done else title)
             if stage not in done:
                 _do(run, stage, STAGES[stage])

@@ -166,7 +166,6 @@ class Plan:
     pretrain: Pretrain = Pretrain()
     synthesis: Synthesis = Synthesis()
     finetune: Finetune = Finetune()
-    practise: Finetune | None = None
     rl: RL = RL()
     evaluation: Evaluation = Evaluation()
 
@@ -183,7 +182,6 @@ class Plan:
             drill=tokens(self.drill),
             pretrain=tokens(self.pretrain),
             finetune=tokens(self.finetune),
-            practise=self.practise and tokens(self.practise),
             rl=replace(self.rl, rounds=max(2, round(self.rl.rounds * factor))),
             evaluation=replace(
                 self.evaluation, tasks=max(8, round(self.evaluation.tasks * min(1.0, factor)))
@@ -193,12 +191,10 @@ class Plan:
     @classmethod
     def reader(cls, **more) -> Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
-        most of two rounds of fine-tuning is of worlds that put nothing the same way twice. About an hour."""
-        practise = Finetune(tokens=16_000_000, ramp=(0.0, 0.01), reflex_after=0.0, plain=0.2)
+        most of the fine-tuning is of worlds that put nothing the same way twice. About half an hour."""
         return cls(
             drill=Drill(whole=True, stop_loss=0.15),
-            finetune=Finetune(tokens=16_000_000, plain=1 / 2.82),
-            practise=practise,
+            finetune=Finetune(tokens=14_000_000, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,
         )
@@ -212,7 +208,6 @@ class Plan:
             drill=Drill(tokens=8192),
             pretrain=Pretrain(tokens=8192),
             finetune=Finetune(tokens=12_000, plain=0.5),
-            practise=Finetune(tokens=8_192, plain=0.2),
             rl=RL(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
             evaluation=Evaluation(tasks=4, varied=True, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,

@@ -13,7 +13,7 @@ from typing import Any
 from kimi_mini.base import ranks
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.evaluate import evaluate, rows_of
-from kimi_mini.pipeline.finetune import finetune, practise
+from kimi_mini.pipeline.finetune import finetune
 from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
@@ -27,18 +27,12 @@ STAGES: dict[str, Callable[[Run], dict]] = {
     "synthesise": synthesise,
     "filter": filter_passed,
     "finetune": finetune,
-    "practise": practise,
     "reinforce": reinforce,
     "evaluate": evaluate,
     "report": lambda run: ranks.first_rank(
-        lambda: report(run, [name for name in stages_of(run.plan) if name != "report"])
+        lambda: report(run, [name for name in STAGES if name != "report"])
     ),
 }
-
-
-def stages_of(plan: Plan) -> list[str]:
-    """The stages of a plan, in their order."""
-    return [name for name in STAGES if name != "practise" or plan.practise]
 
 
 def tables(plan: Plan) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
 
-    best "red fig" 12 now "blue tea" price .lookup_cost(label)
+    best "red fig" 12 now "blue tea" then "old rope" price .lookup_cost(label)
 
-Names of tools and arguments stand behind a sign, as they do in declaration and call: with a space before it the same
-name would be other tokens, which a small model takes long to learn.
+What comes next in a list stands there as well, beside its neighbour as in the request: the next thought need not look
+for its place there again, which a model of three layers does not learn. Names of tools and arguments stand behind a
+sign, as they do in declaration and call: with a space before it the same name would be other tokens.
 
 What a trajectory turns on is small: which of these tools is meant, what it and its arguments are called, which name to
 put in. A trajectory of 600 tokens holds that once or twice; an exercise sheet, one list of tools and nine requests
@@ -82,7 +83,13 @@ class _Clerk:
         return next(name for name in self.data["records"] if [name] != right)
 
     def use(
-        self, memory: str, kind: str, what: str, name: str | None = None, number: int | None = None
+        self,
+        memory: str,
+        kind: str,
+        what: str,
+        name: str | None = None,
+        number: int | None = None,
+        then: str = "",
     ) -> Step:
         """One call, repeated after an error that passes: its value. Raises Stopped."""
         if self.left == 0 and not self.slipped:
@@ -97,7 +104,7 @@ class _Clerk:
         spec = self.specs[kind, what]
         wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
         tool = f".{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
-        thought = " ".join([*memory.split(), *wanted, what, tool])
+        thought = " ".join([*memory.split(), *wanted, *then.split(), what, tool])
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -112,8 +119,8 @@ class _Clerk:
 
     def play_ask(self, names: list[str], word: str) -> Step:
         found: list[object] = []
-        for name in names:
-            found.append((yield from self.use("now", "read", word, name)))
+        for name, then in zip(names, _thens(names)):
+            found.append((yield from self.use("now", "read", word, name, then=then)))
         return f"{_joined(found)} end", _joined(found)
 
     def play_trace(self, start: str, word: str) -> Step:
@@ -134,8 +141,8 @@ class _Clerk:
 
     def play_least(self, names: list[str], word: str) -> Step:
         best, lowest, note = "", None, ""
-        for name in names:
-            value = yield from self.use(f"{note} now", "read", word, name)
+        for name, then in zip(names, _thens(names)):
+            value = yield from self.use(f"{note} now", "read", word, name, then=then)
             lower = lowest is None or value < lowest
             note = "" if lowest is None else f"{value} below {lowest} {_yes(lower)} "
             best, lowest = (name, value) if lower else (best, lowest)
@@ -143,8 +150,8 @@ class _Clerk:
         return f"{note} end", best
 
     def play_orders(self, orders: list, verb: str) -> Step:
-        for name, number in orders:
-            yield from self.use("now", "deed", verb, name, number)
+        for (name, number), then in zip(orders, _thens(orders)):
+            yield from self.use("now", "deed", verb, name, number, then)
         return "end", "done"
 
     def play_search(self, key: str, n: int, word: str) -> Step:
@@ -154,7 +161,7 @@ class _Clerk:
         return (yield from self.play_least(found, word))
 
     def play_copy(self, a: str, b: str, word: str) -> Step:
-        value = yield from self.use("now", "read", word, a)
+        value = yield from self.use("now", "read", word, a, then=_thens([a, b])[0])
         yield from self.use("set", "set", word, b, value)
         return "end", "done"
 
@@ -168,6 +175,12 @@ class _Clerk:
         yield from self.use("new", "create", word, a, n)
         value = yield from self.use("now", "read", word, a)
         return f"{value} end", str(value)
+
+
+def _thens(entries: list) -> list[str]:
+    """What comes after each entry of a list, as a thought says it: the name, and the number if there is one."""
+    said = [f'then "{e}"' if isinstance(e, str) else f'then "{e[0]}" {e[1]}' for e in entries[1:]]
+    return [*said, "then end"]
 
 
 def _joined(found: list[object]) -> str:
