@@ -34,7 +34,7 @@ from kimi_mini.worlds.base import Expert, final_answer
 from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.rows import Row
 
-TASKS = 200
+TASKS = 100  # a row; the run that made the agent measures 200
 MEMORY = 2_000  # training tasks that the control knows
 GRAM = 4  # letters; requests are alike by the sets of these that they share
 HONEST = ("missing", "refuse")  # rows on which any other answer is made up
