@@ -99,9 +99,9 @@ def test_whatever_is_no_small_select_is_refused_in_one_line_and_changes_nothing(
 
 
 def test_a_query_that_takes_for_ever_is_stopped():
-    opened = Database({name: {**TABLES["a"], "rows": TABLES["a"]["rows"] * 7} for name in "abcdef"})
+    opened = Database({name: {**TABLES["a"], "rows": TABLES["a"]["rows"] * 7} for name in "abcde"})
     with pytest.raises(ToolError, match="interrupted"):
-        opened.sql("SELECT count(*) FROM a, b, c, d, e, f")
+        opened.sql("SELECT count(*) FROM a, b, c, d, e")
     assert opened.sql("SELECT count(*) FROM a") == "[[21]]"
     with pytest.raises(ToolError, match=f"more than {MOST_ROWS} rows"):
         opened.sql("SELECT * FROM a")
