@@ -20,7 +20,7 @@ from kimi_mini.experiments.verifiers.shared import board
 
 NAMES = [module.name for module in pkgutil.walk_packages(experiments.__path__, "kimi_mini.experiments.")]
 MAINS = {name: getattr(importlib.import_module(name), "main", None) for name in NAMES}
-COMMANDS = [name for name, main in MAINS.items() if main and not inspect.signature(main).parameters]
+COMMANDS = [name for name, main in MAINS.items() if callable(main) and not inspect.signature(main).parameters]
 
 
 @pytest.fixture
