@@ -118,7 +118,7 @@ def measure(
 
 def main() -> None:
     """Measure every row; write data/results/generality.json and the figure."""
-    parser = common_parser(__doc__.splitlines()[0], seeds=(0,), checkpoint=CHECKPOINTS / "final")
+    parser = common_parser(__doc__.splitlines()[0], seeds=(0,), checkpoint=CHECKPOINTS / "reader")
     parser.add_argument("--name", default="generality", help="of the log")
     args = read(parser)
     model, tokenizer, log = begin(args.name, args)
