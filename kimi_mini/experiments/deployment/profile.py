@@ -162,7 +162,9 @@ def draw(log: dict) -> Figure:
     for row in log["rows"]:
         parts.setdefault(f"{row['model']}, {row['dtype']}", {})[row["part"]] = row["ms"]
     order = ("attention", "experts", "linear", "head", "norm", "rest", "optimizer")
-    ordered = {whole: {name: values[name] for name in order if name in values} for whole, values in parts.items()}
+    ordered = {
+        whole: {name: values[name] for name in order if name in values} for whole, values in parts.items()
+    }
     title = f"Where a training step's time goes ({log['versions']['processor']}, one thread)"
     return style.shares(ordered, title, of="the step's time")
 
