@@ -57,7 +57,12 @@ def sources_of(varied: bool) -> list[Source]:
     ]
 
 
-SOURCES, VARIED = sources_of(False), sources_of(True)
+def _scaled(sources: Sequence[Source], share: float) -> list[Source]:
+    whole = sum(source.share for source in sources)
+    return [replace(source, share=source.share * share / whole) for source in sources]
+
+
+SOURCES, VARIED = _scaled(sources_of(False), 1.0), sources_of(True)
 
 
 def mixture(plain: float) -> list[Source]:
@@ -65,11 +70,6 @@ def mixture(plain: float) -> list[Source]:
     if plain == 1.0:
         return SOURCES
     return [*_scaled(SOURCES, plain), *_scaled(VARIED, 1.0 - plain)]
-
-
-def _scaled(sources: Sequence[Source], share: float) -> list[Source]:
-    whole = sum(source.share for source in sources)
-    return [replace(source, share=source.share * share / whole) for source in sources]
 
 
 class Trajectory(NamedTuple):
