@@ -42,7 +42,7 @@ def tool_of(function: Callable) -> Tool:
 def dialogue(words: str, tools: Sequence[Tool]) -> Conversation:
     """The user's words before an agent that has these tools; nobody knows the right answer, so there is no verdict."""
     task = Task("desk", "ask", 1, words, system=None)
-    return Conversation(task, first_messages(task), Environment(Toolbox(tools)))
+    return Conversation(task, first_messages(task), Environment(Toolbox(tools, canonical=True)))
 
 
 def load_tools(file: str | Path) -> list[Tool]:

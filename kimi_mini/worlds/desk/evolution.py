@@ -23,7 +23,7 @@ APPLICATIONS = {"desk": ("read", "link"), "ledger": ("find", "set", "create"), "
 @dataclass(frozen=True)
 class Spec:
     """A tool as data: `what` is the number, link or verb that it is about; arguments: role -> (name, description), in
-    the order of the schema. Roles: name (a text), number (a whole number)."""
+    the order of the schema, that of their names. Roles: name (a text), number (a whole number)."""
 
     domain: str
     application: str
@@ -153,9 +153,8 @@ def evolve(name: str, seed: int = 0) -> tuple[Spec, ...]:
                 called = style(verb, what, application) if verb else style(what, domain.thing, application)
                 text = describe(rng, domain, kind, what)
                 names = {"name": key, "number": _number_name(domain, kind, what)}
-                roles = list(_ROLES[kind])
-                rng.shuffle(roles)
-                arguments = tuple((role, names[role], "") for role in roles)
+                roles = _ROLES[kind]
+                arguments = tuple(sorted(((role, names[role], "") for role in roles), key=_by_name))
                 specs.append(Spec(name, application, kind, what, called, text, arguments))
     return tuple(specs)
 
@@ -178,7 +177,12 @@ def renamed(rng: random.Random, spec: Spec, held_out: bool = False) -> Spec:
         name = identifier(rng, held_out).lower().replace("-", "_")
         names += [name] if name not in names else []
     with_text = rng.random() < 0.5
-    arguments = tuple(
+    arguments = [
         (role, name, said[role] if with_text else "") for (role, _, _), name in zip(spec.arguments, names)
-    )
-    return replace(spec, name=identifier(rng, held_out), arguments=arguments)
+    ]
+    return replace(spec, name=identifier(rng, held_out), arguments=tuple(sorted(arguments, key=_by_name)))
+
+
+def _by_name(argument: tuple[str, str, str]) -> str:
+    """Arguments stand in the order of their names, as K2's tokenizer sorts every key of a declaration."""
+    return argument[1]

@@ -2,10 +2,11 @@
 
 A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
 
-    best "red fig" 12 now "blue tea" then "old rope" price .lookup_cost(label)
+    best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
 
 What comes next in a list stands there as well, beside its neighbour as in the request: the next thought need not look
-for its place there again, which a model of three layers does not learn. Names of tools and arguments stand behind a
+for its place there again, which a small model does not learn. What was read is carried along until the answer says it.
+Kind and word of the tool stand side by side, as a description has them. Names of tools and arguments stand behind a
 sign, as they do in declaration and call: with a space before it the same name would be other tokens.
 
 What a trajectory turns on is small: which of these tools is meant, what it and its arguments are called, which name to
@@ -28,6 +29,7 @@ from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, assembl
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
 from kimi_mini.worlds.tools import Toolbox
 
+SAID = dict(read="read", link="follow", find="find", deed="do", set="set", create="new", harm="remove")
 NO_TOOL = "I have no tool for that."
 BROKEN = "That did not work."
 NOTHING = "There is none."
@@ -104,7 +106,7 @@ class _Clerk:
         spec = self.specs[kind, what]
         wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
         tool = f".{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
-        thought = " ".join([*memory.split(), *wanted, *then.split(), what, tool])
+        thought = " ".join([*memory.split(), *wanted, *then.split(), SAID[kind], what, tool])
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -120,7 +122,7 @@ class _Clerk:
     def play_ask(self, names: list[str], word: str) -> Step:
         found: list[object] = []
         for name, then in zip(names, _thens(names)):
-            found.append((yield from self.use("now", "read", word, name, then=then)))
+            found.append((yield from self.use(f"{_joined(found)} now", "read", word, name, then=then)))
         return f"{_joined(found)} end", _joined(found)
 
     def play_trace(self, start: str, word: str) -> Step:
@@ -133,7 +135,9 @@ class _Clerk:
             name = after
 
     def play_branch(self, asked: str, word: str, limit: int, verb: str, choices: list) -> Step:
-        value = yield from self.use("now", "read", word, asked)
+        (low, few), (high, many) = choices
+        plan = f'below {limit} do "{low}" {few} else "{high}" {many}'
+        value = yield from self.use("now", "read", word, asked, then=plan)
         below = value < limit
         name, number = choices[0] if below else choices[1]
         yield from self.use(f"{value} below {limit} {_yes(below)}", "deed", verb, name, number)
@@ -155,14 +159,14 @@ class _Clerk:
         return "end", "done"
 
     def play_search(self, key: str, n: int, word: str) -> Step:
-        found = yield from self.use("find", "find", key, None, n)
+        found = yield from self.use(f"least {word} of", "find", key, None, n)
         if not found:
             return "none", NOTHING
         return (yield from self.play_least(found, word))
 
     def play_copy(self, a: str, b: str, word: str) -> Step:
-        value = yield from self.use("now", "read", word, a, then=_thens([a, b])[0])
-        yield from self.use("set", "set", word, b, value)
+        value = yield from self.use("now", "read", word, a, then=f'set "{b}"')
+        yield from self.use("now", "set", word, b, value)
         return "end", "done"
 
     def play_plan(self, **steps: object) -> Step:
@@ -172,7 +176,7 @@ class _Clerk:
         return "end", _joined(self.data["answer"] or ["done"])
 
     def play_create(self, a: str, n: int, word: str) -> Step:
-        yield from self.use("new", "create", word, a, n)
+        yield from self.use("now", "create", word, a, n)
         value = yield from self.use("now", "read", word, a)
         return f"{value} end", str(value)
 
@@ -218,7 +222,7 @@ def open_environment(task: Task) -> Environment:
     failures = {int(call): text for call, text in data["failures"].items()}
     records = {name: dict(record) for name, record in data["records"].items()}
     desk = Desk(records, failures, dict(data["broken"]))
-    return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"])), desk)
+    return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk)
 
 
 def sheet(rng: random.Random) -> Sheet:

@@ -53,7 +53,7 @@ HELD_OUT_TRANSIENT = (
     "network hiccup, repeat it",
 )
 BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
-RENAMED = 0.6  # share of trajectories whose tools have names that say nothing
+RENAMED = 0.5  # share of trajectories whose tools have names that say nothing
 DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
 
 

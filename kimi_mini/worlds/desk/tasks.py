@@ -64,7 +64,7 @@ def quoted(rng: random.Random) -> Callable[[str], str]:
 def _word(rng: random.Random, domain: Domain, word: str) -> str:
     """The word that the user takes: the domain's own, or another one for it."""
     others = domain.numbers.get(word, ())
-    return rng.choice(others) if others and rng.random() < 0.25 else word
+    return rng.choice(others) if others and rng.random() < 0.12 else word
 
 
 def _count(rng: random.Random, number: int) -> object:

@@ -55,7 +55,7 @@ FAMILIES = {
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }
 
-LIMITS = Limits(turn_tokens=128, turns=16, context=2048)  # the longest turns of the expert have 110 tokens
+LIMITS = Limits(turn_tokens=192, turns=16, context=2048)  # the longest turns of the expert have 110 tokens
 SAYS = {
     "ask": "look up numbers, in any words and with any tools",
     "trace": "follow a link to its end, in any words and with any tools",

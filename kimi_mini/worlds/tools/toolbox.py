@@ -103,10 +103,15 @@ class ToolResult:
 
 
 class Toolbox:
-    """The tools of one request. Raises ValueError when two tools share a name."""
+    """The tools of one request. Raises ValueError when two tools share a name.
 
-    def __init__(self, tools: Iterable[Tool]):
+    canonical: the keys of the declarations are sorted at every depth, as K2's own tokenizer sorts them before its
+    template: a description then stands before the name that it describes, and reading from left to right finds it.
+    """
+
+    def __init__(self, tools: Iterable[Tool], canonical: bool = False):
         self.tools: dict[str, Tool] = {}
+        self.canonical = canonical
         for tool in tools:
             if tool.name in self.tools:
                 raise ValueError(f"two tools are named {tool.name!r}")
@@ -114,7 +119,8 @@ class Toolbox:
 
     def declarations(self) -> list[dict[str, Any]]:
         """OpenAI `tools` list, in the order in which the tools were given."""
-        return [tool.declaration() for tool in self.tools.values()]
+        declared = [tool.declaration() for tool in self.tools.values()]
+        return _sorted(declared) if self.canonical else declared
 
     def call(self, name: str, arguments_json: str) -> ToolResult:
         """Check the arguments, run the tool, report. Never raises; only Ctrl-C passes through."""
@@ -133,6 +139,13 @@ class Toolbox:
             declared = ", ".join(self.tools) or "none"
             raise CallError("undeclared", f"no tool {shorten(_safe_str(name), 40)!r}; declared: {declared}")
         return tool
+
+
+def _sorted(value: Any) -> Any:
+    """Dicts at every depth with their keys in order; lists keep theirs."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(one) for one in value] if isinstance(value, list) else value
 
 
 def _run(tool: Tool, arguments: dict[str, Any]) -> Any:
