@@ -70,7 +70,7 @@ class Drill:
     """At most `tokens` of drills: they end when the mean loss of `stop_steps` steps is below `stop_loss`.
 
     whole: they begin with `first` symbols, which a model learns to look up soon, and grow to the whole vocabulary when
-    a share `whole_after` of the tokens is spent; only then may they end.
+    a share `whole_after` of the tokens is spent; from then on there are cards, too, and only then may they end.
     """
 
     tokens: int = 1_200_000
@@ -193,7 +193,7 @@ class Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
         most of the fine-tuning is of worlds that put nothing the same way twice. About half an hour."""
         return cls(
-            drill=Drill(whole=True, stop_loss=0.15),
+            drill=Drill(2_400_000, whole=True, whole_after=0.45, stop_loss=0.1),
             finetune=Finetune(tokens=14_000_000, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,

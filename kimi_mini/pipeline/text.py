@@ -37,7 +37,9 @@ def drill(run: Run) -> dict:
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
         size = max(settings.first, int(len(alphabet) * step / whole)) if step < whole else len(alphabet)
-        examples = [Example(*pair) for pair in drills.drills(rng, plan.step_tokens, alphabet[:size])]
+        kinds = drills.KINDS if settings.whole and step >= whole else drills.FIRST
+        made = drills.drills(rng, plan.step_tokens, alphabet[:size], kinds)
+        examples = [Example(*pair) for pair in made]
         return shared_batches(examples, settings.micro_tokens)
 
     with Bar(steps * plan.step_tokens) as bar:

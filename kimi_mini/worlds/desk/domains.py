@@ -1,13 +1,18 @@
 """Domains: what a desk can be about. Plain data, from which `evolution` makes the tools.
 
-A domain names a thing; numbers that each thing has, with the words that people use for them; links from one thing to
-another; deeds, which take a thing and a number; and ways to be rid of a thing, which no task asks for. Words are those
-of the trade. Domains of `HELD_OUT` are in no training stream: an agent that can work there reads.
+A domain names a thing; numbers that each thing has, with the words that people use for them; links from one thing
+to another; deeds, which take a thing and a number; and ways to be rid of a thing, which no task asks for. Words are
+those of the trade; in a domain that is made up, any words. Domains of `HELD_OUT` are in no training stream: an agent
+that can work there reads.
 """
 
 from __future__ import annotations
 
+import random
+import re
 from dataclasses import dataclass
+
+from kimi_mini.worlds.desk.words import word
 
 
 @dataclass(frozen=True)
@@ -186,3 +191,17 @@ HELD_OUT = ("library", "airport", "workshop")
 DOMAINS = {domain.name: domain for domain in _ALL}
 TRAINED = tuple(domain for domain in _ALL if domain.name not in HELD_OUT)
 UNSEEN = tuple(DOMAINS[name] for name in HELD_OUT)
+_OF_UNSEEN = set(re.findall("[a-z]+", str(UNSEEN)))
+_UNITS = ("", "# times", "for # {}", "with # {}")
+
+
+def made_up(rng: random.Random) -> Domain:
+    """A domain whose every word is any word: what it is about can only be read. None is a word of an unseen domain."""
+    said: list[str] = []
+    while len(said) < 15:
+        one = word(rng)
+        said += [one] if one not in said and one not in _OF_UNSEEN else []
+    thing, *said = said
+    deeds = tuple(Deed(verb, rng.choice(_UNITS).format(unit)) for verb, unit in zip(said[:3], said[3:6]))
+    numbers = dict.fromkeys(said[6:10], ())
+    return Domain("made up", thing, f"{thing}s", numbers, tuple(said[10:12]), deeds, tuple(said[12:14]))

@@ -22,13 +22,17 @@ APPLICATIONS = {"desk": ("read", "link"), "ledger": ("find", "set", "create"), "
 
 @dataclass(frozen=True)
 class Spec:
-    """A tool as data: `what` is the number, link or verb that it is about; arguments: role -> (name, description), in
+    """A tool as data: `what` is the number, link or verb that it is about, `counts` what its number is; arguments:
+    (role, name, description), in
     the order of the schema, that of their names. Roles: name (a text), number (a whole number)."""
 
     domain: str
     application: str
     kind: str
     what: str
+    thing: str
+    plural: str
+    counts: str
     name: str
     description: str
     arguments: tuple[tuple[str, str, str], ...]  # (role, name, description)
@@ -144,32 +148,50 @@ def _number_name(domain: Domain, kind: str, what: str) -> str:
 @lru_cache(maxsize=32)
 def evolve(name: str, seed: int = 0) -> tuple[Spec, ...]:
     """All tools of the domain of that name, named by its applications."""
-    domain, rng, specs = DOMAINS[name], random.Random(f"{seed}/evolve/{name}"), []
+    return tools_of(DOMAINS[name], random.Random(f"{seed}/evolve/{name}"))
+
+
+def tools_of(domain: Domain, rng: random.Random) -> tuple[Spec, ...]:
+    """All tools of a domain; its applications draw their styles from `rng`."""
+    specs: list[Spec] = []
     for application, kinds in APPLICATIONS.items():
         style, key = rng.choice(_STYLES), rng.choice((domain.thing, "name", "which", f"{domain.thing}_name"))
         for kind in kinds:
             verb = rng.choice(_VERBS.get(kind, ("",)))
             for what in _whats(domain, kind):
                 called = style(verb, what, application) if verb else style(what, domain.thing, application)
-                text = describe(rng, domain, kind, what)
-                names = {"name": key, "number": _number_name(domain, kind, what)}
+                text = describe(rng, kind, what, domain.thing, domain.plural)
+                counts = _number_name(domain, kind, what)
+                names = {"name": key, "number": counts}
                 roles = _ROLES[kind]
                 arguments = tuple(sorted(((role, names[role], "") for role in roles), key=_by_name))
-                specs.append(Spec(name, application, kind, what, called, text, arguments))
+                specs.append(
+                    Spec(
+                        domain.name,
+                        application,
+                        kind,
+                        what,
+                        domain.thing,
+                        domain.plural,
+                        counts,
+                        called,
+                        text,
+                        arguments,
+                    )
+                )
     return tuple(specs)
 
 
-def describe(rng: random.Random, domain: Domain, kind: str, what: str) -> str:
+def describe(rng: random.Random, kind: str, what: str, thing: str, plural: str) -> str:
     """A description of a tool, in one of several wordings."""
-    text = rng.choice(_DESCRIPTIONS[kind]).format(what=what, thing=domain.thing, plural=domain.plural)
+    text = rng.choice(_DESCRIPTIONS[kind]).format(what=what, thing=thing, plural=plural)
     return text[0].upper() + text[1:] if rng.random() < 0.7 else text
 
 
 def renamed(rng: random.Random, spec: Spec, held_out: bool = False) -> Spec:
     """The same tool under a name that says nothing, as are the names of its arguments; what the description says
     stays."""
-    thing = DOMAINS[spec.domain].thing
-    said = {"name": f"the {thing}", "number": _number_name(DOMAINS[spec.domain], spec.kind, spec.what)}
+    said = {"name": f"the {spec.thing}", "number": spec.counts}
     if spec.kind == "deed" and said["number"] == "count":
         said["number"] = "how many"
     names: list[str] = []

@@ -23,9 +23,9 @@ from collections.abc import Generator
 
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
 from kimi_mini.worlds.desk.application import FORMATS, Desk, tools
-from kimi_mini.worlds.desk.domains import TRAINED
-from kimi_mini.worlds.desk.evolution import Spec, evolve
-from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, assembled, named
+from kimi_mini.worlds.desk.domains import TRAINED, made_up
+from kimi_mini.worlds.desk.evolution import Spec, tools_of
+from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, MADE_UP, TRANSIENT, assembled, named
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
 from kimi_mini.worlds.tools import Toolbox
 
@@ -213,7 +213,8 @@ def _value(form: str, result: str) -> object:
 # -- sheets ---------------------------------------------------------------------------------------------
 
 REQUESTS = 9
-DECLARED = range(4, 10)
+LINES = 24
+DECLARED = range(6, 13)
 
 
 def open_environment(task: Task) -> Environment:
@@ -222,20 +223,25 @@ def open_environment(task: Task) -> Environment:
     failures = {int(call): text for call, text in data["failures"].items()}
     records = {name: dict(record) for name, record in data["records"].items()}
     desk = Desk(records, failures, dict(data["broken"]))
-    return Environment(Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk)
+    return Environment(
+        Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk
+    )
 
 
 def sheet(rng: random.Random) -> Sheet:
-    """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned."""
-    domain = rng.choice(TRAINED)
-    chosen = named(rng, rng.sample(evolve(domain.name), rng.choice(DECLARED)))
+    """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned. One
+    sheet in four asks for nothing but the tool: kind and word, then its name and arguments."""
+    domain = made_up(rng) if rng.random() < MADE_UP else rng.choice(TRAINED)
+    chosen = named(rng, rng.sample(tools_of(domain, rng), rng.choice(DECLARED)))
     declared = {(spec.kind, spec.what) for spec in chosen}
+    if rng.random() < 0.25:
+        return [(_declared(chosen), False), *_looked_up(rng, chosen)]
     form, pieces, left = rng.choice(FORMATS), [], REQUESTS
     while left:
         pattern = rng.choice(list(PATTERNS))
         made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words())
         done = set(made.needs) <= declared
-        if not done and rng.random() < 0.7:  # most requests can be met
+        if not done and rng.random() < 0.9:  # most requests can be met
             continue
         outcome = "done" if done else "no tool"
         about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": None, "form": form}
@@ -243,8 +249,21 @@ def sheet(rng: random.Random) -> Sheet:
         if not task.held_out:
             pieces += _worked_on(task, rng)
             left -= 1
-    box = open_environment(task).toolbox
-    return [(json.dumps(box.declarations(), separators=(",", ":")), False), *pieces]
+    return [(_declared(chosen), False), *pieces]
+
+
+def _declared(chosen: list[Spec]) -> str:
+    box = Toolbox(tools(chosen, Desk({}), "{value}"), canonical=True)
+    return json.dumps(box.declarations(), separators=(",", ":"))
+
+
+def _looked_up(rng: random.Random, chosen: list[Spec]) -> Sheet:
+    """The end of a thought, again and again."""
+    pieces: Sheet = []
+    for spec in rng.choices(chosen, k=LINES):
+        names = ",".join(name for _, name, _ in spec.arguments)
+        pieces += [(f"\n{SAID[spec.kind]} {spec.what}", False), (f" .{spec.name}({names})", True)]
+    return pieces
 
 
 def _worked_on(task: Task, rng: random.Random) -> Sheet:

@@ -14,8 +14,8 @@ from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import composed
-from kimi_mini.worlds.desk.domains import DOMAINS, TRAINED, UNSEEN, Domain
-from kimi_mini.worlds.desk.evolution import Spec, describe, evolve, renamed
+from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
+from kimi_mini.worlds.desk.evolution import Spec, describe, evolve, renamed, tools_of
 from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
 from kimi_mini.worlds.desk.words import names
 
@@ -54,6 +54,7 @@ HELD_OUT_TRANSIENT = (
 )
 BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
 RENAMED = 0.5  # share of trajectories whose tools have names that say nothing
+MADE_UP = 0.5  # share of trajectories in a domain whose every word is any word
 DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
 
 
@@ -78,6 +79,8 @@ OUTCOMES = ("done",) * 80 + ("missing",) * 8 + ("no tool",) * 5 + ("talk",) * 4 
 def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surface: Surface) -> Task:
     """A task of a pattern of that size (or the composed one of that number) in a drawn surface."""
     domain = rng.choice(UNSEEN if surface.domain else TRAINED)
+    if not surface.domain and rng.random() < MADE_UP:
+        domain = made_up(rng)
     outcome = surface.outcome or rng.choice(OUTCOMES)
     if isinstance(pattern, int):
         made, text = composed(rng, pattern, domain)
@@ -143,7 +146,8 @@ def _remove(rng: random.Random, made: Draft) -> str:
 
 def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, without: bool) -> list[Spec]:
     """The tools that it takes (`without`: all but one of them), others that would not help, in any order."""
-    of = {(spec.kind, spec.what): spec for spec in evolve(domain.name)}
+    own = tools_of(domain, rng) if domain.name == "made up" else evolve(domain.name)
+    of = {(spec.kind, spec.what): spec for spec in own}
     needs = list(made.needs)
     if without:
         needs.remove(rng.choice(needs))
@@ -162,7 +166,7 @@ def named(rng: random.Random, chosen: Sequence[Spec], held_out: bool = False) ->
     name twice."""
     anonymous, taken = held_out or rng.random() < RENAMED, {}
     for spec in chosen:
-        one = replace(spec, description=describe(rng, DOMAINS[spec.domain], spec.kind, spec.what))
+        one = replace(spec, description=describe(rng, spec.kind, spec.what, spec.thing, spec.plural))
         one = renamed(rng, one, held_out) if anonymous else one
         while one.name in taken:
             one = renamed(rng, one, held_out)
