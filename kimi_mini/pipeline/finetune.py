@@ -10,6 +10,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.pipeline.shared import (
     Bar,
+    drills_kept_up,
     late_loss,
     load_checkpoint,
     note_of,
@@ -38,11 +39,15 @@ def tune(
     )
     rows = None if text is None else in_turn(text, 1, [plan.seed, 3])
 
+    drills = drills_kept_up(plan) if plan.drill.kept else lambda step: []
+
     def data(step: int) -> list[Batch]:
-        more = [] if rows is None else [Example(row, np.ones(width, bool)) for row in rows(step)]
+        more = drills(step) + (
+            [] if rows is None else [Example(row, np.ones(width, bool)) for row in rows(step)]
+        )
         return sft.batches_of(pools, steps[step], plan.micro_tokens, more)
 
-    with Bar(sft.tokens_of(pools, steps) + width * len(steps), title) as bar:
+    with Bar(sft.tokens_of(pools, steps) + (width + plan.drill.kept) * len(steps), title) as bar:
         return trained(model, plan, data, len(steps), settings.schedule, state_file=state_file, progress=bar)
 
 

@@ -71,6 +71,8 @@ class Drill:
 
     whole: they begin with `first` symbols, which a model learns to look up soon, and grow to the whole vocabulary when
     a share `whole_after` of the tokens is spent; from then on there are cards, too, and only then may they end.
+    kept: tokens of drills in each step of pre-training and fine-tuning. Without, a model that looks up 99 of 100 pairs
+    looks up none after a million tokens of text.
     """
 
     tokens: int = 1_200_000
@@ -79,6 +81,7 @@ class Drill:
     stop_steps: int = 20
     whole: bool = False
     first: int = 128
+    kept: int = 0
     whole_after: float = 0.9
     schedule: Schedule = Schedule()
 
@@ -193,7 +196,7 @@ class Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
         most of the fine-tuning is of worlds that put nothing the same way twice. About half an hour."""
         return cls(
-            drill=Drill(2_400_000, whole=True, whole_after=0.45, stop_loss=0.1),
+            drill=Drill(2_400_000, whole=True, whole_after=0.45, kept=512, stop_loss=0.1),
             finetune=Finetune(tokens=14_000_000, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,

@@ -30,10 +30,10 @@ from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.pipeline.options import Options
 from kimi_mini.pipeline.plan import Plan
-from kimi_mini.pipeline.shared import new_model, text_windows, trained
+from kimi_mini.pipeline.shared import drills_kept_up, new_model, text_windows, trained
 from kimi_mini.text import corpus
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training.batch import Batch, in_turn, text_batch
+from kimi_mini.training.batch import Batch, in_turn, shared_batches, text_batch
 from kimi_mini.training.loop import History, evaluate_loss
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.machine.choice import choose
@@ -76,6 +76,16 @@ def step_data(windows: np.ndarray, rows: int, seed: int) -> Callable[[int], list
     return lambda step: [text_batch(ranks.share(chosen(step)))]
 
 
+def with_drills(
+    data: Callable[[int], list[Batch]], plan: Plan, micro_tokens: int
+) -> Callable[[int], list[Batch]]:
+    """The same with the drills that the plan keeps up in every step."""
+    if not plan.drill.kept:
+        return data
+    drills = drills_kept_up(plan)
+    return lambda step: [*data(step), *shared_batches(drills(step), micro_tokens)]
+
+
 def read_text(
     model: KimiMini,
     windows: Sequence[np.ndarray],
@@ -94,7 +104,7 @@ def read_text(
     history = trained(
         model,
         plan,
-        step_data(training, rows_of(plan), plan.seed),
+        with_drills(step_data(training, rows_of(plan), plan.seed), plan, place.micro_tokens),
         steps_of(plan),
         plan.pretrain.schedule,
         place=place,

@@ -16,9 +16,10 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan, Run, Schedule
-from kimi_mini.text import corpus
+from kimi_mini.text import corpus, drills
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
+from kimi_mini.training.batch import Example
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.machine.placement import Placement, choose_device, is_out_of_memory
 
@@ -95,6 +96,17 @@ def windows_of(run: Run) -> list[np.ndarray]:
 def training_pools(run: Run) -> sft.Pools:
     """The examples that passed, by source and level."""
     return sft.pools_of(synthesis.load(run.folder / "training.npz"))
+
+
+def drills_kept_up(plan: Plan) -> Callable[[int], list[Example]]:
+    """step -> the drills that stay in every step after the first stage; none where the plan keeps none."""
+    alphabet = synthesis.whole_alphabet(Tokenizer.load(), plan.seed)
+
+    def made(step: int) -> list[Example]:
+        rng = np.random.default_rng([plan.seed, 4, step])
+        return [Example(*pair) for pair in drills.drills(rng, plan.drill.kept, alphabet, drills.KINDS)]
+
+    return made
 
 
 # ---- training ----------------------------------------------------------------------------------------------
