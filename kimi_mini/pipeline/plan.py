@@ -69,8 +69,8 @@ class Text:
 class Drill:
     """At most `tokens` of drills: they end when the mean loss of `stop_steps` steps is below `stop_loss`.
 
-    whole: they begin with `first` symbols, which a model learns to look up soon, and grow to the whole vocabulary when
-    a share `whole_after` of the tokens is spent; from then on there are cards, too, and only then may they end.
+    whole: they begin with `first` symbols, for a share `held` of the tokens, and grow to the whole vocabulary when a
+    share `whole_after` of the tokens is spent; from then on there are cards, too, and only then may they end.
     kept: tokens of drills in each step of pre-training and fine-tuning. Without, a model that looks up 99 of 100 pairs
     looks up none after a million tokens of text.
     """
@@ -82,7 +82,8 @@ class Drill:
     whole: bool = False
     first: int = 128
     kept: int = 0
-    whole_after: float = 0.9
+    held: float = 0.3
+    whole_after: float = 0.6
     schedule: Schedule = Schedule()
 
 
@@ -97,11 +98,13 @@ class Pretrain:
 @dataclass(frozen=True)
 class Synthesis:
     """Trajectories for fine-tuning, read about `passes` times, and `spare` more a level; a share `mistakes` is
-    wrong on purpose. Which sources, and their shares of the tokens, the worlds say: see `Run.begin`."""
+    wrong on purpose. What is varied is drawn from pools that widen until a share `wide_after` of a source is made.
+    Which sources, and their shares of the tokens, the worlds say: see `Run.begin`."""
 
     mistakes: float = 0.15
     passes: float = 1.5
     spare: int = 12
+    wide_after: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,8 @@ class Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
         most of the fine-tuning is of worlds that put nothing the same way twice. About half an hour."""
         return cls(
-            drill=Drill(2_400_000, whole=True, whole_after=0.45, kept=512, stop_loss=0.1),
-            finetune=Finetune(tokens=14_000_000, plain=0.15),
+            drill=Drill(2_400_000, whole=True, kept=384, stop_loss=0.1),
+            finetune=Finetune(tokens=20_000_000, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,
         )

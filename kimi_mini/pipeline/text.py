@@ -28,6 +28,7 @@ def drill(run: Run) -> dict:
     plan, settings = run.plan, run.plan.drill
     model, tokenizer, steps = first_model(plan), Tokenizer.load(), settings.tokens // plan.step_tokens
     whole = settings.whole_after * steps if settings.whole else 0
+    held = settings.held * steps
     alphabet = (
         synthesis.whole_alphabet(tokenizer, plan.seed)
         if settings.whole
@@ -36,7 +37,8 @@ def drill(run: Run) -> dict:
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
-        size = max(settings.first, int(len(alphabet) * step / whole)) if step < whole else len(alphabet)
+        grown = np.clip((step - held) / max(1.0, whole - held), 0, 1) if settings.whole else 1.0
+        size = int(settings.first + grown * (len(alphabet) - settings.first))
         kinds = drills.KINDS if settings.whole and step >= whole else drills.FIRST
         made = drills.drills(rng, plan.step_tokens, alphabet[:size], kinds)
         examples = [Example(*pair) for pair in made]

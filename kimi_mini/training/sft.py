@@ -6,7 +6,8 @@ killed and resumed, and two runs with one seed see the same tokens. Three rules 
     mixture      every step holds all sources, in proportion to their shares of the tokens (batches of one kind
                  alone are poison under Muon, which gives any gradient a full-size step)
     quota        each level of a family gets its turn, so that filtering cannot quietly remove the long episodes
-    curriculum   short levels first; the longest join when `ramp` of the tokens are spent; reflex follows thinking
+    curriculum   short levels first; the longest join when `ramp` of the tokens are spent; reflex follows thinking; what
+                 is varied comes in the order in which it was made, from few words to any
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from kimi_mini.training.batch import Batch, Example, shared_batches
 from kimi_mini.training.synthesis import Source, Trajectory
+from kimi_mini.worlds import FAMILIES, WORLDS
 
 Pools = dict[tuple[Source, int], list[Example]]
 
@@ -55,7 +57,8 @@ def make_plan(
                 raise ValueError(f"no examples for {source.family} level {level} ({source.mode})")
     shares = np.array([source.share for source in sources])
     spent = np.zeros(len(sources))
-    queues = {key: _Queue(len(examples), rng) for key, examples in pools.items()}
+    varied = {source: WORLDS[FAMILIES[source.family].world].varied for source in sources}
+    queues = {key: _Queue(len(examples), rng, varied[key[0]]) for key, examples in pools.items()}
     plan, done = [], 0
     while done < total_tokens:
         progress = done / total_tokens
@@ -79,10 +82,12 @@ def make_plan(
 
 
 class _Queue:
-    """Indices of a pool in random order, again and again."""
+    """Indices of a pool in random order, again and again; `widens`: the first time in their own order."""
 
-    def __init__(self, size: int, rng: np.random.Generator):
+    def __init__(self, size: int, rng: np.random.Generator, widens: bool = False):
         self.size, self.rng, self.order = size, rng, []
+        if widens:
+            self.order = list(range(size))[::-1]
 
     def next(self) -> int:
         if not self.order:

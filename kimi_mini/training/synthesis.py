@@ -92,13 +92,16 @@ def trajectory(
     mode: str,
     mistakes: float,
     held_out: bool = False,
+    breadth: float = 1.0,
 ) -> Trajectory:
     """One trajectory from its seed: generate a task, let the expert play (`mistakes` is the chance that it errs on
     purpose), verify, tokenise."""
     rng = random.Random(seed)
     if mode == "sheet":
-        return Trajectory(_tokenise_sheet(tokenizer, rng, family), family, level, mode, None, True, seed)
-    task = worlds.generate(rng, family, level, held_out)
+        return Trajectory(
+            _tokenise_sheet(tokenizer, rng, family, breadth), family, level, mode, None, True, seed
+        )
+    task = worlds.generate(rng, family, level, held_out, breadth)
     mistake = rng.choice(MISTAKES) if rng.random() < mistakes else None
     if mistake and mistake not in worlds.WORLDS[task.world].mistakes:
         mistake = worlds.WORLDS[task.world].mistakes[0]
@@ -129,9 +132,10 @@ def _tokenise(
     return Example(np.asarray(ids, np.int32), mask)
 
 
-def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str) -> Example:
+def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str, breadth: float) -> Example:
     """An exercise sheet of the family's world."""
-    pieces = worlds.FAMILIES[family].sheet(rng)
+    more = (breadth,) if worlds.world_of(family).varied else ()
+    pieces = worlds.FAMILIES[family].sheet(rng, *more)
     parts = [(tokenizer.encode_plain(text), learned) for text, learned in pieces]
     ids = np.array([token for part, _ in parts for token in part], np.int32)
     return Example(ids, np.repeat([learned for _, learned in parts], [len(part) for part, _ in parts]))
@@ -153,12 +157,17 @@ def synthesise(
 
 
 def numbered(
-    tokenizer: Tokenizer, source: Source, index: int, seed: int, mistakes: float = MISTAKE_RATE
+    tokenizer: Tokenizer,
+    source: Source,
+    index: int,
+    seed: int,
+    mistakes: float = MISTAKE_RATE,
+    breadth: float = 1.0,
 ) -> Trajectory:
-    """The trajectory of `source` with that number; it depends on nothing else but the seed."""
+    """The trajectory of `source` with that number; it depends on nothing else but the seed and the breadth."""
     level = source.levels[index % len(source.levels)]
     name = f"{seed}/{source.family}/{source.mode}/{index}"
-    return trajectory(tokenizer, name, source.family, level, source.mode, mistakes)
+    return trajectory(tokenizer, name, source.family, level, source.mode, mistakes, breadth=breadth)
 
 
 def wanted(

@@ -159,12 +159,16 @@ def world_of(family: str) -> World:
     return WORLDS[FAMILIES[family].world]
 
 
-def generate(rng: random.Random, family: str, level: int, held_out: bool = False) -> Task:
-    """A task of `family` on the asked side of the split: held-out tasks are told apart by their content,
-    so no seed can bring one into a training stream. Raises KimiError when there seems to be none."""
+def generate(
+    rng: random.Random, family: str, level: int, held_out: bool = False, breadth: float = 1.0
+) -> Task:
+    """A task of `family` on the asked side of the split: held-out tasks are told apart by their content, so no seed can
+    bring one into a training stream. breadth: how much of its pools a varied world draws from, of 1. Raises KimiError
+    when there seems to be none."""
     world = world_of(family)
+    more = (breadth,) if world.varied else ()
     for _ in range(TRIES):
-        task = world.generate(rng, family, level)
+        task = world.generate(rng, family, level, *more)
         if task.held_out == held_out:
             return task
     raise KimiError(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,3 +233,14 @@ def test_the_defaults_are_those_of_the_whole_run():
         "samples",
         "every",
     }
+
+
+def test_drills_are_kept_up_in_every_step_where_the_plan_says_so():
+    plan = replace(Plan(), drill=replace(Plan().drill, kept=300))
+    data = lambda step: []
+    assert pretrain.with_drills(data, Plan(), 2048) is data
+    steps = [pretrain.with_drills(data, plan, 2048)(step) for step in (0, 0, 1)]
+    shown = [np.concatenate([batch.ids[batch.valid] for batch in step]).tolist() for step in steps]
+    assert shown[0] == shown[1] != shown[2] and 250 < len(shown[0]) < 450
+    learned = sum(batch.learned for batch in steps[0])
+    assert 50 < learned < len(shown[0])

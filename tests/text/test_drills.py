@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kimi_mini.text.drills import copying, drills, recall
+from kimi_mini.text.drills import FIRST, KINDS, cards, copying, drills, recall
 
 ALPHABET = np.arange(100, 226)
 
@@ -76,3 +76,49 @@ def test_size_and_seed():
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(made, again))
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(made, other))
     assert {len(ids) % 6 == 0 for ids, _ in made} == {True, False}  # both kinds occur
+
+
+def by_one_mark(ids: np.ndarray, position: int, sign: int, mark: int) -> set[int]:
+    """What came right behind the sign on the cards shown that bear this mark."""
+    found, card = set(), []
+    for place, token in enumerate(ids[:position]):
+        card.append(token)
+        if token == sign:
+            if mark in card:
+                found.add(int(ids[place + 1]))
+            card = []
+    return found
+
+
+def test_a_card_is_told_by_both_of_its_marks_and_by_neither_alone():
+    rng, told, alone = np.random.default_rng(6), 0, [0, 0]
+    for _ in range(50):
+        symbols = rng.permutation(np.arange(100, 132)).astype(np.int32)
+        ids, mask = cards(rng, symbols)
+        assert ids.dtype == np.int32 and mask.dtype == bool and set(ids) <= set(symbols)
+        shown = int(mask.argmax()) - 3  # where the first question begins
+        sign = int(symbols[6])
+        for place in np.flatnonzero(mask):
+            if ids[place - 1] != sign:
+                continue
+            first, second = (by_one_mark(ids[:shown], shown, sign, ids[place - k]) for k in (3, 2))
+            assert first & second == {int(ids[place])}
+            told += 1
+            alone = [alone[0] + (len(first) == 1), alone[1] + (len(second) == 1)]
+    assert told > 400 and max(alone) < 0.5 * told
+
+
+def test_a_name_on_a_card_is_learned_to_its_end():
+    symbols = np.arange(32, dtype=np.int32)
+    ids, mask = cards(np.random.default_rng(7), symbols)
+    ends = np.flatnonzero(ids[1:] == 7) + 1
+    asked = [place for place in ends if mask[place]]
+    assert (
+        len(asked) == 2 * (len(ends) - len(asked)) and not mask[: ends[len(ends) - len(asked) - 1] + 1].any()
+    )
+
+
+def test_the_first_kinds_stay_as_they_were_where_cards_join():
+    assert FIRST == (recall, copying) and set(KINDS) == {recall, copying, cards}
+    lengths = {len(ids) for ids, _ in drills(np.random.default_rng(8), 5_000, ALPHABET, KINDS)}
+    assert max(lengths) > 64  # only cards are that long

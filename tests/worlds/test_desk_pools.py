@@ -13,7 +13,7 @@ from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds.desk import wordings, words
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import COMPOSED
-from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN
+from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN, made_up
 from kimi_mini.worlds.desk.evolution import evolve
 from kimi_mini.worlds.desk.surface import HELD_OUT_SYSTEMS, HELD_OUT_TRANSIENT, SYSTEMS, TRANSIENT
 from kimi_mini.worlds.desk.tasks import PATTERNS
@@ -105,6 +105,19 @@ def test_held_out_things_are_named_by_held_out_words_alone():
     trained = parts(" ".join([*words.names(rng, 600), *(words.identifier(rng) for _ in range(600))]))
     assert all(any(part.startswith(word) for word in words.HELD_OUT) for part in held_out)
     assert not trained & set(words.HELD_OUT) and len(trained) > 1000
+
+
+def test_a_made_up_domain_has_a_word_for_everything_and_none_of_an_unseen_one():
+    rng, unseen, things = random.Random(3), parts(str(UNSEEN)), set()
+    for _ in range(300):
+        domain = made_up(rng)
+        own = [domain.thing, *domain.numbers, *domain.links, *(d.verb for d in domain.deeds), *domain.harms]
+        assert (
+            len(own) == len(set(own)) == 12 and not set(own) & unseen and not set(own) & set(words.HELD_OUT)
+        )
+        assert all(deed.unit == "" or "#" in deed.unit for deed in domain.deeds)
+        things.add(domain.thing)
+    assert len(things) > 280
 
 
 # ---- what training shows --------------------------------------------------------------------------------------

@@ -252,6 +252,16 @@ def test_declarations_are_openai_functions_in_order():
     }
 
 
+def test_canonical_declarations_have_their_keys_in_order_and_lists_as_they_were():
+    tool = Tool(
+        "look", "Looks.", {"type": "object", "required": ["b", "a"], "properties": {"b": {}, "a": {}}}, print
+    )
+    [declared] = Toolbox([tool], canonical=True).declarations()
+    text = '{"function":{"description":"Looks.","name":"look","parameters":{"properties":{"a":{},"b":{}},'
+    text += '"required":["b","a"],"type":"object"}},"type":"function"}'
+    assert json.dumps(declared, separators=(",", ":")) == text
+
+
 @pytest.mark.parametrize("name", ["", "a.b", "a:0", "two words", "1st", "<|im_end|>"])
 def test_a_name_that_would_break_the_call_id_is_refused(name):
     with pytest.raises(ValueError, match="letters, digits"):

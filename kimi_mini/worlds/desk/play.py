@@ -23,9 +23,8 @@ from collections.abc import Generator
 
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
 from kimi_mini.worlds.desk.application import FORMATS, Desk, tools
-from kimi_mini.worlds.desk.domains import TRAINED, made_up
 from kimi_mini.worlds.desk.evolution import Spec, tools_of
-from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, MADE_UP, TRANSIENT, assembled, named
+from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface, assembled, drawn, named
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
 from kimi_mini.worlds.tools import Toolbox
 
@@ -228,18 +227,18 @@ def open_environment(task: Task) -> Environment:
     )
 
 
-def sheet(rng: random.Random) -> Sheet:
+def sheet(rng: random.Random, breadth: float = 1.0) -> Sheet:
     """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned. One
     sheet in four asks for nothing but the tool: kind and word, then its name and arguments."""
-    domain = made_up(rng) if rng.random() < MADE_UP else rng.choice(TRAINED)
-    chosen = named(rng, rng.sample(tools_of(domain, rng), rng.choice(DECLARED)))
+    domain = drawn(rng, Surface(breadth=breadth))
+    chosen = named(rng, rng.sample(tools_of(domain, rng), rng.choice(DECLARED)), breadth=breadth)
     declared = {(spec.kind, spec.what) for spec in chosen}
     if rng.random() < 0.25:
         return [(_declared(chosen), False), *_looked_up(rng, chosen)]
     form, pieces, left = rng.choice(FORMATS), [], REQUESTS
     while left:
         pattern = rng.choice(list(PATTERNS))
-        made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words())
+        made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words(breadth=breadth))
         done = set(made.needs) <= declared
         if not done and rng.random() < 0.9:  # most requests can be met
             continue

@@ -15,7 +15,7 @@ from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import composed
 from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
-from kimi_mini.worlds.desk.evolution import Spec, describe, evolve, renamed, tools_of
+from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
 from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
 from kimi_mini.worlds.desk.words import names
 
@@ -60,7 +60,11 @@ DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, 
 
 @dataclass(frozen=True)
 class Surface:
-    """Which pools are the held-out ones, and what is forced: least number of distractors, an error, an outcome."""
+    """Which pools are the held-out ones, and what is forced: least number of distractors, an error, an outcome.
+
+    breadth: how much of the trained pools is drawn from, of 1: training begins with one domain, few wordings and names
+    of tools that say something, and widens. What is learned of few words carries over to many, and not the other way.
+    """
 
     names: bool = False
     wordings: bool = False
@@ -68,6 +72,7 @@ class Surface:
     formats: bool = False
     tools: bool = False
     domain: bool = False
+    breadth: float = 1.0
     distractors: Sequence[int] = DISTRACTORS
     error: bool | None = None  # None: one in five
     outcome: str | None = None  # done, missing, no tool; None: as in training
@@ -78,14 +83,14 @@ OUTCOMES = ("done",) * 80 + ("missing",) * 8 + ("no tool",) * 5 + ("talk",) * 4 
 
 def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surface: Surface) -> Task:
     """A task of a pattern of that size (or the composed one of that number) in a drawn surface."""
-    domain = rng.choice(UNSEEN if surface.domain else TRAINED)
-    if not surface.domain and rng.random() < MADE_UP:
-        domain = made_up(rng)
+    domain = drawn(rng, surface)
     outcome = surface.outcome or rng.choice(OUTCOMES)
     if isinstance(pattern, int):
         made, text = composed(rng, pattern, domain)
     else:
-        made, text = draft(rng, pattern, domain, size, Words(surface.names, surface.wordings))
+        made, text = draft(
+            rng, pattern, domain, size, Words(surface.names, surface.wordings, surface.breadth)
+        )
     if outcome == "missing" and (pattern in ("create", "search") or not made.asked):
         outcome = "no tool"
     if outcome == "talk" or (outcome == "no tool" and rng.random() < 0.3):
@@ -97,6 +102,15 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
     errors = _errors(rng, made, specs, outcome, surface)
     about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": form}
     return assembled(family, size, made, text, specs, system, errors, about)
+
+
+def drawn(rng: random.Random, surface: Surface) -> Domain:
+    """A domain: unseen, made up, or one of those that training has come to."""
+    if surface.domain:
+        return rng.choice(UNSEEN)
+    if rng.random() < MADE_UP * max(0.0, 2 * surface.breadth - 1):
+        return made_up(rng)
+    return rng.choice(TRAINED[: max(1, round(surface.breadth * len(TRAINED)))])
 
 
 def assembled(
@@ -146,25 +160,27 @@ def _remove(rng: random.Random, made: Draft) -> str:
 
 def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, without: bool) -> list[Spec]:
     """The tools that it takes (`without`: all but one of them), others that would not help, in any order."""
-    own = tools_of(domain, rng) if domain.name == "made up" else evolve(domain.name)
-    of = {(spec.kind, spec.what): spec for spec in own}
+    of = {(spec.kind, spec.what): spec for spec in tools_of(domain, rng)}
     needs = list(made.needs)
     if without:
         needs.remove(rng.choice(needs))
     others = [spec for need, spec in of.items() if need not in made.needs]
-    for other in rng.sample(UNSEEN if surface.domain else TRAINED, 2):
+    for other in (drawn(rng, surface), drawn(rng, surface)):
         whats = {what for _, what in made.needs} | set(sum(domain.numbers.values(), ()))
-        others += [spec for spec in evolve(other.name) if other is not domain and spec.what not in whats]
+        if other.name != domain.name:
+            others += [spec for spec in tools_of(other, rng) if spec.what not in whats]
     count = rng.choice(surface.distractors) + (0 if needs else 1)
     chosen = [of[tuple(need)] for need in needs] + rng.sample(others, min(count, len(others)))
     rng.shuffle(chosen)
-    return named(rng, chosen, surface.tools)
+    return named(rng, chosen, surface.tools, surface.breadth)
 
 
-def named(rng: random.Random, chosen: Sequence[Spec], held_out: bool = False) -> list[Spec]:
+def named(
+    rng: random.Random, chosen: Sequence[Spec], held_out: bool = False, breadth: float = 1.0
+) -> list[Spec]:
     """The tools under the names of their applications, or all of them under names that say nothing; described anew, no
     name twice."""
-    anonymous, taken = held_out or rng.random() < RENAMED, {}
+    anonymous, taken = held_out or rng.random() < RENAMED * min(1.0, 2 * breadth), {}
     for spec in chosen:
         one = replace(spec, description=describe(rng, spec.kind, spec.what, spec.thing, spec.plural))
         one = renamed(rng, one, held_out) if anonymous else one

@@ -39,10 +39,11 @@ class Draft:
 
 @dataclass(frozen=True)
 class Words:
-    """How the request is put: which pools are the held-out ones."""
+    """How the request is put: which pools are the held-out ones, and how much of the trained ones is open."""
 
     names: bool = False
     wordings: bool = False
+    breadth: float = 1.0
 
 
 def records(rng: random.Random, domain: Domain, count: int, held_out: bool) -> dict[str, dict]:
@@ -219,4 +220,4 @@ def draft(rng: random.Random, pattern: str, domain: Domain, size: int, words: Wo
     slots = {"thing": domain.thing, "things": domain.plural, **made.slots}
     if not words.wordings:
         slots |= {key: _word(rng, domain, slots[key]) for key in ("word", "key") if key in slots}
-    return made, wordings.said(rng, pattern, words.wordings, **slots)
+    return made, wordings.said(rng, pattern, words.wordings, words.breadth, **slots)

@@ -235,9 +235,12 @@ HELD_OUT_TALK = (
 NUMBERS = "zero one two three four five six seven eight nine".split()
 
 
-def said(rng: random.Random, pattern: str, held_out: bool = False, **slots: object) -> str:
-    """A request of that pattern in drawn words; the slots are kept as they are."""
-    frame = rng.choice((HELD_OUT_FRAMES if held_out else FRAMES)[pattern])
+def said(
+    rng: random.Random, pattern: str, held_out: bool = False, breadth: float = 1.0, **slots: object
+) -> str:
+    """A request of that pattern in drawn words; the slots are kept as they are. breadth: how many of the frames."""
+    frames = (HELD_OUT_FRAMES if held_out else FRAMES)[pattern]
+    frame = rng.choice(frames if held_out else frames[: max(4, round(breadth * len(frames)))])
     opening = rng.choice(HELD_OUT_OPENINGS if held_out else OPENINGS)
     ending = rng.choice(HELD_OUT_ENDINGS if held_out else ENDINGS)
     if rng.random() < 0.15:

@@ -34,10 +34,10 @@ PROBES = {
 }
 
 
-def generate(rng: random.Random, family: str, level: int) -> Task:
+def generate(rng: random.Random, family: str, level: int, breadth: float = 1.0) -> Task:
     """A task of `family`; the level of a trained one is its size, that of a probe the number of its pattern."""
     if family in PATTERNS:
-        return dressed(rng, family, family, level, Surface())
+        return dressed(rng, family, family, level, Surface(breadth=breadth))
     if family == "composed":
         return dressed(rng, family, level, level, Surface(**DONE))
     pattern = list(PATTERNS)[level - 1]
@@ -50,7 +50,7 @@ TOKENS = 580
 SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.24, orders=0.14, search=0.18, copy=0.13, create=0.12)
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
-    "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.5), sheet=sheet, length=TOKENS),
+    "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.8), sheet=sheet, length=TOKENS),
     **{name: Family(NAMED if name == "missing" else EVERY, {}) for name in PROBES},
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }
