@@ -134,7 +134,7 @@ def _tokenise(
 
 def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str, breadth: float) -> Example:
     """An exercise sheet of the family's world."""
-    more = (breadth,) if worlds.world_of(family).varied else ()
+    more = (breadth,) if worlds.WORLDS[worlds.FAMILIES[family].world].varied else ()
     pieces = worlds.FAMILIES[family].sheet(rng, *more)
     parts = [(tokenizer.encode_plain(text), learned) for text, learned in pieces]
     ids = np.array([token for part, _ in parts for token in part], np.int32)
