@@ -38,11 +38,13 @@ def judge_desk(conversation):
 
 
 def _told(conversation):
-    """Calls that were answered and not refused, as (kind, what, name, number); and whether there was any call."""
+    """Calls that were answered and not refused, as (kind, what, name, number); and whether there was any call. Looking
+    for a tool is none."""
     tools = {tool["name"]: tool for tool in conversation.task.data["tools"]}
     messages, told = conversation.messages, []
     calls = [call["function"] for message in messages for call in message.get("tool_calls") or []]
-    answers = [message["content"] for message in messages if message["role"] == "tool"]
+    calls = [call for call in calls if call["name"] != "find_tools"]
+    answers = [m["content"] for m in messages if m["role"] == "tool" and m["name"] != "find_tools"]
     for call, answer in zip(calls, answers):
         if not answer.startswith("error"):
             tool, given = tools[call["name"]], json.loads(call["arguments"])

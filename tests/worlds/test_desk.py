@@ -8,13 +8,17 @@ import pytest
 from kimi_mini.agent import conversation as conversation_
 from kimi_mini.agent import loop
 from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
-from kimi_mini.worlds.desk import wordings
+from kimi_mini.worlds import registry
+from kimi_mini.worlds.base import Environment
+from kimi_mini.worlds.desk import wordings, world
+from kimi_mini.worlds.desk.adversary import _never_finds
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, written
 from kimi_mini.worlds.desk.domains import DOMAINS
 from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, _value, missing
-from kimi_mini.worlds.desk.surface import Surface, dressed
+from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.desk.world import DONE
+from kimi_mini.worlds.tools import FIND, Toolbox
 
 
 @pytest.mark.parametrize("form", (*FORMATS, *HELD_OUT_FORMATS))
@@ -155,3 +159,69 @@ def test_one_verdict_in_a_hundred_is_wrong_at_most(count):
     assert false_accepts(rates).n >= count <= false_rejects(rates).n
     wrong = [kind.name for kind, rate in rates.items() if rate.errors]
     assert max(false_accepts(rates).value, false_rejects(rates).value) <= 0.01, wrong
+
+
+# ---- tools that have to be found ------------------------------------------------------------------------------
+
+
+def to_be_found(count):
+    """Tasks of the probe, its patterns in turn."""
+    return [
+        registry.generate(random.Random(f"found/{i}"), "finder", 1 + i % len(PATTERNS)) for i in range(count)
+    ]
+
+
+def by_script(script, task):
+    """The script's work on the task."""
+    conversation = conversation_.opening(task)
+    loop.converse(loop.Script(lambda conversation: script(task, random.Random(0))), [conversation])
+    return conversation
+
+
+def test_the_expert_finds_its_tools_and_nothing_else_is_declared():
+    for task in to_be_found(100):
+        played = loop.play(task, random.Random(0))
+        calls = [m["tool_calls"][0]["function"] for m in played.messages if m.get("tool_calls")]
+        searches = [call["arguments"] for call in calls if call["name"] == FIND]
+        assert played.verdict().passed and 20 <= len(task.data["tools"]) <= 60
+        assert [one["function"]["name"] for one in played.tools] == [FIND] == [calls[0]["name"]]
+        assert len(searches) == len(set(searches)) == len({(kind, what) for kind, what in task.data["needs"]})
+        assert played.environment.state.calls == len(calls) - len(searches), "a search is no work at the desk"
+
+
+def everything_callable(task):
+    """Mutant: what `find_tools` hides may be called all the same."""
+    environment = world.open_environment(task)
+    box = environment.toolbox
+    return Environment(Toolbox([*box.tools.values(), *box.hidden.values()]), environment.state)
+
+
+def test_a_tool_that_was_never_found_cannot_do_the_work(monkeypatch):
+    tasks = to_be_found(32)
+    for task in tasks:
+        worked = by_script(_never_finds, task)
+        assert not worked.verdict().passed and worked.environment.state.calls == 0
+        assert all("call find_tools first" in m["content"] for m in worked.messages if m["role"] == "tool")
+    monkeypatch.setattr(registry.WORLDS["desk"], "open_environment", everything_callable)
+    assert all(by_script(_never_finds, task).verdict().passed for task in tasks)
+
+
+def test_nobody_knows_without_a_search_that_there_is_no_tool():
+    tasks = drawn("copy", Surface(finder=1.0, outcome="no tool"), 40)
+    played = [loop.play(task, random.Random(0)) for task in tasks]
+    searched = [any(m.get("tool_calls") for m in one.messages) for one in played]
+    assert all(one.verdict().passed for one in played) and 20 < sum(searched) < 40, (
+        "small talk asks for no search"
+    )
+    assert [not idle(task, NO_TOOL) for task in tasks] == searched
+
+
+def test_few_tasks_of_training_have_a_finder_and_the_others_stay_as_they_were():
+    with_it, without = (drawn("least", Surface(finder=chance), 400) for chance in (FINDER, 0.0))
+    found = [task.data.get("finder", False) for task in with_it]
+    assert 0.03 < sum(found) / len(found) < 0.10
+    alone = [dressed(random.Random(i), "ask", "ask", 1, Surface(finder=FINDER)) for i in range(200)]
+    for i, task in enumerate(alone):
+        if "finder" not in task.data:
+            assert task == dressed(random.Random(i), "ask", "ask", 1, Surface())
+    assert not any("finder" in task.data for task in without)

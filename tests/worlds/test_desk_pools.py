@@ -156,7 +156,8 @@ ASKED_ANEW = [
 def leaks(text):
     """Which held-out pools a dialogue shows, told by its decoded tokens alone."""
     declared = re.search(r"tool_declare<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
-    tools = declared[1] if declared else ""
+    found = re.findall(r"## Return of functions\.find_tools:\d+\n(.*?)<\|im_end\|>", text, re.DOTALL)
+    tools = (declared[1] if declared else "") + "".join(found)
     system = re.search(r"<\|im_system\|>system<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
     user = re.search(r"<\|im_user\|>user<\|im_middle\|>(.*?)<\|im_end\|>", text, re.DOTALL)
     request = user[1] if user else ""

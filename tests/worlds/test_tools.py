@@ -5,6 +5,7 @@ wrong ones (no schema check, silent repair, exceptions let through, undeclared n
 """
 
 import json
+import math
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from kimi_mini import worlds
 from kimi_mini.worlds.registry import world_of
-from kimi_mini.worlds.tools import arguments, toolbox
+from kimi_mini.worlds.tools import FIND_FIRST, Finder, arguments, toolbox
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError, ToolResult
 
 ADD = {
@@ -277,6 +278,162 @@ def test_a_schema_that_is_none_is_refused_when_it_is_declared(schema):
 def test_two_tools_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two tools"):
         Toolbox(make_tools()[:1] * 2)
+
+
+# --------------------------------------------------------------------------------------- tools to be found
+SHELF = {
+    "get_price": "Tells the price of an item.",
+    "setPrice": "Changes the price of an item, whatever it was before.",
+    "remove-item": "Use it to remove an item for good.",
+    "stock": "Tells how many there are.",
+    "buyItem": "Buys it.",
+}
+
+
+def shelf(finder=Finder, more: str = "", **options) -> Finder:
+    """A finder over five tools, each with a longer description if wanted."""
+    return finder([Tool(n, text + more, NOTHING, lambda n=n: n) for n, text in SHELF.items()], **options)
+
+
+def search(box: Finder, words: str) -> str:
+    return box.call("find_tools", json.dumps({"words": words})).content
+
+
+def names_in(declarations: list[dict]) -> list[str]:
+    return [one["function"]["name"] for one in declarations]
+
+
+def callable_in(box: Finder) -> set[str]:
+    """What may be called: undeclared tools say what helps."""
+    results = {name: box.call(name, "{}") for name in (*SHELF, "fly")}
+    for result in results.values():
+        assert result.ok or (result.error == "undeclared" and result.content.endswith(f"; {FIND_FIRST}"))
+    return {name for name, result in results.items() if result.ok}
+
+
+def open_before_found(finder) -> bool:
+    box = shelf(finder, declared=1)
+    before = callable_in(box)
+    search(box, "how many are there?")
+    declared = ["find_tools", "get_price"]
+    return (
+        before != {"get_price"}
+        or callable_in(box) != {"get_price", "stock"}
+        or names_in(box.declarations()) != declared
+    )
+
+
+def finds_too_much(finder) -> bool:
+    many, none = search(shelf(finder, best=2), "item price"), shelf(finder)
+    return len(json.loads(many)) != 2 or search(none, "zeppelin") != "none" or callable_in(none) != set()
+
+
+def cuts_a_declaration(finder) -> bool:
+    """Also a tool may be called that stood in no result, or one may not that did."""
+    box = shelf(finder, " or so" * 250, best=5)
+    text = search(box, "tells price item many it")
+    try:
+        return set(names_in(json.loads(text))) != callable_in(box) or not 2 <= len(callable_in(box)) < 5
+    except ValueError:
+        return True
+
+
+class OpenToAll(Finder):
+    def _find(self, name):
+        return self.hidden.get(name) or super()._find(name)
+
+
+class FindsAll(Finder):
+    def _ranked(self, asked):
+        return list(self.hidden.values())
+
+    best = property(lambda self: 99, lambda self, value: None)
+
+
+class Cuts(Finder):
+    def find(self, words):
+        found = self._ranked(words.split())
+        self.tools |= {tool.name: tool for tool in found}
+        return self._text(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "mutant"),
+    [(open_before_found, OpenToAll), (finds_too_much, FindsAll), (cuts_a_declaration, Cuts)],
+)
+def test_a_finder_keeps_its_rules(rule, mutant):
+    assert not rule(Finder) and rule(mutant)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("Price!", ["get_price", "setPrice"]),  # twice in both; the shorter text first
+        ("set the price", ["setPrice", "get_price"]),
+        ("ITEM", ["remove-item", "buyItem", "get_price"]),  # twice in the first; three at most
+        ("price stock", ["stock", "get_price", "setPrice"]),  # the rare word weighs more
+        ("prices", []),
+        ("removeItem", ["remove-item", "buyItem", "get_price"]),
+    ],
+)
+def test_the_best_match_stands_first(words, found):
+    box = shelf()
+    search(box, "item")
+    for text in (search(box, words), search(shelf(), words)):
+        assert (names_in(json.loads(text)) if found else text) == (found or "none"), (
+            "earlier searches change nothing"
+        )
+
+
+def test_equal_matches_stand_as_they_were_given():
+    names = random.Random(0).sample("abcdefgh", 8)
+    text = search(Finder([Tool(name, "Same.", NOTHING, print) for name in names], best=5), "same")
+    assert names_in(json.loads(text)) == names[:5]
+
+
+def test_a_score_is_that_of_the_book():
+    """BM25 by hand: two texts of 2 and 4 words, K1 1.5 and B 0.75, a word that stands twice in the longer."""
+    box = Finder([Tool("a", "b", NOTHING, print), Tool("c", "d e e", NOTHING, print)])
+    rare, slow = math.log(1 + 1.5 / 1.5), 1.5 * (0.25 + 0.75 * 4 / 3)
+    assert box.scores(["e"]) == pytest.approx({"a": 0.0, "c": rare * 2 * 2.5 / (2 + slow)})
+
+
+def test_a_result_is_written_as_declarations_are():
+    for canonical in (True, False):
+        text = search(shelf(canonical=canonical), "stock")
+        [declared] = Toolbox([Tool("stock", SHELF["stock"], NOTHING, print)], canonical).declarations()
+        assert text == json.dumps([declared], separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ('{"words": ""}', "exception", "words: say what the tool does"),
+        ('{"words": " _-? "}', "exception", "words: say what the tool does"),
+        ('{"words": "price", "best": 9}', "schema", "best"),
+        ('{"words": ["price"]}', "schema", "is not of type 'string'"),
+        ("{}", "schema", "words"),
+    ],
+)
+def test_a_bad_search_finds_nothing(text, kind, words):
+    box = shelf()
+    result = box.call("find_tools", text)
+    assert result.error == kind and words in result.content and callable_in(box) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"declared": -1}, "0 or more"), ({"best": 0}, "best 1 or more"), ({"more": "x" * 4000}, "longer than")],
+)
+def test_a_finder_that_makes_no_sense_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        shelf(**options)
+
+
+def test_a_finder_may_have_nothing_to_find():
+    assert search(Finder([]), "price") == "none" and search(shelf(declared=5), "price") == "none"
+    with pytest.raises(ValueError, match="two tools"):
+        Finder([Tool("find_tools", "", NOTHING, print)])
 
 
 # ----------------------------------------------------------------------------------------- time and speed

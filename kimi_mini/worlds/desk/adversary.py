@@ -13,6 +13,7 @@ from kimi_mini.worlds.desk.evolution import Spec
 from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.desk.tasks import PATTERNS
 from kimi_mini.worlds.registry import expert
+from kimi_mini.worlds.tools import FIND, FIND_FIRST
 
 KINDS = Kinds(*PATTERNS)
 Call = tuple[str, dict]
@@ -45,11 +46,14 @@ def in_order(task: Task) -> list[Call]:
 
 
 def _plays(calls: list[Call], answer: str, patience: int = 3) -> Expert:
-    """Make the calls, each again while it is told to, then answer."""
+    """Make the calls, each again while it is told to (a tool that must be found first is looked for by its name), then
+    answer."""
     for call in calls:
         for _ in range(patience):
             result = yield turn("", call=call)
-            if not result.startswith("error"):
+            if result.endswith(FIND_FIRST):
+                yield turn("", call=(FIND, {"words": call[0]}))
+            elif not result.startswith("error"):
                 break
     yield turn("", content=answer)
 
@@ -204,6 +208,13 @@ def _tries(task: Task, rng: random.Random) -> Expert:
     calls = calls_of(task, "reads") if _possible(task) else []
     answer = answer_of(task) if calls else _other(task, rng)
     yield from _plays([*calls * 5, *(in_order(task) if calls else [])], answer)
+
+
+@KINDS.wrong("calls a tool that it never found", "finder")
+def _never_finds(task: Task, rng: random.Random) -> Expert:
+    for call in in_order(task):
+        yield turn("", call=call)
+    yield turn("", content=answer_of(task))
 
 
 # -- verifiers that are not good enough ----------------------------------------------------------------

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kimi_mini.worlds.desk.evolution import Spec
-from kimi_mini.worlds.tools import Tool, ToolError
+from kimi_mini.worlds.tools import Finder, Tool, ToolError
+
+SAID = dict(read="read", link="follow", find="find", deed="do", set="set", create="new", harm="remove")
 
 
 class DeskError(ToolError):
@@ -109,3 +111,14 @@ def tool(spec: Spec, desk: Desk, form: str) -> Tool:
 def tools(specs: Sequence[Spec], desk: Desk, form: str) -> list[Tool]:
     """All tools of a task."""
     return [tool(spec, desk, form) for spec in specs]
+
+
+def searched(kind: str, what: str) -> str:
+    """The words by which a clerk looks for a tool."""
+    return f"{SAID[kind]} {what}"
+
+
+def findable(specs: Sequence[Spec], needs: Sequence[tuple[str, str]]) -> bool:
+    """Whether a search for each of these tools, given as kind and word, finds it."""
+    box, names = Finder(tools(specs, Desk({}), "")), {(s.kind, s.what): s.name for s in specs}
+    return all(f'"name":"{names[need]}"' in box.find(searched(*need)) for need in needs)

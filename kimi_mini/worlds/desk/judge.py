@@ -11,6 +11,7 @@ from collections import Counter
 
 from kimi_mini.worlds.base import Environment, Message, Task, Verdict, final_answer, most_calls
 from kimi_mini.worlds.desk.application import Desk
+from kimi_mini.worlds.tools import FIND
 
 DENIES = re.compile(
     r"\b(no|not|none|nothing|cannot|can't|unable|don't|didn't|failed|missing)\b", re.IGNORECASE
@@ -26,6 +27,8 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     for check in (_state, _reads, _calls):
         if problem := check(task, environment.state):
             return Verdict(False, problem)
+    if not _looked(task, messages):
+        return Verdict(False, "says that there is no tool, and has looked for none")
     return _answer(task, answer)
 
 
@@ -61,6 +64,13 @@ def _calls(task: Task, desk: Desk) -> str | None:
     if outcome in ("missing", "broken") and not desk.calls:
         return "says that it cannot be done, and has not tried"
     return f"{desk.calls} calls, where {most} are plenty" if desk.calls > most else None
+
+
+def _looked(task: Task, messages: list[Message]) -> bool:
+    """Where tools have to be found, nobody knows without a search that there is none."""
+    refused = task.data["outcome"] == "no tool" and task.data["needs"] and task.data.get("finder")
+    calls = [call for message in messages for call in message.get("tool_calls") or []]
+    return not refused or any(call["function"]["name"] == FIND for call in calls)
 
 
 def _answer(task: Task, answer: str) -> Verdict:

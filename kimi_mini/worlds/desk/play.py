@@ -22,13 +22,12 @@ import re
 from collections.abc import Generator
 
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
-from kimi_mini.worlds.desk.application import FORMATS, Desk, tools
+from kimi_mini.worlds.desk.application import FORMATS, SAID, Desk, searched, tools
 from kimi_mini.worlds.desk.evolution import Spec, tools_of
 from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface, assembled, drawn, named
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
-from kimi_mini.worlds.tools import Toolbox
+from kimi_mini.worlds.tools import FIND, Finder, Toolbox
 
-SAID = dict(read="read", link="follow", find="find", deed="do", set="set", create="new", harm="remove")
 NO_TOOL = "I have no tool for that."
 BROKEN = "That did not work."
 NOTHING = "There is none."
@@ -46,15 +45,14 @@ class Stopped(Exception):
 def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
     """A clerk. `mistake="slip"` takes one wrong step or makes up the answer, `mistake="lazy"` stops before the end."""
     data = task.data
-    if data["outcome"] == "no tool":
-        if mistake:
-            yield turn("end", content=rng.choice(["done", "12", "It is done."]))
-        else:
-            yield turn("no tool", content=NO_TOOL)
+    if mistake and data["outcome"] == "no tool":
+        yield turn("end", content=rng.choice(["done", "12", "It is done."]))
         return
     clerk = _Clerk(task, rng, mistake)
     try:
         play = getattr(clerk, f"play_{data['pattern']}", clerk.play_plan)
+        if data["outcome"] == "no tool":
+            play = clerk.refuse
         thought, answer = yield from play(**data["steps"])
     except Stopped as stopped:
         thought, answer = stopped.args
@@ -73,6 +71,7 @@ class _Clerk:
         calls = len(task.data["reads"]) + len(task.data["writes"])
         self.left = rng.randrange(max(1, calls)) if mistake else None  # calls before the wrong one
         self.slipped = False
+        self.unknown = set(map(tuple, task.data["needs"])) if task.data.get("finder") else set()
 
     def made_up(self) -> str:
         """An answer that nothing stands behind."""
@@ -102,10 +101,11 @@ class _Clerk:
             else:
                 name = self.rng.choice([one for one in self.data["records"] if one != name])
         self.left = None if self.left is None else self.left - 1
-        spec = self.specs[kind, what]
         wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
-        tool = f".{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
-        thought = " ".join([*memory.split(), *wanted, *then.split(), SAID[kind], what, tool])
+        thought = " ".join([*memory.split(), *wanted, *then.split()])
+        yield from self.look(thought, kind, what)
+        spec = self.specs[kind, what]
+        thought += f" {SAID[kind]} {what} .{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -117,6 +117,22 @@ class _Clerk:
             if result.removeprefix("error: ") not in (*TRANSIENT, *HELD_OUT_TRANSIENT):
                 raise Stopped("broken", BROKEN)
             thought = thought if thought.startswith("again ") else f"again {thought}"
+
+    def look(self, memory: str, kind: str, what: str) -> Step:
+        """Find the tool, unless it is declared or was looked for already. Raises Stopped when there is none."""
+        if (kind, what) not in self.unknown:
+            return
+        self.unknown.remove((kind, what))
+        words, spec = searched(kind, what), self.specs.get((kind, what))
+        found = yield turn(f'{memory} find tools "{words}"'.strip(), call=(FIND, {"words": words}))
+        if spec is None or f'"name":"{spec.name}"' not in found:
+            raise Stopped("no tool", NO_TOOL)
+
+    def refuse(self, **steps: object) -> Step:
+        """What no tool can do: after a look for all that it takes, where tools have to be found."""
+        for need in self.data["needs"]:
+            yield from self.look("", *need)
+        return "no tool", NO_TOOL
 
     def play_ask(self, names: list[str], word: str) -> Step:
         found: list[object] = []
@@ -222,8 +238,9 @@ def open_environment(task: Task) -> Environment:
     failures = {int(call): text for call, text in data["failures"].items()}
     records = {name: dict(record) for name, record in data["records"].items()}
     desk = Desk(records, failures, dict(data["broken"]))
+    box = Finder if data.get("finder") else Toolbox
     return Environment(
-        Toolbox(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk
+        box(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk import wordings
-from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, findable
 from kimi_mini.worlds.desk.composed import composed
 from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
 from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
@@ -56,6 +56,8 @@ BROKEN = ("out of order", "permission denied", "not allowed for this account", "
 RENAMED = 0.5  # share of trajectories whose tools have names that say nothing
 MADE_UP = 0.5  # share of trajectories in a domain whose every word is any word
 DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
+FINDER = 0.06  # share of the tasks in training whose tools have to be found first
+BEHIND = range(19, 59)  # how many distractors such a task has: 20 to 60 tools with those that it takes
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Surface:
     distractors: Sequence[int] = DISTRACTORS
     error: bool | None = None  # None: one in five
     outcome: str | None = None  # done, missing, no tool; None: as in training
+    finder: float = 0.0  # chance that nothing is declared but `find_tools`
 
 
 OUTCOMES = ("done",) * 80 + ("missing",) * 8 + ("no tool",) * 5 + ("talk",) * 4 + ("broken",) * 3
@@ -93,14 +96,20 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
         )
     if outcome == "missing" and (pattern in ("create", "search") or not made.asked):
         outcome = "no tool"
-    if outcome == "talk" or (outcome == "no tool" and rng.random() < 0.3):
+    talk = outcome == "talk" or (outcome == "no tool" and rng.random() < 0.3)
+    if talk:
         outcome, text = "no tool", _talk(rng, made, surface)
     gone = _remove(rng, made) if outcome == "missing" else None
-    specs = _tools(rng, domain, made, surface, without=outcome == "no tool")
+    finder = (
+        random.Random(f"{text}/{made.records}").random() < surface.finder
+    )  # by content: `rng` goes on as it was
+    specs = _tools(rng, domain, made, surface, outcome == "no tool", finder)
     form = rng.choice(HELD_OUT_FORMATS if surface.formats else FORMATS)
     system = rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS)
     errors = _errors(rng, made, specs, outcome, surface)
     about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": form}
+    if finder:
+        about["finder"], made.needs = True, [] if talk else made.needs
     return assembled(family, size, made, text, specs, system, errors, about)
 
 
@@ -124,7 +133,7 @@ def assembled(
     about: dict,
 ) -> Task:
     """All that was drawn as a task. errors: failures by the number of the call, and tools that never work; about: the
-    pattern, domain, outcome, form, and which thing is gone."""
+    pattern, domain, outcome, form, which thing is gone, and "finder" if the tools have to be found."""
     data = about | {
         "tools": [asdict(spec) for spec in specs],
         "failures": errors[0],
@@ -158,8 +167,11 @@ def _remove(rng: random.Random, made: Draft) -> str:
     return gone
 
 
-def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, without: bool) -> list[Spec]:
-    """The tools that it takes (`without`: all but one of them), others that would not help, in any order."""
+def _tools(
+    rng: random.Random, domain: Domain, made: Draft, surface: Surface, without: bool, finder: bool
+) -> list[Spec]:
+    """The tools that it takes (`without`: all but one of them), others that would not help, in any order. `finder`: so
+    many that they have to be found; drawn until those that it takes can be."""
     of = {(spec.kind, spec.what): spec for spec in tools_of(domain, rng)}
     needs = list(made.needs)
     if without:
@@ -169,10 +181,13 @@ def _tools(rng: random.Random, domain: Domain, made: Draft, surface: Surface, wi
         whats = {what for _, what in made.needs} | set(sum(domain.numbers.values(), ()))
         if other.name != domain.name:
             others += [spec for spec in tools_of(other, rng) if spec.what not in whats]
-    count = rng.choice(surface.distractors) + (0 if needs else 1)
-    chosen = [of[tuple(need)] for need in needs] + rng.sample(others, min(count, len(others)))
-    rng.shuffle(chosen)
-    return named(rng, chosen, surface.tools, surface.breadth)
+    count = rng.choice(BEHIND if finder else surface.distractors) + (0 if needs else 1)
+    while True:
+        chosen = [of[tuple(need)] for need in needs] + rng.sample(others, min(count, len(others)))
+        rng.shuffle(chosen)
+        specs = named(rng, chosen, surface.tools, surface.breadth)
+        if not finder or findable(specs, needs):
+            return specs
 
 
 def named(

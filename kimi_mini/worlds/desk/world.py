@@ -14,7 +14,7 @@ from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.judge import verify
 from kimi_mini.worlds.desk.play import expert, open_environment, sheet
-from kimi_mini.worlds.desk.surface import Surface, dressed
+from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.registry import Family, World, register
 from kimi_mini.worlds.rows import Limits, Row
@@ -31,13 +31,14 @@ PROBES = {
     "errors": Surface(error=True, outcome="done"),
     "missing": Surface(error=False, outcome="missing"),
     "refuse": Surface(error=False, outcome="no tool"),
+    "finder": Surface(finder=1.0, **DONE),
 }
 
 
 def generate(rng: random.Random, family: str, level: int, breadth: float = 1.0) -> Task:
     """A task of `family`; the level of a trained one is its size, that of a probe the number of its pattern."""
     if family in PATTERNS:
-        return dressed(rng, family, family, level, Surface(breadth=breadth))
+        return dressed(rng, family, family, level, Surface(breadth=breadth, finder=FINDER))
     if family == "composed":
         return dressed(rng, family, level, level, Surface(**DONE))
     pattern = list(PATTERNS)[level - 1]
@@ -75,6 +76,7 @@ SAYS = {
     "errors": "one error on the way, in words never seen",
     "missing": "a thing that is not there is said to be missing",
     "refuse": "what no declared tool can do is said to be so",
+    "finder": "the tool has to be found first",
     "composed": "kinds of tasks that are never trained",
 }
 FLOORS = dict.fromkeys(PATTERNS, 0.97) | dict(
@@ -88,6 +90,7 @@ FLOORS = dict.fromkeys(PATTERNS, 0.97) | dict(
     errors=0.90,
     missing=0.90,
     refuse=0.90,
+    finder=0.75,
     composed=0.30,
 )
 ROWS = tuple(

@@ -1,6 +1,17 @@
 """Tools: declarations and checked calls, and isolated engines for code that a model wrote."""
 
+from kimi_mini.worlds.tools.finder import FIND, FIND_FIRST, Finder
 from kimi_mini.worlds.tools.sandbox import SandboxResult, run_python
 from kimi_mini.worlds.tools.toolbox import Tool, Toolbox, ToolError, ToolResult
 
-__all__ = ["SandboxResult", "Tool", "ToolError", "ToolResult", "Toolbox", "run_python"]
+__all__ = [
+    "FIND",
+    "FIND_FIRST",
+    "Finder",
+    "SandboxResult",
+    "Tool",
+    "ToolError",
+    "ToolResult",
+    "Toolbox",
+    "run_python",
+]

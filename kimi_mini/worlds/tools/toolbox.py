@@ -136,9 +136,12 @@ class Toolbox:
     def _find(self, name: str) -> Tool:
         tool = self.tools.get(name) if isinstance(name, str) else None
         if tool is None:
-            declared = ", ".join(self.tools) or "none"
-            raise CallError("undeclared", f"no tool {shorten(_safe_str(name), 40)!r}; declared: {declared}")
+            raise CallError("undeclared", f"no tool {shorten(_safe_str(name), 40)!r}; {self._hint()}")
         return tool
+
+    def _hint(self) -> str:
+        """What helps when a tool is not there."""
+        return f"declared: {', '.join(self.tools) or 'none'}"
 
 
 def _sorted(value: Any) -> Any:
