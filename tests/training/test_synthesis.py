@@ -256,7 +256,9 @@ def test_no_task_of_the_exam_is_in_a_pool(tokenizer):
 def test_a_pool_that_ignores_the_split_is_found_out(tokenizer, monkeypatch):
     """Mutant: generate tasks without asking which side they are on."""
     exam = {task.key for task in registry.held_out_tasks("times", [2], 25, seed=0)}
-    generate = lambda rng, family, level, held_out=False, breadth=1.0: world_of(family).generate(rng, family, level)
+    generate = lambda rng, family, level, held_out=False, breadth=1.0: world_of(family).generate(
+        rng, family, level
+    )
     monkeypatch.setattr(worlds, "generate", generate)
     monkeypatch.setattr(registry, "held_out_tasks", lambda *args, **kwargs: _keyed(exam))
     assert leaked(tokenizer)
