@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ from kimi_mini.text.corpus import book_documents, stdlib_documents
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.synthesis import SOURCES, VARIED, numbered, trajectory
 from kimi_mini.worlds import FAMILIES
-from kimi_mini.worlds.desk import wordings, words
+from kimi_mini.worlds.desk import play, wordings, words, world
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN, made_up
@@ -241,3 +242,25 @@ def test_the_work_of_a_probe_fits_into_its_rows_limits(tokenizer, probe):
         item = trajectory(tokenizer, f"fits/{index}", probe, level, "think", 0.0, held_out=True)
         assert item.passed
         fits(tokenizer, item)
+
+
+def with_finder(tokenizer, count):
+    """Trajectories of training of which every one has its tools to find: all patterns, sizes and outcomes."""
+    for index in range(count):
+        pattern = list(PATTERNS)[index % len(PATTERNS)]
+        levels = FAMILIES[pattern].levels
+        yield trajectory(
+            tokenizer, f"long/{index}", pattern, levels[-1 - index // 8 % len(levels)], "think", 0.15
+        )
+
+
+def test_what_was_found_fits_into_the_context(tokenizer, monkeypatch):
+    """All the tools that a result can hold would not."""
+    monkeypatch.setattr(world, "FINDER", 1.0)
+    items = list(with_finder(tokenizer, 32))
+    assert all("find_tools" in tokenizer.decode(item.example.ids) for item in items)
+    for item in items:
+        fits(tokenizer, item)
+    monkeypatch.setattr(play.Finder, "_ranked", lambda box, asked: list(box.hidden.values()))
+    monkeypatch.setattr(play, "Finder", partial(play.Finder, best=60))
+    assert any(len(item.example.ids) > LIMITS.context for item in with_finder(tokenizer, 64))
