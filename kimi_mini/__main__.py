@@ -194,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_run_options(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--preset", default="nano", help="size of the model (default nano)")
+    train.add_argument("--preset", help="size of the model (default nano; micro for a reader)")
     train.add_argument("--device", default="cpu", help="torch device (default cpu)")
     train.add_argument("--folder", type=folder, help="where the run is kept (default data/run)")
     train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets (default 1)")

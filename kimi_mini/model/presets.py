@@ -39,15 +39,8 @@ KIMI = dict(
 PRESETS = {
     # Two CPU cores: rows of whole 16 bytes everywhere (60 * 4), which grouped_mm needs.
     "nano": dict(),
-    # Two CPU cores, half as fast: four layers of four heads, for an agent that reads; widths that bf16 units like.
-    "micro": dict(
-        hidden_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=256,
-        moe_intermediate_size=64,
-        kv_lora_rank=64,
-    ),
+    # The nano with one layer more, for an agent that reads: a tool is found by its description, then its name copied.
+    "micro": dict(num_hidden_layers=4),
     # One GPU. The dense layer is as wide as the experts that a token sees: (6 + 1) * 256.
     "mini": dict(
         hidden_size=512,

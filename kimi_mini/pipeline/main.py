@@ -35,7 +35,9 @@ def main(args: argparse.Namespace) -> int | None:
     """`python -m kimi_mini run`: do what is not done yet. args.again: the same command, for processes of its own."""
     kind = "rehearsal" if args.rehearsal else "reader" if args.reader else ""
     folder = Path(args.folder or RUNS / kind)
-    named = dict(preset=args.preset, seed=args.seed, device=args.device, processes=_count(args, folder))
+    named = dict(seed=args.seed, device=args.device, processes=_count(args, folder))
+    if args.preset:
+        named["preset"] = args.preset
     plan = (getattr(Plan, kind) if kind else Plan)(**named)
     run = Run(folder, plan.scaled(args.scale))
     if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:

@@ -104,7 +104,7 @@ class Synthesis:
     mistakes: float = 0.15
     passes: float = 1.5
     spare: int = 12
-    wide_after: float = 0.5
+    wide_after: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,9 @@ class Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
         most of the fine-tuning is of worlds that put nothing the same way twice. About half an hour."""
         return cls(
-            drill=Drill(2_400_000, whole=True, kept=384, stop_loss=0.1),
-            finetune=Finetune(tokens=20_000_000, plain=0.15),
+            preset=more.pop("preset", "micro"),
+            drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
+            finetune=Finetune(tokens=24_000_000, text_tokens=64, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,
         )
