@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kimi_mini.pipeline.plan import Run
+from kimi_mini.pipeline.plan import Drill, Run
 from kimi_mini.pipeline.pretrain import read_text, tokens_to_read
 from kimi_mini.pipeline.shared import (
     Bar,
@@ -28,7 +28,6 @@ def drill(run: Run) -> dict:
     plan, settings = run.plan, run.plan.drill
     model, tokenizer, steps = first_model(plan), Tokenizer.load(), settings.tokens // plan.step_tokens
     whole = settings.whole_after * steps if settings.whole else 0
-    held = settings.held * steps
     alphabet = (
         synthesis.whole_alphabet(tokenizer, plan.seed)
         if settings.whole
@@ -37,8 +36,7 @@ def drill(run: Run) -> dict:
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
-        grown = np.clip((step - held) / max(1.0, whole - held), 0, 1) if settings.whole else 1.0
-        size = int(settings.first + grown * (len(alphabet) - settings.first))
+        size = symbols_in_use(settings, step, steps, len(alphabet))
         kinds = drills.KINDS if settings.whole and step >= whole else drills.FIRST
         made = drills.drills(rng, plan.step_tokens, alphabet[:size], kinds)
         examples = [Example(*pair) for pair in made]
@@ -62,6 +60,15 @@ def drill(run: Run) -> dict:
     save_checkpoint(run, model, "drilled")
     loss = late_loss(history, settings.stop_steps)
     return note_of(history, loss=loss, summary=f"loss {loss:.2f} after {sum(history.tokens):,} tokens")
+
+
+def symbols_in_use(settings: Drill, step: int, steps: int, count: int) -> int:
+    """How many of `count` symbols the drills of a step are made of."""
+    if not settings.whole:
+        return count
+    held, whole = settings.held * steps, settings.whole_after * steps
+    grown = np.clip((step - held) / max(1, whole - held), 0, 1)
+    return int(settings.first + grown * (count - settings.first))
 
 
 def pretrain(run: Run) -> dict:

@@ -13,7 +13,8 @@ from kimi_mini.base import paths
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
 from kimi_mini.pipeline import Plan, Run, go_on, plan, stages
-from kimi_mini.pipeline.plan import RL, Finetune, Optimizer, Schedule, Text
+from kimi_mini.pipeline.plan import RL, Drill, Finetune, Optimizer, Schedule, Text
+from kimi_mini.pipeline.text import symbols_in_use
 from kimi_mini.training.rl.rounds import Settings
 
 FOLDER = paths.ROOT / "kimi_mini" / "pipeline"
@@ -178,3 +179,12 @@ def test_the_plan_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Plan().text.window = 3
     assert Text().window == 256
+
+
+def test_the_alphabet_of_the_drills_is_held_grows_and_is_whole():
+    settings, sizes = Drill(whole=True), []
+    for step in range(100):
+        sizes.append(symbols_in_use(settings, step, 100, 1000))
+    assert sizes[:30] == [128] * 30 and sizes[60:] == [1000] * 40
+    assert all(128 < size < 1000 for size in sizes[31:60]) and sizes == sorted(sizes)
+    assert symbols_in_use(Drill(), 0, 100, 126) == 126

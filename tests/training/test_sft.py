@@ -133,3 +133,18 @@ def test_batches_hold_the_examples_of_the_step_and_the_text_beside_them(pools, p
     wanted = Counter((SOURCES.index(key[0]), len(pools[key][index].ids)) for key, index in plan[50])
     assert rows == wanted + Counter({(9, 100): 1})
     assert len(batches) > 1 and all(batch.ids.numel() <= 2048 for batch in batches)
+
+
+def test_what_is_varied_comes_first_in_its_own_order_and_the_rest_at_random():
+    varied, plain = Source("ask", "think", 0.5, (1,), 100), Source("buy", "think", 0.5, (1,), 100)
+    pools = {
+        (source, 1): [Example(np.zeros(100, np.uint16), np.ones(100, bool))] * 40
+        for source in (varied, plain)
+    }
+    steps = make_plan(pools, 40 * 2 * 100 * 3, 1000, seed=0)
+    seen = {
+        source: [index for step in steps for (of, _), index in step if of == source]
+        for source in (varied, plain)
+    }
+    assert seen[varied][:40] == list(range(40)) != seen[plain][:40]
+    assert sorted(seen[varied][40:80]) == list(range(40)) != seen[varied][40:80]

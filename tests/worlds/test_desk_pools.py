@@ -121,6 +121,35 @@ def test_a_made_up_domain_has_a_word_for_everything_and_none_of_an_unseen_one():
     assert len(things) > 280
 
 
+def test_the_pools_widen_from_one_domain_and_a_few_wordings_to_all():
+    def met(breadth):
+        tasks = [
+            world.generate(random.Random(f"{breadth}/{i}"), "ask", 1, breadth=breadth) for i in range(300)
+        ]
+        return {task.data["domain"] for task in tasks}, tasks
+
+    narrow, half, whole = (met(breadth)[0] for breadth in (0.05, 0.5, 1.0))
+    assert narrow == {TRAINED[0].name} and len(half) == round(len(TRAINED) / 2) and "made up" not in half
+    assert whole == {domain.name for domain in TRAINED} | {"made up"}
+    frames = {breadth: asked(breadth) for breadth in (0.05, 1.0)}
+    assert frames[0.05] == set(wordings.FRAMES["ask"][:4]) and frames[1.0] == set(wordings.FRAMES["ask"])
+
+
+def asked(breadth):
+    """Which frames of `ask` are drawn."""
+    said = {
+        wordings.said(random.Random(i), "ask", breadth=breadth, word="W", list="L", thing="T")
+        for i in range(2000)
+    }
+    return {
+        frame
+        for frame in wordings.FRAMES["ask"]
+        if any(
+            frame.format(word="W", list="L", thing="T").rstrip(".?!").lower() in text.lower() for text in said
+        )
+    }
+
+
 # ---- what training shows --------------------------------------------------------------------------------------
 
 
