@@ -98,13 +98,21 @@ def training_pools(run: Run) -> sft.Pools:
     return sft.pools_of(synthesis.load(run.folder / "training.npz"))
 
 
+def drill_alphabet(plan: Plan) -> np.ndarray:
+    """The symbols that the plan's drills are made of in the end."""
+    tokenizer = Tokenizer.load()
+    if plan.drill.whole:
+        return synthesis.whole_alphabet(tokenizer, plan.seed)
+    return synthesis.drill_alphabet(tokenizer)
+
+
 def drills_kept_up(plan: Plan) -> Callable[[int], list[Example]]:
-    """step -> the drills that stay in every step after the first stage; none where the plan keeps none."""
-    alphabet = synthesis.whole_alphabet(Tokenizer.load(), plan.seed)
+    """step -> the drills that stay in every step after the first stage."""
+    alphabet, kinds = drill_alphabet(plan), drills.KINDS if plan.drill.whole else drills.FIRST
 
     def made(step: int) -> list[Example]:
         rng = np.random.default_rng([plan.seed, 4, step])
-        return [Example(*pair) for pair in drills.drills(rng, plan.drill.kept, alphabet, drills.KINDS)]
+        return [Example(*pair) for pair in drills.drills(rng, plan.drill.kept, alphabet, kinds)]
 
     return made
 

@@ -8,6 +8,7 @@ from kimi_mini.pipeline.plan import Drill, Run
 from kimi_mini.pipeline.pretrain import read_text, tokens_to_read
 from kimi_mini.pipeline.shared import (
     Bar,
+    drill_alphabet,
     first_model,
     late_loss,
     load_checkpoint,
@@ -18,21 +19,14 @@ from kimi_mini.pipeline.shared import (
     windows_of,
 )
 from kimi_mini.text import drills
-from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training import synthesis
 from kimi_mini.training.batch import Batch, Example, shared_batches
 
 
 def drill(run: Run) -> dict:
     """Recall and copy drills from random weights, until the loss is low enough."""
     plan, settings = run.plan, run.plan.drill
-    model, tokenizer, steps = first_model(plan), Tokenizer.load(), settings.tokens // plan.step_tokens
+    model, alphabet, steps = first_model(plan), drill_alphabet(plan), settings.tokens // plan.step_tokens
     whole = settings.whole_after * steps if settings.whole else 0
-    alphabet = (
-        synthesis.whole_alphabet(tokenizer, plan.seed)
-        if settings.whole
-        else synthesis.drill_alphabet(tokenizer)
-    )
 
     def data(step: int) -> list[Batch]:
         rng = np.random.default_rng([plan.seed, 1, step])
