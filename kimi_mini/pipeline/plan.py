@@ -201,7 +201,7 @@ class Plan:
         return cls(
             preset=more.pop("preset", "micro"),
             drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
-            finetune=Finetune(tokens=24_000_000, text_tokens=64, plain=0.15),
+            finetune=Finetune(tokens=16_000_000, text_tokens=64, plain=0.15),
             evaluation=Evaluation(varied=True),
             **more,
         )
