@@ -71,7 +71,7 @@ def test_an_unknown_preset_lists_the_presets(root):
     command = [sys.executable, "-m", "kimi_mini", "run", "--preset", "giant"]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("kimi_mini: unknown preset 'giant'; choose one of: nano, mini, ")
+    assert result.stderr.startswith("kimi_mini: unknown preset 'giant'; choose one of: nano, micro, mini, ")
     assert result.stderr.count("\n") == 1
 
 
