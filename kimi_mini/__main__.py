@@ -206,7 +206,9 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
         "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
     )
     kind.add_argument(
-        "--reader", action="store_true", help="an agent that reads: about 40 minutes (default folder data/run/reader)"
+        "--reader",
+        action="store_true",
+        help="an agent that reads: about 40 minutes (default folder data/run/reader)",
     )
 
 

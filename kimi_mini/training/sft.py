@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kimi_mini.training.batch import Batch, Example, shared_batches
-from kimi_mini.training.synthesis import Source, Trajectory
-from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.training.synthesis import Source, Trajectory, widens
 
 Pools = dict[tuple[Source, int], list[Example]]
 
@@ -57,8 +56,7 @@ def make_plan(
                 raise ValueError(f"no examples for {source.family} level {level} ({source.mode})")
     shares = np.array([source.share for source in sources])
     spent = np.zeros(len(sources))
-    varied = {source: WORLDS[FAMILIES[source.family].world].varied for source in sources}
-    queues = {key: _Queue(len(examples), rng, varied[key[0]]) for key, examples in pools.items()}
+    queues = {key: _Queue(len(examples), rng, widens(key[0])) for key, examples in pools.items()}
     plan, done = [], 0
     while done < total_tokens:
         progress = done / total_tokens

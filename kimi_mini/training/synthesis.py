@@ -62,6 +62,13 @@ def _scaled(sources: Sequence[Source], share: float) -> list[Source]:
     return [replace(source, share=source.share * share / whole) for source in sources]
 
 
+def widens(source: Source) -> bool:
+    """Whether its trajectories are of a varied world, and so made from few words to any; a family of somebody else's
+    making is not."""
+    family = worlds.FAMILIES.get(source.family)
+    return family is not None and worlds.WORLDS[family.world].varied
+
+
 SOURCES, VARIED = _scaled(sources_of(False), 1.0), sources_of(True)
 
 

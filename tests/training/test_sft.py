@@ -136,7 +136,7 @@ def test_batches_hold_the_examples_of_the_step_and_the_text_beside_them(pools, p
 
 
 def test_what_is_varied_comes_first_in_its_own_order_and_the_rest_at_random():
-    varied, plain = Source("ask", "think", 0.5, (1,), 100), Source("buy", "think", 0.5, (1,), 100)
+    varied, plain = Source("ask", "think", 0.5, (1,), 100), Source("one of my own", "think", 0.5, (1,), 100)
     pools = {
         (source, 1): [Example(np.zeros(100, np.uint16), np.ones(100, bool))] * 40
         for source in (varied, plain)
