@@ -12,7 +12,12 @@ from kimi_mini.worlds import WORLDS, Environment, Task, Verdict
 from kimi_mini.worlds.base import Message
 from kimi_mini.worlds.rows import Limits
 
-CUT_OFF = {"length": "the turn did not end", "turns": "too many turns", "context": "the context is full"}
+CUT_OFF = {
+    "length": "the turn did not end",
+    "turns": "too many turns",
+    "context": "the context is full",
+    "repeats": "the same calls again and again",
+}
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,23 @@ def begin(conversation: Conversation, tokenizer: Tokenizer) -> None:
 def has_room(conversation: Conversation, limits: Limits) -> bool:
     """Whether one more turn fits into the context."""
     return len(conversation.ids) + limits.turn_tokens <= limits.context
+
+
+def stuck(conversation: Conversation, repeats: int) -> bool:
+    """Whether the last `repeats` turns made the same calls, and were told the same."""
+    turns: list[tuple[list, list]] = []
+    results: list[str] = []
+    for message in reversed(conversation.messages):
+        if message["role"] == "tool":
+            results.append(message["content"])
+            continue
+        turns.append(([call["function"] for call in message.get("tool_calls") or []], results))
+        results = []
+        if not turns[-1][0] or turns[-1] != turns[0]:
+            return False
+        if len(turns) == repeats:
+            return True
+    return False
 
 
 def hide_old_turns(conversation: Conversation, keep: int) -> None:

@@ -28,6 +28,7 @@ from kimi_mini.agent.conversation import (
     hide_old_turns,
     observe,
     opening,
+    stuck,
 )
 from kimi_mini.agent.policy import Answer, Policy, Reply, Script
 from kimi_mini.text import chat
@@ -77,9 +78,12 @@ def _message(conversation: Conversation, turn: Reply | Answer, tokenizer: Tokeni
 
 
 def _keep_limits(conversation: Conversation, limits: Limits) -> None:
-    """End a conversation that has used up its turns or its context; hide old turns where that helps."""
+    """End a conversation that has used up its turns or its context, or is stuck; hide old turns where that helps."""
     if conversation.turns >= limits.turns:
         conversation.finish = "turns"
+        return
+    if stuck(conversation, limits.repeats):
+        conversation.finish = "repeats"
         return
     if limits.manage and not has_room(conversation, limits):
         hide_old_turns(conversation, limits.keep_turns)

@@ -203,6 +203,7 @@ class Talk:
             "length": "cut off: the turn grew too long",
             "turns": "stopped: too many turns",
             "context": "stopped: the context is full",
+            "repeats": "stopped: the same calls again and again",
         }
         if conversation.finish in why:
             self.say("error", why[conversation.finish])

@@ -38,9 +38,11 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, stable, decay: `warmup` steps (a quarter of a shorter run); the decay takes the last
-    `decay_fraction` of the steps, or begins when a share `decay_start` of them is done; it ends at `floor`."""
+    """Warm-up, stable, decay: `warmup` steps (a quarter of a shorter run) up to `peak` times the optimizer's rates; the
+    decay takes the last `decay_fraction` of the steps, or begins when a share `decay_start` of them is done; it ends at
+    `floor` of the peak."""
 
+    peak: float = 1.0
     warmup: int = 20
     decay_fraction: float | None = None
     decay_start: float | None = None
@@ -52,7 +54,7 @@ class Schedule:
 
         warmup = min(self.warmup, steps // 4)
         start = None if self.decay_start is None else int(self.decay_start * steps)
-        return lambda step: wsd(step, steps, warmup, self.decay_fraction, start, self.floor)
+        return lambda step: self.peak * wsd(step, steps, warmup, self.decay_fraction, start, self.floor)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,9 @@ class Plan:
         return cls(
             preset=more.pop("preset", "micro"),
             drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
-            finetune=Finetune(tokens=16_000_000, text_tokens=64, plain=0.15),
+            finetune=Finetune(
+                tokens=18_000_000, text_tokens=64, plain=0.2, schedule=Schedule(peak=0.5, decay_start=0.1)
+            ),
             evaluation=Evaluation(varied=True),
             **more,
         )

@@ -15,10 +15,17 @@ class Limits:
     context: int = 1024
     manage: bool = False  # hide old turns when the context is full, instead of ending there
     keep_turns: int = 2
+    repeats: int = 4  # turns in a row with the same calls and the same results: it is stuck
 
     def __post_init__(self) -> None:
         """Raises ValueError for a limit that no rollout can keep."""
-        for name, least in (("turn_tokens", 1), ("turns", 1), ("context", 1), ("keep_turns", 0)):
+        for name, least in (
+            ("turn_tokens", 1),
+            ("turns", 1),
+            ("context", 1),
+            ("keep_turns", 0),
+            ("repeats", 2),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")

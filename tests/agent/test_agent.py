@@ -185,16 +185,42 @@ def test_a_bad_call_is_answered_and_the_rollout_goes_on(tokenizer, fault):
     assert len(conversation.ids) == len(conversation.mask) == len(conversation.logprobs)
 
 
-def test_a_model_that_never_gets_it_right_ends_at_its_turns(tokenizer):
+@pytest.mark.parametrize(
+    ("names", "finish", "turns"), [(["fly"], "repeats", 4), (["fly", "swim"], "turns", 5)]
+)
+def test_a_model_that_never_gets_it_right_ends_at_its_turns(tokenizer, names, finish, turns):
     class Stubborn(Typist):
         def _type(self, conversation, max_tokens):
-            call = {"id": "functions.fly:0", "function": {"name": "fly", "arguments": "{"}}
+            name = names[conversation.turns % len(names)]
+            call = {"id": f"functions.{name}:0", "function": {"name": name, "arguments": "{"}}
             ids = typed(self.tokenizer, {"role": "assistant", "content": None, "tool_calls": [call]})
             return Reply(ids, [0.0] * len(ids), "stop")
 
     (conversation,) = loop.run(Stubborn(tokenizer), tokenizer, tasks_of("follow", 1), Limits(64, 5, 1024))
-    assert (conversation.finish, conversation.turns, conversation.calls) == ("turns", 5, 5)
+    assert (conversation.finish, conversation.turns, conversation.calls) == (finish, turns, turns)
     assert not conversation.verdict().passed
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([("a", "e")] * 3, True),
+        ([("b", "e")] + [("a", "e")] * 3, True),
+        ([("a", "e")] * 2, False),
+        ([("a", "e"), ("a", "f"), ("a", "e")], False),  # the same call, another answer: a tool that was busy
+        ([("a", "e"), ("b", "e"), ("a", "e")], False),
+    ],
+)
+def test_stuck_are_the_same_calls_with_the_same_results(turns, expected):
+    task = tasks_of("follow", 1)[0]
+    conversation = conversation_.opening(task)
+    for number, (name, result) in enumerate(turns):
+        call = {"id": f"functions.{name}:{number}", "function": {"name": name, "arguments": "{}"}}
+        conversation.messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "name": name, "tool_call_id": call["id"], "content": result},
+        ]
+    assert conversation_.stuck(conversation, 3) is expected
 
 
 def test_a_tool_that_breaks_is_news_for_the_model(tokenizer, monkeypatch):

@@ -92,7 +92,7 @@ def test_presets_carry_their_gate_factor(name):
 
 
 def test_unknown_preset_lists_the_names():
-    with pytest.raises(ValueError, match="nano, mini, midi, moonlight_16b, k2, deepseek_v3"):
+    with pytest.raises(ValueError, match="nano, micro, mini, midi, moonlight_16b, k2, deepseek_v3"):
         KimiConfig.preset("huge")
 
 

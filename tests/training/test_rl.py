@@ -507,7 +507,7 @@ def test_rl_leaves_no_loads_for_the_next_training_and_closes_what_it_opened(toke
     assert not model.statistics.loads.any() and torch.isinf(model.statistics.max_logits).all()
 
 
-@pytest.mark.parametrize("finish", ["length", "turns", "context"])
+@pytest.mark.parametrize("finish", ["length", "turns", "context", "repeats"])
 def test_a_cut_off_attempt_is_worth_the_same_to_all(tokenizer, finish):
     """The scoreboard counted verdicts that rewards punished."""
     (conversation,) = loop.run(

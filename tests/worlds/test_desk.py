@@ -43,9 +43,9 @@ def untold(task):
     """Names, numbers and words that the task turns on and its request does not tell."""
     steps, data = task.data["steps"], task.data
     pairs = [*steps.get("choices", []), *steps.get("orders", [])]
-    names = {name for name, _ in pairs} | set(steps.get("names", ()))
+    names = {name for name, *_ in pairs} | set(steps.get("names", ()))
     names |= {steps[key] for key in ("start", "asked", "a", "b") if key in steps}
-    numbers = {number for _, number in pairs} | {steps[key] for key in ("limit", "n") if key in steps}
+    numbers = {number for _, number, _ in pairs} | {steps[key] for key in ("limit", "n") if key in steps}
     synonyms = DOMAINS[data["domain"]].numbers if data["domain"] in DOMAINS else {}
     words = {
         key: {steps[key], *synonyms.get(steps[key], ())} for key in ("word", "key", "verb") if key in steps

@@ -1,11 +1,13 @@
 """The desk's pools: a trained and a held-out part that share nothing, and no held-out part in any training stream."""
 
+import itertools
 import random
 import re
 from functools import partial
 
 import pytest
 
+from kimi_mini.agent import loop
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.corpus import book_documents, stdlib_documents
 from kimi_mini.text.tokenizer import Tokenizer
@@ -15,9 +17,16 @@ from kimi_mini.worlds.desk import play, wordings, words, world
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN, made_up
-from kimi_mini.worlds.desk.evolution import evolve
-from kimi_mini.worlds.desk.surface import HELD_OUT_SYSTEMS, HELD_OUT_TRANSIENT, SYSTEMS, TRANSIENT
-from kimi_mini.worlds.desk.tasks import PATTERNS
+from kimi_mini.worlds.desk.evolution import _DESCRIPTIONS, KINDS, evolve
+from kimi_mini.worlds.desk.surface import (
+    HELD_OUT_SYSTEMS,
+    HELD_OUT_TRANSIENT,
+    SYSTEMS,
+    TRANSIENT,
+    Surface,
+    dressed,
+)
+from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.desk.world import LIMITS, PROBES
 
 
@@ -44,12 +53,12 @@ def styled(pool):
     ("trained", "held_out", "least"),
     [
         (words.trained(), words.HELD_OUT, 120),
-        (wordings.OPENINGS, wordings.HELD_OUT_OPENINGS, 4),
-        (wordings.ENDINGS, wordings.HELD_OUT_ENDINGS, 3),
+        (wordings.OPENINGS, wordings.HELD_OUT_OPENINGS, 8),
+        (wordings.ENDINGS, wordings.HELD_OUT_ENDINGS, 7),
         (SYSTEMS, HELD_OUT_SYSTEMS, 4),
-        (wordings.TALK, wordings.HELD_OUT_TALK, 8),
+        (wordings.TALK, wordings.HELD_OUT_TALK, 25),
         (FORMATS, HELD_OUT_FORMATS, 4),
-        (styled(wordings.LIST_STYLES), styled(wordings.HELD_OUT_LIST_STYLES), 3),
+        (styled(wordings.LIST_STYLES), styled(wordings.HELD_OUT_LIST_STYLES), 4),
         (TRANSIENT, HELD_OUT_TRANSIENT, 3),
         ([domain.name for domain in TRAINED], HELD_OUT, 3),
         *[
@@ -66,17 +75,90 @@ def test_trained_and_held_out_parts_share_nothing(trained, held_out, least):
     assert len(set(held_out)) == len(held_out) >= least and not (set(trained) & set(held_out)) - {""}
 
 
+SLOTS = {
+    "ask": "list word",
+    "trace": "a word",
+    "branch": "a limit other then word",
+    "least": "list word",
+    "orders": "list verb",
+    "search": "key n word",
+    "copy": "a b word",
+    "create": "a n word",
+}
+BELOW = r"below|under|(less|smaller|lower) than|is less|beneath|<|not (reaching|attained)|Short of"
+AT_MOST = r"at most|up to|or (less|below|under|fewer)|no more than|not more than|<="
+
+
+def runs(texts, length=4):
+    """All runs of so many words in texts; slots are left out, and words on both sides of one are neighbours."""
+    spoken = [re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", text.lower())) for text in texts]
+    return {tuple(said[i : i + length]) for said in spoken for i in range(len(said) - length + 1)}
+
+
+def clear(pattern, frame):
+    """Whether a frame has all slots of its pattern, no further ones, and a condition that is strict."""
+    strict = re.search(BELOW, frame, re.IGNORECASE) and not re.search(AT_MOST, frame)
+    slots = sorted(set(re.findall(r"\{(\w+)\}", frame)) - {"thing", "things"})
+    return slots == SLOTS[pattern].split() and (pattern != "branch" or bool(strict)) and "'" not in frame
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_there_are_many_wordings_and_no_frame_is_shared(pattern):
     trained, held_out = wordings.FRAMES[pattern], wordings.HELD_OUT_FRAMES[pattern]
     frames = [tuple(bare(frame)) for frame in (*trained, *held_out)]
-    assert len(trained) >= 10 and len(set(frames)) == len(frames)
+    assert len(trained) >= 40 and len(held_out) >= 15 and len(set(frames)) == len(frames)
+    assert not runs(held_out) & runs(itertools.chain(*wordings.FRAMES.values()))
+    assert [frame for frame in (*trained, *held_out) if not clear(pattern, frame)] == []
     slots = dict.fromkeys("a b list word thing things n limit then other verb key".split(), "x")
     sides = [
         {wordings.said(random.Random(i), pattern, side, **slots) for i in range(600)}
         for side in (False, True)
     ]
-    assert len(sides[0]) >= 40 and len(sides[1]) >= 15 and not sides[0] & sides[1]
+    assert len(sides[0]) >= 400 and len(sides[1]) >= 150 and not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frame"),
+    [
+        ("branch", "If the {word} of {a} is at most {limit}, {then}, else {other}."),
+        ("branch", "If the {word} of {a} is below {limit}, {then}."),
+        ("branch", "If the {word} of {a} is {limit} or below, {then}, else {other}."),
+        ("search", "Which of all {things} has the lowest {word}?"),
+        ("ask", "What's the {word} of {list}?"),
+        ("ask", "What is the {word} of {list} and {a}?"),
+    ],
+)
+def test_a_frame_that_is_not_clear_is_found(pattern, frame):
+    assert not clear(pattern, frame)
+
+
+def test_a_run_of_words_that_is_shared_is_found():
+    """Mutants: a trained frame with another slot order, or a few words before it."""
+    trained = runs(wordings.FRAMES["ask"])
+    assert runs(["{list}. Now, tell me the {thing} of {word}"]) & trained
+    assert runs(["Do say what the {list} is in {word}"]) & trained
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("each", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_the_experts_work_passes_in_every_wording(monkeypatch, pattern, each):
+    for held_out, pool in ((False, wordings.FRAMES), (True, wordings.HELD_OUT_FRAMES)):
+        for frame in pool[pattern]:
+            monkeypatch.setitem(pool, pattern, (frame,))
+            rng = random.Random(frame)
+            for _ in range(each):
+                task = dressed(rng, pattern, pattern, rng.choice(SIZES[pattern]), Surface(wordings=held_out))
+                verdict = loop.play(task, random.Random(0)).verdict()
+                assert verdict.passed, (frame, task.prompt, verdict.evidence)
+
+
+def test_openings_endings_lists_talk_and_descriptions_are_many():
+    assert len(set(wordings.OPENINGS) - {""}) >= 25 and len(set(wordings.ENDINGS) - {""}) >= 20
+    assert len(styled(wordings.LIST_STYLES)) >= 10 and len(set(wordings.TALK)) >= 60
+    assert not runs(wordings.HELD_OUT_TALK, 3) & runs(wordings.TALK, 3)
+    texts = [text for kind in KINDS for text in _DESCRIPTIONS[kind]]
+    assert all(len(_DESCRIPTIONS[kind]) >= 8 for kind in KINDS) and len(set(texts)) == len(texts)
+    assert all("{what}" in text for text in texts)
 
 
 def test_a_held_out_word_stands_in_no_text_that_is_trained():
@@ -121,7 +203,7 @@ def test_a_made_up_domain_has_a_word_for_everything_and_none_of_an_unseen_one():
     assert len(things) > 280
 
 
-def test_the_pools_widen_from_one_domain_and_a_few_wordings_to_all():
+def test_the_pools_widen_from_one_domain_and_a_few_wordings_to_all(monkeypatch):
     def met(breadth):
         tasks = [
             world.generate(random.Random(f"{breadth}/{i}"), "ask", 1, breadth=breadth) for i in range(300)
@@ -131,23 +213,13 @@ def test_the_pools_widen_from_one_domain_and_a_few_wordings_to_all():
     narrow, half, whole = (met(breadth)[0] for breadth in (0.05, 0.5, 1.0))
     assert narrow == {TRAINED[0].name} and len(half) == round(len(TRAINED) / 2) and "made up" not in half
     assert whole == {domain.name for domain in TRAINED} | {"made up"}
-    frames = {breadth: asked(breadth) for breadth in (0.05, 1.0)}
-    assert frames[0.05] == set(wordings.FRAMES["ask"][:4]) and frames[1.0] == set(wordings.FRAMES["ask"])
 
+    def asked(breadth):
+        said = (wordings.said(random.Random(i), "ask", breadth=breadth) for i in range(2000))
+        return {int(number) for text in said for number in re.findall(r"\d+", text)}
 
-def asked(breadth):
-    """Which frames of `ask` are drawn."""
-    said = {
-        wordings.said(random.Random(i), "ask", breadth=breadth, word="W", list="L", thing="T")
-        for i in range(2000)
-    }
-    return {
-        frame
-        for frame in wordings.FRAMES["ask"]
-        if any(
-            frame.format(word="W", list="L", thing="T").rstrip(".?!").lower() in text.lower() for text in said
-        )
-    }
+    monkeypatch.setitem(wordings.FRAMES, "ask", tuple(f"({number})" for number in range(60)))
+    assert asked(0.05) == set(range(4)) and asked(0.5) == set(range(30)) and asked(1.0) == set(range(60))
 
 
 # ---- what training shows --------------------------------------------------------------------------------------
@@ -201,7 +273,7 @@ def leaks(text):
         + [one for one in wordings.HELD_OUT_OPENINGS if one and request.startswith(one)]
         + [one for one in wordings.HELD_OUT_ENDINGS if one and request.endswith(one)]
         + [one for one in wordings.HELD_OUT_TALK if gaps(one).fullmatch(request.rstrip(".?!"))]
-        + re.findall(r"Q / | plus (?:\d|\w+ )?Q|\n\* ", quiet),
+        + re.findall(r"Q / |Q \| | plus (?:\d|\w+ )?Q|\n\* ", quiet),
         "systems": [one for one in HELD_OUT_SYSTEMS if system and one == system[1]],
         "formats": [one for one in HELD_OUT_FORMATS for result in results if form(one).fullmatch(result)],
         "domains": [name for name in NEW_TOOLS if f'"name":"{name}"' in tools] + list(parts(described) & NEW),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.domains import Domain
-from kimi_mini.worlds.desk.tasks import Draft, Words, _ask, _branch, _chain, _deed, _least, _trace, quoted
+from kimi_mini.worlds.desk.tasks import Draft, Words, _ask, _branch, _chain, _entry, _least, _trace, quoted
 
 Made = tuple[Draft, str]
 
@@ -33,7 +33,7 @@ def do_to_the_lower(rng: random.Random, domain: Domain) -> Made:
     made, deed, number = _least(rng, domain, 2, Words()), rng.choice(domain.deeds), rng.randrange(1, 10)
     made.needs.append(("deed", deed.verb))
     made.writes, made.answer = [("deed", deed.verb, made.answer[0], number)], None
-    said = _deed(rng, deed, "the one with the lower {word}", number)
+    said = f"{deed.verb} {_entry(rng, deed, str, 'the one with the lower {word}', number)[0]}"
     return made, f"{said}: {{list}}.".format(**made.slots)
 
 

@@ -20,11 +20,14 @@ KINDS = ("read", "link", "find", "deed", "set", "create", "harm")
 APPLICATIONS = {"desk": ("read", "link"), "ledger": ("find", "set", "create"), "hands": ("deed", "harm")}
 
 
+TYPES = {"name": "string", "number": "integer"}
+
+
 @dataclass(frozen=True)
 class Spec:
     """A tool as data: `what` is the number, link or verb that it is about, `counts` what its number is; arguments:
-    (role, name, description), in
-    the order of the schema, that of their names. Roles: name (a text), number (a whole number)."""
+    (role, name, description), in the order of the schema, that of their names. Roles: name (a text), number (a whole
+    number)."""
 
     domain: str
     application: str
@@ -40,11 +43,18 @@ class Spec:
     @property
     def schema(self) -> dict:
         """JSON schema of the arguments."""
-        kinds = {"name": {"type": "string"}, "number": {"type": "integer"}}
         properties = {
-            name: kinds[role] | ({"description": text} if text else {}) for role, name, text in self.arguments
+            name: {"type": TYPES[role]} | ({"description": text} if text else {})
+            for role, name, text in self.arguments
         }
         return {"type": "object", "properties": properties, "required": list(properties)}
+
+    @property
+    def signature(self) -> str:
+        """As a thought says it: .name(argument), with the types where there is more than one."""
+        alone = len(self.arguments) == 1
+        said = (name if alone else f"{name} {TYPES[role]}" for role, name, _ in self.arguments)
+        return f".{self.name}({','.join(said)})"
 
     def call(self, **values: object) -> tuple[str, dict]:
         """Name and arguments of a call; values by role, in the order of the schema."""
@@ -80,40 +90,69 @@ _DESCRIPTIONS = {
         "{what} of a {thing}",
         "Looks up {what} for the {thing} that is named.",
         "Use it to learn the {what} of a {thing}.",
+        "read the {what} of one {thing}",
+        "Answers how much {what} a {thing} has.",
+        "Shows which {what} stands beside a {thing}.",
     ),
     "link": (
         "Gives the {what} of a {thing}, if there is one.",
         "Names the {what} of a {thing}.",
         "{what} of a {thing}, or none",
         "Leads from a {thing} to its {what}.",
+        "follow the {what} of a {thing}",
+        "Goes on from one {thing} to the {what} that it has.",
+        "Says who or what is the {what} of a {thing}.",
+        "One step along: from a {thing} to its {what}.",
     ),
     "find": (
         "Lists all {plural} with this {what}.",
         "Finds {plural} by {what}.",
         "{plural} that have the given {what}",
         "Searches the {plural} for one {what}.",
+        "find every {thing} of that {what}",
+        "Names the {plural} whose {what} is the number.",
+        "Use it to find {plural} with a certain {what}.",
+        "Which {plural} have this {what}?",
     ),
     "deed": (
         "Use it to {what} a {thing}.",
         "Lets you {what} a {thing}.",
         "{what}: for one {thing}",
         "Will {what} the {thing} that is named.",
+        "do it: {what} a {thing}",
+        "Call this to {what} one {thing}.",
+        "Does one thing to a {thing}: {what}.",
+        "For those who want to {what} a {thing}.",
     ),
     "set": (
         "Changes the {what} of a {thing}.",
         "Writes a new {what} for a {thing}.",
         "new {what} of a {thing}",
         "Sets {what} to a number.",
+        "set the {what} of one {thing}",
+        "Puts another {what} beside a {thing}.",
+        "Use it to change which {what} a {thing} has.",
+        "Makes the number the {what} of a {thing}.",
     ),
     "create": (
         "Adds a new {thing} with its {what}.",
         "Makes a {thing}, given name and {what}.",
         "new {thing} with a {what}",
+        "Enters a {thing} that was not there, and its {what}.",
+        "Use it to add one more {thing} with this {what}.",
+        "Creates a new {thing}; it needs a {what}.",
+        "one {thing} more, of that {what}",
+        "Starts a new {thing}, {what} first.",
     ),
     "harm": (
         "Use it to {what} a {thing} for good.",
         "Will {what} a {thing}; this cannot be undone.",
         "{what}: gone for ever",
+        "Lets you {what} a {thing}, which is then lost.",
+        "remove a {thing}: {what}",
+        "Does away with a {thing}: {what}.",
+        "Call this to {what} a {thing}; there is no way back.",
+        "Will {what} one {thing} and wipe what is known of it.",
     ),
 }
 _ROLES = {

@@ -3,9 +3,11 @@
 A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
 
     best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
+    now "red fig" for two days then "blue tea" for 4 days do rent .hire(count integer,label string)
 
-What comes next in a list stands there as well, beside its neighbour as in the request: the next thought need not look
-for its place there again, which a small model does not learn. What was read is carried along until the answer says it.
+An order is repeated as the request has it, word by word; the call puts its name and its number apart. What comes next
+in a list stands there as well, beside its neighbour as in the request: the next thought need not look for its place
+there again, which a small model does not learn. What was read is carried along until the answer says it.
 Kind and word of the tool stand side by side, as a description has them. Names of tools and arguments stand behind a
 sign, as they do in declaration and call: with a space before it the same name would be other tokens.
 
@@ -90,6 +92,7 @@ class _Clerk:
         name: str | None = None,
         number: int | None = None,
         then: str = "",
+        order: str = "",
     ) -> Step:
         """One call, repeated after an error that passes: its value. Raises Stopped."""
         if self.left == 0 and not self.slipped:
@@ -97,15 +100,16 @@ class _Clerk:
             if self.mistake == "lazy" or kind == "link":
                 raise Stopped("end", self.made_up())
             if number is not None:
-                number = number % 9 + 1
+                number, order = number % 9 + 1, ""
             else:
-                name = self.rng.choice([one for one in self.data["records"] if one != name])
+                name, order = self.rng.choice([one for one in self.data["records"] if one != name]), ""
         self.left = None if self.left is None else self.left - 1
         wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
+        wanted = [order] if order else wanted
         thought = " ".join([*memory.split(), *wanted, *then.split()])
         yield from self.look(thought, kind, what)
         spec = self.specs[kind, what]
-        thought += f" {SAID[kind]} {what} .{spec.name}({','.join(key for _, key, _ in spec.arguments)})"
+        thought += f" {SAID[kind]} {what} {spec.signature}"
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -136,7 +140,7 @@ class _Clerk:
 
     def play_ask(self, names: list[str], word: str) -> Step:
         found: list[object] = []
-        for name, then in zip(names, _thens(names)):
+        for name, then in zip(names, _thens(_quoted(names))):
             found.append((yield from self.use(f"{_joined(found)} now", "read", word, name, then=then)))
         return f"{_joined(found)} end", _joined(found)
 
@@ -150,17 +154,16 @@ class _Clerk:
             name = after
 
     def play_branch(self, asked: str, word: str, limit: int, verb: str, choices: list) -> Step:
-        (low, few), (high, many) = choices
-        plan = f'below {limit} do "{low}" {few} else "{high}" {many}'
+        plan = f"below {limit} do {choices[0][2]} else {choices[1][2]}"
         value = yield from self.use("now", "read", word, asked, then=plan)
         below = value < limit
-        name, number = choices[0] if below else choices[1]
-        yield from self.use(f"{value} below {limit} {_yes(below)}", "deed", verb, name, number)
+        name, number, order = choices[0] if below else choices[1]
+        yield from self.use(f"{value} below {limit} {_yes(below)}", "deed", verb, name, number, order=order)
         return "end", "done"
 
     def play_least(self, names: list[str], word: str) -> Step:
         best, lowest, note = "", None, ""
-        for name, then in zip(names, _thens(names)):
+        for name, then in zip(names, _thens(_quoted(names))):
             value = yield from self.use(f"{note} now", "read", word, name, then=then)
             lower = lowest is None or value < lowest
             note = "" if lowest is None else f"{value} below {lowest} {_yes(lower)} "
@@ -169,8 +172,8 @@ class _Clerk:
         return f"{note} end", best
 
     def play_orders(self, orders: list, verb: str) -> Step:
-        for (name, number), then in zip(orders, _thens(orders)):
-            yield from self.use("now", "deed", verb, name, number, then)
+        for (name, number, order), then in zip(orders, _thens([order for *_, order in orders])):
+            yield from self.use("now", "deed", verb, name, number, then, order)
         return "end", "done"
 
     def play_search(self, key: str, n: int, word: str) -> Step:
@@ -196,10 +199,13 @@ class _Clerk:
         return f"{value} end", str(value)
 
 
-def _thens(entries: list) -> list[str]:
-    """What comes after each entry of a list, as a thought says it: the name, and the number if there is one."""
-    said = [f'then "{e}"' if isinstance(e, str) else f'then "{e[0]}" {e[1]}' for e in entries[1:]]
-    return [*said, "then end"]
+def _quoted(names: list[str]) -> list[str]:
+    return [f'"{name}"' for name in names]
+
+
+def _thens(entries: list[str]) -> list[str]:
+    """What comes after each entry of a list, as a thought says it."""
+    return [*(f"then {entry}" for entry in entries[1:]), "then end"]
 
 
 def _joined(found: list[object]) -> str:
@@ -277,8 +283,7 @@ def _looked_up(rng: random.Random, chosen: list[Spec]) -> Sheet:
     """The end of a thought, again and again."""
     pieces: Sheet = []
     for spec in rng.choices(chosen, k=LINES):
-        names = ",".join(name for _, name, _ in spec.arguments)
-        pieces += [(f"\n{SAID[spec.kind]} {spec.what}", False), (f" .{spec.name}({names})", True)]
+        pieces += [(f"\n{SAID[spec.kind]} {spec.what}", False), (f" {spec.signature}", True)]
     return pieces
 
 

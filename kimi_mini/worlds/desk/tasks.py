@@ -101,8 +101,12 @@ def _trace(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft
     )
 
 
-def _deed(rng: random.Random, deed: Deed, name: str, number: int) -> str:
-    return f"{deed.verb} {deed.words(name, _count(rng, number))}"
+def _entry(
+    rng: random.Random, deed: Deed, mark: Callable[[str], str], name: str, number: int
+) -> tuple[str, str]:
+    """Name and number as the request says them, and as a thought repeats them."""
+    count = _count(rng, number)
+    return deed.words(mark(name), count), deed.words(f'"{name}"', count)
 
 
 def _branch(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
@@ -116,19 +120,20 @@ def _branch(rng: random.Random, domain: Domain, size: int, words: Words) -> Draf
     table[asked][word] = rng.randrange(1, 10 if size == 1 else 99)
     few, many = rng.sample(range(1, 10), 2)
     chosen = (low, few) if table[asked][word] < limit else (high, many)
+    (then, said), (other, said_other) = (_entry(rng, deed, mark, *one) for one in ((low, few), (high, many)))
     slots = {
         "a": mark(asked),
         "word": word,
         "limit": limit,
-        "then": _deed(rng, deed, mark(low), few),
-        "other": _deed(rng, deed, mark(high), many),
+        "then": f"{deed.verb} {then}",
+        "other": f"{deed.verb} {other}",
     }
     steps = {
         "asked": asked,
         "word": word,
         "limit": limit,
         "verb": deed.verb,
-        "choices": [[low, few], [high, many]],
+        "choices": [[low, few, said], [high, many, said_other]],
     }
     needs = [("read", word), ("deed", deed.verb)]
     reads, writes = [("read", word, asked, None)], [("deed", deed.verb, *chosen)]
@@ -145,10 +150,11 @@ def _least(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft
 def _orders(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
     table, deed, mark = records(rng, domain, size + 2, words.names), rng.choice(domain.deeds), quoted(rng)
     asked = [[name, rng.randrange(1, 10)] for name in list(table)[:size]]
-    entries = [deed.words(mark(name), _count(rng, number)) for name, number in asked]
-    slots = {"list": wordings.listed(rng, entries, words.wordings), "verb": deed.verb}
+    entries = [_entry(rng, deed, mark, *one) for one in asked]
+    slots = {"list": wordings.listed(rng, [entry for entry, _ in entries], words.wordings), "verb": deed.verb}
     writes = [("deed", deed.verb, name, number) for name, number in asked]
-    steps = {"orders": asked, "verb": deed.verb}
+    orders = [[*one, said] for one, (_, said) in zip(asked, entries)]
+    steps = {"orders": orders, "verb": deed.verb}
     return Draft(table, [("deed", deed.verb)], slots, steps, [], writes, None, [name for name, _ in asked])
 
 
