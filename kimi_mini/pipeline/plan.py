@@ -13,6 +13,7 @@ from typing import Any
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RUNS
+from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.worlds.rows import Limits
 
 
@@ -124,28 +125,6 @@ class Finetune:
 
 
 @dataclass(frozen=True)
-class RL:
-    """Rates of the optimizer, and everything in kimi_mini.training.rl.rounds.Settings, which says what each means."""
-
-    lr: float = 3e-4
-    adamw_lr: float = 1e-4
-    family: str = "follow"
-    levels: tuple[int, ...] = (6, 7, 8)
-    rounds: int = 12
-    prompts: int = 16
-    attempts: int = 8
-    tau: float = 0.1
-    temperature: tuple[float, float] = (1.0, 0.8)
-    ptx: float = 0.3
-    ptx_tokens: int = 4096
-    updates: int = 2
-    budget_penalty: float = 0.5
-    least_moderate: float = 0.1
-    solved: float = 0.9
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """`tasks` held-out tasks a row; of all rows (`varied`: those of varied worlds, too), or of those named, their
     limits cut to so many tokens and turns."""
@@ -174,7 +153,7 @@ class Plan:
     pretrain: Pretrain = Pretrain()
     synthesis: Synthesis = Synthesis()
     finetune: Finetune = Finetune()
-    rl: RL = RL()
+    rl: RLConfig = field(default_factory=RLConfig)
     evaluation: Evaluation = Evaluation()
 
     def scaled(self, factor: float) -> Plan:
@@ -219,7 +198,9 @@ class Plan:
             drill=Drill(tokens=8192),
             pretrain=Pretrain(tokens=8192),
             finetune=Finetune(tokens=12_000, plain=0.5),
-            rl=RL(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
+            rl=RLConfig(
+                rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)
+            ),
             evaluation=Evaluation(tasks=4, varied=True, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,
         )

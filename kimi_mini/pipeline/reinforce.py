@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from tqdm import tqdm
 
-from kimi_mini.pipeline.plan import RL, Run
+from kimi_mini.pipeline.plan import Run
 from kimi_mini.pipeline.shared import load_checkpoint, save_checkpoint, training_pools
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft
@@ -21,25 +21,16 @@ class Rounds:
     rounds: list[dict] = field(default_factory=list)
 
 
-def settings_of(plan: RL) -> rl.Settings:
-    """The plan's settings without the optimizer's rates."""
-    return rl.Settings(
-        **{name: value for name, value in vars(plan).items() if name not in ("lr", "adamw_lr")}
-    )
-
-
 def reinforce(run: Run) -> dict:
     """A short run of RL on tasks of moderate difficulty; saved after every round."""
-    plan, settings = run.plan, settings_of(run.plan.rl)
+    plan, config = run.plan, run.plan.rl
     model = load_checkpoint(run, "tuned")
-    optimizer = replace(plan.optimizer, lr=plan.rl.lr, adamw_lr=plan.rl.adamw_lr).build(model)
+    optimizer = replace(plan.optimizer, lr=config.lr, adamw_lr=config.adamw_lr).build(model)
     state, kept = run.folder / "reinforce.pt", Rounds()
     if state.is_file():
         kept = load_state(state, model, optimizer, Rounds)
     rounds = kept.rounds
-    with tqdm(
-        total=settings.rounds, initial=len(rounds), unit="round", leave=False, dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=config.rounds, initial=len(rounds), unit="round", leave=False, dynamic_ncols=True) as bar:
 
         def on_round(index: int, measured: rl.Round) -> None:
             rounds.append(asdict(measured))
@@ -47,11 +38,11 @@ def reinforce(run: Run) -> dict:
             bar.update()
             bar.set_postfix(success=f"{measured.success:.2f}")
 
-        ptx = sft.mixed(training_pools(run), settings.ptx_tokens, plan.micro_tokens, plan.seed)
-        if not (rounds and rl.learned(rl.Round(**rounds[-1]), settings)):
-            rl.reinforce(model, Tokenizer.load(), optimizer, settings, plan.seed, ptx, len(rounds), on_round)
+        ptx = sft.mixed(training_pools(run), config.ptx_tokens, plan.micro_tokens, plan.seed)
+        if not (rounds and rl.learned(rl.Round(**rounds[-1]), config)):
+            rl.reinforce(model, Tokenizer.load(), optimizer, config, plan.seed, ptx, len(rounds), on_round)
     save_checkpoint(run, model, "final")
-    written = sum(int(entry["tokens"] * settings.prompts * settings.attempts) for entry in rounds)
+    written = sum(int(entry["tokens"] * config.prompts * config.attempts) for entry in rounds)
     first, last = rounds[0]["success"], rounds[-1]["success"]
-    summary = f"{settings.family}: success while sampling {first:.2f} -> {last:.2f}"
+    summary = f"{config.family}: success while sampling {first:.2f} -> {last:.2f}"
     return {"tokens": written, "rounds": rounds, "summary": summary}

@@ -23,8 +23,9 @@ from kimi_mini.training import sft
 from kimi_mini.training.batch import Example
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.rl import rounds
+from kimi_mini.training.rl.config import RLConfig
 
-SETTINGS = rounds.Settings(levels=(6, 8), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
+SETTINGS = RLConfig(levels=(6, 8), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
 ROWS = ("chain/thinking/3", "repair/best_of_4")
 MISTAKES = {
     "right": contextlib.nullcontext(),

@@ -13,9 +13,8 @@ from kimi_mini.base import paths
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
 from kimi_mini.pipeline import Plan, Run, go_on, plan, stages
-from kimi_mini.pipeline.plan import RL, Drill, Finetune, Optimizer, Schedule, Text
+from kimi_mini.pipeline.plan import Drill, Finetune, Optimizer, Schedule, Text
 from kimi_mini.pipeline.text import symbols_in_use
-from kimi_mini.training.rl.rounds import Settings
 
 FOLDER = paths.ROOT / "kimi_mini" / "pipeline"
 WORK = [file.stem for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "plan", "options")]
@@ -40,7 +39,8 @@ def changed(part, dotted):
         return replace(part, **{name: changed(value, rest)})
     others = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.125, str: lambda v: v + "x"}
     others |= {tuple: lambda v: v[:-1], type(None): lambda v: 1}
-    return replace(part, **{name: others[type(value)](value)})
+    checked = {"objective": "grpo", "clip": (0.1, 0.1)}  # which take no value but a right one
+    return replace(part, **{name: checked.get(name) or others[type(value)](value)})
 
 
 @pytest.mark.parametrize("name", leaves(Plan()))
@@ -130,17 +130,17 @@ def test_every_number_of_the_plan_is_used():
     whole = (
         "optimizer",
         "rl",
-    )  # handed on as they are: MuonClip and Settings refuse a name that they do not know
+    )  # handed on as they are: MuonClip and RLConfig refuse a name that they do not know
     names = [name for name in leaves(Plan()) if name.split(".")[0] not in whole and "schedule" not in name]
     assert [name for name in names if not re.search(rf"\.{name.split('.')[-1]}\b", text)] == []
     assert text.count(".schedule") == 3
 
 
-def test_the_settings_of_rl_are_the_plans():
-    """Whatever RL can be told, the plan says; the defaults agree, but for the number of rounds."""
-    ours, theirs = asdict(RL()), asdict(Settings())
-    assert ours.keys() - {"lr", "adamw_lr"} == theirs.keys()
-    assert {name for name in theirs if ours[name] != theirs[name]} == {"rounds"}
+def test_every_number_of_rl_is_used():
+    folder = FOLDER.parent / "training" / "rl"
+    text = "".join((folder / f"{name}.py").read_text() for name in ("rounds", "objective", "rewards"))
+    text += (FOLDER / "reinforce.py").read_text()
+    assert [name for name in vars(Plan().rl) if not re.search(rf"config\.{name}\b", text)] == []
 
 
 def test_a_rehearsal_is_a_plan_of_the_same_shape():

@@ -17,10 +17,10 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.rl import objective, rounds
 from kimi_mini.training.rl import rewards as rewards_
-from kimi_mini.training.rl.rounds import Settings
+from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.worlds.rows import Limits
 
-SETTINGS = Settings(
+SETTINGS = RLConfig(
     family="buy",
     levels=(1,),
     rounds=2,
@@ -408,12 +408,12 @@ def test_rewards_go_up(tokenizer, monkeypatch):
 def check_end(learned):
     """Solved levels end a run; a level out of reach beside solved ones does not, nor does one that is half solved."""
     measured = dict(reward=0.0, tokens=100.0, temperature=1.0)
-    assert learned(rounds.Round(success=0.98, moderate=0.06, **measured), rounds.Settings())
-    assert not learned(rounds.Round(success=0.98, moderate=0.2, **measured), rounds.Settings())
+    assert learned(rounds.Round(success=0.98, moderate=0.06, **measured), RLConfig())
+    assert not learned(rounds.Round(success=0.98, moderate=0.2, **measured), RLConfig())
     assert not learned(
-        rounds.Round(success=0.72, moderate=0.06, **measured), rounds.Settings()
+        rounds.Round(success=0.72, moderate=0.06, **measured), RLConfig()
     )  # two of three levels solved
-    assert not learned(rounds.Round(success=0.0, moderate=0.0, **measured), rounds.Settings())
+    assert not learned(rounds.Round(success=0.0, moderate=0.0, **measured), RLConfig())
 
 
 def test_rl_ends_when_all_is_solved_and_no_sooner():

@@ -24,6 +24,7 @@ from kimi_mini.experiments.verifiers.shared import TUNED, board, pools, success
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.training import sft
 from kimi_mini.training.rl import rounds as rl
+from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.synthesis import SOURCES
 from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds.registry import measured_levels
@@ -62,8 +63,11 @@ def main() -> None:
     examples = pools(tokenizer, SOURCES, int(PTX_POOL * args.scale), 100, mistakes=0.0)
     levels, by_length = moderate(start, tokenizer, max(4, tasks // 4))
     print(f"as sampled, by length: {by_length}; RL on {levels}", flush=True)
-    settings = rl.Settings(
-        FAMILY, levels, max(2, int(ROUNDS * args.scale)), temperature=(TEMPERATURE, TEMPERATURE)
+    config = RLConfig(
+        family=FAMILY,
+        levels=levels,
+        rounds=max(2, int(ROUNDS * args.scale)),
+        temperature=(TEMPERATURE, TEMPERATURE),
     )
     before = measure(start, tokenizer, levels, tasks)
     log.row(seed=None, when="before", levels=levels, by_length=by_length, **before)
@@ -72,14 +76,14 @@ def main() -> None:
     for seed in args.seeds:
         model = copy.deepcopy(start)
         optimizer = replace(plan.optimizer, lr=plan.rl.lr, adamw_lr=plan.rl.adamw_lr).build(model)
-        with tqdm(total=settings.rounds, unit="round", leave=False, desc=f"seed {seed}") as bar:
+        with tqdm(total=config.rounds, unit="round", leave=False, desc=f"seed {seed}") as bar:
             rounds = rl.reinforce(
                 model,
                 tokenizer,
                 optimizer,
-                settings,
+                config,
                 seed,
-                sft.mixed(examples, settings.ptx_tokens, plan.micro_tokens, seed),
+                sft.mixed(examples, config.ptx_tokens, plan.micro_tokens, seed),
                 on_round=lambda index, found: bar.update(),
             )
         after.append(measure(model, tokenizer, levels, tasks))

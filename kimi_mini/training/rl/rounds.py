@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
@@ -37,36 +36,9 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.machine import distributed
-from kimi_mini.training.rl.objective import advantages, policy_loss, sequence_logprobs
+from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.rl.objective import OBJECTIVES, Scale, Written, token_logprobs
 from kimi_mini.training.rl.rewards import reward
-from kimi_mini.worlds.rows import Limits
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One RL run. Token counts are per attempt, `lr` factors are the optimizer's business."""
-
-    family: str = "follow"
-    levels: tuple[int, ...] = (6, 7, 8)  # beyond the trained five: tasks that succeed about half of the time
-    rounds: int = 20
-    prompts: int = 16
-    attempts: int = 8
-    tau: float = 0.1
-    temperature: tuple[float, float] = (1.0, 0.8)  # first and last round
-    ptx: float = 0.3
-    ptx_tokens: int = 4096
-    updates: int = 2  # optimizer steps a round, each on its share of the prompts
-    budget_penalty: float = 0.5
-    least_moderate: float = (
-        0.1  # the run ends when a smaller share of the tasks still has something to teach,
-    )
-    solved: float = 0.9  # and more attempts than this succeed
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a temperature at which an attempt has no probability: the objective divides by it."""
-        if not all(0 < temperature < float("inf") for temperature in self.temperature):
-            raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
 
 
 @dataclass
@@ -81,30 +53,30 @@ class Round:
 
 
 def sample_round(
-    model: KimiMini, tokenizer: Tokenizer, settings: Settings, seed: int, index: int
+    model: KimiMini, tokenizer: Tokenizer, config: RLConfig, seed: int, index: int
 ) -> tuple[list[list[Conversation]], float]:
     """K attempts at each of P fresh training tasks, and the temperature they were sampled at.
 
     Of several ranks each gets its share of the tasks; an attempt depends on its task and number alone.
     """
-    rng = random.Random(f"{seed}/rl/{settings.family}/{index}")
+    rng = random.Random(f"{seed}/rl/{config.family}/{index}")
     tasks = [
-        worlds.generate(rng, settings.family, settings.levels[i % len(settings.levels)])
-        for i in range(settings.prompts)
+        worlds.generate(rng, config.family, config.levels[i % len(config.levels)])
+        for i in range(config.prompts)
     ]
-    temperature = temperature_at(settings, index)
-    own, each = ranks.share(list(enumerate(tasks))), range(settings.attempts)
-    numbers = [number * settings.attempts + attempt for number, _ in own for attempt in each]
+    temperature = temperature_at(config, index)
+    own, each = ranks.share(list(enumerate(tasks))), range(config.attempts)
+    numbers = [number * config.attempts + attempt for number, _ in own for attempt in each]
     policy = LocalPolicy(model, tokenizer, temperature, hash_seed(seed, index), numbers=numbers)
-    done = loop.run(policy, tokenizer, [task for _, task in own for _ in each], settings.limits)
-    groups = [done[i : i + settings.attempts] for i in range(0, len(done), settings.attempts)]
+    done = loop.run(policy, tokenizer, [task for _, task in own for _ in each], config.limits)
+    groups = [done[i : i + config.attempts] for i in range(0, len(done), config.attempts)]
     return groups, temperature
 
 
-def temperature_at(settings: Settings, index: int) -> float:
+def temperature_at(config: RLConfig, index: int) -> float:
     """From the first temperature to the last, in a straight line over the rounds."""
-    warm, cool = settings.temperature
-    return warm + (cool - warm) * index / max(1, settings.rounds - 1)
+    warm, cool = config.temperature
+    return warm + (cool - warm) * index / max(1, config.rounds - 1)
 
 
 def hash_seed(*numbers: int) -> int:
@@ -117,19 +89,19 @@ def update(
     optimizer,
     groups: Sequence[Sequence[Conversation]],
     temperature: float,
-    settings: Settings,
+    config: RLConfig,
     ptx: Sequence[Batch] = (),
 ) -> Round:
-    """The optimizer steps of one round (`settings.updates` of them) on this rank's groups and all others'; `ptx` are
+    """The optimizer steps of one round (`config.updates` of them) on this rank's groups and all others'; `ptx` are
     this rank's batches, too."""
     found = ranks.gathered(
-        [[(reward(c, settings.budget_penalty), c.written) for c in group] for group in groups]
+        [[(reward(c, config.budget_penalty), c.written) for c in group] for group in groups]
     )
     rewards, written = torch.tensor(found, dtype=torch.float32).unbind(-1)  # (P, K) each, of all ranks
-    gains = advantages(rewards)
+    gains = OBJECTIVES[config.objective].advantage(rewards)
     own = dict(zip(ranks.dealt(len(rewards))[ranks.rank()], groups, strict=True))
     model.train()
-    for part in np.array_split(np.arange(len(rewards)), settings.updates):
+    for part in np.array_split(np.arange(len(rewards)), config.updates):
         chosen = [
             (c, gains[g, k].item())
             for g in part
@@ -137,10 +109,11 @@ def update(
             for k, c in enumerate(own[g])
             if gains[g, k] != 0
         ]
-        _backward_attempts(model, chosen, len(part) * settings.attempts, temperature, settings.tau)
+        scale = Scale(len(part) * config.attempts, max(1, written[part].sum().item()), config.limits.context)
+        _backward_attempts(model, chosen, scale, temperature, config)
         (learned,) = ranks.total(sum(batch.learned for batch in ptx))
         for batch in ptx:
-            (settings.ptx * token_losses(model, batch).sum() / learned).backward()
+            (config.ptx * token_losses(model, batch).sum() / learned).backward()
         distributed.join_step(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):  # before the step: one such step turns every weight into NaN
@@ -159,67 +132,57 @@ def update(
     )
 
 
-def _backward_attempts(model, chosen, count: int, temperature: float, tau: float) -> None:
-    """Accumulate the gradient of the objective over this rank's attempts with a non-zero advantage.
-
-    Log-probabilities are those of whole attempts, summed over their tokens; the sum over attempts is divided by their
-    mean number of tokens, so that it weighs against PTX as a loss per token would. Attempts with advantage 0 would only
-    pull towards pi_old and are left out.
-    """
+def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: RLConfig) -> None:
+    """Accumulate the gradient of the objective over this rank's attempts with a non-zero advantage; those with none
+    would only pull towards pi_old and are left out."""
     order = sorted(
         ((training_rows(c), gain) for c, gain in chosen), key=lambda item: max(len(row[0]) for row in item[0])
     )
-    written = sum(sum(mask) for rows, _ in order for _, mask, _ in rows)
-    written, attempts = ranks.total(written, len(order))
-    tokens = max(1.0, written / max(1.0, attempts))
     for start in range(0, len(order), 16):
         some = order[start : start + 16]
-        new, old = _log_probabilities(model, [rows for rows, _ in some], temperature)
-        gain = new.new_tensor([gain for _, gain in some])
-        (policy_loss(new, old, gain, tau) * len(some) / (count * tokens)).backward()
+        written = _written(model, [rows for rows, _ in some], temperature)
+        gain = written.new.new_tensor([gain for _, gain in some])
+        OBJECTIVES[config.objective](written, gain, scale, config).backward()
 
 
-def _log_probabilities(
-    model: KimiMini, attempts: Sequence[list], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Of whole attempts, each the sum over its training rows: now, with gradient, and as sampled; both (N,)."""
+def _written(model: KimiMini, attempts: Sequence[list], temperature: float) -> Written:
+    """The tokens that the model chose itself, of attempts that are one or more training rows each."""
     rows = [row for attempt in attempts for row in attempt]
     batch = collate([Example(np.asarray(ids, np.int32), np.asarray(mask, bool)) for ids, mask, _ in rows])
-    each = sequence_logprobs(model, batch, temperature)
-    counts = torch.tensor([len(attempt) for attempt in attempts], device=each.device)
-    owner = torch.arange(len(attempts), device=each.device).repeat_interleave(counts)
-    new = each.new_zeros(len(attempts)).index_add(0, owner, each)
-    old = new.new_tensor([sum(sum(logprobs) for *_, logprobs in attempt) for attempt in attempts])
-    return new, old
+    new, row = token_logprobs(model, batch, temperature)
+    old = [value for _, mask, values in rows for value, own in zip(values, mask) if own]
+    counts = torch.tensor([len(attempt) for attempt in attempts], device=new.device)
+    owner = torch.arange(len(attempts), device=new.device).repeat_interleave(counts)
+    return Written(new, new.new_tensor(old), owner[row], len(attempts))
 
 
 def reinforce(
     model: KimiMini,
     tokenizer: Tokenizer,
     optimizer,
-    settings: Settings,
+    config: RLConfig,
     seed: int,
     ptx: Callable[[int], Sequence[Batch]] = lambda index: (),
     first: int = 0,
     on_round: Callable[[int, Round], None] | None = None,
 ) -> list[Round]:
-    """Rounds `first` to `settings.rounds` of sampling and updating; fewer when the tasks are learned."""
+    """Rounds `first` to `config.rounds` of sampling and updating; fewer when the tasks are learned."""
     history = []
-    for index in range(first, settings.rounds):
-        groups, temperature = sample_round(model, tokenizer, settings, seed, index)
-        history.append(update(model, optimizer, groups, temperature, settings, ptx(index)))
+    for index in range(first, config.rounds):
+        groups, temperature = sample_round(model, tokenizer, config, seed, index)
+        history.append(update(model, optimizer, groups, temperature, config, ptx(index)))
         for conversation in (c for group in groups for c in group):
             conversation.environment.close()
         if on_round is not None:
             on_round(index, history[-1])
-        if learned(history[-1], settings):
+        if learned(history[-1], config):
             break
     return history
 
 
-def learned(measured: Round, settings: Settings) -> bool:
+def learned(measured: Round, config: RLConfig) -> bool:
     """Whether nearly all tasks of a round pass in every attempt: their advantages are 0, what is left is noise.
 
     Few moderate tasks alone do not say so: two levels may be solved, and the third one still out of reach.
     """
-    return measured.success > settings.solved and measured.moderate < settings.least_moderate
+    return measured.success > config.solved and measured.moderate < config.least_moderate

@@ -1,0 +1,57 @@
+"""Everything that decides what a run of RL does. Needs no torch: it is a part of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from kimi_mini.worlds.rows import Limits
+
+OBJECTIVES = ("k2", "k2.5", "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "gspo", "cispo")
+
+
+def _said(default: object, words: str):
+    return field(default=default, metadata={"says": words})
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    """One run of RL; `print` says what each number means. Token counts are per attempt."""
+
+    objective: str = _said(
+        "k2", "how an attempt's advantage moves its tokens: kimi_mini.training.rl.objective"
+    )
+    tau: float = _said(0.1, "strength of the pull back to the policy that sampled (k2, k2.5)")
+    clip: tuple[float, float] | None = _said(None, "how far a ratio may fall and rise; None: as published")
+    lr: float = _said(3e-4, "rate of Muon")
+    adamw_lr: float = _said(1e-4, "rate of AdamW")
+    family: str = _said("follow", "tasks of this family")
+    levels: tuple[int, ...] = _said((6, 7, 8), "and these levels: some attempts pass and some fail")
+    rounds: int = _said(12, "rounds of sampling and updating")
+    prompts: int = _said(16, "tasks a round")
+    attempts: int = _said(8, "attempts at each")
+    updates: int = _said(2, "optimizer steps a round, each on its share of the tasks")
+    temperature: tuple[float, float] = _said((1.0, 0.8), "of sampling, in the first and the last round")
+    ptx: float = _said(0.3, "weight of the loss on examples that passed, against forgetting")
+    ptx_tokens: int = _said(4096, "tokens of such examples in each update")
+    budget_penalty: float = _said(0.5, "what an attempt loses that is cut off")
+    least_moderate: float = _said(0.1, "the run ends when fewer tasks than this share still teach something,")
+    solved: float = _said(0.9, "and more attempts than this share succeed")
+    limits: Limits = field(
+        default_factory=Limits, metadata={"says": "budgets of an attempt, in tokens and turns"}
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an objective that is unknown, and for a temperature at which an attempt has no
+        probability: the objective divides by it."""
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
+        if not all(0 < temperature < float("inf") for temperature in self.temperature):
+            raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
+        if self.clip is not None and not (len(self.clip) == 2 and min(self.clip) > 0):
+            raise ValueError(f"clip is two numbers above 0, how far down and up, not {self.clip}")
+
+    def __str__(self) -> str:
+        """A line each: the name, its value, what it means."""
+        shown = {one.name: getattr(self, one.name) for one in fields(self)} | {"limits": "see below"}
+        lines = [f"{one.name:<15} {shown[one.name]!s:<12} {one.metadata['says']}" for one in fields(self)]
+        return "\n".join([*lines, str(self.limits)])
