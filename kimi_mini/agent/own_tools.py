@@ -5,7 +5,8 @@
         return {"moby dick": 12}[book.lower()]
 
 Every public function of the file becomes a tool: its docstring is the description, its annotations the schema (str,
-int, float, bool, list, dict; a default makes an argument optional). Functions that are imported are left out.
+int, float, bool, list, dict; a default makes an argument optional). Functions that are imported are left out. When
+there are more tools than the agent was trained to read at once, they have to be found by `find_tools`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 from kimi_mini.agent.conversation import Conversation, first_messages
 from kimi_mini.base.errors import BadFile, MissingFile
 from kimi_mini.worlds import Environment, Task
-from kimi_mini.worlds.tools import Tool, Toolbox
+from kimi_mini.worlds.tools import Finder, Tool, Toolbox
 
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+MOST_DECLARED = 12
 
 
 def tool_of(function: Callable) -> Tool:
@@ -39,10 +41,16 @@ def tool_of(function: Callable) -> Tool:
     return Tool(function.__name__, inspect.getdoc(function) or "", schema, function)
 
 
+def toolbox_of(tools: Sequence[Tool]) -> Toolbox:
+    """All of them declared, or behind `find_tools` if they are many. Raises ValueError for two of one name, or, behind
+    `find_tools`, for a declaration that is too long."""
+    return (Finder if len(tools) > MOST_DECLARED else Toolbox)(tools, canonical=True)
+
+
 def dialogue(words: str, tools: Sequence[Tool]) -> Conversation:
     """The user's words before an agent that has these tools; nobody knows the right answer, so there is no verdict."""
     task = Task("desk", "ask", 1, words, system=None)
-    return Conversation(task, first_messages(task), Environment(Toolbox(tools, canonical=True)))
+    return Conversation(task, first_messages(task), Environment(toolbox_of(tools)))
 
 
 def load_tools(file: str | Path) -> list[Tool]:
@@ -61,6 +69,7 @@ def load_tools(file: str | Path) -> list[Tool]:
             for name, function in vars(module).items()
             if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == spec.name
         ]
+        toolbox_of(tools)
     except Exception as error:  # whatever a user's file raises is news for the user
         reason = (str(error).splitlines() or [""])[0]
         raise BadFile(f"{file}: {type(error).__name__}: {reason}") from error

@@ -82,3 +82,32 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 def test_a_method_of_no_types_is_refused():
     with pytest.raises(ValueError, match="annotate"):
         tool_of(lambda x: x)
+
+
+def many(tmp_path, count, last="pass"):
+    lines = [
+        f'def lamp_{n}(room: str) -> int:\n    "Switches lamp {n} on."\n    return {n}\n'
+        for n in range(count)
+    ]
+    (tmp_path / "many.py").write_text("\n".join([*lines, last]))
+    return load_tools(tmp_path / "many.py")
+
+
+def test_more_tools_than_it_reads_at_once_have_to_be_found(tmp_path):
+    assert len(own_task("Lamp 7, please.", many(tmp_path, 12)).tools) == 12
+    conversation = own_task("Lamp 7, please.", many(tmp_path, 13))
+    box = conversation.environment.toolbox
+    assert [one["function"]["name"] for one in conversation.tools] == ["find_tools"]
+    assert box.call("lamp_7", '{"room":"hall"}').error == "undeclared"
+    assert '"name":"lamp_7"' in box.call("find_tools", '{"words":"lamp 7"}').content
+    assert box.call("lamp_7", '{"room":"hall"}').content == "7"
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [("def find_tools(x: int): ...", "find_tools"), (f"def long(x: int): '{'word ' * 2000}'", "longer than")],
+)
+def test_tools_that_cannot_be_found_are_refused(tmp_path, last, says):
+    with pytest.raises(KimiError, match=says) as caught:
+        many(tmp_path, 13, last)
+    assert "\n" not in str(caught.value)
