@@ -10,10 +10,11 @@ from kimi_mini.agent import loop
 from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
 from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
-from kimi_mini.worlds.desk import wordings, world
+from kimi_mini.worlds.desk import world
 from kimi_mini.worlds.desk.adversary import _never_finds
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, written
 from kimi_mini.worlds.desk.domains import DOMAINS
+from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, _value, missing
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES

@@ -13,11 +13,12 @@ from kimi_mini.text.corpus import book_documents, stdlib_documents
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.synthesis import SOURCES, VARIED, numbered, trajectory
 from kimi_mini.worlds import FAMILIES
-from kimi_mini.worlds.desk import play, wordings, words, world
+from kimi_mini.worlds.desk import play, world
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN, made_up
 from kimi_mini.worlds.desk.evolution import _DESCRIPTIONS, KINDS, evolve
+from kimi_mini.worlds.desk.language import wordings, words
 from kimi_mini.worlds.desk.surface import (
     HELD_OUT_SYSTEMS,
     HELD_OUT_TRANSIENT,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.domains import Domain
+from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.tasks import Draft, Words, _ask, _branch, _chain, _entry, _least, _trace, quoted
 
 Made = tuple[Draft, str]

@@ -12,7 +12,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from kimi_mini.worlds.desk.words import word
+from kimi_mini.worlds.desk.language.words import word
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from kimi_mini.worlds.desk.domains import DOMAINS, Deed, Domain
-from kimi_mini.worlds.desk.words import identifier
+from kimi_mini.worlds.desk.language.words import identifier
 
 KINDS = ("read", "link", "find", "deed", "set", "create", "harm")
 APPLICATIONS = {"desk": ("read", "link"), "ledger": ("find", "set", "create"), "hands": ("deed", "harm")}

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from kimi_mini.worlds.base import Task
-from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, findable
 from kimi_mini.worlds.desk.composed import composed
 from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
 from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
+from kimi_mini.worlds.desk.language import wordings
+from kimi_mini.worlds.desk.language.words import names
 from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
-from kimi_mini.worlds.desk.words import names
 
 SYSTEMS = (  # None: no system message at all, so that the template says its own
     None,

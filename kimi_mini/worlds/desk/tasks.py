@@ -16,9 +16,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kimi_mini.worlds.desk import wordings
 from kimi_mini.worlds.desk.domains import Deed, Domain
-from kimi_mini.worlds.desk.words import names
+from kimi_mini.worlds.desk.language import wordings
+from kimi_mini.worlds.desk.language.words import names
 
 Need = tuple[str, str]  # kind and `what` of a tool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kimi_mini.worlds.desk.frames import FRAMES, HELD_OUT_FRAMES, expanded
+from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, expanded
 
 OPENINGS = ("",) * 14 + expanded("""
 [Please|Now|Next,|So,|First of all,|Hi!|Hello,|Hello Kimi,|Hi there,|Good evening.|OK,|Well,|Excuse me,]
