@@ -53,6 +53,11 @@ def passes(rubric: Rubric) -> Callable[[Conversation], bool]:
     return lambda conversation: all(finding.passed for finding in judge(rubric, conversation))
 
 
+def score(rubric: Rubric, conversation: Conversation) -> float:
+    """The share of the criteria that hold, beside the verdict, which wants them all."""
+    return sum(finding.passed for finding in judge(rubric, conversation)) / len(rubric)
+
+
 def outcome(conversation: Conversation) -> bool:
     """The verdict of the world's own verifier: what rewards, scoreboard and training set go by."""
     return conversation.verdict().passed

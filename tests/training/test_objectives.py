@@ -230,7 +230,7 @@ def test_the_names_are_one_list():
 
 def test_a_config_says_what_each_number_means():
     text = str(RLConfig(objective="gspo"))
-    assert text.startswith("objective       gspo ") and "budget_penalty  0.5" in text and "Limits(" in text
+    assert text.startswith("objective       gspo ") and "cap             1.0" in text and "Limits(" in text
     assert len(text.splitlines()) == len(vars(RLConfig())) + 1
 
 
@@ -240,6 +240,8 @@ def test_a_config_says_what_each_number_means():
         ({"objective": "trpo"}, "no objective 'trpo'; choose one of: k2, k2.5"),
         ({"temperature": (1.0, 0.0)}, "temperatures above 0"),
         ({"clip": (0.2, -0.1)}, "clip is two numbers above 0"),
+        ({"reward": (("charm", 1.0),)}, "no reward 'charm'; choose from: verdict"),
+        ({"cap": 0.0}, "cap must be above 0"),
         ({"clip": (0.2,)}, "clip is two numbers above 0"),
     ],
 )

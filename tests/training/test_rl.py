@@ -15,6 +15,7 @@ from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.errors import KimiError
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
+from kimi_mini.training.rl import config as config_
 from kimi_mini.training.rl import objective, rounds
 from kimi_mini.training.rl import rewards as rewards_
 from kimi_mini.training.rl.config import RLConfig
@@ -125,11 +126,15 @@ def typed(tokenizer, limits, family="buy", spell=None):
     return conversation
 
 
+def total(conversation, **changes):
+    return rewards_.reward(conversation, replace(SETTINGS, **changes))["total"]
+
+
 def test_rewards_are_verdicts(tokenizer):
     right = typed(tokenizer, Limits(128, 8, 1024))
-    assert rewards_.reward(right) == 1.0
+    assert rewards_.reward(right, SETTINGS) == {"verdict": 1.0, "budget": 0.0, "total": 1.0, "passed": 1.0}
     right.environment.state.execute("DELETE FROM orders")
-    assert rewards_.reward(right) == 0.0
+    assert total(right) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -140,14 +145,56 @@ def test_an_attempt_over_its_budget_is_punished(tokenizer, finish, turn_tokens, 
     prompt = typed(tokenizer, Limits(turns=1)).prompt_length
     conversation = typed(tokenizer, Limits(turn_tokens, turns, prompt + room))
     assert conversation.finish == finish
-    assert rewards_.reward(conversation) == -0.5 and rewards_.reward(conversation, 0.25) == -0.25
-    assert rewards_.reward(conversation, budget_penalty=7.0) == -1.0, "no single attempt dominates"
+    assert total(conversation) == -0.5 and total(conversation, reward=(("budget", 0.25),)) == -0.25
+    assert total(conversation, reward=(("budget", 7.0),)) == -1.0, "no single attempt dominates"
 
 
 def test_a_repair_without_an_end_is_punished(tokenizer):
     conversation = typed(tokenizer, Limits(128, 1, 1024), "repair")
     assert conversation.finish == "turns" and not conversation.verdict().passed  # although its tests pass
-    assert rewards_.reward(conversation) == -0.5
+    assert total(conversation) == -0.5
+
+
+def test_a_cap_binds_where_a_reward_has_no_limit(tokenizer):
+    """Effort pays by the call: without a cap a wrong attempt of many calls is worth more than a right one, and with one
+    of 1 at most as much. A cap above every reward changes nothing; the verdict is kept apart."""
+    right = typed(tokenizer, Limits(128, 8, 1024))
+    busy = typed(tokenizer, Limits(128, 8, 1024))
+    busy.environment.state.execute("DELETE FROM orders")
+    busy.calls = 40
+    paid = {"reward": (("verdict", 1.0), ("calls", 0.1))}
+    assert 4.1 > total(busy, cap=99.0, **paid) > 3.9 > total(right, cap=99.0, **paid) > 1
+    assert total(busy, **paid) == total(right, **paid) == 1.0
+    assert rewards_.reward(busy, replace(SETTINGS, **paid))["passed"] == 0.0
+
+
+def test_a_rubric_says_more_than_a_verdict(tokenizer):
+    """Ended, with declared tools and no false word, but the wrong state: three criteria of four."""
+    conversation = typed(tokenizer, Limits(128, 8, 1024))
+    conversation.environment.state.execute("DELETE FROM orders")
+    assert total(conversation, reward=(("rubric", 1.0),)) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "lost"),
+    [
+        ("buy", '{"item":"red fig","count":1}', 0.0),
+        ("fly", '{"item":"red fig","count":1}', 0.5),
+        ("buy", '{"item":"red fig"', 0.5),
+        ("buy", '{"item":"red fig","count":"two"}', 0.5),
+    ],
+)
+def test_calls_that_no_tool_takes_cost(tokenizer, name, arguments, lost):
+    conversation = typed(tokenizer, Limits(128, 1, 1024))
+    right = {"function": {"name": "buy", "arguments": '{"item":"red fig","count":1}'}}
+    calls = [right, {"function": {"name": name, "arguments": arguments}}]
+    conversation.messages = [{"role": "assistant", "content": None, "tool_calls": calls}]
+    assert rewards_.reward(conversation, replace(SETTINGS, reward=(("format", 1.0),)))["format"] == -lost
+
+
+def test_the_parts_are_one_list():
+    assert tuple(rewards_.PARTS) == config_.PARTS
+    assert all(f"    {name} " in rewards_.__doc__ for name in rewards_.PARTS)
 
 
 # ---- the gradient of a round ----------------------------------------------------------------------------------
@@ -205,6 +252,11 @@ def babble(tokenizer, count):
     return spell
 
 
+def worth(total):
+    """What `reward` says of an attempt that is worth so much."""
+    return {"total": total, "passed": float(total > 0)}
+
+
 def rewards_of(groups, seed=0):
     """Rewards drawn by lot; neither all equal nor balanced within any group, so that no advantage is 0."""
     rng = random.Random(seed)
@@ -243,7 +295,7 @@ def gradient(sampled, monkeypatch):
     """What `update` gives its optimizer for rewards drawn by lot, and those rewards."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(rewards[id(c)]))
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     return recorder.steps[0], rewards
@@ -277,7 +329,7 @@ def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
     """Three updates on a prompt each have the gradients of the prompts by themselves."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(rewards[id(c)]))
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3))
     for measured, group in zip(recorder.steps, groups, strict=True):
@@ -286,7 +338,7 @@ def test_each_update_takes_its_share_of_the_prompts(sampled, monkeypatch):
 
 def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
     model, groups = sampled
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 1.0)
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(1.0))
     recorder = Recorder(model)
     measured = rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     assert not recorder.steps[0].any()
@@ -296,7 +348,7 @@ def test_a_group_that_always_passes_says_nothing(sampled, monkeypatch):
 def test_examples_that_passed_hold_the_model_in_place(sampled, monkeypatch):
     """PTX: the mean loss of a token over all its batches, times its weight, is added to the gradient."""
     model, groups = sampled
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(0.0))
     examples = [Example(c.ids, c.mask) for group in groups for c in group[:2]]
     batches = [collate(examples[:1]), collate(examples[1:])]
     recorder = Recorder(model)
@@ -378,12 +430,14 @@ def test_rounds_can_be_continued(tokenizer):
 
 
 @pytest.mark.slow
-def test_rewards_go_up(tokenizer, monkeypatch):
+@pytest.mark.parametrize("name", objective.OBJECTIVES)
+def test_rewards_go_up(tokenizer, monkeypatch, name):
     """A bandit: the first token of the answer is right when its id is even. It begins at one half."""
-    right = lambda conversation, penalty=0.0: float(conversation.ids[conversation.prompt_length] % 2 == 0)
-    monkeypatch.setattr(rounds, "reward", right)
+    right = lambda conversation: float(conversation.ids[conversation.prompt_length] % 2 == 0)
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(right(c)))
     settings = replace(
         SETTINGS,
+        objective=name,
         family="chain",
         levels=(1, 2),
         rounds=10,
@@ -440,7 +494,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(sampled, monkeypatc
     """One -inf among the recorded log-probabilities turned every weight into NaN."""
     model, groups = sampled
     rewards = rewards_of(groups)
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(rewards[id(c)]))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", CLIP)
     broken = next(c for group in groups for c in group if len({rewards[id(d)] for d in group}) > 1)
     (segment, *rest), before = broken.segments, [p.detach().clone() for p in model.parameters()]
@@ -469,7 +523,7 @@ def test_the_temperature_goes_from_the_first_to_the_last():
 def test_gradients_are_clipped(sampled, monkeypatch):
     model, groups = sampled
     rewards = {key: 100 * value for key, value in rewards_of(groups).items()}
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(rewards[id(c)]))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", CLIP)
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
@@ -478,7 +532,7 @@ def test_gradients_are_clipped(sampled, monkeypatch):
 
 def test_every_update_of_a_round_is_held_in_place_by_ptx(sampled, monkeypatch):
     model, groups = sampled
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)  # nothing but PTX moves
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(0.0))  # nothing but PTX moves
     batch = collate([Example(groups[0][0].ids, groups[0][0].mask)])
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, replace(SETTINGS, updates=3, ptx=0.5), [batch])
@@ -513,17 +567,17 @@ def test_a_cut_off_attempt_is_worth_the_same_to_all(tokenizer, finish):
     (conversation,) = loop.run(
         Typist(tokenizer), tokenizer, [worlds.generate(random.Random(0), "buy", 2)], Limits(256, 9, 2048)
     )
-    assert conversation.verdict().passed and rewards_.reward(conversation) == 1.0
+    assert conversation.verdict().passed and total(conversation) == 1.0
     conversation.finish = finish
     assert not conversation.verdict().passed and "cut off" in conversation.verdict().evidence
-    assert rewards_.reward(conversation) < 0
+    assert total(conversation) < 0
 
 
 def test_groups_that_say_nothing_still_count(sampled, monkeypatch):
     """Three prompts, one of them solved in every attempt: the other two move the model by two thirds."""
     model, groups = sampled
     rewards = rewards_of(groups) | {id(c): 1.0 for c in groups[1]}
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: rewards[id(conversation)])
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(rewards[id(c)]))
     recorder = Recorder(model)
     rounds.update(model, recorder, groups, TEMPERATURE, SETTINGS)
     expected = literal_gradient(model, [groups[0], groups[2]], rewards) * 2 / 3
@@ -541,7 +595,7 @@ def test_the_same_task_is_attempted_with_other_dice_in_the_next_round(tokenizer,
 def test_rl_with_examples_leaves_no_loads(sampled, monkeypatch):
     """Passes over the examples count tokens, too."""
     model, groups = sampled
-    monkeypatch.setattr(rounds, "reward", lambda conversation, penalty: 0.0)
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(0.0))
     batch = collate([Example(groups[0][0].ids, groups[0][0].mask)])
     rounds.update(model, Recorder(model), groups, TEMPERATURE, replace(SETTINGS, ptx=0.5), [batch])
     assert not model.statistics.loads.any() and torch.isinf(model.statistics.max_logits).all()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from kimi_mini.worlds.rows import Limits
 
 OBJECTIVES = ("k2", "k2.5", "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "gspo", "cispo")
+PARTS = ("verdict", "rubric", "budget", "format", "calls")
 
 
 def _said(default: object, words: str):
@@ -33,7 +34,11 @@ class RLConfig:
     temperature: tuple[float, float] = _said((1.0, 0.8), "of sampling, in the first and the last round")
     ptx: float = _said(0.3, "weight of the loss on examples that passed, against forgetting")
     ptx_tokens: int = _said(4096, "tokens of such examples in each update")
-    budget_penalty: float = _said(0.5, "what an attempt loses that is cut off")
+    reward: tuple[tuple[str, float], ...] = _said(
+        (("verdict", 1.0), ("budget", 0.5)),
+        "parts of an attempt's worth, and their weights: training.rl.rewards",
+    )
+    cap: float = _said(1.0, "their sum stays between this and its negative")
     least_moderate: float = _said(0.1, "the run ends when fewer tasks than this share still teach something,")
     solved: float = _said(0.9, "and more attempts than this share succeed")
     limits: Limits = field(
@@ -41,12 +46,16 @@ class RLConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an objective that is unknown, and for a temperature at which an attempt has no
-        probability: the objective divides by it."""
+        """Raises ValueError for an objective or a reward that is unknown, a cap or a clip that is none, and for a
+        temperature at which an attempt has no probability: the objective divides by it."""
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
         if not all(0 < temperature < float("inf") for temperature in self.temperature):
             raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
+        if strange := [name for name, _ in self.reward if name not in PARTS]:
+            raise ValueError(f"no reward {strange[0]!r}; choose from: {', '.join(PARTS)}")
+        if not self.cap > 0:
+            raise ValueError(f"cap must be above 0, not {self.cap}: it would make all attempts alike")
         if self.clip is not None and not (len(self.clip) == 2 and min(self.clip) > 0):
             raise ValueError(f"clip is two numbers above 0, how far down and up, not {self.clip}")
 

@@ -9,7 +9,7 @@ whose gradient is that of REINFORCE with the group's mean as baseline, and a pul
 no value network, no division by the standard deviation, no clipping. Around it stand
 
     budget        an attempt that runs out of its token budget is cut off and punished
-    capping       rewards lie in [-1, 1], so that no single attempt can dominate a step
+    capping       rewards lie between -cap and cap, so that no single attempt can dominate a step
     PTX           the language-model loss on examples that passed, of the other families too, against forgetting
     temperature   sampling starts warm and cools down over the rounds
 
@@ -94,10 +94,13 @@ def update(
 ) -> Round:
     """The optimizer steps of one round (`config.updates` of them) on this rank's groups and all others'; `ptx` are
     this rank's batches, too."""
+    worth = [[reward(c, config) for c in group] for group in groups]
     found = ranks.gathered(
-        [[(reward(c, config.budget_penalty), c.written) for c in group] for group in groups]
+        [[(w["total"], w["passed"], c.written) for w, c in zip(*pair)] for pair in zip(worth, groups)]
     )
-    rewards, written = torch.tensor(found, dtype=torch.float32).unbind(-1)  # (P, K) each, of all ranks
+    rewards, passed, written = torch.tensor(found, dtype=torch.float32).unbind(
+        -1
+    )  # (P, K) each, of all ranks
     gains = OBJECTIVES[config.objective].advantage(rewards)
     own = dict(zip(ranks.dealt(len(rewards))[ranks.rank()], groups, strict=True))
     model.train()
@@ -125,9 +128,9 @@ def update(
     model.statistics.forget()  # loads and maxima of these passes are not those of the next training
     return Round(
         reward=rewards.mean().item(),
-        success=(rewards > 0).float().mean().item(),
+        success=passed.mean().item(),
         tokens=written.double().mean().item(),
-        moderate=((rewards > 0).any(-1) & (rewards <= 0).any(-1)).float().mean().item(),
+        moderate=((passed > 0).any(-1) & (passed == 0).any(-1)).float().mean().item(),
         temperature=temperature,
     )
 
