@@ -168,8 +168,8 @@ MUTANTS = [
         "worlds/test_worlds.py",
         (
             "shop: an answer that lists every item",
-            "return Verdict(_plain(answer) == right,",
-            "return Verdict(right in _plain(answer),",
+            "return Verdict(plain(answer) == right,",
+            "return Verdict(right in plain(answer),",
         ),
     ),
     *edits(
@@ -502,7 +502,7 @@ MUTANTS = [
             "(advantage - tau * (new - old)) ** 2",
             "(advantage + tau * (new - old)) ** 2",
         ),
-        ("rl: temperature of 1 in training", ".float() / temperature  # (N, V)", ".float()  # (N, V)"),
+        ("rl: temperature of 1 in training", ".float() / temperature  # (M, V)", ".float()  # (M, V)"),
     ),
     *edits(
         "training/rl/rounds.py",
@@ -616,7 +616,11 @@ MUTANTS = [
             "if conversation.turns >= limits.turns:",
             "if conversation.turns > limits.turns:",
         ),
-        ("agent: the user is never asked", "said = conversation.environment.user_turn()", "said = None"),
+        (
+            "agent: the user is never asked",
+            'said = conversation.environment.user_turn(message.get("content") or "")',
+            "said = None",
+        ),
         (
             "agent: what the user says has no tokens",
             "            hear(conversation, tokenizer)\n",
