@@ -39,10 +39,12 @@ def reinforce(run: Run) -> dict:
             bar.set_postfix(success=f"{measured.success:.2f}")
 
         ptx = sft.mixed(training_pools(run), config.ptx_tokens, plan.micro_tokens, plan.seed)
-        if not (rounds and rl.learned(rl.Round(**rounds[-1]), config)):
-            rl.reinforce(model, Tokenizer.load(), optimizer, config, plan.seed, ptx, len(rounds), on_round)
+        done = [rl.Round(**one) for one in rounds]
+        if not (done and rl.learned(done[-1], config)):
+            rl.reinforce(model, Tokenizer.load(), optimizer, config, plan.seed, ptx, done, on_round)
     save_checkpoint(run, model, "final")
     written = sum(int(entry["tokens"] * config.prompts * config.attempts) for entry in rounds)
     first, last = rounds[0]["success"], rounds[-1]["success"]
-    summary = f"{config.family}: success while sampling {first:.2f} -> {last:.2f}"
+    families = ", ".join(dict.fromkeys(family for family, _ in config.tasks))
+    summary = f"{families}: success while sampling {first:.2f} -> {last:.2f}"
     return {"tokens": written, "rounds": rounds, "summary": summary}

@@ -24,8 +24,9 @@ from kimi_mini.training.batch import Example
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.rl import rounds
 from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.rl.curriculum import Curriculum
 
-SETTINGS = RLConfig(levels=(6, 8), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
+SETTINGS = RLConfig(tasks=(("follow", 6), ("follow", 8)), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
 ROWS = ("chain/thinking/3", "repair/best_of_4")
 MISTAKES = {
     "right": contextlib.nullcontext(),
@@ -46,7 +47,9 @@ def work() -> dict:
     board = {row.name: scoreboard.measure(model, tokenizer, row, 6) for row in rows}
     for entry in board.values():
         entry.pop("seconds")
-    groups, temperature = rounds.sample_round(model, tokenizer, SETTINGS, 0, 0)
+    groups, temperature = rounds.sample_round(
+        model, tokenizer, SETTINGS, Curriculum().draw(SETTINGS, 0, 0), 0, 0
+    )
     written = ranks.gathered([[c.ids for c in group] for group in groups])
     optimizer = MuonClip(model, lr=3e-4, adamw_lr=1e-4, ns_dtype=torch.float32)
     text = np.asarray(tokenizer.encode_plain((ROOT / "README.md").read_text()), np.int32)

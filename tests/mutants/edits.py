@@ -512,11 +512,6 @@ MUTANTS = [
             "written[part].sum().item()",
             "sum(c.written for c, _ in chosen)",
         ),
-        (
-            "rl: the same tasks every round",
-            'random.Random(f"{seed}/rl/{config.family}/{index}")',
-            'random.Random(f"{seed}/rl/{config.family}")',
-        ),
         ("rl: the same dice every round", "hash_seed(seed, index), numbers", "hash_seed(seed), numbers"),
         ("rl: schedule reversed", "warm + (cool - warm) * index", "cool + (warm - cool) * index"),
         (
@@ -536,12 +531,17 @@ MUTANTS = [
         ),
         ("rl: nan steps", "if not torch.isfinite(norm):", "if False:"),
         ("rl: loads kept", "    model.statistics.forget()", "    model.statistics.forget_max_logits()"),
-        (
-            "rl: held-out tasks",
-            "worlds.generate(rng, config.family, config.levels[i % len(config.levels)])",
-            "worlds.generate(rng, config.family, config.levels[i % len(config.levels)], held_out=True)",
-        ),
         ("rl: over before it is solved", "measured.success > config.solved and", "True and"),
+    ),
+    *edits(
+        "training/rl/curriculum.py",
+        "training/test_curriculum.py",
+        ("rl: the same tasks every round", 'f"{seed}/rl/{index}/{i}"', 'f"{seed}/rl/{i}"'),
+        ("rl: held-out tasks", "self.family, self.level)", "self.family, self.level, held_out=True)"),
+        ("rl: the easy ones first", "success * (1 - success) + LEFT", "success + LEFT"),
+        ("rl: what is solved is dropped", "LEFT = 0.02", "LEFT = -0.2"),
+        ("rl: solved ones come again", "if 0 < success < 1:", "if success > 0:"),
+        ("rl: never forgets", "FADE = 0.7", "FADE = 1.0"),
     ),
     *edits(
         "training/rl/rewards.py",

@@ -19,11 +19,11 @@ from kimi_mini.training.rl import config as config_
 from kimi_mini.training.rl import objective, rounds
 from kimi_mini.training.rl import rewards as rewards_
 from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.rl.curriculum import Curriculum
 from kimi_mini.worlds.rows import Limits
 
 SETTINGS = RLConfig(
-    family="buy",
-    levels=(1,),
+    tasks=(("buy", 1),),
     rounds=2,
     prompts=3,
     attempts=4,
@@ -382,9 +382,14 @@ def test_a_row_that_wrote_nothing_has_probability_one(sampled):
 # ---- rounds ---------------------------------------------------------------------------------------------------
 
 
+def sample(config, tokenizer, seed, index):
+    drawn = Curriculum().draw(config, seed, index)
+    return rounds.sample_round(tiny_model(), tokenizer, config, drawn, seed, index)
+
+
 def test_a_round_is_sampled_again_the_same(tokenizer):
     def words(seed, index):
-        groups, temperature = rounds.sample_round(tiny_model(), tokenizer, SETTINGS, seed, index)
+        groups, temperature = sample(SETTINGS, tokenizer, seed, index)
         return [[c.ids for c in group] for group in groups], temperature
 
     assert words(0, 1) == words(0, 1)
@@ -392,8 +397,8 @@ def test_a_round_is_sampled_again_the_same(tokenizer):
 
 
 def test_a_round_has_k_attempts_at_each_of_p_training_tasks(tokenizer):
-    settings = replace(SETTINGS, levels=(1, 2), prompts=6, rounds=5, temperature=(1.0, 0.6))
-    groups, temperature = rounds.sample_round(tiny_model(), tokenizer, settings, 0, 2)
+    settings = replace(SETTINGS, tasks=(("buy", 1), ("buy", 2)), prompts=6, rounds=5, temperature=(1.0, 0.6))
+    groups, temperature = sample(settings, tokenizer, 0, 2)
     assert temperature == pytest.approx(0.8)
     assert [len(group) for group in groups] == [4] * 6
     assert all(len({c.task.key for c in group}) == 1 for group in groups)
@@ -403,9 +408,11 @@ def test_a_round_has_k_attempts_at_each_of_p_training_tasks(tokenizer):
     assert any(len({tuple(c.ids) for c in group}) > 1 for group in groups), "attempts differ"
 
 
-def test_rounds_can_be_continued(tokenizer):
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_rounds_can_be_continued(tokenizer, prioritised):
     """Rounds 0 to 3 in one go, or two and then the rest: the same measures and the same weights."""
-    settings = replace(SETTINGS, rounds=3, updates=2)
+    tasks = (("buy", 1), ("buy", 2), ("chain", 1))
+    settings = replace(SETTINGS, rounds=3, updates=2, prioritised=prioritised, revisited=0.5, tasks=tasks)
 
     def optimizer_of(model):
         return MuonClip(model, lr=0.01, adamw_lr=0.01)
@@ -424,7 +431,7 @@ def test_rounds_can_be_continued(tokenizer):
 
     with pytest.raises(PowerCut):
         rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, on_round=cut)
-    rest = rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, first=2)
+    rest = rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, done=history[:2])
     assert rest == history[2:]
     assert all(map(torch.equal, whole.state_dict().values(), halves.state_dict().values()))
 
@@ -438,8 +445,7 @@ def test_rewards_go_up(tokenizer, monkeypatch, name):
     settings = replace(
         SETTINGS,
         objective=name,
-        family="chain",
-        levels=(1, 2),
+        tasks=(("chain", 1), ("chain", 2)),
         rounds=10,
         prompts=8,
         attempts=8,
@@ -461,7 +467,7 @@ def test_rewards_go_up(tokenizer, monkeypatch, name):
 
 def check_end(learned):
     """Solved levels end a run; a level out of reach beside solved ones does not, nor does one that is half solved."""
-    measured = dict(reward=0.0, tokens=100.0, temperature=1.0)
+    measured = dict(reward=0.0, tokens=100.0, temperature=1.0, successes=[])
     assert learned(rounds.Round(success=0.98, moderate=0.06, **measured), RLConfig())
     assert not learned(rounds.Round(success=0.98, moderate=0.2, **measured), RLConfig())
     assert not learned(
@@ -540,11 +546,10 @@ def test_every_update_of_a_round_is_held_in_place_by_ptx(sampled, monkeypatch):
 
 
 def test_every_round_has_other_tasks_and_other_dice(tokenizer):
-    settings = replace(SETTINGS, prompts=2, levels=(2,))
-    model = tiny_model()
+    settings = replace(SETTINGS, prompts=2, tasks=(("buy", 2),))
     keys, words = [], []
     for index in range(3):
-        groups, _ = rounds.sample_round(model, tokenizer, settings, 0, index)
+        groups, _ = sample(settings, tokenizer, 0, index)
         keys.append(tuple(group[0].task.key for group in groups))
         words.append(tuple(c.ids[c.prompt_length] for c in groups[0]))
     assert len(set(keys)) == 3 and len(set(words)) > 1
@@ -587,8 +592,8 @@ def test_groups_that_say_nothing_still_count(sampled, monkeypatch):
 def test_the_same_task_is_attempted_with_other_dice_in_the_next_round(tokenizer, monkeypatch):
     task = worlds.generate(random.Random(0), "buy", 1)
     monkeypatch.setattr(worlds, "generate", lambda *given: task)
-    model, settings = tiny_model(), replace(SETTINGS, prompts=1, temperature=(1.0, 1.0))
-    first, then = (rounds.sample_round(model, tokenizer, settings, 0, index)[0] for index in range(2))
+    settings = replace(SETTINGS, prompts=1, temperature=(1.0, 1.0))
+    first, then = (sample(settings, tokenizer, 0, index)[0] for index in range(2))
     assert [c.ids for c in first[0]] != [c.ids for c in then[0]]
 
 

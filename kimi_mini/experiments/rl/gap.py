@@ -64,8 +64,7 @@ def main() -> None:
     levels, by_length = moderate(start, tokenizer, max(4, tasks // 4))
     print(f"as sampled, by length: {by_length}; RL on {levels}", flush=True)
     config = RLConfig(
-        family=FAMILY,
-        levels=levels,
+        tasks=tuple((FAMILY, level) for level in levels),
         rounds=max(2, int(ROUNDS * args.scale)),
         temperature=(TEMPERATURE, TEMPERATURE),
     )

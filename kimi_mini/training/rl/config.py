@@ -25,8 +25,13 @@ class RLConfig:
     clip: tuple[float, float] | None = _said(None, "how far a ratio may fall and rise; None: as published")
     lr: float = _said(3e-4, "rate of Muon")
     adamw_lr: float = _said(1e-4, "rate of AdamW")
-    family: str = _said("follow", "tasks of this family")
-    levels: tuple[int, ...] = _said((6, 7, 8), "and these levels: some attempts pass and some fail")
+    tasks: tuple[tuple[str, int], ...] = _said(
+        (("follow", 6), ("follow", 7), ("follow", 8)), "families and levels, of one world or of all"
+    )
+    prioritised: bool = _said(
+        False, "kinds of moderate difficulty are drawn more often, and tasks come again"
+    )
+    revisited: float = _said(0.25, "the share of tasks that do")
     rounds: int = _said(12, "rounds of sampling and updating")
     prompts: int = _said(16, "tasks a round")
     attempts: int = _said(8, "attempts at each")

@@ -7,7 +7,7 @@
     calls      how many calls it made: a reward of effort, without a limit, that nobody should give (see `cap`)
 
 The cap keeps one attempt from dominating a step: with `calls` among the parts, an attempt that calls a tool in every
-turn is worth more than all right ones together. A cap above every reward caps nothing; one far below makes all attempts alike.
+turn is worth more than all right ones together. A cap above every reward caps nothing.
 """
 
 from __future__ import annotations

@@ -19,14 +19,12 @@ teach most. Only tokens that the model sampled itself count; what tools wrote is
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.agent.policy import LocalPolicy
@@ -37,6 +35,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.machine import distributed
 from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.rl.curriculum import Curriculum, Drawn
 from kimi_mini.training.rl.objective import OBJECTIVES, Scale, Written, token_logprobs
 from kimi_mini.training.rl.rewards import reward
 
@@ -50,22 +49,21 @@ class Round:
     tokens: float
     moderate: float  # share of tasks with some, but not all, attempts right
     temperature: float
+    successes: list[float]  # of each task, the share of its attempts that passed
 
 
 def sample_round(
-    model: KimiMini, tokenizer: Tokenizer, config: RLConfig, seed: int, index: int
+    model: KimiMini, tokenizer: Tokenizer, config: RLConfig, drawn: Sequence[Drawn], seed: int, index: int
 ) -> tuple[list[list[Conversation]], float]:
-    """K attempts at each of P fresh training tasks, and the temperature they were sampled at.
+    """K attempts at each of the drawn tasks, and the temperature they were sampled at.
 
     Of several ranks each gets its share of the tasks; an attempt depends on its task and number alone.
     """
-    rng = random.Random(f"{seed}/rl/{config.family}/{index}")
-    tasks = [
-        worlds.generate(rng, config.family, config.levels[i % len(config.levels)])
-        for i in range(config.prompts)
-    ]
     temperature = temperature_at(config, index)
-    own, each = ranks.share(list(enumerate(tasks))), range(config.attempts)
+    own, each = (
+        ranks.share([(number, one.task()) for number, one in enumerate(drawn)]),
+        range(config.attempts),
+    )
     numbers = [number * config.attempts + attempt for number, _ in own for attempt in each]
     policy = LocalPolicy(model, tokenizer, temperature, hash_seed(seed, index), numbers=numbers)
     done = loop.run(policy, tokenizer, [task for _, task in own for _ in each], config.limits)
@@ -132,6 +130,7 @@ def update(
         tokens=written.double().mean().item(),
         moderate=((passed > 0).any(-1) & (passed == 0).any(-1)).float().mean().item(),
         temperature=temperature,
+        successes=passed.mean(-1).tolist(),
     )
 
 
@@ -166,14 +165,17 @@ def reinforce(
     config: RLConfig,
     seed: int,
     ptx: Callable[[int], Sequence[Batch]] = lambda index: (),
-    first: int = 0,
+    done: Sequence[Round] = (),
     on_round: Callable[[int, Round], None] | None = None,
 ) -> list[Round]:
-    """Rounds `first` to `config.rounds` of sampling and updating; fewer when the tasks are learned."""
-    history = []
-    for index in range(first, config.rounds):
-        groups, temperature = sample_round(model, tokenizer, config, seed, index)
+    """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned."""
+    history: list[Round] = []
+    curriculum = Curriculum.after(config, seed, [measured.successes for measured in done])
+    for index in range(len(done), config.rounds):
+        drawn = curriculum.draw(config, seed, index)
+        groups, temperature = sample_round(model, tokenizer, config, drawn, seed, index)
         history.append(update(model, optimizer, groups, temperature, config, ptx(index)))
+        curriculum.learn(drawn, history[-1].successes)
         for conversation in (c for group in groups for c in group):
             conversation.environment.close()
         if on_round is not None:
