@@ -544,6 +544,14 @@ MUTANTS = [
         ("rl: never forgets", "FADE = 0.7", "FADE = 1.0"),
     ),
     *edits(
+        "training/rl/budget.py",
+        "training/test_budget.py",
+        ("rl: budgets by wrong attempts, too", "written[of][passed[of] > 0]", "written[of].flatten()"),
+        ("rl: budgets found anew each round", "set(families) - self.tokens.keys()", "set(families)"),
+        ("rl: the budget holds for tasks seldom solved", "return known &", "return"),
+        ("rl: the phases begin without the budget", "% 2 == 0", "% 2 == 1"),
+    ),
+    *edits(
         "training/rl/rewards.py",
         "training/test_rl.py",
         (

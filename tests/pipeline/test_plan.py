@@ -39,7 +39,11 @@ def changed(part, dotted):
         return replace(part, **{name: changed(value, rest)})
     others = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.125, str: lambda v: v + "x"}
     others |= {tuple: lambda v: v[:-1], type(None): lambda v: 1}
-    checked = {"objective": "grpo", "clip": (0.1, 0.1)}  # which take no value but a right one
+    checked = {
+        "objective": "grpo",
+        "clip": (0.1, 0.1),
+        "tasks": (("buy", 1),),
+    }  # which take no value but a right one
     return replace(part, **{name: checked.get(name) or others[type(value)](value)})
 
 
@@ -139,7 +143,8 @@ def test_every_number_of_the_plan_is_used():
 def test_every_number_of_rl_is_used():
     folder = FOLDER.parent / "training" / "rl"
     text = "".join(
-        (folder / f"{name}.py").read_text() for name in ("rounds", "objective", "rewards", "curriculum")
+        (folder / f"{name}.py").read_text()
+        for name in ("rounds", "objective", "rewards", "curriculum", "budget")
     )
     text += (FOLDER / "reinforce.py").read_text()
     assert [name for name in vars(Plan().rl) if not re.search(rf"config\.{name}\b", text)] == []

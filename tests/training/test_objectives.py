@@ -241,6 +241,7 @@ def test_a_config_says_what_each_number_means():
         ({"temperature": (1.0, 0.0)}, "temperatures above 0"),
         ({"clip": (0.2, -0.1)}, "clip is two numbers above 0"),
         ({"reward": (("charm", 1.0),)}, "no reward 'charm'; choose from: verdict"),
+        ({"budget": 0.0}, "budget is a percentile"),
         ({"cap": 0.0}, "cap must be above 0"),
         ({"clip": (0.2,)}, "clip is two numbers above 0"),
     ],

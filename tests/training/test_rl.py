@@ -604,3 +604,19 @@ def test_rl_with_examples_leaves_no_loads(sampled, monkeypatch):
     batch = collate([Example(groups[0][0].ids, groups[0][0].mask)])
     rounds.update(model, Recorder(model), groups, TEMPERATURE, replace(SETTINGS, ptx=0.5), [batch])
     assert not model.statistics.loads.any() and torch.isinf(model.statistics.max_logits).all()
+
+
+def test_a_right_attempt_over_its_budget_is_worth_no_more_than_a_wrong_one(sampled, monkeypatch):
+    """All attempts are right, and of different lengths: without a budget they say nothing, with one the long ones lose."""
+    model, groups = sampled
+    monkeypatch.setattr(rounds, "reward", lambda c, config: worth(1.0))
+    config, budgets = replace(SETTINGS, budget=50.0), rounds.Budgets()
+    first, then = Recorder(model), Recorder(model)
+    measured = rounds.update(model, first, groups, TEMPERATURE, config, budgets=budgets)
+    assert not first.steps[0].any() and measured.budgets == budgets.tokens
+    half = sorted(c.written for group in groups for c in group)
+    assert half[5] <= measured.budgets["buy"] <= half[6]
+    measured = rounds.update(model, then, groups, TEMPERATURE, config, budgets=budgets, index=1)
+    short = {id(c): float(c.written <= measured.budgets["buy"]) for group in groups for c in group}
+    torch.testing.assert_close(then.steps[0], literal_gradient(model, groups, short), atol=5e-6, rtol=1e-3)
+    assert measured.success == 1.0 and measured.reward == 0.5

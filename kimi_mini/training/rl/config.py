@@ -44,6 +44,11 @@ class RLConfig:
         "parts of an attempt's worth, and their weights: training.rl.rewards",
     )
     cap: float = _said(1.0, "their sum stays between this and its negative")
+    budget: float | None = _said(
+        None, "tokens for a right answer: this percentile of those before; None: no budget"
+    )
+    budget_from: float = _said(0.5, "it holds where at least this share of the attempts at a task pass,")
+    toggle: int = _said(0, "and in every other phase of so many rounds; 0: always")
     least_moderate: float = _said(0.1, "the run ends when fewer tasks than this share still teach something,")
     solved: float = _said(0.9, "and more attempts than this share succeed")
     limits: Limits = field(
@@ -51,8 +56,8 @@ class RLConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an objective or a reward that is unknown, a cap or a clip that is none, and for a
-        temperature at which an attempt has no probability: the objective divides by it."""
+        """Raises ValueError for an objective or a reward that is unknown, a cap, a budget or a clip that is none, and
+        for a temperature at which an attempt has no probability: the objective divides by it."""
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
         if not all(0 < temperature < float("inf") for temperature in self.temperature):
@@ -61,6 +66,8 @@ class RLConfig:
             raise ValueError(f"no reward {strange[0]!r}; choose from: {', '.join(PARTS)}")
         if not self.cap > 0:
             raise ValueError(f"cap must be above 0, not {self.cap}: it would make all attempts alike")
+        if self.budget is not None and not 0 < self.budget <= 100:
+            raise ValueError(f"budget is a percentile, above 0 and up to 100, not {self.budget}")
         if self.clip is not None and not (len(self.clip) == 2 and min(self.clip) > 0):
             raise ValueError(f"clip is two numbers above 0, how far down and up, not {self.clip}")
 

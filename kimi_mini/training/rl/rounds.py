@@ -20,10 +20,11 @@ teach most. Only tokens that the model sampled itself count; what tools wrote is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, training_rows
@@ -34,6 +35,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.machine import distributed
+from kimi_mini.training.rl.budget import Budgets
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.curriculum import Curriculum, Drawn
 from kimi_mini.training.rl.objective import OBJECTIVES, Scale, Written, token_logprobs
@@ -50,6 +52,9 @@ class Round:
     moderate: float  # share of tasks with some, but not all, attempts right
     temperature: float
     successes: list[float]  # of each task, the share of its attempts that passed
+    budgets: dict[str, float] = field(
+        default_factory=dict
+    )  # tokens of an attempt, by family, as known after it
 
 
 def sample_round(
@@ -89,16 +94,13 @@ def update(
     temperature: float,
     config: RLConfig,
     ptx: Sequence[Batch] = (),
+    budgets: Budgets | None = None,
+    index: int = 0,
 ) -> Round:
-    """The optimizer steps of one round (`config.updates` of them) on this rank's groups and all others'; `ptx` are
-    this rank's batches, too."""
-    worth = [[reward(c, config) for c in group] for group in groups]
-    found = ranks.gathered(
-        [[(w["total"], w["passed"], c.written) for w, c in zip(*pair)] for pair in zip(worth, groups)]
-    )
-    rewards, passed, written = torch.tensor(found, dtype=torch.float32).unbind(
-        -1
-    )  # (P, K) each, of all ranks
+    """The optimizer steps of round `index` (`config.updates` of them) on this rank's groups and all others'; `ptx` are
+    this rank's batches, too. budgets: what an attempt may take; new ones are noted there."""
+    budgets = Budgets() if budgets is None else budgets
+    rewards, passed, written = _worth(groups, config, budgets, index)
     gains = OBJECTIVES[config.objective].advantage(rewards)
     own = dict(zip(ranks.dealt(len(rewards))[ranks.rank()], groups, strict=True))
     model.train()
@@ -131,7 +133,21 @@ def update(
         moderate=((passed > 0).any(-1) & (passed == 0).any(-1)).float().mean().item(),
         temperature=temperature,
         successes=passed.mean(-1).tolist(),
+        budgets=dict(budgets.tokens),
     )
+
+
+def _worth(groups, config: RLConfig, budgets: Budgets, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, whether the verifier accepts, tokens written: of the attempts of all ranks, (P, K) each."""
+    families = ranks.gathered([group[0].task.family for group in groups])
+    worth = [[reward(c, config) for c in group] for group in groups]
+    found = ranks.gathered(
+        [[(w["total"], w["passed"], c.written) for w, c in zip(*pair)] for pair in zip(worth, groups)]
+    )
+    rewards, passed, written = torch.tensor(found, dtype=torch.float32).unbind(-1)
+    over = budgets.over(config, index, families, passed, written)
+    budgets.learn(config, families, passed, written)
+    return torch.where(over, rewards.clamp(max=0), rewards), passed, written
 
 
 def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: RLConfig) -> None:
@@ -170,11 +186,12 @@ def reinforce(
 ) -> list[Round]:
     """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned."""
     history: list[Round] = []
+    budgets = Budgets(dict(done[-1].budgets) if done else {})
     curriculum = Curriculum.after(config, seed, [measured.successes for measured in done])
     for index in range(len(done), config.rounds):
         drawn = curriculum.draw(config, seed, index)
         groups, temperature = sample_round(model, tokenizer, config, drawn, seed, index)
-        history.append(update(model, optimizer, groups, temperature, config, ptx(index)))
+        history.append(update(model, optimizer, groups, temperature, config, ptx(index), budgets, index))
         curriculum.learn(drawn, history[-1].successes)
         for conversation in (c for group in groups for c in group):
             conversation.environment.close()
