@@ -1,14 +1,28 @@
-"""Checkers and hints of the notebooks' exercises, one file a notebook: `exercises.moe.check_route(...)`."""
+"""Checkers and hints of the notebooks' exercises, one file a notebook and one for each long exercise:
+`exercises.moe.check_route(...)`."""
 
 from kimi_mini.course.exercises import (
     agent,
     attention,
+    grammars,
     moe,
     muonclip,
     overview,
     pretraining,
+    probes,
     thinking,
     verifiers,
 )
 
-__all__ = ["agent", "attention", "moe", "muonclip", "overview", "pretraining", "thinking", "verifiers"]
+__all__ = [
+    "agent",
+    "attention",
+    "grammars",
+    "moe",
+    "muonclip",
+    "overview",
+    "pretraining",
+    "probes",
+    "thinking",
+    "verifiers",
+]

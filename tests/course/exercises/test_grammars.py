@@ -1,0 +1,92 @@
+"""The grammar of paraphrases of notebook 05: what is new, clear and the same task passes; a wording that changes the
+task does not, because the work on it does not pass the desk's verifier."""
+
+import re
+
+import pytest
+
+from kimi_mini.course.exercises import grammars as ex
+from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES
+
+COPY = """
+Pass the {word} of {a} [on|along] to {b}.
+{b} [inherits|borrows|receives] its {word} from {a}.
+[As of now|From today|Henceforth], the {word} of {b} [equals|is] that of {a}.
+What {a} has as {word} [goes|moves] into {b}, too.
+"""
+BRANCH = """
+{word} of {a}: is it [below|under|lower than] {limit}? [Yes|If so]: {then}. No: {other}.
+[Please|Kindly] {then}, but only for a {word} of {a} under {limit}; for all else {other}.
+[Where|In case] {a} has a {word} of {limit} or more, {other}; [where|in case] it has less, {then}.
+You {then} [so|as] long as the {word} of {a} is less than {limit}, and {other} from there on.
+"""
+ASK = """
+{list}: [any|some|a|which] {word}? / [Report|Note] the {word} that {list} [has|have].
+[Our|My] form has a gap at {word} for {list}. / Who can say the {word} of {list}, [please|today]?
+"""
+
+
+def swapped(text, one, other):
+    return re.sub(rf"\{{({one}|{other})\}}", lambda match: f"{{{other if match[1] == one else one}}}", text)
+
+
+@pytest.mark.parametrize(("grammar", "pattern"), [(COPY, "copy"), (BRANCH, "branch"), (ASK, "ask")])
+def test_a_grammar_of_new_wordings_passes(grammar, pattern):
+    found = ex.check_grammar(grammar, pattern)
+    assert found and "new wordings" in found.text, found
+
+
+@pytest.mark.parametrize(
+    ("grammar", "pattern", "hint"),
+    [
+        (..., "copy", "begin with"),
+        ("", "copy", "begin with"),
+        (COPY, "trace", "the clerk reads"),
+        (swapped(COPY, "a", "b"), "copy", "changes the task"),
+        (COPY + "{a} [gets|takes] its {word} from {b}.", "copy", "changes the task"),
+        (COPY + "{b} and {a}, one {word}.", "copy", "who gives and who gets"),
+        (COPY + "{b} gets it all from {a}.", "copy", "leaves out {word}"),
+        (COPY + "Into {b}, for {n} days, from {a}: {word}.", "copy", "{n} is no slot"),
+        (COPY + "{b} gets {word from {a}: {word}.", "copy", "a word between braces"),
+        (COPY + "{b} gets its {word} from Tom's {a}.", "copy", "apostrophe"),
+        (COPY + "{b} [gets|takes its {word} from {a}.", "copy", "every ["),
+        (COPY + "{b} [gets|[has to] take] its {word} from {a}.", "copy", "every ["),
+        (COPY + HELD_OUT_FRAMES["copy"][-1], "copy", "is held out"),
+        (COPY + "Bring {b} into line with {a}, {word} first.", "copy", "bring into line with"),
+        (
+            COPY + "What {a} has as {word} goes to {b}, and so on down and down to the bottom.",
+            "copy",
+            "a leak",
+        ),
+        ("\n".join(FRAMES["copy"]), "copy", "0 wordings"),
+        (COPY.replace("|", ""), "copy", "4 wordings"),
+        ("[Hand|Send|Move|Push] the {word} of {a} [over|on|out|up] to {b}.", "copy", "in the same order"),
+        (
+            COPY + "[a|b|c] [a|b|c] [a|b|c] [a|b|c] [a|b|c] {b} gets its {word} from {a}.",
+            "copy",
+            "are plenty",
+        ),
+        (swapped(BRANCH, "then", "other"), "branch", "changes the task"),
+        (BRANCH.replace("under", "at most"), "branch", "changes the task"),
+        (BRANCH.replace("less than", "no more than"), "branch", "changes the task"),
+        (BRANCH.replace("or more", "or less"), "branch", "changes the task"),
+        (BRANCH + "Mind {limit}: {word} of {a}, {then}, {other}.", "branch", "when is which"),
+        (ASK + "Say the lowest {word} of {list}.", "ask", "changes the task"),
+        (ASK + "What {word} has {list} in total?", "ask", "changes the task"),
+    ],
+)
+def test_a_grammar_that_changes_the_task_or_leaks_gets_a_hint(grammar, pattern, hint):
+    found = ex.check_grammar(grammar, pattern)
+    assert not found and hint in found.text, found
+
+
+@pytest.mark.parametrize("pattern", ex.READ)
+def test_the_clerk_reads_every_wording_of_the_package(pattern):
+    """And none of them with two slots exchanged: the verifier refuses the work on each."""
+    plans = ex._plans(pattern)
+    exchanged = {"copy": ("a", "b"), "branch": ("then", "other")}.get(pattern)
+    for frame in (*FRAMES[pattern], *HELD_OUT_FRAMES[pattern]):
+        ex._try_work(pattern, frame, plans)
+        if exchanged:
+            with pytest.raises(ex.Hint, match="changes the task"):
+                ex._try_work(pattern, swapped(frame, *exchanged), plans)
