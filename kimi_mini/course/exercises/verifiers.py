@@ -13,7 +13,7 @@ from kimi_mini.agent.loop import converse
 from kimi_mini.agent.policy import Script
 from kimi_mini.base.intervals import wilson
 from kimi_mini.course.exercises.base import Checked, Hint, checker, one_number, value_of
-from kimi_mini.worlds import Environment, Limits, Task, Verdict, World
+from kimi_mini.worlds import Environment, Task, Verdict, World
 from kimi_mini.worlds.base import Expert, Message, turn
 from kimi_mini.worlds.registry import SLIP
 from kimi_mini.worlds.repair import world as repair
@@ -57,6 +57,20 @@ def _tasks(world: World) -> list[Task]:
     return made[0]
 
 
+def _bounded(script: Expert) -> Expert:
+    """The same turns. Raises RuntimeError when they do not end."""
+    message = next(script, None)
+    for _ in range(MOST_TURNS):
+        if message is None:
+            return
+        result = yield message
+        try:
+            message = script.send(result)
+        except StopIteration:
+            return
+    raise RuntimeError(f"more than {MOST_TURNS} turns")
+
+
 def _played(world: World, task: Task, what: str, script: Play) -> tuple[list[Message], Verdict]:
     """Messages of a script, and the verdict on them. Raises Hint when there is none."""
     environment = _of_world("open_environment", world.open_environment, task)
@@ -65,8 +79,8 @@ def _played(world: World, task: Task, what: str, script: Play) -> tuple[list[Mes
             "open_environment returns an Environment with a Toolbox: without tools nothing can be done"
         )
     conversation = Conversation(task, first_messages(task), environment)
-    policy = Script(lambda c: script(task, random.Random(task.key)))
-    _of_world(what, converse, policy, [conversation], None, Limits(turns=MOST_TURNS, repeats=MOST_TURNS))
+    policy = Script(lambda c: _bounded(script(task, random.Random(task.key))))
+    _of_world(what, converse, policy, [conversation])
     verdict = _of_world("verify", world.verify, task, conversation.messages, environment)
     environment.close()
     if (

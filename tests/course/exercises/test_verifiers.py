@@ -74,6 +74,17 @@ def late(task, rng):
     yield from expert(task, rng)
 
 
+def other_late(task, rng):
+    """Claims twice, and then does nothing more."""
+    yield from expert(task, rng)
+    yield turn("", content="done")
+
+
+def endless(task, rng):
+    while True:
+        yield turn("", call=("press", {"number": 1}))
+
+
 def other_words(task, rng):
     yield turn("", content="I cannot do that")
 
@@ -130,6 +141,13 @@ COUNT = iter(range(10**6))
         ),
         (
             {
+                "verify": judged(lambda t, m, e: is_lit(t, e) and m[-2]["role"] == "tool"),
+                "kinds": wrong(twice, other_late),
+            },
+            "the last call behind the answer",
+        ),
+        (
+            {
                 "verify": judged(
                     lambda t, m, e: verify(t, m, e).passed and len(m) == 3 + 2 * len(t.data["on"])
                 )
@@ -150,6 +168,7 @@ COUNT = iter(range(10**6))
             "accepted, and wrong: 'one wrong step",
         ),
         ({"expert": lambda task, rng, mistake=None: iter(())}, "says nothing"),
+        ({"kinds": wrong(twice, endless)}, "endless raised RuntimeError: more than 40 turns"),
         ({"generate": lambda rng, family, level: None}, "returns a Task"),
         ({"generate": lambda rng, family, level: generate(random.Random(1), family, 2)}, "1 different tasks"),
         (
