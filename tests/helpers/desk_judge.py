@@ -65,7 +65,7 @@ def _goal(data):
         chosen = low if number(asked) < steps["limit"] else high
         behind = [call for call in map(tuple, data["reads"]) if call[0] == "link"]  # of a composed task
         assert all(table[name][link] == asked for _, link, name, _ in behind)
-        return [*behind, ("read", word, asked, None)], [("deed", steps["verb"], *chosen)], None
+        return [*behind, ("read", word, asked, None)], [("deed", steps["verb"], *chosen[:2])], None
     if "start" in steps:
         path = [steps["start"]]
         while after := table.get(path[-1], {}).get(word):
@@ -79,7 +79,7 @@ def _goal(data):
         [(kind, verb, _, times)] = data["writes"]
         return looks, [(kind, verb, ranked[0], times)], None
     if pattern == "orders":
-        return [], [("deed", steps["verb"], name, times) for name, times in steps["orders"]], None
+        return [], [("deed", steps["verb"], name, times) for name, times, _ in steps["orders"]], None
     if pattern == "copy":
         return [("read", word, steps["a"], None)], [("set", word, steps["b"], number(steps["a"]))], None
     if pattern == "create":

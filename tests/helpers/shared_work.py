@@ -26,7 +26,7 @@ from kimi_mini.training.rl import rounds
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.curriculum import Curriculum
 
-SETTINGS = RLConfig(tasks=(("follow", 6), ("follow", 8)), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
+SETTINGS = RLConfig(tasks=(("follow", 8), ("follow", 10)), rounds=1, prompts=5, attempts=3, ptx_tokens=256)
 ROWS = ("chain/thinking/3", "repair/best_of_4")
 MISTAKES = {
     "right": contextlib.nullcontext(),

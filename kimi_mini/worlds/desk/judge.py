@@ -75,7 +75,8 @@ def _looked(task: Task, messages: list[Message]) -> bool:
 
 def _answer(task: Task, answer: str) -> Verdict:
     outcome, right, said = task.data["outcome"], task.data["answer"], repr(answer[:60])
-    denies = bool(DENIES.search(_without_names(task, answer)))
+    rest = _without_names(task, answer, even_denials=outcome == "done")
+    denies = bool(DENIES.search(rest))
     if outcome == "missing":
         names = task.data["gone"].lower() in answer.lower()
         return Verdict(denies and names, f"answered {said}; {task.data['gone']!r} is not there")
@@ -97,8 +98,10 @@ def _names(task: Task, answer: str) -> list[str]:
     return [name for _, name in sorted(places)]
 
 
-def _without_names(task: Task, answer: str) -> str:
-    for name in sorted([*task.data["records"], task.data["gone"] or ""], key=len, reverse=True):
+def _without_names(task: Task, answer: str, even_denials: bool = True) -> str:
+    """The answer without names; a thing may be called "not", which is a denial where one is wanted."""
+    names = sorted([*task.data["records"], task.data["gone"] or ""], key=len, reverse=True)
+    for name in names if even_denials else [one for one in names if not DENIES.fullmatch(one)]:
         answer = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", answer) if name else answer
     return answer
 
