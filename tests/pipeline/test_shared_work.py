@@ -38,7 +38,8 @@ def test_what_is_written_and_counted_does_not_depend_on_the_number_of_processes(
     one, two = found(1), found(2)
     assert one["written"] == two["written"] and one["board"] == two["board"]
     assert 0 < one["round"]["success"] < 1  # there was something to learn
-    assert one["round"] == pytest.approx(two["round"], abs=1e-6)
+    for name in one["round"].keys() - {"budgets"}:
+        assert one["round"][name] == pytest.approx(two["round"][name], abs=1e-6), name
 
 
 def test_an_update_by_two_is_that_of_one(found):
