@@ -37,6 +37,9 @@ class RLConfig:
     attempts: int = _said(8, "attempts at each")
     updates: int = _said(2, "optimizer steps a round, each on its share of the tasks")
     temperature: tuple[float, float] = _said((1.0, 0.8), "of sampling, in the first and the last round")
+    zero_signal: bool = _said(
+        False, "attempts of groups that say nothing stay in the loss: only tau acts on them (k2, k2.5)"
+    )
     ptx: float = _said(0.3, "weight of the loss on examples that passed, against forgetting")
     ptx_tokens: int = _said(4096, "tokens of such examples in each update")
     reward: tuple[tuple[str, float], ...] = _said(

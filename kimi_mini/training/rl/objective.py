@@ -180,15 +180,21 @@ OBJECTIVES = {
 # ---- log-probabilities -------------------------------------------------------------------------------------
 
 
-def token_logprobs(model: KimiMini, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of all own tokens at the sampling temperature, row by row, and the row of each; (M,) both."""
+def token_distributions(model: KimiMini, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all own tokens, row by row: the log-probabilities (M, V) of what could stand there, at the sampling
+    temperature; the token, and its row, (M,) both."""
     batch = batch.to(model.lm_head.weight.device)
     hidden = model.hidden_states(batch.ids, valid=batch.valid)
     written = batch.mask[:, 1:]  # (B, T-1)
     logits = model.lm_head(hidden[:, :-1][written]).float() / temperature  # (M, V)
-    chosen = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:][written][:, None])[:, 0]
     rows = torch.arange(len(written), device=written.device)[:, None].expand_as(written)[written]
-    return chosen, rows
+    return logits.log_softmax(-1), batch.ids[:, 1:][written], rows
+
+
+def token_logprobs(model: KimiMini, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all own tokens at the sampling temperature, row by row, and the row of each; (M,) both."""
+    distributions, ids, rows = token_distributions(model, batch, temperature)
+    return distributions.gather(-1, ids[:, None])[:, 0], rows
 
 
 def sequence_logprobs(model: KimiMini, batch: Batch, temperature: float) -> Tensor:

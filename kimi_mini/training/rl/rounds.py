@@ -55,6 +55,7 @@ class Round:
     budgets: dict[str, float] = field(
         default_factory=dict
     )  # tokens of an attempt, by family, as known after it
+    seen: dict[str, float] = field(default_factory=dict)  # what `watch` has measured before the update
 
 
 def sample_round(
@@ -110,7 +111,7 @@ def update(
             for g in part
             if g in own
             for k, c in enumerate(own[g])
-            if gains[g, k] != 0
+            if gains[g, k] != 0 or config.zero_signal
         ]
         scale = Scale(len(part) * config.attempts, max(1, written[part].sum().item()), config.limits.context)
         _backward_attempts(model, chosen, scale, temperature, config)
@@ -152,7 +153,7 @@ def _worth(groups, config: RLConfig, budgets: Budgets, index: int) -> tuple[Tens
 
 def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: RLConfig) -> None:
     """Accumulate the gradient of the objective over this rank's attempts with a non-zero advantage; those with none
-    would only pull towards pi_old and are left out."""
+    would only pull towards pi_old and are left out, unless `zero_signal` keeps them."""
     order = sorted(
         ((training_rows(c), gain) for c, gain in chosen), key=lambda item: max(len(row[0]) for row in item[0])
     )
@@ -183,15 +184,19 @@ def reinforce(
     ptx: Callable[[int], Sequence[Batch]] = lambda index: (),
     done: Sequence[Round] = (),
     on_round: Callable[[int, Round], None] | None = None,
+    watch: Callable[[Sequence[Sequence[Conversation]], float], dict[str, float]] = lambda *_: {},
 ) -> list[Round]:
-    """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned."""
+    """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned. watch: looks at
+    the attempts and their temperature while the model is still the one that sampled them."""
     history: list[Round] = []
     budgets = Budgets(dict(done[-1].budgets) if done else {})
     curriculum = Curriculum.after(config, seed, [measured.successes for measured in done])
     for index in range(len(done), config.rounds):
         drawn = curriculum.draw(config, seed, index)
         groups, temperature = sample_round(model, tokenizer, config, drawn, seed, index)
+        seen = watch(groups, temperature)
         history.append(update(model, optimizer, groups, temperature, config, ptx(index), budgets, index))
+        history[-1].seen = seen
         curriculum.learn(drawn, history[-1].successes)
         for conversation in (c for group in groups for c in group):
             conversation.environment.close()
