@@ -1,0 +1,121 @@
+"""Figures of reinforcement learning, as pure functions of plain numbers.
+
+bandit      probability of the better arm while one round of attempts is used again and again
+rounds      success, tokens and share of moderate tasks over the rounds of a run
+attempts    what K attempts at one task did, step by step, and what each was worth
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kimi_mini.course.figures.style import BLACK, FONT, GREEN, GREY, PALETTE, RED, figure, styled
+
+
+@styled
+def bandit(
+    curves: Mapping[str, Sequence[float]], goals: Mapping[str, float] | None = None, title: str = ""
+) -> Figure:
+    """Label -> probability of the better arm, before the first update and after each; dotted, in the same colour: the
+    policy that the label's pull allows, where `goals` has one."""
+    fig, axes = figure(10, 4.2)
+    ax = axes[0, 0]
+    for (label, values), colour in zip(curves.items(), PALETTE):
+        ax.plot(range(len(values)), values, color=colour, label=label)
+        if label in (goals or {}):
+            ax.axhline(goals[label], color=colour, linestyle=":")
+    ax.set(ylim=(0, 1.03), xlabel="updates on the same attempts", ylabel="P(better arm)", title=title)
+    ax.margins(x=0.01)
+    fig.legend(loc="outside lower center", ncols=4)
+    return fig
+
+
+PANELS = {"success": "success", "tokens": "tokens an attempt", "moderate": "tasks that teach"}
+
+
+@styled
+def rounds(runs: Mapping[str, Sequence[Mapping]], most: int | None = None, title: str = "") -> Figure:
+    """What the rounds measured, a panel each: run -> {success, tokens, moderate} of every round so far.
+
+    most: rounds that the axes have room for, so that nothing jumps while a run goes on.
+    """
+    fig, axes = figure(12, 3.8, 1, len(PANELS))
+    room = most or max(map(len, runs.values()))
+    for ax, (name, label) in zip(axes[0], PANELS.items()):
+        for (run, found), colour in zip(runs.items(), PALETTE):
+            ax.plot(
+                range(1, len(found) + 1),
+                [one[name] for one in found],
+                "o-",
+                color=colour,
+                label=run,
+                markersize=5,
+            )
+        ax.set(xlim=(0.5, room + 0.5), xlabel="round", title=label)
+        ax.set_ylim(bottom=0, top=None if name == "tokens" else 1.03)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1:
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    fig.suptitle(title)
+    return fig
+
+
+COLUMNS, LINES = 78, 2  # characters a line, lines an attempt
+
+
+@styled
+def attempts(found: Sequence[Mapping], title: str = "") -> Figure:
+    """K attempts at one task: {advantage, reward, tokens, steps} each; steps are (text, is it right?) in their order.
+
+    An attempt has two lines; what does not fit in ends with dots. The first wrong step is red, what follows it grey.
+    """
+    fig, (row,) = figure(12.5, 0.62 * len(found) + 1.3, 1, 2, sharey=True, width_ratios=(1, 4.2))
+    bars, text = row
+    gains = [one["advantage"] for one in found]
+    bars.barh(range(len(found)), gains, color=[GREEN if gain > 0 else RED for gain in gains], height=0.6)
+    bars.axvline(0, color=BLACK, linewidth=1)
+    bars.set(xlim=(-1.1, 1.1), ylim=(len(found) - 0.5, -0.5), xlabel="advantage", yticks=range(len(found)))
+    bars.set_yticklabels([f"{one['reward']:+.1f}, {one['tokens']} tokens" for one in found])
+    bars.grid(axis="y", visible=False)
+    text.set(xlim=(0, COLUMNS + 2), title=title)
+    text.axis("off")
+    for place, one in enumerate(found):
+        for line, x, words, colour in laid_out(one["steps"]):
+            _field(text, x, place + 0.42 * (line - (LINES - 1) / 2), words, colour)
+    return fig
+
+
+def laid_out(steps: Sequence[tuple[str, bool]]) -> list[tuple[int, int, str, str]]:
+    """(line, column, words, colour) of the steps of an attempt that there is room for, and of three dots if not all."""
+    fields, line, x, colour = [], 0, 0, GREEN
+    for whole, right in steps:
+        words = whole[: COLUMNS - 5]
+        colour = GREY if colour != GREEN else GREEN if right else RED
+        if x + len(words) > COLUMNS:
+            line, x = line + 1, 0
+        fields.append((line, x, words, colour))
+        x += len(words) + 2
+    if line < LINES:
+        return fields
+    fields = [field for field in fields if field[0] < LINES]
+    while fields[-1][1] + len(fields[-1][2]) + 5 > COLUMNS:
+        fields.pop()
+    last, x, words, _ = fields[-1]
+    return [*fields, (last, x + len(words) + 2, "...", GREY)]
+
+
+def _field(ax: Axes, x: float, y: float, words: str, colour: str) -> None:
+    ax.text(
+        x + 0.5,
+        y,
+        words,
+        family="monospace",
+        fontsize=FONT - 1,
+        va="center",
+        color=BLACK,
+        parse_math=False,
+        bbox={"facecolor": colour, "alpha": 0.25, "edgecolor": "none", "pad": 1.5},
+    )
