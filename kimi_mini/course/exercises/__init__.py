@@ -10,6 +10,7 @@ from kimi_mini.course.exercises import (
     overview,
     pretraining,
     probes,
+    rl,
     thinking,
     verifiers,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "overview",
     "pretraining",
     "probes",
+    "rl",
     "thinking",
     "verifiers",
 ]
