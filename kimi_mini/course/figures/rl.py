@@ -3,12 +3,15 @@
 bandit      probability of the better arm while one round of attempts is used again and again
 rounds      success, tokens and share of moderate tasks over the rounds of a run
 attempts    what K attempts at one task did, step by step, and what each was worth
+over_rounds what several runs measured, a line a seed, and when they collapsed
+safeguards  what each safeguard changes, with intervals, a panel a measure
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -119,3 +122,50 @@ def _field(ax: Axes, x: float, y: float, words: str, colour: str) -> None:
         parse_math=False,
         bbox={"facecolor": colour, "alpha": 0.25, "edgecolor": "none", "pad": 1.5},
     )
+
+
+@styled
+def over_rounds(
+    runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]],
+    panels: Mapping[str, str],
+    marks: Mapping[str, Sequence[int | None]] | None = None,
+    title: str = "",
+) -> Figure:
+    """Arm -> runs, one a seed, each {measure: a value a round}; panels: measure -> label. Thin lines are seeds, the
+    thick one is their mean; a cross stands where a run has collapsed: arm -> its round, from 0, or None."""
+    fig, axes = figure(12.5, 4.2, 1, len(panels))
+    for ax, (name, label) in zip(axes[0], panels.items()):
+        for (arm, found), colour in zip(runs.items(), PALETTE):
+            lines = [one[name] for one in found]
+            for line, date in zip(lines, (marks or {}).get(arm, [None] * len(lines))):
+                ax.plot(range(1, len(line) + 1), line, color=colour, linewidth=0.9, alpha=0.45)
+                if date is not None:
+                    ax.plot(date + 1, line[date], "X", color=colour, markersize=11)
+            length = min(map(len, lines))
+            middle = np.mean([line[:length] for line in lines], axis=0)
+            ax.plot(range(1, length + 1), middle, color=colour, linewidth=2.8, label=arm)
+        ax.set(xlabel="round", title=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(runs)))
+    fig.suptitle(title)
+    return fig
+
+
+@styled
+def safeguards(effects: Mapping[str, Mapping[str, Mapping[str, float | None]]], title: str = "") -> Figure:
+    """Measure -> safeguard -> {value, low, high} of with - without; black where the interval is clear of 0."""
+    names = list(next(iter(effects.values())))
+    fig, axes = figure(14, 0.5 * len(names) + 2.0, 1, len(effects), sharey=True)
+    for ax, (label, found) in zip(axes[0], effects.items()):
+        for y, name in enumerate(names):
+            value, low, high = (found[name][key] for key in ("value", "low", "high"))
+            clear = low is not None and (low > 0 or high < 0)
+            if low is not None:
+                ax.plot([low, high], [y, y], color=BLACK if clear else GREY, linewidth=3, alpha=0.5)
+            ax.plot(value, y, "o", color=BLACK if clear else GREY, markersize=8)
+        ax.axvline(0, color=BLACK, linewidth=1)
+        ax.set(title=label, ylim=(len(names) - 0.5, -0.5))
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    fig.suptitle(title)
+    return fig

@@ -1,0 +1,225 @@
+"""Every safeguard of RL switched off, one at a time; and a recipe without any, at a higher rate.
+
+    python -m kimi_mini.experiments.rl.safeguards
+
+GUARDED has them all. An arm without one differs in that alone: same start, tasks, dice of the tasks, and seeds, which
+were fixed before the run. The reward has a part that nobody should give, a little for each call: the cap is there for
+that. Two more arms have four times the rate, one with all safeguards and one with none; when a run has collapsed, the
+rule of `measures.collapsed` says. The runs are kept in data/run, so that a command that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kimi_mini.agent.folder import load_agent
+from kimi_mini.base import processes
+from kimi_mini.base.command import in_one_line, positive
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RUNS
+from kimi_mini.course.figures import rl as figures
+from kimi_mini.experiments.harness import across, common_parser, finish, read
+from kimi_mini.experiments.rl.shared import KINDS, LIMITS, START, Job, measure, side_by_side
+from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.rl.measures import collapsed
+
+PART, FULL = (("verdict", 1.0), ("calls", 0.1)), (("verdict", 1.0), ("calls", 0.1), ("budget", 0.5))
+GUARDED = RLConfig(
+    objective="k2.5",
+    lr=1e-3,
+    adamw_lr=5e-4,
+    tasks=KINDS,
+    prioritised=True,
+    rounds=20,
+    temperature=(1.0, 0.7),
+    ptx_tokens=1024,
+    reward=FULL,
+    budget=95.0,
+    least_moderate=0.0,
+    limits=LIMITS,
+)
+FASTER = 4
+TASKS = 60
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A safeguard: what switches it off, the measure that it is there for, and whether more of that is better.
+
+    floor: what the difference with - without (the other way round where less is better) is to exceed.
+    """
+
+    off: dict[str, Any]
+    measure: str = "success"
+    more: bool = True
+    floor: float = 0.0
+    source: str = "K2 report 3.2.3"
+    says: str = ""
+
+
+GUARDS = {
+    "PTX": Guard({"ptx": 0.0}, "kept", says="keeps what RL does not train"),
+    "cap": Guard({"cap": 1e3}, says="keeps a reward of calls from dominating"),
+    "budget": Guard({"budget": None, "reward": PART}, "tokens", more=False, says="keeps answers short"),
+    "temperature decay": Guard({"temperature": (1.0, 1.0)}, says="raises success"),
+    "tau": Guard({"tau": 0.0}, "kl", more=False, source="K2.5 report, Eq. 1", says="keeps the policy near"),
+    "mask": Guard({"clip": (20.0, 20.0)}, source="K2.5 report, Eq. 1", says="raises success"),
+    "zero-signal filter": Guard(
+        {"zero_signal": True}, floor=-0.02, source="DAPO (arXiv 2503.14476)", says="costs no success"
+    ),
+    "prioritised sampling": Guard({"prioritised": False}, source="k1.5 report 2.3.4", says="raises success"),
+}
+NONE = {name: value for guard in GUARDS.values() for name, value in guard.off.items()}
+FAST = {"lr": FASTER * GUARDED.lr, "adamw_lr": FASTER * GUARDED.adamw_lr}
+ARMS: dict[str, RLConfig] = {
+    "all": GUARDED,
+    **{f"without {name}": replace(GUARDED, **guard.off) for name, guard in GUARDS.items()},
+    "all, faster": replace(GUARDED, **FAST),
+    "none, faster": replace(GUARDED, **NONE, **FAST),
+}
+MEASURES = {"success": 100, "kept": 100, "pass@8": 100, "tokens": 1, "entropy": 1, "kl": 1}  # shown times
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options of an experiment of RL."""
+    options = common_parser(description, start=START)
+    options.add_argument("--processes", type=positive, default=processes.default_count())
+    return options
+
+
+def scaled(config: RLConfig, scale: float) -> RLConfig:
+    """The same with fewer rounds; and smaller ones, where that alone is not enough."""
+    if scale == 1:
+        return config
+    return replace(
+        config, rounds=max(2, int(config.rounds * scale)), prompts=max(4, int(config.prompts * scale))
+    )
+
+
+def main() -> None:
+    """Run every arm from every seed; write data/results/rl_safeguards.json."""
+    args = read(parser(__doc__.splitlines()[0]))
+    tasks = max(4, int(TASKS * args.scale))
+    log = Log("rl_safeguards", seeds=args.seeds, folder=args.folder, config=str(GUARDED))
+    start, tokenizer = load_agent(args.start)
+    before = measure(start, start, tokenizer, tasks)
+    log.row(arm="before", seed=None, **before)
+    jobs = [
+        Job(arm, seed, scaled(config, args.scale), tasks, args.start)
+        for seed in args.seeds
+        for arm, config in ARMS.items()
+    ]
+    for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes):
+        log.row(**row, collapsed=collapsed(row["rounds"]["success"]))
+        said(log.rows[-1])
+    report(log)
+    finish(log, rl_safeguards=draw, rl_collapse=draw_collapse)
+
+
+def said(row: dict) -> None:
+    """One line about a run."""
+    numbers = " ".join(f"{name} {row[name]:.3f}" for name in MEASURES)
+    print(f"{row['arm']:30s} seed {row['seed']}  {numbers}  collapsed {row['collapsed']}", flush=True)
+
+
+def values(rows: Sequence[dict], arm: str, name: str) -> list[float]:
+    """A measure of an arm, in the order of its seeds."""
+    return [row[name] for row in sorted_rows(rows, arm)]
+
+
+def sorted_rows(rows: Sequence[dict], arm: str) -> list[dict]:
+    """The rows of an arm in the order of its seeds."""
+    return sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"] or 0)
+
+
+def effect(rows: Sequence[dict], name: str, measured: str) -> dict:
+    """With a safeguard less without it, on the same tasks: {value, low, high} over seeds."""
+    pairs = zip(values(rows, "all", measured), values(rows, f"without {name}", measured), strict=True)
+    return across([on - off for on, off in pairs])
+
+
+def report(log: Log) -> None:
+    """What every safeguard does for what it is there for, and how often runs collapse."""
+    place = {"figure": "figures/rl_safeguards.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
+    for name, guard in GUARDS.items():
+        found = effect(log.rows, name, guard.measure)
+        if not guard.more:
+            found = {"value": -found["value"], "low": turned(found["high"]), "high": turned(found["low"])}
+        what = (
+            f"{name} {guard.says} ({guard.measure}, {'with - without' if guard.more else 'without - with'})"
+        )
+        log.claim(f"safeguards/{name}", claim=what, source=guard.source, floor=guard.floor, **found, **place)
+    (start,) = values(log.rows, "before", "kept")
+    for arm, says in (("all", "RL with PTX forgets nothing elsewhere"), ("without PTX", "nor without PTX")):
+        kept = across([value - start for value in values(log.rows, arm, "kept")])
+        claim = f"{says}: families that RL has not, after - before"
+        name = f"safeguards/forgetting/{arm}"
+        log.claim(name, claim=claim, source="K2 report 3.2.3 (PTX)", floor=-0.02, **kept, **place)
+    collapse_claims(log)
+
+
+def collapse_claims(log: Log) -> None:
+    """The share of seeds that collapse at the higher rate, without and with safeguards, and what they are worth."""
+    place = {"figure": "figures/rl_collapse.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
+    for arm, floor, at_most, says in (
+        ("none, faster", 1.0, False, "without safeguards, at a higher rate, RL collapses"),
+        ("all, faster", 0.0, True, "with all of them, at the same rate, it does not"),
+    ):
+        dates = values(log.rows, arm, "collapsed")
+        when = f" (round {', '.join('-' if date is None else str(date + 1) for date in dates)})"
+        share = fmean(date is not None for date in dates)
+        log.claim(
+            f"safeguards/collapse/{arm}",
+            claim=f"{says}: share of the seeds{when if any(d is not None for d in dates) else ''}",
+            source="this project",
+            value=share,
+            floor=floor,
+            at_most=at_most,
+            **place,
+        )
+    pairs = zip(values(log.rows, "all, faster", "success"), values(log.rows, "none, faster", "success"))
+    gain, says = across([on - off for on, off in pairs]), "held-out success at the higher rate: all - none"
+    log.claim("safeguards/together", claim=says, source="article", floor=0.0, **gain, **place)
+
+
+def turned(value: float | None) -> float | None:
+    """The negative, of a number that may be missing."""
+    return None if value is None else -value
+
+
+def draw(log: dict) -> Figure:
+    """With - without, a panel a measure."""
+    effects = {
+        f"{name} (x 100)" if factor > 1 else name: {
+            guard: {
+                key: None if one is None else factor * one
+                for key, one in effect(log["rows"], guard, name).items()
+            }
+            for guard in GUARDS
+        }
+        for name, factor in MEASURES.items()
+    }
+    return figures.safeguards(effects, "What each safeguard changes: with it - without it")
+
+
+def draw_collapse(log: dict) -> Figure:
+    """Success, entropy and KL over the rounds, of the arms at the higher rate and of the guarded one."""
+    arms = ("all", "all, faster", "none, faster")
+    runs = {arm: [row["rounds"] for row in sorted_rows(log["rows"], arm)] for arm in arms}
+    marks = {arm: [row["collapsed"] for row in sorted_rows(log["rows"], arm)] for arm in arms}
+    panels = {
+        "success": "success while sampling",
+        "entropy": "entropy (nats)",
+        "kl": "KL to the start (nats)",
+    }
+    return figures.over_rounds(runs, panels, marks, title="A collapse and its date")
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))

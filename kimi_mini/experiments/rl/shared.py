@@ -1,0 +1,207 @@
+"""What the experiments of joint RL share: a start, the kinds of task, one run with its measures, and runs side by side.
+
+The start is fine-tuned for a part of the tokens only (`experiments.rl.start`), so that about half of the tasks succeed.
+RL has the short kinds of five families; three other families are only measured, greedily: what is forgotten there.
+A run is one process with one thread, and depends on its settings alone: not on how many run beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from tqdm import tqdm
+
+from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.folder import load_agent
+from kimi_mini.base.files import read_json, write_json
+from kimi_mini.base.paths import CHECKPOINTS, short
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.experiments.harness import fingerprint, mean
+from kimi_mini.experiments.verifiers.shared import pools, success
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft
+from kimi_mini.training.rl import measures
+from kimi_mini.training.rl import rounds as rl
+from kimi_mini.training.rl.config import RLConfig
+from kimi_mini.training.synthesis import SOURCES
+from kimi_mini.worlds.registry import held_out_tasks, measured_levels
+from kimi_mini.worlds.rows import Limits
+
+START = CHECKPOINTS / "half"
+JOINT: dict[str, tuple[int, ...]] = {
+    "chain": (2, 3),
+    "add": (2, 3),
+    "times": (2, 3),
+    "condition": (1, 2),
+    "cheapest": (2, 3),
+}
+KINDS = tuple((family, level) for family, levels in JOINT.items() for level in levels)
+ELSEWHERE = ("follow", "buy", "repair")
+LIMITS = Limits(turn_tokens=96, turns=10, context=768)
+PTX_POOL = 200_000  # tokens
+WATCHED = 1  # attempts at each task of a round whose entropy and KL are measured
+ATTEMPTS, SAMPLED = 8, 0.4  # held-out attempts, at this share of the held-out tasks
+TEMPERATURE = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: an arm of an experiment, from one seed. tasks: held out, a family; start: folder of the agent;
+    optimizer: muonclip or adamw, at the rates of the config."""
+
+    arm: str
+    seed: int
+    config: RLConfig
+    tasks: int = 60
+    start: Path = START
+    optimizer: str = "muonclip"
+
+    def said(self) -> dict:
+        """All that decides its numbers, as JSON reads it back."""
+        told = asdict(self) | {"start": short(self.start), "weights": fingerprint(self.start)}
+        return json.loads(json.dumps(told))
+
+
+@cache
+def ptx_pools(tokens: int) -> sft.Pools:
+    """Examples that passed, of all families and modes: the pre-training side. Made once a process."""
+    return pools(Tokenizer.load(), SOURCES, tokens, 100, mistakes=0.0)
+
+
+def optimizer_of(model: KimiMini, config: RLConfig, name: str):
+    """MuonClip as the plan has it, or torch's AdamW for all weights, at the rates of the config."""
+    if name == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return replace(Plan().optimizer, lr=config.lr, adamw_lr=config.adamw_lr).build(model)
+
+
+def reinforced(
+    start: KimiMini,
+    tokenizer: Tokenizer,
+    config: RLConfig,
+    seed: int,
+    examples: sft.Pools,
+    optimizer: str = "muonclip",
+    on_round: Callable[[int, rl.Round], None] | None = None,
+) -> tuple[KimiMini, list[rl.Round]]:
+    """RL on a copy of `start`: the copy, and its rounds, each with entropy and KL to the start as `seen`."""
+    model = copy.deepcopy(start)
+
+    def watch(groups: Sequence[Sequence[Conversation]], temperature: float) -> dict[str, float]:
+        some = [c for group in groups for c in group[:WATCHED]]
+        return measures.drift(model, start, some, temperature)
+
+    ptx = sft.mixed(examples, config.ptx_tokens, Plan().micro_tokens, seed) if config.ptx else lambda _: ()
+    optimizing = optimizer_of(model, config, optimizer)
+    rounds = rl.reinforce(model, tokenizer, optimizing, config, seed, ptx, on_round=on_round, watch=watch)
+    return model, rounds
+
+
+def attempts_at(
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    family: str,
+    levels: Iterable[int],
+    tasks: int,
+    limits: Limits = LIMITS,
+    attempts: int = ATTEMPTS,
+) -> list[list[Conversation]]:
+    """`attempts` attempts, sampled, at each of `tasks` held-out tasks of the kinds that RL has."""
+    held_out = held_out_tasks(family, list(levels), tasks, 0)
+    copies = [task for task in held_out for _ in range(attempts)]
+    done = scoreboard.solve(model, tokenizer, copies, limits, temperature=TEMPERATURE)
+    return [done[i : i + attempts] for i in range(0, len(done), attempts)]
+
+
+def measure(model: KimiMini, start: KimiMini, tokenizer: Tokenizer, tasks: int) -> dict:
+    """A model on held-out tasks: success of each family, sampled and greedy; "elsewhere", of the families that RL has
+    not; and means over the families of pass@8, distinct right answers, tokens an answer, entropy, KL to the start."""
+    found: dict = {"sampled": {}, "greedy": {}, "elsewhere": {}}
+    parts: list[dict[str, float]] = []
+    for family, levels in JOINT.items():
+        groups = attempts_at(model, tokenizer, family, levels, max(2, int(SAMPLED * tasks)))
+        passed = [[c.verdict().passed for c in group] for group in groups]
+        found["sampled"][family] = mean(passed)
+        parts.append(
+            {
+                f"pass@{ATTEMPTS}": measures.pass_at(ATTEMPTS, passed),
+                "distinct": measures.distinct(groups),
+                "tokens": measures.tokens([c for group in groups for c in group]),
+                **measures.drift(model, start, [group[0] for group in groups], TEMPERATURE),
+            }
+        )
+        close(groups)
+        found["greedy"][family] = mean(success(model, tokenizer, family, levels, tasks))
+    for family in ELSEWHERE:
+        found["elsewhere"][family] = mean(success(model, tokenizer, family, measured_levels(family), tasks))
+    totals = {key: fmean(of.values()) for key, of in found.items()}
+    means = {name: fmean(part[name] for part in parts) for name in parts[0]}
+    return found | means | {"success": totals["sampled"], "kept": totals["elsewhere"]}
+
+
+def close(groups: Iterable[Iterable[Conversation]]) -> None:
+    """Release what the environments hold."""
+    for conversation in (c for group in groups for c in group):
+        conversation.environment.close()
+
+
+def curves(rounds: Sequence[rl.Round]) -> dict[str, list[float]]:
+    """What the rounds have measured, one list a name."""
+    told = [{**vars(one), **one.seen} for one in rounds]
+    names = ("reward", "success", "tokens", "moderate", "entropy", "kl")
+    return {name: [round(one[name], 4) for one in told] for name in names}
+
+
+def run(job: Job) -> dict:
+    """One run and its measures: a row of a log."""
+    torch.set_num_threads(1)
+    start, tokenizer = load_agent(job.start)
+    model, rounds = reinforced(start, tokenizer, job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
+    row = {"arm": job.arm, "seed": job.seed, "rounds": curves(rounds)}
+    return row | measure(model, start, tokenizer, job.tasks)
+
+
+def side_by_side(
+    jobs: Sequence[Job], kept: Path, processes: int, work: Callable[[Job], dict] = run
+) -> list[dict]:
+    """The rows of all jobs, in their order. Each is kept in the file `kept` as soon as it is there, and a job that is
+    found in it is not run again."""
+    done = read_json(kept, list) if kept.is_file() else []
+    asked = [job.said() for job in jobs]
+    rows = {i: entry["row"] for i, told in enumerate(asked) for entry in done if entry["job"] == told}
+    left = [i for i in range(len(jobs)) if i not in rows]
+
+    def keep(index: int, row: dict) -> None:
+        rows[index] = row
+        done.append({"job": asked[index], "row": row})
+        write_json(kept, done)
+
+    with tqdm(total=len(jobs), initial=len(rows), unit="run", leave=False, dynamic_ncols=True) as bar:
+        for index, row in _worked([jobs[i] for i in left], left, processes, work):
+            keep(index, row)
+            bar.update()
+    return [rows[i] for i in range(len(jobs))]
+
+
+def _worked(jobs: Sequence[Job], numbers: Sequence[int], processes: int, work: Callable[[Job], dict]):
+    """(number, row) of each job as it is done, by so many processes; one works here."""
+    if processes == 1:
+        yield from ((number, work(job)) for number, job in zip(numbers, jobs))
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        waiting = {pool.submit(work, job): number for number, job in zip(numbers, jobs)}
+        yield from ((waiting[future], future.result()) for future in as_completed(waiting))
+    finally:
+        pool.shutdown(cancel_futures=True)
