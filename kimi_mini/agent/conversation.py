@@ -26,7 +26,8 @@ class Segment:
 
     tokens, start: the context is tokens[:start]; turns that follow on each other share one list, which only grows.
     ids: the turn; own: True where the model chose the token (False for a forced </think>); logprobs: of its own tokens
-    when they were sampled, 0 elsewhere.
+    when they were sampled, 0 elsewhere. round: of training, in which they were sampled. ends: False where the turn was
+    paused and goes on in the next segment.
     """
 
     tokens: list[int]
@@ -34,6 +35,8 @@ class Segment:
     ids: list[int]
     own: list[bool]
     logprobs: list[float]
+    round: int = 0
+    ends: bool = True
 
     @property
     def context(self) -> list[int]:
@@ -64,6 +67,8 @@ class Conversation:
     written: int = 0
     finish: str | None = None
     segments: list[Segment] = field(default_factory=list)
+    part: list[int] = field(default_factory=list)  # the tokens of a turn that was paused
+    round: int = 0  # of training, in which the next tokens are sampled
 
     @property
     def tools(self) -> list[dict] | None:
@@ -115,21 +120,31 @@ def act(conversation: Conversation, message: Message) -> list[Message]:
     return results
 
 
-def write(conversation: Conversation, ids: list[int], own: list[bool], logprobs: list[float]) -> None:
-    """Append a turn of the model, and keep it as a segment."""
-    conversation.segments.append(Segment(conversation.ids, len(conversation.ids), ids, own, logprobs))
-    conversation.turn_starts.append(len(conversation.ids))
+def write(
+    conversation: Conversation, ids: list[int], own: list[bool], logprobs: list[float], ends: bool = True
+) -> None:
+    """Append a turn of the model, or a part of one, and keep it as a segment."""
+    start = len(conversation.ids)
+    conversation.segments.append(
+        Segment(conversation.ids, start, ids, own, logprobs, conversation.round, ends)
+    )
+    if not conversation.part:
+        conversation.turn_starts.append(start)
+    conversation.part = [] if ends else conversation.part + ids
     conversation.ids += ids
     conversation.mask += own
     conversation.logprobs += logprobs
     conversation.written += sum(own)
 
 
-def training_rows(conversation: Conversation) -> list[tuple[list[int], list[bool], list[float]]]:
+def training_rows(
+    conversation: Conversation, since: int = 0
+) -> list[tuple[list[int], list[bool], list[float]]]:
     """(ids, mask, log-probabilities) of as few sequences as hold every turn in the context it was sampled in.
 
     A turn whose context continues the row before it is appended to that row; after old turns or thoughts were hidden a
-    new row begins, in which what is kept of them is context and not learned a second time.
+    new row begins, in which what is kept of them is context and not learned a second time. So are segments that were
+    sampled before the round `since`.
     """
     rows: list[tuple[list[int], list[bool], list[float]]] = []
     for segment in conversation.segments:
@@ -139,7 +154,8 @@ def training_rows(conversation: Conversation) -> list[tuple[list[int], list[bool
         ids, mask, logprobs = rows[-1]
         heard = context[len(ids) :]
         ids += heard + segment.ids
-        mask += [False] * len(heard) + segment.own
+        fresh = segment.round >= since
+        mask += [False] * len(heard) + [own and fresh for own in segment.own]
         logprobs += [0.0] * len(heard) + segment.logprobs
     return rows
 

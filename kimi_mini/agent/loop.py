@@ -43,8 +43,12 @@ def take_turn(
     """Put a turn into the conversation: its message, what the tools answer, and what the user says to an answer.
 
     A Reply also adds its tokens as sampled, and those of results and user; without a tokenizer there are only messages.
-    `finish` is set when nobody goes on, or a limit is reached (None: there are none).
+    `finish` is set when nobody goes on, or a limit is reached (None: there are none). Of a turn that was paused the
+    tokens are kept, and nothing else happens.
     """
+    if turn.finish == "paused":
+        state.write(conversation, turn.ids, _own(turn), turn.logprobs, ends=False)
+        return
     conversation.turns += 1
     message = _message(conversation, turn, tokenizer)
     if turn.finish == "length":
@@ -71,10 +75,14 @@ def _message(conversation: Conversation, turn: Reply | Answer, tokenizer: Tokeni
     if isinstance(turn, Answer):
         conversation.written += turn.usage.get("completion_tokens", 0)
         return turn.message
-    own = [True] * len(turn.ids) if turn.own is None else turn.own
-    state.write(conversation, turn.ids, own, turn.logprobs)
-    message = chat.parse_ids(tokenizer, turn.ids, None if conversation.thinking else False)
+    ids = conversation.part + turn.ids
+    state.write(conversation, turn.ids, _own(turn), turn.logprobs)
+    message = chat.parse_ids(tokenizer, ids, None if conversation.thinking else False)
     return message if conversation.thinking else {**message, "thinking": False}
+
+
+def _own(turn: Reply) -> list[bool]:
+    return [True] * len(turn.ids) if turn.own is None else turn.own
 
 
 def _keep_limits(conversation: Conversation, limits: Limits) -> None:
@@ -98,7 +106,10 @@ def converse(
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Go on with all conversations as one batch until each has ended. progress(n): how many have."""
+    """Go on with all conversations as one batch until each has ended, or its policy says nothing more.
+
+    progress(n): how many have.
+    """
     most = Limits() if limits is None else limits
     policy.open(conversations, most.context)
     active = [conversation for conversation in conversations if conversation.finish is None]
@@ -128,14 +139,19 @@ def run(
 
     Without a tokenizer, for a policy that speaks in messages, contexts are not counted.
     """
-    conversations = [opening(task, thinking) for task in tasks]
-    if tokenizer is not None:
-        for conversation in conversations:
-            begin(conversation, tokenizer)
-            if not has_room(conversation, limits):
-                conversation.finish = "context"
+    conversations = [begun(task, tokenizer, limits, thinking) for task in tasks]
     converse(policy, conversations, tokenizer, limits, progress)
     return conversations
+
+
+def begun(task: Task, tokenizer: Tokenizer | None, limits: Limits, thinking: bool = True) -> Conversation:
+    """A conversation up to the model's first turn; it has ended where there is no room for one."""
+    conversation = opening(task, thinking)
+    if tokenizer is not None:
+        begin(conversation, tokenizer)
+        if not has_room(conversation, limits):
+            conversation.finish = "context"
+    return conversation
 
 
 def play(

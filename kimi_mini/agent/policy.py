@@ -35,11 +35,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """One turn as tokens (its end included): which of them the model chose, their log-probabilities, how it ended."""
+    """One turn as tokens (its end included): which of them the model chose, their log-probabilities, how it ended.
+
+    A turn that is paused goes on in the next Reply to the same conversation.
+    """
 
     ids: list[int]
     logprobs: list[float]
-    finish: str  # stop | length
+    finish: str  # stop | length | paused
     own: list[bool] | None = None  # None: all of them
 
     @classmethod
@@ -104,6 +107,9 @@ class LocalPolicy:
     budget: most tokens of a thought (None: the model decides). What a conversation samples depends on `seed`, its
     number, and its turn: not on who else is in the batch. The number is its place among those that were opened, or,
     where a batch is cut from a longer list, its entry in `numbers`.
+
+    segment: how many tokens a conversation may write before it is paused, in the middle of a turn if need be; another
+    policy may go on with it.
     """
 
     to_the_end = False
@@ -116,14 +122,16 @@ class LocalPolicy:
         seed: int = 0,
         budget: int | None = None,
         numbers: Sequence[int] | None = None,
+        segment: int | None = None,
     ):
         check_budget(budget)
         self.model, self.temperature, self.seed, self.budget = model, temperature, seed, budget
         self.stops, self.marks = stops_of(model, tokenizer), Marks.of(tokenizer)
-        self.given = numbers
+        self.given, self.segment = numbers, segment
         self.writer: Writer | None = None
         self.places: dict[Conversation, int] = {}
         self.numbers: dict[Conversation, int] = {}
+        self.left: dict[Conversation, float] = {}  # tokens until it is paused
 
     def open(self, conversations: Sequence[Conversation], context: int) -> None:
         """Make room for a batch of conversations of at most `context` tokens each, and a forced </think>."""
@@ -132,18 +140,34 @@ class LocalPolicy:
         self.places = {conversation: place for place, conversation in enumerate(conversations)}
         numbers = range(len(conversations)) if self.given is None else self.given
         self.numbers = dict(zip(conversations, numbers, strict=True))
+        self.left = dict.fromkeys(conversations, float("inf") if self.segment is None else self.segment)
 
-    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]:
-        """Decode one turn for each conversation, all at once."""
+    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply | None]:
+        """Decode one turn for each conversation, all at once; none for those that are paused."""
         if 2 * len(conversations) <= len(self.places):  # the others have ended
             self.writer.select([self.places[conversation] for conversation in conversations])
             self.places = {conversation: place for place, conversation in enumerate(conversations)}
-        rows = [self._row(conversation, max_tokens) for conversation in conversations]
-        for conversation, row in zip(conversations, rows):
+        rows = {c: self._row(c, max_tokens) for c in conversations if self.left[c]}
+        for conversation, row in rows.items():
             self.writer.join(self.places[conversation], row)
         self.writer.run()
-        return [Reply(row.ids, row.logprobs, row.finish, row.own) for row in rows]
+        return [self._reply(c, rows[c], max_tokens) if c in rows else None for c in conversations]
 
     def _row(self, conversation: Conversation, max_tokens: int) -> Row:
-        own_dice = dice(self.seed, self.numbers[conversation], conversation.turns)
-        return Row(list(conversation.ids), max_tokens, self.stops, own_dice, self.budget, self.marks)
+        """The turn to be written, with what was written of it before it was paused."""
+        part = len(conversation.part)
+        start, again = len(conversation.ids) - part, [part] if part else []
+        own_dice = dice(self.seed, self.numbers[conversation], conversation.turns, *again)
+        row = Row(conversation.ids[:start], 0, self.stops, own_dice, self.budget, self.marks)
+        for token, own in zip(conversation.part, conversation.mask[start:]):
+            row.add(token, own)
+        row.most = min(max_tokens, row.written + self.left[conversation])
+        return row
+
+    def _reply(self, conversation: Conversation, row: Row, max_tokens: int) -> Reply:
+        """What is new in the row."""
+        part = len(conversation.part)
+        self.left[conversation] -= sum(row.own[part:])
+        paused = row.finish == "length" and row.written == row.most < max_tokens
+        finish = "paused" if paused else row.finish
+        return Reply(row.ids[part:], row.logprobs[part:], finish, row.own[part:])

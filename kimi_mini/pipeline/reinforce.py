@@ -12,13 +12,16 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft
 from kimi_mini.training.loop import load_state, save_state
 from kimi_mini.training.rl import rounds as rl
+from kimi_mini.training.rl.partial import Backlog
 
 
 @dataclass
 class Rounds:
-    """What the rounds so far have measured; kept in the file of the state, so that the two cannot part."""
+    """What the rounds so far have measured and left unfinished; kept in the file of the state, so that they cannot
+    part."""
 
     rounds: list[dict] = field(default_factory=list)
+    backlog: list[dict] = field(default_factory=list)  # attempts that go on in the next round
 
 
 def reinforce(run: Run) -> dict:
@@ -29,11 +32,13 @@ def reinforce(run: Run) -> dict:
     state, kept = run.folder / "reinforce.pt", Rounds()
     if state.is_file():
         kept = load_state(state, model, optimizer, Rounds)
-    rounds = kept.rounds
+    rounds, tokenizer = kept.rounds, Tokenizer.load()
+    backlog = Backlog.restored(kept.backlog, tokenizer, config)
     with tqdm(total=config.rounds, initial=len(rounds), unit="round", leave=False, dynamic_ncols=True) as bar:
 
         def on_round(index: int, measured: rl.Round) -> None:
             rounds.append(asdict(measured))
+            kept.backlog = backlog.saved()
             save_state(state, model, optimizer, kept)
             bar.update()
             bar.set_postfix(success=f"{measured.success:.2f}")
@@ -41,9 +46,9 @@ def reinforce(run: Run) -> dict:
         ptx = sft.mixed(training_pools(run), config.ptx_tokens, plan.micro_tokens, plan.seed)
         done = [rl.Round(**one) for one in rounds]
         if not (done and rl.learned(done[-1], config)):
-            rl.reinforce(model, Tokenizer.load(), optimizer, config, plan.seed, ptx, done, on_round)
+            rl.reinforce(model, tokenizer, optimizer, config, plan.seed, ptx, done, on_round, backlog=backlog)
     save_checkpoint(run, model, "final")
-    written = sum(int(entry["tokens"] * config.prompts * config.attempts) for entry in rounds)
+    written = sum(int(entry["tokens"] * len(entry["successes"]) * config.attempts) for entry in rounds)
     first, last = rounds[0]["success"], rounds[-1]["success"]
     families = ", ".join(dict.fromkeys(family for family, _ in config.tasks))
     summary = f"{families}: success while sampling {first:.2f} -> {last:.2f}"

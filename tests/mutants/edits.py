@@ -544,6 +544,38 @@ MUTANTS = [
         ("rl: never forgets", "FADE = 0.7", "FADE = 1.0"),
     ),
     *edits(
+        "training/rl/partial.py",
+        "training/test_partial.py",
+        (
+            "partial: a group is updated on before all of it has ended",
+            "return all(conversation.finish is not None",
+            "return any(conversation.finish is not None",
+        ),
+        ("partial: a stale segment counts as fresh", "conversation.round = index", "conversation.round = 99"),
+        (
+            "partial: stale log-probabilities are lost by a resume",
+            'turn["ids"], turn["logprobs"], turn["finish"]',
+            'turn["ids"], [0.0] * len(turn["ids"]), turn["finish"]',
+        ),
+        ("partial: a resume forgets the round", 'conversation.round = turn["round"]', "pass"),
+        ("partial: a resume ends paused turns", '"stop" if segment.ends else "paused"', '"stop"'),
+        ("partial: two attempts with the same dice", "(index - group.round) * config.prompts", "0"),
+    ),
+    *edits(
+        "training/rl/rounds.py",
+        "training/test_partial.py",
+        (
+            "partial: what is stale stays where nothing bounds its ratio",
+            "since = index if partial and not",
+            "since = 0 if partial and not",
+        ),
+        (
+            "partial: what is stale is left out where its ratio is bounded",
+            "since = index if partial and not OBJECTIVES[config.objective].bounded else 0",
+            "since = index if partial else 0",
+        ),
+    ),
+    *edits(
         "training/rl/budget.py",
         "training/test_budget.py",
         ("rl: budgets by wrong attempts, too", "written[of][passed[of] > 0]", "written[of].flatten()"),
@@ -640,13 +672,13 @@ MUTANTS = [
         "agent/test_agent.py",
         (
             "policy: dice of the batch",
-            "dice(self.seed, self.numbers[conversation], conversation.turns)",
-            "dice(self.seed, self.places[conversation] * 7 + len(self.places), conversation.turns)",
+            "dice(self.seed, self.numbers[conversation], conversation.turns",
+            "dice(self.seed, self.places[conversation] * 7 + len(self.places), conversation.turns",
         ),
         (
             "policy: the same dice every turn",
-            "self.numbers[conversation], conversation.turns)",
-            "self.numbers[conversation], 0)",
+            "self.numbers[conversation], conversation.turns",
+            "self.numbers[conversation], 0",
         ),
         (
             "policy: budget ignored",

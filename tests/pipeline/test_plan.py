@@ -144,7 +144,7 @@ def test_every_number_of_rl_is_used():
     folder = FOLDER.parent / "training" / "rl"
     text = "".join(
         (folder / f"{name}.py").read_text()
-        for name in ("rounds", "objective", "rewards", "curriculum", "budget")
+        for name in ("rounds", "objective", "rewards", "curriculum", "budget", "partial")
     )
     text += (FOLDER / "reinforce.py").read_text()
     assert [name for name in vars(Plan().rl) if not re.search(rf"config\.{name}\b", text)] == []

@@ -35,6 +35,9 @@ class RLConfig:
     rounds: int = _said(12, "rounds of sampling and updating")
     prompts: int = _said(16, "tasks a round")
     attempts: int = _said(8, "attempts at each")
+    segment_tokens: int | None = _said(
+        None, "tokens an attempt may write a round; then it goes on in the next one; None: all end in theirs"
+    )
     updates: int = _said(2, "optimizer steps a round, each on its share of the tasks")
     temperature: tuple[float, float] = _said((1.0, 0.8), "of sampling, in the first and the last round")
     zero_signal: bool = _said(
@@ -59,8 +62,8 @@ class RLConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an objective or a reward that is unknown, a cap, a budget or a clip that is none, and
-        for a temperature at which an attempt has no probability: the objective divides by it."""
+        """Raises ValueError for an objective or a reward that is unknown, a cap, a budget, a segment or a clip that is
+        none, and for a temperature at which an attempt has no probability: the objective divides by it."""
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
         if not all(0 < temperature < float("inf") for temperature in self.temperature):
@@ -69,6 +72,8 @@ class RLConfig:
             raise ValueError(f"no reward {strange[0]!r}; choose from: {', '.join(PARTS)}")
         if not self.cap > 0:
             raise ValueError(f"cap must be above 0, not {self.cap}: it would make all attempts alike")
+        if self.segment_tokens is not None and self.segment_tokens < 1:
+            raise ValueError(f"segment_tokens is 1 or more, not {self.segment_tokens}")
         if self.budget is not None and not 0 < self.budget <= 100:
             raise ValueError(f"budget is a percentile, above 0 and up to 100, not {self.budget}")
         if self.clip is not None and not (len(self.clip) == 2 and min(self.clip) > 0):

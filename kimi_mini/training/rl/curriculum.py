@@ -44,11 +44,18 @@ class Curriculum:
     again: dict[Drawn, float] = field(default_factory=dict)
 
     @classmethod
-    def after(cls, config: RLConfig, seed: int, rounds: Sequence[Sequence[float]]) -> Curriculum:
-        """As it stands after these rounds, each given by the success of its tasks."""
+    def after(
+        cls,
+        config: RLConfig,
+        seed: int,
+        rounds: Sequence[Sequence[float]],
+        tasks: Sequence[Sequence[Sequence]] = (),
+    ) -> Curriculum:
+        """As it stands after these rounds, each given by the success of its tasks: those that it drew, or `tasks`."""
         curriculum = cls()
         for index, successes in enumerate(rounds):
-            curriculum.learn(curriculum.draw(config, seed, index), successes)
+            other = [Drawn(*one) for one in tasks[index]] if tasks else []
+            curriculum.learn(other or curriculum.draw(config, seed, index), successes)
         return curriculum
 
     def weight(self, kind: tuple[str, int]) -> float:

@@ -153,11 +153,13 @@ def cispo(w: Written, gain: Tensor, scale: Scale, tau: float, clip: tuple[float,
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, the advantage that belongs to it, and the clip of its source (K2.5 and CISPO publish none)."""
+    """A loss, the advantage that belongs to it, and the clip of its source (K2.5 and CISPO publish none). bounded: a
+    token of an older policy may stay in the loss, for there is a bound to what its ratio can do."""
 
     loss: Callable[[Written, Tensor, Scale, float, tuple[float, float]], Tensor]
     advantage: Callable[[Tensor], Tensor] = advantages
     clip: tuple[float, float] = (0.2, 0.2)
+    bounded: bool = True
 
     def __call__(self, written: Written, gain: Tensor, scale: Scale, config: RLConfig) -> Tensor:
         """The share of these attempts, with advantages `gain` (N,), in the loss of a step."""
@@ -165,10 +167,10 @@ class Objective:
 
 
 OBJECTIVES = {
-    "k2": Objective(k2),
+    "k2": Objective(k2, bounded=False),
     "k2.5": Objective(k25, clip=(0.5, 0.5)),
-    "reinforce": Objective(reinforce, raw),
-    "rloo": Objective(reinforce, leave_one_out),
+    "reinforce": Objective(reinforce, raw, bounded=False),
+    "rloo": Objective(reinforce, leave_one_out, bounded=False),
     "ppo": Objective(ppo),
     "grpo": Objective(grpo, standardised),
     "dr_grpo": Objective(dr_grpo),

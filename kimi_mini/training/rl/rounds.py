@@ -39,6 +39,7 @@ from kimi_mini.training.rl.budget import Budgets
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.curriculum import Curriculum, Drawn
 from kimi_mini.training.rl.objective import OBJECTIVES, Scale, Written, token_logprobs
+from kimi_mini.training.rl.partial import Backlog, stale_share
 from kimi_mini.training.rl.rewards import reward
 
 
@@ -56,6 +57,9 @@ class Round:
         default_factory=dict
     )  # tokens of an attempt, by family, as known after it
     seen: dict[str, float] = field(default_factory=dict)  # what `watch` has measured before the update
+    tasks: list[list] = field(default_factory=list)  # of partial rollouts: those that were finished, as drawn
+    stale: float = 0.0  # the share of their tokens that earlier rounds have sampled
+    waiting: int = 0  # attempts that go on in the next round
 
 
 def sample_round(
@@ -114,7 +118,7 @@ def update(
             if gains[g, k] != 0 or config.zero_signal
         ]
         scale = Scale(len(part) * config.attempts, max(1, written[part].sum().item()), config.limits.context)
-        _backward_attempts(model, chosen, scale, temperature, config)
+        _backward_attempts(model, chosen, scale, temperature, config, index)
         (learned,) = ranks.total(sum(batch.learned for batch in ptx))
         for batch in ptx:
             (config.ptx * token_losses(model, batch).sum() / learned).backward()
@@ -151,12 +155,15 @@ def _worth(groups, config: RLConfig, budgets: Budgets, index: int) -> tuple[Tens
     return torch.where(over, rewards.clamp(max=0), rewards), passed, written
 
 
-def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: RLConfig) -> None:
+def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: RLConfig, index: int) -> None:
     """Accumulate the gradient of the objective over this rank's attempts with a non-zero advantage; those with none
-    would only pull towards pi_old and are left out, unless `zero_signal` keeps them."""
-    order = sorted(
-        ((training_rows(c), gain) for c, gain in chosen), key=lambda item: max(len(row[0]) for row in item[0])
-    )
+    would only pull towards pi_old and are left out, unless `zero_signal` keeps them; so is what is stale, where nothing
+    bounds its ratio."""
+    partial = config.segment_tokens is not None
+    since = index if partial and not OBJECTIVES[config.objective].bounded else 0
+    rows = [(training_rows(c, since), gain) for c, gain in chosen]
+    left = [item for item in rows if any(any(mask) for _, mask, _ in item[0])]
+    order = sorted(left, key=lambda item: max(len(row[0]) for row in item[0]))
     for start in range(0, len(order), 16):
         some = order[start : start + 16]
         written = _written(model, [rows for rows, _ in some], temperature)
@@ -185,18 +192,29 @@ def reinforce(
     done: Sequence[Round] = (),
     on_round: Callable[[int, Round], None] | None = None,
     watch: Callable[[Sequence[Sequence[Conversation]], float], dict[str, float]] = lambda *_: {},
+    backlog: Backlog | None = None,
 ) -> list[Round]:
     """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned. watch: looks at
-    the attempts and their temperature while the model is still the one that sampled them."""
+    the attempts and their temperature while the model is still the one that sampled them. backlog: what those rounds
+    have left unfinished; as it stands when `on_round` is called, it belongs to the state of the run."""
     history: list[Round] = []
+    backlog = Backlog() if backlog is None else backlog
     budgets = Budgets(dict(done[-1].budgets) if done else {})
-    curriculum = Curriculum.after(config, seed, [measured.successes for measured in done])
+    curriculum = Curriculum.after(config, seed, [one.successes for one in done], [one.tasks for one in done])
     for index in range(len(done), config.rounds):
-        drawn = curriculum.draw(config, seed, index)
-        groups, temperature = sample_round(model, tokenizer, config, drawn, seed, index)
+        drawn, temperature = curriculum.draw(config, seed, index), temperature_at(config, index)
+        if config.segment_tokens is None:
+            groups, _ = sample_round(model, tokenizer, config, drawn, seed, index)
+        else:
+            dice = (temperature, hash_seed(seed, index))
+            finished = backlog.sample(model, tokenizer, config, drawn, dice, index)
+            drawn, groups = [one.drawn for one in finished], [one.attempts for one in finished]
         seen = watch(groups, temperature)
         history.append(update(model, optimizer, groups, temperature, config, ptx(index), budgets, index))
         history[-1].seen = seen
+        if config.segment_tokens is not None:
+            history[-1].tasks = [list(one) for one in drawn]
+            history[-1].stale, history[-1].waiting = stale_share(groups, index), backlog.waiting
         curriculum.learn(drawn, history[-1].successes)
         for conversation in (c for group in groups for c in group):
             conversation.environment.close()
@@ -204,6 +222,7 @@ def reinforce(
             on_round(index, history[-1])
         if learned(history[-1], config):
             break
+    backlog.close()
     return history
 
 
