@@ -4,7 +4,7 @@
 
 GUARDED has them all. An arm without one differs in that alone: same start, tasks, dice of the tasks, and seeds, which
 were fixed before the run. The reward has a part that nobody should give, a little for each call: the cap is there for
-that. Two more arms have four times the rate, one with all safeguards and one with none; when a run has collapsed, the
+that. Two more arms have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the
 rule of `measures.collapsed` says. The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
@@ -32,11 +32,12 @@ from kimi_mini.training.rl.measures import collapsed
 PART, FULL = (("verdict", 1.0), ("calls", 0.1)), (("verdict", 1.0), ("calls", 0.1), ("budget", 0.5))
 GUARDED = RLConfig(
     objective="k2.5",
-    lr=1e-3,
-    adamw_lr=5e-4,
+    lr=5e-4,
+    adamw_lr=2e-4,
     tasks=KINDS,
     prioritised=True,
-    rounds=20,
+    rounds=16,
+    prompts=8,
     temperature=(1.0, 0.7),
     ptx_tokens=1024,
     reward=FULL,
@@ -44,7 +45,7 @@ GUARDED = RLConfig(
     least_moderate=0.0,
     limits=LIMITS,
 )
-FASTER = 4
+FASTER = 8
 TASKS = 60
 
 
