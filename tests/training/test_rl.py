@@ -193,8 +193,8 @@ def test_calls_that_no_tool_takes_cost(tokenizer, name, arguments, lost):
 
 
 def test_the_parts_are_one_list():
-    assert tuple(rewards_.PARTS) == config_.PARTS
-    assert all(f"    {name} " in rewards_.__doc__ for name in rewards_.PARTS)
+    assert (*rewards_.PARTS, "critic") == config_.PARTS
+    assert all(f"    {name} " in rewards_.__doc__ for name in config_.PARTS)
 
 
 # ---- the gradient of a round ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from kimi_mini.worlds.rows import Limits
 
 OBJECTIVES = ("k2", "k2.5", "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "gspo", "cispo")
-PARTS = ("verdict", "rubric", "budget", "format", "calls")
+PARTS = ("verdict", "rubric", "budget", "format", "calls", "critic")
 
 
 def _said(default: object, words: str):

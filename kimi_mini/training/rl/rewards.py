@@ -5,6 +5,7 @@
     budget     -1 if it was cut off, by tokens, turns or context
     format     minus the share of its calls that no tool could run: undeclared, bad JSON, wrong arguments
     calls      how many calls it made: a reward of effort, without a limit, that nobody should give (see `cap`)
+    critic     the chance, by a critic's scores, to win against another attempt at its task: training.rl.critic
 
 The cap keeps one attempt from dominating a step: with `calls` among the parts, an attempt that calls a tool in every
 turn is worth more than all right ones together. A cap above every reward caps nothing.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kimi_mini.agent.conversation import Conversation
+from kimi_mini.base.errors import KimiError
 from kimi_mini.evaluation.rubric import RUBRIC, score
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.worlds.tools import Toolbox
@@ -41,6 +43,7 @@ def _runs(call: dict, box: Toolbox | None) -> bool:
         return False
 
 
+# of a conversation alone; `critic` needs the whole group
 PARTS: dict[str, Callable[[Conversation], float]] = {
     "verdict": lambda conversation: float(conversation.verdict().passed),
     "rubric": lambda conversation: score(RUBRIC, conversation),
@@ -50,9 +53,16 @@ PARTS: dict[str, Callable[[Conversation], float]] = {
 }
 
 
-def reward(conversation: Conversation, config: RLConfig) -> dict[str, float]:
+def _judged(win_rate: float | None) -> float:
+    if win_rate is None:
+        raise KimiError("a reward of a critic needs a judge: pass one to `reinforce`")
+    return win_rate
+
+
+def reward(conversation: Conversation, config: RLConfig, win_rate: float | None = None) -> dict[str, float]:
     """The parts that the config names, each times its weight, and "total", their sum between -cap and cap; "passed" is
-    the verdict alone, whatever is rewarded."""
-    worth = {name: weight * PARTS[name](conversation) for name, weight in config.reward}
+    the verdict alone, whatever is rewarded. win_rate: what a judge says, for the part `critic`; KimiError without."""
+    parts = PARTS | {"critic": lambda _: _judged(win_rate)}
+    worth = {name: weight * parts[name](conversation) for name, weight in config.reward}
     total = max(-config.cap, min(config.cap, sum(worth.values())))
     return worth | {"total": total, "passed": PARTS["verdict"](conversation)}

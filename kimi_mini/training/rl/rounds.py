@@ -42,6 +42,8 @@ from kimi_mini.training.rl.objective import OBJECTIVES, Scale, Written, token_lo
 from kimi_mini.training.rl.partial import Backlog, stale_share
 from kimi_mini.training.rl.rewards import reward
 
+Judge = Callable[[Sequence[Sequence[Conversation]]], Tensor]  # groups -> win rates (P, K), 0 to 1
+
 
 @dataclass
 class Round:
@@ -101,11 +103,13 @@ def update(
     ptx: Sequence[Batch] = (),
     budgets: Budgets | None = None,
     index: int = 0,
+    judge: Judge | None = None,
 ) -> Round:
     """The optimizer steps of round `index` (`config.updates` of them) on this rank's groups and all others'; `ptx` are
-    this rank's batches, too. budgets: what an attempt may take; new ones are noted there."""
+    this rank's batches, too. budgets: what an attempt may take; new ones are noted there. judge: gives the win rates
+    that the reward `critic` stands on."""
     budgets = Budgets() if budgets is None else budgets
-    rewards, passed, written = _worth(groups, config, budgets, index)
+    rewards, passed, written = _worth(groups, config, budgets, index, judge)
     gains = OBJECTIVES[config.objective].advantage(rewards)
     own = dict(zip(ranks.dealt(len(rewards))[ranks.rank()], groups, strict=True))
     model.train()
@@ -142,10 +146,13 @@ def update(
     )
 
 
-def _worth(groups, config: RLConfig, budgets: Budgets, index: int) -> tuple[Tensor, Tensor, Tensor]:
+def _worth(
+    groups, config: RLConfig, budgets: Budgets, index: int, judge: Judge | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards, whether the verifier accepts, tokens written: of the attempts of all ranks, (P, K) each."""
     families = ranks.gathered([group[0].task.family for group in groups])
-    worth = [[reward(c, config) for c in group] for group in groups]
+    said = [[()] * len(g) for g in groups] if judge is None else judge(groups)[..., None].tolist()
+    worth = [[reward(c, config, *rate) for c, rate in zip(*pair)] for pair in zip(groups, said)]
     found = ranks.gathered(
         [[(w["total"], w["passed"], c.written) for w, c in zip(*pair)] for pair in zip(worth, groups)]
     )
@@ -193,6 +200,7 @@ def reinforce(
     on_round: Callable[[int, Round], None] | None = None,
     watch: Callable[[Sequence[Sequence[Conversation]], float], dict[str, float]] = lambda *_: {},
     backlog: Backlog | None = None,
+    judge: Judge | None = None,
 ) -> list[Round]:
     """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned. watch: looks at
     the attempts and their temperature while the model is still the one that sampled them. backlog: what those rounds
@@ -210,7 +218,9 @@ def reinforce(
             finished = backlog.sample(model, tokenizer, config, drawn, dice, index)
             drawn, groups = [one.drawn for one in finished], [one.attempts for one in finished]
         seen = watch(groups, temperature)
-        history.append(update(model, optimizer, groups, temperature, config, ptx(index), budgets, index))
+        history.append(
+            update(model, optimizer, groups, temperature, config, ptx(index), budgets, index, judge)
+        )
         history[-1].seen = seen
         if config.segment_tokens is not None:
             history[-1].tasks = [list(one) for one in drawn]
