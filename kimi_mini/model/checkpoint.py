@@ -27,6 +27,7 @@ from torch import Tensor
 
 from kimi_mini.base.errors import BadFile, MissingFile
 from kimi_mini.base.files import replacing
+from kimi_mini.model import int4
 from kimi_mini.model.config import KimiConfig
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.([0-9]{1,9})\.(gate_proj|up_proj|down_proj)\.weight")
@@ -35,7 +36,7 @@ LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 SHARD_NAME = re.compile(r"model-[0-9]+-of-[0-9]+\.safetensors")
 DTYPES = ("F32", "BF16", "F16")  # as safetensors spells them
-QUANTISED = ("weight_scale", "weight_scale_inv", "weight_packed")
+QUANTISED = ("weight_scale", "weight_scale_inv", "weight_packed", "weight_shape")
 BIAS = "e_score_correction_bias"  # fp32 in memory, whatever the folder holds
 
 
@@ -117,9 +118,14 @@ def _put(into: dict, name, value: Tensor, key: str) -> None:
 
 
 def save_folder(
-    folder: str | Path, config: KimiConfig, state: dict[str, Tensor], tokenizer_files: list[str | Path] = ()
+    folder: str | Path,
+    config: KimiConfig,
+    state: dict[str, Tensor],
+    tokenizer_files: list[str | Path] = (),
+    packed: bool = False,
 ) -> None:
-    """Write the folder. Each file appears whole or not at all; KimiError when the disk refuses.
+    """Write the folder. Each file appears whole or not at all; KimiError when the disk refuses. packed: routed experts
+    in INT4, see `model.int4`.
 
     Shards that lay there before are removed, or their index would still name them: only files that bear a shard's
     name. BadFile, and nothing written, when that index is damaged or names other places.
@@ -129,14 +135,17 @@ def save_folder(
     state = {k: v.detach().cpu() for k, v in state.items()}
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
+    disk, more = to_disk_keys(state), {}
+    if packed:
+        disk, more = int4.to_packed(disk), {"quantization_config": int4.CONFIG}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file(to_disk_keys(state), temporary, metadata={"format": "pt"})
+        save_file(disk, temporary, metadata={"format": "pt"})
     for stale in (*old_shards, _index(folder)):
         if stale.is_file() or stale.is_symlink():
             stale.unlink()
     with replacing(folder / "config.json") as temporary:
         dtype = str(state["model.embed_tokens.weight"].dtype).removeprefix("torch.")
-        text = json.dumps({**config.to_dict(), "torch_dtype": dtype}, indent=2)
+        text = json.dumps({**config.to_dict(), "torch_dtype": dtype, **more}, indent=2)
         temporary.write_text(text + "\n", encoding="utf-8")
     for file in map(Path, tokenizer_files):
         with replacing(folder / file.name) as temporary:
@@ -146,8 +155,9 @@ def save_folder(
 def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[KimiConfig, dict[str, Tensor]]:
     """Config and state dict (in-memory keys) of a folder, sharded or not; dtype None keeps what is stored.
 
-    MissingFile when config.json or weights are missing; BadFile when a file is damaged, quantised, holds NaN, or does
-    not fit the config: one line that names the file or the folder. The router bias is always fp32.
+    MissingFile when config.json or weights are missing; BadFile when a file is damaged, quantised in another way
+    than `model.int4`, holds NaN, or does not fit the config: one line that names the file or the folder. The router
+    bias is always fp32.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -158,7 +168,7 @@ def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[K
         for file in files:
             for key, value in read_file(file).items():
                 _put(disk, key, value, key)
-        state = to_memory_keys(disk, config)
+        state = to_memory_keys(int4.from_packed(disk, dtype or torch.float32), config)
         if config.tie_word_embeddings:
             _tie(state)
     except BadFile as error:
@@ -176,6 +186,8 @@ def _check_headers(files: list[Path], config: KimiConfig, dtype: torch.dtype | N
     headers = {key: header for file in files for key, header in read_header(file).items()}
     kinds = {}
     for key, (kind, _) in headers.items():
+        if int4.is_packed(key, kind):
+            continue
         if key.endswith(QUANTISED):
             raise BadFile(f"{key} is quantised; convert the weights to bf16 or fp32 first")
         if kind not in DTYPES:
@@ -183,7 +195,7 @@ def _check_headers(files: list[Path], config: KimiConfig, dtype: torch.dtype | N
         if not key.endswith(BIAS) and not _left_out(key, headers, config):
             kinds[kind] = key
     asked = config.count_parameters().total
-    held = sum(math.prod(shape) for _, shape in headers.values())
+    held = sum(int4.weights_in(key) * math.prod(shape) for key, (_, shape) in headers.items())
     if asked > 2 * held:  # where less is missing, it is named later
         raise BadFile(f"config.json asks for {asked:,} parameters, the weights hold {held:,}")
     if len(kinds) > 1 and dtype is None:

@@ -173,9 +173,12 @@ class KimiMini(nn.Module):
 
     # ---- disk ------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, tokenizer_files: list[str | Path] = ()) -> None:
-        """Write a Hugging Face folder (config.json, model.safetensors, copies of `tokenizer_files`)."""
-        checkpoint.save_folder(folder, self.config, self.state_dict(), tokenizer_files)
+    def save_pretrained(
+        self, folder: str | Path, tokenizer_files: list[str | Path] = (), packed: bool = False
+    ) -> None:
+        """Write a Hugging Face folder (config.json, model.safetensors, copies of `tokenizer_files`); packed: its routed
+        experts in INT4."""
+        checkpoint.save_folder(folder, self.config, self.state_dict(), tokenizer_files, packed)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype | None = None, device=None) -> KimiMini:

@@ -12,6 +12,7 @@ Sources: DeepSeek-V3 report section 2.1.2 and inference code `Gate`, `MoE`; Moon
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -105,7 +106,10 @@ class Router(StaysFp32):
 
 
 class Experts(nn.Module):
-    """E SwiGLU MLPs as 3-D tensors (E, out, in)."""
+    """E SwiGLU MLPs as 3-D tensors (E, out, in). reads: what it makes of a tensor before it computes with it, see
+    `model.int4`; None: nothing."""
+
+    reads: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, config: KimiConfig):
         super().__init__()
@@ -116,7 +120,10 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
-        return kernels.routed_experts(x, indices, weights, self.gate_proj, self.up_proj, self.down_proj)
+        matrices = (self.gate_proj, self.up_proj, self.down_proj)
+        if self.reads is not None:
+            matrices = tuple(self.reads(matrix) for matrix in matrices)
+        return kernels.routed_experts(x, indices, weights, *matrices)
 
 
 class MoE(nn.Module):
