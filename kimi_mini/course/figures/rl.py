@@ -1,10 +1,10 @@
 """Figures of reinforcement learning, as pure functions of plain numbers.
 
-bandit      probability of the better arm while one round of attempts is used again and again
-rounds      success, tokens and share of moderate tasks over the rounds of a run
-attempts    what K attempts at one task did, step by step, and what each was worth
-over_rounds what several runs measured, a line a seed, and when they collapsed
-safeguards  what each safeguard changes, with intervals, a panel a measure
+bandit       probability of the better arm while one round of attempts is used again and again
+rounds       success, tokens and share of moderate tasks over the rounds of a run
+attempts     what K attempts at one task did, step by step, and what each was worth
+over_rounds  what several runs measured, a line a seed, and when they collapsed
+safeguards   what each safeguard changes, with intervals, a panel a measure
 """
 
 from __future__ import annotations

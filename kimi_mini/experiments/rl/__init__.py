@@ -1,1 +1,1 @@
-"""Notebook 07: what a short run of RL is worth."""
+"""Notebook 07: what RL is worth, and each of its safeguards."""
