@@ -12,7 +12,8 @@ Sources: DeepSeek-V3 report section 2.1.2 and inference code `Gate`, `MoE`; Moon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -57,8 +58,10 @@ class Router(StaysFp32):
 
     weight (E, h) is trained. e_score_correction_bias (E,) is a buffer that takes part in choosing only and
     never has a gradient. It stays fp32 whatever the model is cast to: it moves by 0.001 a step, which bf16
-    would round away.
+    would round away. `tap`, if there is one, is told every choice, and its answer is taken: see `replayed`.
     """
+
+    tap: Callable[[Tensor], Tensor] | None = None  # experts (N, k) -> experts (N, k)
 
     def __init__(self, config: KimiConfig):
         super().__init__()
@@ -86,7 +89,8 @@ class Router(StaysFp32):
         choice = scores + self.e_score_correction_bias
         if self.n_group > 1:
             choice = allowed_by_groups(choice, self.n_group, self.topk_group)
-        return choice.topk(self.top_k, -1, sorted=False).indices
+        chosen = choice.topk(self.top_k, -1, sorted=False).indices
+        return chosen if self.tap is None else self.tap(chosen)
 
     @torch.no_grad()
     def update_bias(self, load: Tensor, rate: float, rule: str = "sign") -> None:
@@ -103,6 +107,52 @@ class Router(StaysFp32):
         elif rule != "sign":
             raise ValueError(f"unknown rule {rule!r}; choose 'sign' or 'centred'")
         self.e_score_correction_bias += rate * step
+
+
+@contextmanager
+def tapped(routers: Sequence[Router], taps: Sequence[Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Context: every router has its tap."""
+    for router, tap in zip(routers, taps, strict=True):
+        router.tap = tap
+    try:
+        yield
+    finally:
+        for router in routers:
+            router.tap = None
+
+
+@contextmanager
+def choices(routers: Sequence[Router]) -> Iterator[list[list[Tensor]]]:
+    """Context: a list for each router, which gets the experts (N, k) of every call, in decoding too."""
+    found: list[list[Tensor]] = [[] for _ in routers]
+
+    def keeps(kept: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda chosen: kept.append(chosen) or chosen
+
+    with tapped(routers, [keeps(kept) for kept in found]):
+        yield found
+
+
+@contextmanager
+def replayed(routers: Sequence[Router], chosen: Sequence[Tensor]) -> Iterator[None]:
+    """Context: the routers take these experts, whatever they would choose; the gate weights stay their own.
+
+    chosen: for each router (B, T, k) long, for batches of that shape, padding included; -1 leaves the choice to it.
+    ValueError for a batch of another shape.
+    """
+
+    def plays(given: Tensor) -> Callable[[Tensor], Tensor]:
+        flat = given.flatten(0, -2)
+
+        def tap(own: Tensor) -> Tensor:
+            if own.shape != flat.shape:
+                raise ValueError(f"experts {tuple(flat.shape)} cannot be replayed on {tuple(own.shape)}")
+            return torch.where(flat < 0, own, flat)
+
+        return tap
+
+    with tapped(routers, [plays(given) for given in chosen]):
+        yield
 
 
 class Experts(nn.Module):

@@ -544,6 +544,36 @@ MUTANTS = [
         ("rl: never forgets", "FADE = 0.7", "FADE = 1.0"),
     ),
     *edits(
+        "training/rl/mismatch.py",
+        "training/test_mismatch.py",
+        ("mismatch: one scale for the whole matrix", "amax(-1, keepdim=True)", "amax()"),
+        ("mismatch: routers rounded, too", "and id(parameter) not in kept", ""),
+        (
+            "mismatch: experts of another row",
+            "for row, of in zip(fed, chosen",
+            "for row, of in zip(fed[::-1], chosen",
+        ),
+        (
+            "mismatch: experts of places that were given up",
+            "        self.experts = self.experts[:, list(rows)]",
+            "        pass",
+        ),
+        ("mismatch: experts one token late", "before[row] : end] = of", "before[row] + 1 : end + 1] = of"),
+        ("mismatch: a weight cut too high", "clip=(1.0, MOST - 1)", "clip=(1.0, MOST)"),
+        (
+            "mismatch: weights of tokens for those of attempts",
+            "w.summed(w.log_ratio).exp()",
+            "w.log_ratio.exp()",
+        ),
+    ),
+    *edits(
+        "model/moe.py",
+        "training/test_mismatch.py",
+        ("replay: a router keeps its tap", "            router.tap = None\n", "            pass\n"),
+        ("replay: its own choice", "torch.where(flat < 0, own, flat)", "own"),
+        ("replay: padding replayed", "torch.where(flat < 0, own, flat)", "flat.clamp(min=0)"),
+    ),
+    *edits(
         "training/rl/partial.py",
         "training/test_partial.py",
         (

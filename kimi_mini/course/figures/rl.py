@@ -3,6 +3,7 @@
 bandit       probability of the better arm while one round of attempts is used again and again
 rounds       success, tokens and share of moderate tasks over the rounds of a run
 attempts     what K attempts at one task did, step by step, and what each was worth
+mismatch     error of the gradient when another policy has sampled, and what each repair leaves of it
 over_rounds  what several runs measured, a line a seed, and when they collapsed
 safeguards   what each safeguard changes, with intervals, a panel a measure
 """
@@ -169,3 +170,59 @@ def safeguards(effects: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
     axes[0, 0].set_yticks(range(len(names)), names)
     fig.suptitle(title)
     return fig
+
+
+ENOUGH = 0.5  # effective share of the attempts
+REPAIRS = ("none", "mask", "truncated", "replay", "replay + mask", "replay + truncated")
+REFERENCES = {
+    "error": "to the exact on-policy gradient",
+    "tokens_error": "to the sampler's, same tokens",
+    "dice_error": "to the on-policy one, same dice",
+}
+
+
+@styled
+def mismatch(log: Mapping, title: str = "A rollout by another policy: distance of the gradient") -> Figure:
+    """Of the log `mismatch`: the relative error of the gradient for each mismatch and repair, a panel a reference; a
+    dot a seed, a line at the mean. Dotted: what other dice do to the last reference. Grey: too few attempts count, or,
+    as a bar from below, what chance does without any repair."""
+    fig, (axes,) = figure(15, 5.6, 1, len(REFERENCES))
+    rows = [row for row in log["rows"] if row["mismatch"] != "other dice"]
+    names = list(dict.fromkeys(row["mismatch"] for row in rows))
+    for ax, (key, label) in zip(axes, REFERENCES.items()):
+        for place, repair in enumerate(REPAIRS):
+            some = [row for row in rows if row["repair"] == repair]
+            _a_repair(ax, some, key, names, 0.13 * (place - 2.5), PALETTE[place], repair)
+        plain = [row for row in rows if row["repair"] == "none"]
+        for x, values in _by_mismatch(plain, key.replace("error", "chance"), names):
+            label_of = None if x else "chance"
+            ax.bar(x, sum(values) / len(values), width=0.8, color=GREY, alpha=0.25, label=label_of)
+        ax.set(yscale="log", title=label, xlim=(-0.6, len(names) - 0.4), xticks=range(len(names)))
+        ax.set_xticklabels(names, rotation=30)
+    floor = [row["dice_error"] for row in log["rows"] if row["mismatch"] == "other dice"]
+    axes[-1].axhline(sum(floor) / len(floor), color=GREY, linestyle=":", label="other dice")
+    few = {row["mismatch"] for row in rows if row.get("effective", 1) < ENOUGH}
+    for name in few:
+        axes[0].axvspan(names.index(name) - 0.5, names.index(name) + 0.5, color=GREY, alpha=0.15, linewidth=0)
+    axes[0].set_ylabel("relative error")
+    fig.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    fig.suptitle(title)
+    return fig
+
+
+def _a_repair(
+    ax: Axes, rows: Sequence[Mapping], key: str, names: Sequence[str], shift: float, colour: str, label: str
+) -> None:
+    """A dot a row, and a line at the mean of each mismatch."""
+    found = _by_mismatch(rows, key, names)
+    dots = [(x + shift, value) for x, values in found for value in values]
+    ax.plot([x for x, _ in dots], [y for _, y in dots], "o", color=colour, label=label, markersize=5)
+    for x, values in found:
+        mean = sum(values) / len(values)
+        ax.hlines(mean, x + shift - 0.06, x + shift + 0.06, colour, linewidth=2.5)
+
+
+def _by_mismatch(rows: Sequence[Mapping], key: str, names: Sequence[str]) -> list[tuple[int, list[float]]]:
+    """(place of the mismatch, its values) where there are any."""
+    found = [[row[key] for row in rows if row["mismatch"] == name and key in row] for name in names]
+    return [(x, values) for x, values in enumerate(found) if values]

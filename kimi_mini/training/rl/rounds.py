@@ -173,12 +173,12 @@ def _backward_attempts(model, chosen, scale: Scale, temperature: float, config: 
     order = sorted(left, key=lambda item: max(len(row[0]) for row in item[0]))
     for start in range(0, len(order), 16):
         some = order[start : start + 16]
-        written = _written(model, [rows for rows, _ in some], temperature)
+        written = written_by(model, [rows for rows, _ in some], temperature)
         gain = written.new.new_tensor([gain for _, gain in some])
         OBJECTIVES[config.objective](written, gain, scale, config).backward()
 
 
-def _written(model: KimiMini, attempts: Sequence[list], temperature: float) -> Written:
+def written_by(model: KimiMini, attempts: Sequence[list], temperature: float) -> Written:
     """The tokens that the model chose itself, of attempts that are one or more training rows each."""
     rows = [row for attempt in attempts for row in attempt]
     batch = collate([Example(np.asarray(ids, np.int32), np.asarray(mask, bool)) for ids, mask, _ in rows])

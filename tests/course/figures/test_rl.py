@@ -61,3 +61,23 @@ def test_a_projector_can_show_them():
     )
     for fig in drawn:
         assert min(text.get_fontsize() for text in labels(fig)) >= 12
+
+
+def test_mismatch_has_a_panel_a_reference_and_a_dot_a_seed():
+    rows = [
+        {"seed": seed, "mismatch": name, "repair": repair, "error": 0.2, "dice_error": 0.8 + seed}
+        | ({"tokens_error": 0.1} if repair == "replay" else {})
+        | ({"effective": 0.1 if name == "int4" else 0.9} if repair == "none" else {})
+        for seed in (0, 1)
+        for name in ("int8", "int4")
+        for repair in rl.REPAIRS
+    ]
+    fig = rl.mismatch(
+        {"rows": [*rows, {"seed": 0, "mismatch": "other dice", "repair": "none", "dice_error": 1.5}]}
+    )
+    exact, tokens, dice = fig.axes
+    dots = lambda ax: [len(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
+    assert dots(exact) == dots(dice) == [4] * 6 and dots(tokens) == [0, 0, 0, 4, 0, 0]
+    assert [*dice.lines[-1].get_ydata()] == [1.5, 1.5] and dice.lines[-1].get_linestyle() == ":"
+    assert [patch.get_x() for patch in exact.patches] == [0.5], "INT4 alone is grey"
+    assert {"int8", "int4", "replay + mask", "other dice"} <= set(labels(fig)) | set(written(fig).split("\n"))
