@@ -65,13 +65,13 @@ def rollout(tokenizer):
     conversations = [loop.begun(task, tokenizer, LIMITS) for task in tasks]
     policy.open(conversations, LIMITS.context)
     for turn in range(3):  # places are given up on the way
-        active = conversations[: 4 - turn] if turn else conversations
+        active = conversations[turn:]
         for conversation, reply in zip(active, policy.reply(active, LIMITS.turn_tokens)):
             loop.state.write(conversation, reply.ids, reply.own, reply.logprobs)
             loop.state.observe(conversation, [turn + 5] * (3 + conversation.task.level))
             conversation.turns += 1
         if turn == 1:
-            loop.state.hide_old_turns(conversations[0], 0)
+            loop.state.hide_old_turns(conversations[-1], 0)
     return model, conversations, policy
 
 
@@ -100,8 +100,8 @@ def test_a_trainer_with_other_routers_replays_the_rollout(rollout):
     """Rows of several turns, one of them begun anew: log-probabilities are those of the sampler, whatever the trainer
     would choose; and they are not when a row gets the experts of another one, or of its neighbour token."""
     model, rows, experts = prepared(rollout)
-    assert [len(one) for one in rows] == [2, 1, 1, 1] and len({len(r[0]) for one in rows for r in one}) > 2
-    assert [len(one) for one in experts] == [2, 1, 1, 1]
+    assert [len(one) for one in rows] == [1, 1, 1, 2] and len({len(r[0]) for one in rows for r in one}) > 2
+    assert [len(one) for one in experts] == [1, 1, 1, 2]
     assert off(model, rows) < 1e-4, "the same model needs no replay"
     trainer = other_routers(model)
     flat = [row for one in experts for row in one]
