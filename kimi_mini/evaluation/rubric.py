@@ -88,5 +88,5 @@ def _work(conversation: Conversation) -> tuple[bool, str]:
     return not wrong, f"false: {wrong[0]}" if wrong else "nothing false is stated"
 
 
-OUTCOME = Criterion("outcome", _outcome)
-RUBRIC: Rubric = (Criterion("finish", _finish), OUTCOME, Criterion("tools", _tools), Criterion("work", _work))
+FINISH, OUTCOME = Criterion("finish", _finish), Criterion("outcome", _outcome)
+RUBRIC: Rubric = (FINISH, OUTCOME, Criterion("tools", _tools), Criterion("work", _work))

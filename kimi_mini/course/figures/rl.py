@@ -6,6 +6,8 @@ attempts     what K attempts at one task did, step by step, and what each was wo
 mismatch     error of the gradient when another policy has sampled, and what each repair leaves of it
 over_rounds  what several runs measured, a line a seed, and when they collapsed
 safeguards   what each safeguard changes, with intervals, a panel a measure
+objectives   success of several losses at their best rates, and of the rates that were tried
+toggle       tokens over the rounds, and success under several budgets, arm by arm
 """
 
 from __future__ import annotations
@@ -168,6 +170,64 @@ def safeguards(effects: Mapping[str, Mapping[str, Mapping[str, float | None]]], 
         ax.set(title=label, ylim=(len(names) - 0.5, -0.5))
         ax.grid(axis="y", visible=False)
     axes[0, 0].set_yticks(range(len(names)), names)
+    fig.suptitle(title)
+    return fig
+
+
+@styled
+def objectives(
+    seeds: Mapping[str, Sequence[float]],
+    tried: Mapping[str, Mapping[float, float]],
+    rates: Mapping[str, float],
+    before: float,
+    title: str = "",
+) -> Figure:
+    """Left: arm -> success, a dot a seed, the bar is their mean, dashed: before. Right: arm -> rate -> success in the
+    search; a ring stands around the rate that was taken."""
+    fig, (row,) = figure(13, 0.5 * len(seeds) + 2.2, 1, 2, width_ratios=(1.3, 1))
+    bars, search = row
+    for y, (arm, found) in enumerate(seeds.items()):
+        bars.barh(y, np.mean(found), color=PALETTE[y % len(PALETTE)], alpha=0.6, height=0.66)
+        bars.plot(found, [y] * len(found), "o", color=BLACK, markersize=6)
+        rising = sorted(tried[arm].items())
+        style = {"color": PALETTE[y % len(PALETTE)], "linestyle": "--" if y >= len(PALETTE) else "-"}
+        search.plot(*zip(*rising), marker="o", label=arm, **style)
+        search.plot(rates[arm], tried[arm][rates[arm]], "o", mfc="none", mec=BLACK, markersize=12)
+    bars.axvline(before, color=BLACK, linestyle="--")
+    bars.set_yticks(range(len(seeds)), list(seeds))
+    bars.set(xlim=(0, 1.03), ylim=(len(seeds) - 0.5, -0.5), xlabel="held-out success", title=title)
+    bars.grid(axis="y", visible=False)
+    search.set(xscale="log", ylim=(0, 1.03), xlabel="rate", title="the search, another seed")
+    fig.legend(*search.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return fig
+
+
+@styled
+def toggle(
+    tokens: Mapping[str, Sequence[Sequence[float]]],
+    success: Mapping[str, Mapping[str, Sequence[float]]],
+    title: str = "",
+) -> Figure:
+    """Left: arm -> seeds -> tokens an attempt, round by round. Right: condition -> arm -> success, a dot a seed."""
+    fig, (row,) = figure(13.5, 4.6, 1, 2, width_ratios=(1, 1.5))
+    lines, bars = row
+    colours = dict(zip(next(iter(success.values())), (GREY, *PALETTE)))
+    for arm, found in tokens.items():
+        for line in found:
+            lines.plot(range(1, len(line) + 1), line, color=colours[arm], linewidth=1.2, alpha=0.7)
+    lines.set(xlabel="round", title="tokens an attempt")
+    lines.set_ylim(bottom=0)
+    width = 0.8 / len(colours)
+    for x, arms in enumerate(success.values()):
+        for index, (arm, found) in enumerate(arms.items()):
+            place = x + (index - (len(arms) - 1) / 2) * width
+            label = arm if x == 0 else None
+            bars.bar(place, np.mean(found), 0.92 * width, color=colours[arm], alpha=0.7, label=label)
+            bars.plot([place] * len(found), found, "o", color=BLACK, markersize=5)
+    bars.set_xticks(range(len(success)), list(success))
+    bars.set(ylim=(0, 1.08), title="held-out success")
+    bars.grid(axis="x", visible=False)
+    fig.legend(*bars.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     fig.suptitle(title)
     return fig
 

@@ -3,16 +3,17 @@
     python -m kimi_mini.experiments.rl.safeguards
 
 GUARDED has them all. An arm without one differs in that alone: same start, tasks, dice of the tasks, and seeds, which
-were fixed before the run. The reward has a part that nobody should give, a little for each call: the cap is there for
-that. Two more arms have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the
-rule of `measures.collapsed` says. The runs are kept in data/run, so that a command that was stopped goes on.
+were fixed before the run. The reward has a part that nobody should give, a little for each call; the two arms of the
+cap have five times as much, so that an attempt which calls without end is worth more than a right one. Two more arms
+have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the rule of
+`measures.collapsed` says. The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -29,7 +30,7 @@ from kimi_mini.experiments.rl.shared import KINDS, LIMITS, START, Job, measure, 
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.measures import collapsed
 
-PART, FULL = (("verdict", 1.0), ("calls", 0.1)), (("verdict", 1.0), ("calls", 0.1), ("budget", 0.5))
+VERDICT, CUT_OFF, CALLS, MANY = ("verdict", 1.0), ("budget", 0.5), ("calls", 0.1), ("calls", 0.5)
 GUARDED = RLConfig(
     objective="k2.5",
     lr=5e-4,
@@ -40,7 +41,7 @@ GUARDED = RLConfig(
     prompts=8,
     temperature=(1.0, 0.7),
     ptx_tokens=1024,
-    reward=FULL,
+    reward=(VERDICT, CALLS, CUT_OFF),
     budget=95.0,
     least_moderate=0.0,
     limits=LIMITS,
@@ -54,6 +55,7 @@ class Guard:
     """A safeguard: what switches it off, the measure that it is there for, and whether more of that is better.
 
     floor: what the difference with - without (the other way round where less is better) is to exceed.
+    both: what both arms have that the guarded recipe has not.
     """
 
     off: dict[str, Any]
@@ -62,12 +64,17 @@ class Guard:
     floor: float = 0.0
     source: str = "K2 report 3.2.3"
     says: str = ""
+    both: dict[str, Any] = field(default_factory=dict)
 
 
 GUARDS = {
     "PTX": Guard({"ptx": 0.0}, "kept", says="keeps what RL does not train"),
-    "cap": Guard({"cap": 1e3}, says="keeps a reward of calls from dominating"),
-    "budget": Guard({"budget": None, "reward": PART}, "tokens", more=False, says="keeps answers short"),
+    "cap": Guard(
+        {"cap": 1e3}, says="keeps a reward of calls from winning", both={"reward": (VERDICT, MANY, CUT_OFF)}
+    ),
+    "budget": Guard(
+        {"budget": None, "reward": (VERDICT, CALLS)}, "tokens", more=False, says="keeps answers short"
+    ),
     "temperature decay": Guard({"temperature": (1.0, 1.0)}, says="raises success"),
     "tau": Guard({"tau": 0.0}, "kl", more=False, source="K2.5 report, Eq. 1", says="keeps the policy near"),
     "mask": Guard({"clip": (20.0, 20.0)}, source="K2.5 report, Eq. 1", says="raises success"),
@@ -80,7 +87,8 @@ NONE = {name: value for guard in GUARDS.values() for name, value in guard.off.it
 FAST = {"lr": FASTER * GUARDED.lr, "adamw_lr": FASTER * GUARDED.adamw_lr}
 ARMS: dict[str, RLConfig] = {
     "all": GUARDED,
-    **{f"without {name}": replace(GUARDED, **guard.off) for name, guard in GUARDS.items()},
+    **{f"with {name}": replace(GUARDED, **guard.both) for name, guard in GUARDS.items() if guard.both},
+    **{f"without {name}": replace(GUARDED, **guard.both, **guard.off) for name, guard in GUARDS.items()},
     "all, faster": replace(GUARDED, **FAST),
     "none, faster": replace(GUARDED, **NONE, **FAST),
 }
@@ -141,7 +149,8 @@ def sorted_rows(rows: Sequence[dict], arm: str) -> list[dict]:
 
 def effect(rows: Sequence[dict], name: str, measured: str) -> dict:
     """With a safeguard less without it, on the same tasks: {value, low, high} over seeds."""
-    pairs = zip(values(rows, "all", measured), values(rows, f"without {name}", measured), strict=True)
+    guarded = f"with {name}" if GUARDS[name].both else "all"
+    pairs = zip(values(rows, guarded, measured), values(rows, f"without {name}", measured), strict=True)
     return across([on - off for on, off in pairs])
 
 

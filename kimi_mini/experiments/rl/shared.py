@@ -88,7 +88,7 @@ def reinforced(
     seed: int,
     examples: sft.Pools,
     optimizer: str = "muonclip",
-    on_round: Callable[[int, rl.Round], None] | None = None,
+    judge: rl.Judge | None = None,
 ) -> tuple[KimiMini, list[rl.Round]]:
     """RL on a copy of `start`: the copy, and its rounds, each with entropy and KL to the start as `seen`."""
     model = copy.deepcopy(start)
@@ -99,7 +99,7 @@ def reinforced(
 
     ptx = sft.mixed(examples, config.ptx_tokens, Plan().micro_tokens, seed) if config.ptx else lambda _: ()
     optimizing = optimizer_of(model, config, optimizer)
-    rounds = rl.reinforce(model, tokenizer, optimizing, config, seed, ptx, on_round=on_round, watch=watch)
+    rounds = rl.reinforce(model, tokenizer, optimizing, config, seed, ptx, watch=watch, judge=judge)
     return model, rounds
 
 
@@ -111,9 +111,10 @@ def attempts_at(
     tasks: int,
     limits: Limits = LIMITS,
     attempts: int = ATTEMPTS,
+    seed: int = 0,
 ) -> list[list[Conversation]]:
-    """`attempts` attempts, sampled, at each of `tasks` held-out tasks of the kinds that RL has."""
-    held_out = held_out_tasks(family, list(levels), tasks, 0)
+    """`attempts` attempts, sampled, at each of `tasks` held-out tasks; another seed has other tasks."""
+    held_out = held_out_tasks(family, list(levels), tasks, seed)
     copies = [task for task in held_out for _ in range(attempts)]
     done = scoreboard.solve(model, tokenizer, copies, limits, temperature=TEMPERATURE)
     return [done[i : i + attempts] for i in range(0, len(done), attempts)]
