@@ -622,7 +622,7 @@ MUTANTS = [
             "return 0.0",
         ),
         ("reward: no cap", "max(-config.cap, min(config.cap, sum(worth.values())))", "sum(worth.values())"),
-        ("reward: weights forgotten", "weight * PARTS", "PARTS"),
+        ("reward: weights forgotten", "weight * parts", "parts"),
         ("reward: everything that ended is right", "float(conversation.verdict().passed)", "1.0"),
     ),
     *edits(
@@ -890,7 +890,7 @@ MUTANTS = [
     *edits(
         "worlds/notes/tree.py",
         "worlds/test_notes.py",
-        ("notes: a value within a value", 'in text.split("\\n")', "in text"),
+        ("notes: a value within a value", '{value}" in text.split("\\n")', '{value}" in text'),
         ("notes: a move over a note", "if there in self.notes:", "if False:"),
         ("notes: a copy in place of a move", "        del self.notes[path]\n", ""),
     ),

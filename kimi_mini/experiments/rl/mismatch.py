@@ -57,6 +57,7 @@ from kimi_mini.training.rl.curriculum import Curriculum
 from kimi_mini.training.rl.objective import Scale, advantages
 from kimi_mini.training.rl.rewards import reward
 
+SEEDS = (3, 4, 5)  # 0 was looked at while the references were chosen
 KINDS = (("follow", 8), ("follow", 9))  # of which the agent solves about half: see rl_gap
 STEPS, STEP_PROMPTS = 16, 3
 AGES = (1, 4, 16)
@@ -78,7 +79,7 @@ class Rollout:
 
 def main() -> None:
     """Measure from every seed; write data/results/mismatch.json."""
-    args = arguments(__doc__.splitlines()[0], base=TUNED)
+    args = arguments(__doc__.splitlines()[0], seeds=SEEDS, base=TUNED)
     steps, tasks = max(2, int(STEPS * args.scale)), max(2, int(TASKS * args.scale))
     log = Log("mismatch", seeds=args.seeds, folder=args.folder, weights=fingerprint(args.base))
     start, tokenizer = load_agent(args.base)
