@@ -228,7 +228,9 @@ def draw_collapse(log: dict) -> Figure:
         "entropy": "entropy (nats)",
         "kl": "KL to the start (nats)",
     }
-    return figures.over_rounds(runs, panels, marks, title="Eight times the rate, with all safeguards and with none")
+    return figures.over_rounds(
+        runs, panels, marks, title="Eight times the rate, with all safeguards and with none"
+    )
 
 
 if __name__ == "__main__":
