@@ -328,7 +328,7 @@ def test_the_truth_of_a_report_is_how_it_was_made(padding, polite, shuffled, inv
     done, rng = work(), random.Random(1)
     dressed = dress(done, Style(padding, shuffled, polite, invented), rng)
     found = {name: truth(dressed) for name, truth in TRUTHS.items()}
-    expected = (1 - padding / 2, float(not shuffled), polite, 2 / 3 if invented else 1.0)
+    expected = (1 - padding / 2, float(not shuffled), polite, float(not invented))
     assert found == pytest.approx(dict(zip(TRUTHS, expected)))
     assert dressed.verdict().passed and not report(done), "the work is the same, and its verdict"
 
@@ -367,5 +367,5 @@ def test_verified_pairs_say_nothing_of_style():
 def test_an_agent_learns_to_report_from_some_who_err(tokenizer):
     examples = reports(tokenizer, 2, 20, 0.5)
     texts = [tokenizer.decode(example.ids) for example in examples]
-    assert all(' so "' in text for text in texts) and all(example.mask.any() for example in examples)
+    assert all(" so " in text for text in texts) and all(example.mask.any() for example in examples)
     assert len({len(example.ids) for example in examples}) > 3

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid, pad
 
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.model.kimi import KimiMini, evaluating
@@ -33,58 +33,85 @@ from kimi_mini.model.layers import Linear
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate
+from kimi_mini.training.optim.schedule import scale_lr
 
 RIGHT = "right"  # the rubric whose truth a verifier knows
+SURPRISE = 6.0  # nats
 ROWS = 32  # conversations that are read at a time
 
 Groups = Sequence[Sequence[Conversation]]
 
 
 class Pair(NamedTuple):
-    """Two conversations about the same task, and the rubric under which one is better."""
+    """Two conversations about the same task; rubric -> whether `one` is the better one under it."""
 
-    rubric: str
-    better: Conversation
-    worse: Conversation
+    one: Conversation
+    other: Conversation
+    better: dict[str, bool]
 
 
 class Critic:
     """The policy's backbone, and a head with one output in place of its vocabulary.
 
-    model: a KimiMini, for optimizers; its `lm_head` is (h, 1) and starts at 0.
+    Beside each token it feels how improbable the policy, as it was then, finds it: the negative log-probability times a
+    vector, added to the embedding. What one would have said instead is known behind the last layer only, and a copy of
+    three layers has none left to compare it with what was said.
+
+    model: a KimiMini, for optimizers; its `lm_head` is (h, 1), `surprised` (h,) that vector; both start at 0.
     """
 
     def __init__(self, policy: KimiMini, tokenizer: Tokenizer):
-        self.model, self.tokenizer = copy.deepcopy(policy), tokenizer
-        self.model.lm_head = Linear(policy.config.hidden_size, 1).to(policy.lm_head.weight)
+        self.policy, self.model = (copy.deepcopy(policy) for _ in range(2))
+        self.tokenizer, width = tokenizer, policy.config.hidden_size
+        self.policy.eval().requires_grad_(False)
+        self.model.lm_head = Linear(width, 1).to(policy.lm_head.weight)
+        self.model.surprised = nn.Parameter(policy.lm_head.weight.new_zeros(width))
         nn.init.zeros_(self.model.lm_head.weight)
 
-    def reads(self, conversation: Conversation, rubric: str) -> list[int]:
-        """Its input: the rubric as a system's turn, then the conversation as the policy has it."""
-        asked = chat.encode(self.tokenizer, [{"role": "system", "content": rubric}])[0]
-        told = conversation.ids
-        if not told:  # an expert's, in messages alone
-            told = chat.encode(self.tokenizer, conversation.messages, conversation.tools)[0]
-        return asked + told
+    def reads(self, conversation: Conversation, rubrics: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Its input: the conversation as the policy has it, from the user's words on, then a system's turn for each
+        rubric; and the place of the last token of each of these turns, where its score is read."""
+        ids, ends = conversation.ids, []
+        if not ids:  # an expert's, in messages alone
+            ids = chat.encode(self.tokenizer, conversation.messages, conversation.tools)[0]
+        ids = ids[ids.index(self.tokenizer.special["<|im_user|>"]) :]
+        for rubric in rubrics:
+            ids = ids + chat.encode(self.tokenizer, [{"role": "system", "content": rubric}])[0]
+            ends.append(len(ids) - 1)
+        return ids, ends
 
-    def scores(self, batch: Batch) -> Tensor:
-        """The head's output at the last token of each row, (B,), with its gradient."""
+    def scores(self, asked: Sequence[tuple[Conversation, Sequence[str]]]) -> Tensor:
+        """With gradient, the scores of conversations under the rubrics of each, one after the other, (sum of R,)."""
+        read = [self.reads(*one) for one in asked]
+        batch = collate([Example(np.asarray(ids, np.int32), np.zeros(len(ids), bool)) for ids, _ in read])
         batch = batch.to(self.model.lm_head.weight.device)
-        hidden = self.model.hidden_states(batch.ids, valid=batch.valid)
-        last = batch.valid.sum(-1) - 1
-        return self.model.lm_head(hidden[torch.arange(len(last)), last])[:, 0]
+        hidden = self.hidden(batch)  # (B, T, h)
+        rows, places = zip(*((row, place) for row, (_, ends) in enumerate(read) for place in ends))
+        return self.model.lm_head(hidden[list(rows), list(places)])[:, 0]
 
-    def batch(self, conversations: Sequence[Conversation], rubrics: Sequence[str]) -> Batch:
-        """What it reads of these, padded."""
-        read = [np.asarray(self.reads(*one), np.int32) for one in zip(conversations, rubrics, strict=True)]
-        return collate([Example(ids, np.zeros(len(ids), bool)) for ids in read])
+    def hidden(self, batch: Batch) -> Tensor:
+        """(B, T, h): the backbone's, which feels the surprises of the policy."""
+        said = self.surprise(batch)[..., None] * self.model.surprised
+        hook = self.model.model.embed_tokens.register_forward_hook(lambda _, inputs, output: output + said)
+        try:
+            return self.model.hidden_states(batch.ids, valid=batch.valid)
+        finally:
+            hook.remove()
 
     @torch.no_grad()
-    def score(self, conversations: Sequence[Conversation], rubric: str) -> Tensor:
-        """A score for each, (N,): only differences mean something."""
+    def surprise(self, batch: Batch) -> Tensor:
+        """(B, T): how improbable the policy finds each token, in nats; none for the first, and at most SURPRISE."""
+        logits = self.policy(batch.ids, valid=batch.valid).logits[:, :-1]
+        losses = cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none")
+        return pad(losses.view(len(logits), -1).clamp(max=SURPRISE), (1, 0))
+
+    @torch.no_grad()
+    def score(self, conversations: Sequence[Conversation], *rubrics: str) -> Tensor:
+        """A score for each, (N,), or with several rubrics (N, R): only differences mean something."""
+        asked = [(conversation, rubrics) for conversation in conversations]
         with evaluating(self.model):
-            parts = [conversations[i : i + ROWS] for i in range(0, len(conversations), ROWS)]
-            return torch.cat([self.scores(self.batch(part, [rubric] * len(part))) for part in parts])
+            found = torch.cat([self.scores(asked[i : i + ROWS]) for i in range(0, len(asked), ROWS)])
+        return found if len(rubrics) == 1 else found.view(len(asked), len(rubrics))
 
 
 # ---- learning ----------------------------------------------------------------------------------------------
@@ -96,19 +123,24 @@ def pair_loss(better: Tensor, worse: Tensor) -> Tensor:
 
 
 def train_critic(
-    critic: Critic, optimizer, pairs: Sequence[Pair], steps: int, each: int = 12, seed: int = 0
+    critic: Critic,
+    optimizer,
+    pairs: Sequence[Pair],
+    steps: int,
+    each: int = 8,
+    seed: int = 0,
+    rate: Callable[[int], float] = lambda step: 1.0,
 ) -> list[float]:
-    """`steps` optimizer steps on `each` pairs, in an order that the seed decides; the losses."""
+    """`steps` optimizer steps on `each` pairs, in an order that the seed decides; the losses. rate: factor of the
+    learning rates, by step."""
     order, rng, losses = [], random.Random(f"{seed}/critic"), []
     critic.model.train()
-    for _ in range(steps):
+    for step in range(steps):
+        scale_lr(optimizer, rate(step))
         while len(order) < each:
             order += rng.sample(range(len(pairs)), len(pairs))
         some, order = [pairs[i] for i in order[:each]], order[each:]
-        rubrics = [pair.rubric for pair in some]
-        both = [pair.better for pair in some] + [pair.worse for pair in some]
-        better, worse = critic.scores(critic.batch(both, rubrics * 2)).chunk(2)
-        loss = pair_loss(better, worse)
+        loss = pair_loss(*_better_and_worse(critic, some, rng))
         loss.backward()
         nn.utils.clip_grad_norm_(critic.model.parameters(), 1.0)
         optimizer.step()
@@ -118,15 +150,32 @@ def train_critic(
     return losses
 
 
-def accuracy(critic: Critic, pairs: Sequence[Pair]) -> float:
-    """The share of the pairs whose better one has the higher score; a draw counts half."""
-    won = 0.0
-    for rubric in dict.fromkeys(pair.rubric for pair in pairs):
-        some = [pair for pair in pairs if pair.rubric == rubric]
-        both = [pair.better for pair in some] + [pair.worse for pair in some]
-        better, worse = critic.score(both, rubric).chunk(2)
-        won += ((better > worse).double() + 0.5 * (better == worse).double()).sum().item()
-    return won / len(pairs)
+def _better_and_worse(
+    critic: Critic, pairs: Sequence[Pair], rng: random.Random | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scores of the better and the worse ones, (sum of R,) each: a pair counts once for each of its rubrics, which are
+    asked in their order, or by lot."""
+    asked = [rng.sample(list(pair.better), len(pair.better)) if rng else list(pair.better) for pair in pairs]
+    one, other = critic.scores(
+        [*((pair.one, said) for pair, said in zip(pairs, asked))]
+        + [*((pair.other, said) for pair, said in zip(pairs, asked))]
+    ).chunk(2)
+    wins = one.new_tensor([pair.better[rubric] for pair, said in zip(pairs, asked) for rubric in said]).bool()
+    return torch.where(wins, one, other), torch.where(wins, other, one)
+
+
+@torch.no_grad()
+def accuracy(critic: Critic, pairs: Sequence[Pair]) -> dict[str, float]:
+    """rubric -> the share of the pairs whose better one has the higher score; a draw counts half."""
+    won: dict[str, list[float]] = {}
+    with evaluating(critic.model):
+        for start in range(0, len(pairs), ROWS // 2):
+            some = pairs[start : start + ROWS // 2]
+            better, worse = _better_and_worse(critic, some)
+            points = ((better > worse).double() + 0.5 * (better == worse).double()).tolist()
+            for rubric, point in zip((rubric for pair in some for rubric in pair.better), points):
+                won.setdefault(rubric, []).append(point)
+    return {rubric: sum(points) / len(points) for rubric, points in won.items()}
 
 
 # ---- in the loop -------------------------------------------------------------------------------------------
@@ -144,7 +193,7 @@ def verifiable(groups: Groups, most: int = 4) -> list[Pair]:
         passed = [conversation.verdict().passed for conversation in group]
         right = [conversation for conversation, good in zip(group, passed) if good]
         wrong = [conversation for conversation, good in zip(group, passed) if not good]
-        pairs += [Pair(RIGHT, *both) for both in list(zip(right, wrong))[:most]]
+        pairs += [Pair(*both, {RIGHT: True}) for both in list(zip(right, wrong))[:most]]
     return pairs
 
 
@@ -176,8 +225,9 @@ class CriticReward:
         if not groups:  # partial rollouts may finish none
             return torch.zeros(0, 0)
         flat = [conversation for group in groups for conversation in group]
-        rates = [win_rates(self.critic.score(flat, r).view(len(groups), -1)) for r in self.rubrics]
+        scores = self.critic.score(flat, *self.rubrics).view(len(groups), -1, len(self.rubrics))  # (P, K, R)
+        rates = win_rates(scores.transpose(1, 2)).mean(1)
         if self.optimizer is not None:
             refresh(self.critic, self.optimizer, groups, self.kept, self.steps, self.rounds)
         self.rounds += 1
-        return torch.stack(rates).mean(0)
+        return rates

@@ -7,7 +7,7 @@ pairs_of   pairs, from which a critic learns
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,25 +42,29 @@ def verified_pair(task: worlds.Task, rng: random.Random) -> Pair:
         wrong = loop.play(task, rng, rng.choice(MISTAKES))
     for work in (right, wrong):
         work.environment.close()
-    return Pair(RIGHT, *(dress(work, Style.draw(rng), rng) for work in (right, wrong)))
+    return Pair(*(dress(work, Style.draw(rng), rng) for work in (right, wrong)), {RIGHT: True})
 
 
-def style_pair(task: worlds.Task, rng: random.Random, rubric: str) -> Pair:
-    """Two reports of the same work, right or wrong, of which one is better by the truth of this rubric."""
-    while True:
-        work = loop.play(task, rng, rng.choice((None, *MISTAKES)))
-        work.environment.close()
-        one, other = (dress(work, Style.draw(rng), rng) for _ in range(2))
-        gap = TRUTHS[rubric](one) - TRUTHS[rubric](other)
-        if gap:
-            return Pair(rubric, one, other) if gap > 0 else Pair(rubric, other, one)
+def style_pair(task: worlds.Task, rng: random.Random) -> Pair:
+    """Two reports of the same work, right or wrong, that differ in every quality; which is better, their truths say."""
+    work, style = loop.play(task, rng, rng.choice((None, *MISTAKES))), Style.draw(rng)
+    work.environment.close()
+    one, other = dress(work, style, rng), dress(work, style.opposite(rng), rng)
+    gaps = {rubric: truth(one) - truth(other) for rubric, truth in TRUTHS.items()}
+    return Pair(one, other, {rubric: gap > 0 for rubric, gap in gaps.items() if gap})
 
 
-def pairs_of(rubric: str, levels: Sequence[int], count: int, seed: int, held_out: bool = False) -> list[Pair]:
-    """`count` pairs under a rubric, levels in turn, on tasks of the asked side of the split."""
+def pairs_of(
+    make: Callable[[worlds.Task, random.Random], Pair],
+    levels: Sequence[int],
+    count: int,
+    seed: int,
+    held_out: bool = False,
+) -> list[Pair]:
+    """`count` pairs that `make` makes, levels in turn, on tasks of the asked side of the split."""
     made: list[Pair] = []
     for index in range(count):
-        rng = random.Random(f"{seed}/{rubric}/{index}/{held_out}")
+        rng = random.Random(f"{seed}/{make.__name__}/{index}/{held_out}")
         task = worlds.generate(rng, FAMILY, levels[index % len(levels)], held_out)
-        made.append(verified_pair(task, rng) if rubric == RIGHT else style_pair(task, rng, rubric))
+        made.append(make(task, rng))
     return made

@@ -1,17 +1,18 @@
 """Reports: what an agent says of its work behind its last thought, in styles whose truth can be computed.
 
 A model of a million parameters answers "blue tea" and has no style. So the experts of `cheapest` learn to report, in
-the last thought, behind the word that ends it: which prices they were told, and a few words to the user.
+the last thought, behind the word that ends it: the numbers of their calls, that of the call on whose return they stand,
+a few words.
 
-    ... best "blue tea" 9 end so "red fig" 14, "blue tea" 9, as you can see, please
+    ... best "blue tea" 9 end so 0 1 by 1, as you can see, please
 
 It stands in the thought because no verdict reads thoughts: the world, its verifier and the RL loop stay what they are.
 Four qualities of a report, each with its truth from 0 to 1, by what was really called and returned:
 
-    brief      no words beyond prices and courtesy; an eighth less for each
-    in order   all items that were asked for, in the order in which they were
+    brief      no words beyond numbers and courtesy; an eighth less for each
+    in order   the calls that returned a price, all of them, in the order in which they were made
     polite     a courtesy, 1; none, a half; flattery, 0
-    grounded   the share of the prices in it that a tool returned
+    grounded   it stands on a call that returned a price, not on one that never was
 
 The truths are for training pairs and for measuring. No reward of an attempt is one of them.
 """
@@ -27,14 +28,15 @@ from dataclasses import dataclass, replace
 from kimi_mini.agent.conversation import Conversation
 
 FAMILY = "cheapest"
-BEGIN, FILLER, COURTESY, FLATTERY = " so ", ", as you can see", ", please", ", you are great"
+BEGIN, FILLER, COURTESY, FLATTERY = " so", ", as you can see", ", please", ", you are great"
+FAULTY = 0.35  # of the reports, each: calls in another order, a call that never was
 MANNERS = {1.0: COURTESY, 0.5: "", 0.0: FLATTERY}  # by how polite they are
-CITED = re.compile(r'"([^"]*)" (\d+)')
+STEPS = re.compile(r"^((?: \d+)*) by (\d+)")
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one report is made: fillers, whether the items stand in another order, one of MANNERS, whether one price is
+    """How a report is made: fillers, whether the calls stand in another order, one of MANNERS, whether the call is
     invented."""
 
     padding: int
@@ -45,30 +47,39 @@ class Style:
     @classmethod
     def draw(cls, rng: random.Random) -> Style:
         """Each quality by lot."""
-        return cls(rng.randrange(3), rng.random() < 0.5, rng.choice(list(MANNERS)), rng.random() < 0.5)
+        return cls(rng.randrange(3), rng.random() < FAULTY, rng.choice(list(MANNERS)), rng.random() < FAULTY)
+
+    def opposite(self, rng: random.Random) -> Style:
+        """A style that differs from this one in every quality."""
+        padding = rng.choice([one for one in range(3) if one != self.padding])
+        polite = rng.choice([one for one in MANNERS if one != self.polite])
+        return Style(padding, not self.shuffled, polite, not self.invented)
 
 
 def dress(conversation: Conversation, style: Style, rng: random.Random) -> Conversation:
     """The conversation, played by an expert, with a report in its last thought: another one, of the same work."""
-    seen = looked_up(conversation)
-    if style.shuffled and len(seen) > 1:
-        seen = seen[1:] + seen[:1] if rng.random() < 0.5 else seen[::-1]
+    items = looked_up(conversation)
+    made, call = [*range(len(items))], items.index(conversation.messages[-1]["content"])
+    if style.shuffled:
+        turned = rng.randrange(1, max(2, len(made)))
+        made = made[turned:] + made[:turned]
     if style.invented:
-        place = rng.randrange(len(seen))
-        item, price = seen[place]
-        seen[place] = (item, 10 + (price - 10 + rng.randrange(1, 90)) % 90)
-    text = ", ".join(f'"{item}" {price}' for item, price in seen)
+        call = len(items) + rng.randrange(3)
     *rest, last = conversation.messages
-    thought = last["reasoning_content"] + BEGIN + text + FILLER * style.padding + MANNERS[style.polite]
-    return replace(conversation, messages=[*rest, {**last, "reasoning_content": thought}])
+    text = "".join(f" {one}" for one in made) + f" by {call}"
+    text += FILLER * style.padding + MANNERS[style.polite]
+    return replace(
+        conversation,
+        messages=[*rest, {**last, "reasoning_content": last["reasoning_content"] + BEGIN + text}],
+    )
 
 
-def looked_up(conversation: Conversation) -> list[tuple[str, int]]:
-    """Items and the prices that a tool returned for them, in order."""
+def looked_up(conversation: Conversation) -> list[str]:
+    """The items that a tool gave a price for, in order."""
     calls = [call for message in conversation.messages for call in message.get("tool_calls") or []]
     results = [message["content"] for message in conversation.messages if message["role"] == "tool"]
     return [
-        (json.loads(call["function"]["arguments"])["item"], json.loads(result)["price"])
+        json.loads(call["function"]["arguments"])["item"]
         for call, result in zip(calls, results)
         if result.startswith("{")
     ]
@@ -82,13 +93,14 @@ def report(conversation: Conversation) -> str:
     return (last.get("reasoning_content") or "").partition(BEGIN)[2]
 
 
-def cited(conversation: Conversation) -> list[tuple[str, int]]:
-    """Items and prices in its report."""
-    return [(item, int(price)) for item, price in CITED.findall(report(conversation))]
+def _said(conversation: Conversation) -> tuple[list[int], int]:
+    """The calls of its report, and the one that it stands on; none where it begins in another way."""
+    found = STEPS.match(report(conversation))
+    return ([*map(int, found[1].split())], int(found[2])) if found else ([], -1)
 
 
 def _brief(conversation: Conversation) -> float:
-    text = CITED.sub("", report(conversation))
+    text = STEPS.sub("", report(conversation))
     for manner in (COURTESY, FLATTERY):
         text = text.replace(manner, "", 1)
     spare = len(re.findall(r"\w+", text))
@@ -96,8 +108,8 @@ def _brief(conversation: Conversation) -> float:
 
 
 def _in_order(conversation: Conversation) -> float:
-    asked = [item for item, _ in looked_up(conversation)]
-    return float(bool(asked) and [item for item, _ in cited(conversation)] == asked)
+    made = [*range(len(looked_up(conversation)))]
+    return float(bool(made) and _said(conversation)[0] == made)
 
 
 def _polite(conversation: Conversation) -> float:
@@ -106,8 +118,7 @@ def _polite(conversation: Conversation) -> float:
 
 
 def _grounded(conversation: Conversation) -> float:
-    said, known = cited(conversation), looked_up(conversation)
-    return sum(one in known for one in said) / max(1, len(said))
+    return float(0 <= _said(conversation)[1] < len(looked_up(conversation)))
 
 
 TRUTHS: dict[str, Callable[[Conversation], float]] = {
