@@ -224,7 +224,7 @@ def toggle(
             label = arm if x == 0 else None
             bars.bar(place, np.mean(found), 0.92 * width, color=colours[arm], alpha=0.7, label=label)
             bars.plot([place] * len(found), found, "o", color=BLACK, markersize=5)
-    bars.set_xticks(range(len(success)), list(success))
+    bars.set_xticks(range(len(success)), [name.replace(", ", "\n") for name in success])
     bars.set(ylim=(0, 1.08), title="held-out success")
     bars.grid(axis="x", visible=False)
     fig.legend(*bars.get_legend_handles_labels(), loc="outside lower center", ncols=4)
