@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import setup
 
 text = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8")
-package, lab, test = (
+package, serve, lab, test = (
     [line.partition("#")[0].strip() for line in section.splitlines() if line[:1] not in ("", "#")]
     for section in text.split("\n\n")[1:]
 )
-setup(install_requires=package, extras_require={"lab": lab, "test": test})
+setup(install_requires=package, extras_require={"serve": serve, "lab": lab, "test": test})

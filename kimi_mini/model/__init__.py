@@ -6,6 +6,7 @@ attention, moe           latent attention; router and experts
 statistics               what training passes leave behind for QK-Clip and the routers
 kimi                     KimiMini, the whole
 checkpoint               a folder as Hugging Face's
+compact                  the same model in less room: experts in four bits
 kernels                  the five functions that take the time, readable and fast
 """
 

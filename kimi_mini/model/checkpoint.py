@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kimi_mini.base.errors import BadFile, MissingFile
 from kimi_mini.base.files import replacing
-from kimi_mini.model import int4
+from kimi_mini.model.compact import int4
 from kimi_mini.model.config import KimiConfig
 
 EXPERT = re.compile(r"(.*\.mlp\.experts)\.([0-9]{1,9})\.(gate_proj|up_proj|down_proj)\.weight")
@@ -125,7 +125,7 @@ def save_folder(
     packed: bool = False,
 ) -> None:
     """Write the folder. Each file appears whole or not at all; KimiError when the disk refuses. packed: routed experts
-    in INT4, see `model.int4`.
+    in INT4, see `model.compact.int4`.
 
     Shards that lay there before are removed, or their index would still name them: only files that bear a shard's
     name. BadFile, and nothing written, when that index is damaged or names other places.
@@ -156,7 +156,7 @@ def load_folder(folder: str | Path, dtype: torch.dtype | None = None) -> tuple[K
     """Config and state dict (in-memory keys) of a folder, sharded or not; dtype None keeps what is stored.
 
     MissingFile when config.json or weights are missing; BadFile when a file is damaged, quantised in another way
-    than `model.int4`, holds NaN, or does not fit the config: one line that names the file or the folder. The router
+    than `compact.int4`, holds NaN, or does not fit the config: one line that names the file or the folder. The router
     bias is always fp32.
     """
     folder = Path(folder)

@@ -157,7 +157,7 @@ def replayed(routers: Sequence[Router], chosen: Sequence[Tensor]) -> Iterator[No
 
 class Experts(nn.Module):
     """E SwiGLU MLPs as 3-D tensors (E, out, in). reads: what it makes of a tensor before it computes with it, see
-    `model.int4`; None: nothing."""
+    `model.compact.int4`; None: nothing."""
 
     reads: Callable[[Tensor], Tensor] | None = None
 

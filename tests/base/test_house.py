@@ -117,7 +117,7 @@ def test_the_check_for_machine_places_can_fail():
 
 # ---------------------------------------------------------------------------------------------- requirements
 def requirements() -> dict[str, list[str]]:
-    """The sections of requirements.txt by the first word of their heading: package, lab, test."""
+    """The sections of requirements.txt by the first word of their heading: package, serve, lab, test."""
     sections = (ROOT / "requirements.txt").read_text(encoding="utf-8").strip().split("\n\n")[1:]
     found = {}
     for heading, *lines in map(str.splitlines, sections):
@@ -126,7 +126,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def test_every_requirement_is_pinned_and_has_its_reason():
-    assert list(requirements()) == ["package", "lab", "test"]
+    assert list(requirements()) == ["package", "serve", "lab", "test"]
     for line in itertools.chain(*requirements().values()):
         assert re.fullmatch(r"[\w-]+==[\w.]+ +# \S.{6,}", line), line
     assert requirements()["package"][0].startswith("torch==2.13.0 ")
@@ -175,7 +175,7 @@ def test_an_installed_package_works_in_any_folder_and_writes_nowhere_else(tmp_pa
     subprocess.run(build, check=True, capture_output=True)
     said = (next(site.glob("*.dist-info")) / "METADATA").read_text(encoding="utf-8")
     assert "Requires-Dist: scipy==" in said and "Provides-Extra: lab" in said
-    for only in ("jupyterlab", "pytest", "selenium", "ruff"):
+    for only in ("fastapi", "jupyterlab", "pytest", "selenium", "ruff"):
         assert re.search(rf"Requires-Dist: {only}==.*; extra == ", said) and f"{only}==" in said
     folder.mkdir()
     before = sorted(site.rglob("*.*"))

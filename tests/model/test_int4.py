@@ -11,7 +11,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.base.errors import BadFile
-from kimi_mini.model import int4
+from kimi_mini.model.compact import int4
 
 SHAPES = [(5, 64), (60, 96), (96, 60), (7, 33)]
 

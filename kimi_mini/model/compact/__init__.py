@@ -1,0 +1,1 @@
+"""a model in less room: INT4, the experts in four bits"""
