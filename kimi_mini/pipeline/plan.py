@@ -124,6 +124,22 @@ class Finetune:
     schedule: Schedule = Schedule(decay_start=0.35)
 
 
+JOINT = (
+    *(("follow", level) for level in (6, 7, 8, 9)),
+    *(("repair", level) for level in (2, 3, 4)),
+    ("cheapest", 5),
+    ("buy", 4),
+    ("times", 4),
+    ("chain", 8),
+)
+
+
+def joint(**more) -> RLConfig:
+    """RL on all worlds in one run: the hardest levels that fine-tuning shows, and of chains of records those beyond
+    them; what is half solved is drawn more often."""
+    return RLConfig(tasks=JOINT, prioritised=True, **more)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """`tasks` held-out tasks a row; of all rows (`varied`: those of varied worlds, too), or of those named, their
@@ -153,7 +169,7 @@ class Plan:
     pretrain: Pretrain = Pretrain()
     synthesis: Synthesis = Synthesis()
     finetune: Finetune = Finetune()
-    rl: RLConfig = field(default_factory=RLConfig)
+    rl: RLConfig = field(default_factory=joint)
     evaluation: Evaluation = Evaluation()
 
     def scaled(self, factor: float) -> Plan:
@@ -198,9 +214,7 @@ class Plan:
             drill=Drill(tokens=8192),
             pretrain=Pretrain(tokens=8192),
             finetune=Finetune(tokens=12_000, plain=0.5),
-            rl=RLConfig(
-                rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)
-            ),
+            rl=joint(rounds=2, prompts=3, attempts=3, ptx_tokens=512, limits=Limits(turn_tokens=12, turns=2)),
             evaluation=Evaluation(tasks=4, varied=True, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,
         )

@@ -1,4 +1,4 @@
-"""A short run of RL on tasks of moderate difficulty, with the pre-training side beside it."""
+"""A short run of joint RL: tasks of all worlds, the half solved ones more often, with PTX beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rounds:
 
 
 def reinforce(run: Run) -> dict:
-    """A short run of RL on tasks of moderate difficulty; saved after every round."""
+    """A short run of joint RL; saved after every round."""
     plan, config = run.plan, run.plan.rl
     model = load_checkpoint(run, "tuned")
     optimizer = replace(plan.optimizer, lr=config.lr, adamw_lr=config.adamw_lr).build(model)

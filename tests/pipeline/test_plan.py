@@ -12,9 +12,11 @@ import pytest
 from kimi_mini.base import paths
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline import Plan, Run, go_on, plan, stages
 from kimi_mini.pipeline.plan import Drill, Finetune, Optimizer, Schedule, Text
 from kimi_mini.pipeline.text import symbols_in_use
+from kimi_mini.worlds import FAMILIES
 
 FOLDER = paths.ROOT / "kimi_mini" / "pipeline"
 WORK = [file.stem for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "plan", "options")]
@@ -195,3 +197,14 @@ def test_the_alphabet_of_the_drills_is_held_grows_and_is_whole():
     assert sizes[:30] == [128] * 30 and sizes[60:] == [1000] * 40
     assert all(128 < size < 1000 for size in sizes[31:60]) and sizes == sorted(sizes)
     assert symbols_in_use(Drill(), 0, 100, 126) == 126
+
+
+def test_rl_takes_all_trained_worlds_of_a_plain_run_in_one_stage():
+    """One family, or levels that the scoreboard measures beyond training, would be another stage."""
+    for made in (Plan(), Plan.rehearsal()):
+        assert {FAMILIES[family].world for family, _ in made.rl.tasks} == {"chain", "shop", "repair"}
+        assert made.rl.prioritised
+    measured = {
+        (row.family, level) for row in scoreboard.ROWS for level in row.levels if "beyond" in row.name
+    }
+    assert measured and not measured & set(Plan().rl.tasks)
