@@ -1,12 +1,29 @@
-"""What a model of given sizes costs, without building it: parameters, FLOPs, cache.
+"""What a model of given sizes costs, without building it: parameters, FLOPs, bytes of weights and cache.
 
 Sources: Kimi K2 report (arXiv 2507.20534) table 2; DeepSeek-V3 report (2412.19437); Moonlight report
-(2502.16982).
+(2502.16982); Kimi K2 Thinking's quantisation config for INT4.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """Bytes of one weight, its share of the scales taken in: of routed experts; of attention, shared expert and dense
+    layer. Tables, router and norms stay in bf16. fp8: products run at a card's rate for fp8, else for bf16."""
+
+    experts: float
+    rest: float
+    fp8: bool = False
+
+
+FORMATS = {
+    "bf16": Format(2, 2),
+    "fp8": Format(1 + 4 / 128**2, 1 + 4 / 128**2, fp8=True),  # an fp32 scale for a block of 128 x 128
+    "int4": Format(0.5 + 2 / 32, 2),  # routed experts alone: half a byte, and a bf16 scale for a group of 32
+}
 
 
 class Costs:
@@ -52,6 +69,17 @@ class Costs:
         matmuls = count.activated_with_head - count.norms
         per_key = self.num_hidden_layers * self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)
         return 2 * (matmuls + per_key * context)
+
+    def weight_bytes(self, form: Format) -> dict[str, float]:
+        """Bytes of the weights in a format: {"experts": the routed ones, "rest": what every token reads, "table": the
+        input embedding, of which a token reads one row}. Together they are the checkpoint."""
+        count = self.count_parameters()
+        body = count.attention + count.shared_experts + count.dense_mlp
+        return {
+            "experts": count.routed_experts * form.experts,
+            "rest": body * form.rest + 2 * (count.head + count.router + count.norms),
+            "table": 2 * count.embeddings,
+        }
 
     def kv_cache_bytes_per_token(self, bytes_per_element: int = 2, kind: str = "mla", groups: int = 8) -> int:
         """Cache of one token over all layers. kind: "mla" the latent; "mha" every head's key and value;
