@@ -4,16 +4,15 @@
 from kimi_mini.course.exercises import (
     agent,
     attention,
-    grammars,
     moe,
     muonclip,
     overview,
     pretraining,
-    probes,
     rl,
     thinking,
     verifiers,
 )
+from kimi_mini.course.exercises.long import grammars, probes
 
 __all__ = [
     "agent",

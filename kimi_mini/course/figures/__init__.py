@@ -2,11 +2,9 @@
 
 from kimi_mini.course.figures import (
     agent,
-    attention,
-    moe,
+    deployment,
     muonclip,
     rl,
-    routing,
     scores,
     style,
     thinking,
@@ -14,10 +12,12 @@ from kimi_mini.course.figures import (
     training,
     verifiers,
 )
+from kimi_mini.course.figures.model import attention, moe, routing
 
 __all__ = [
     "agent",
     "attention",
+    "deployment",
     "moe",
     "muonclip",
     "rl",

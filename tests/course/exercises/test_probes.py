@@ -2,7 +2,7 @@
 
 import pytest
 
-from kimi_mini.course.exercises.probes import BROKEN, DOMAINS_TRIED, SUITE, Bench
+from kimi_mini.course.exercises.long.probes import BROKEN, DOMAINS_TRIED, SUITE, Bench
 
 
 def filtered(domain, *desk, **options):

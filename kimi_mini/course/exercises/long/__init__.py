@@ -1,0 +1,1 @@
+"""Exercises that take an evening."""

@@ -1,0 +1,1 @@
+"""Figures of notebook 10, one file a part."""

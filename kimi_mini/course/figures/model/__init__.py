@@ -1,0 +1,1 @@
+"""Figures of the inside of the model: attention, experts, routing."""
