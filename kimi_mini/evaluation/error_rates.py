@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kimi_mini.agent.conversation import Conversation
@@ -72,12 +73,27 @@ def error_rates(
     Every kind of trajectory of the world (or of `kinds`) is played equally often, its families and levels in turn.
     An error is a wrong trajectory accepted or a right one refused.
     """
-    rates = {}
+    return compared(world, count, {"it": accepts}, seed, kinds)["it"]
+
+
+def compared(
+    world: str,
+    count: int,
+    verifiers: Mapping[str, Callable[[Conversation], bool]] = VERIFIERS,
+    seed: int = 0,
+    kinds: Sequence[Kind] | None = None,
+) -> dict[str, dict[Kind, Rate]]:
+    """`error_rates` of several verifiers, by name, all on the same trajectories."""
+    rates: dict[str, dict[Kind, Rate]] = {name: {} for name in verifiers}
     for right in (True, False):
         ours = [kind for kind in (kinds or WORLDS[world].kinds) if kind.right is right]
         for kind in ours:
             each = -(-count // len(ours))
-            rates[kind] = Rate(sum(accepts(c) != right for c in played(world, kind, each, seed)), each)
+            errors = Counter()
+            for conversation in played(world, kind, each, seed):
+                errors.update(name for name, accepts in verifiers.items() if accepts(conversation) != right)
+            for name in verifiers:
+                rates[name][kind] = Rate(errors[name], each)
     return rates
 
 

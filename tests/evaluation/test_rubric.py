@@ -9,7 +9,14 @@ from kimi_mini.agent import conversation as conversation_
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import rubric
 from kimi_mini.evaluation.adversary import perform
-from kimi_mini.evaluation.error_rates import VERIFIERS, Rate, error_rates, false_accepts, false_rejects
+from kimi_mini.evaluation.error_rates import (
+    VERIFIERS,
+    Rate,
+    compared,
+    error_rates,
+    false_accepts,
+    false_rejects,
+)
 from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
 from kimi_mini.worlds import FAMILIES, WORLDS, chain
 from kimi_mini.worlds.registry import world_of
@@ -257,3 +264,11 @@ def test_outcome_is_the_worlds_verdict():
         True,
         conversation.verdict().evidence,
     )
+
+
+def test_verifiers_beside_each_other_err_as_each_does_alone():
+    """All judge the same trajectories; none sees what another one left."""
+    for world in ("shop", "repair"):
+        together = compared(world, 40, VERIFIERS)
+        assert together == {name: error_rates(world, 40, accepts) for name, accepts in VERIFIERS.items()}
+        assert len({tuple(rates.values()) for rates in together.values()}) > 2

@@ -16,6 +16,7 @@ from __future__ import annotations
 from functools import partial
 
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
@@ -35,9 +36,8 @@ def main() -> None:
     count, seed = max(40, int(COUNT * args.scale)), args.seeds[0]
     log = Log("verifiers", seeds=[seed], folder=args.folder)
     log.more["summary"] = {}
-    for world in WORLDS:
-        for name, accepts in error_rates.VERIFIERS.items():
-            rates = error_rates.error_rates(world, count, accepts, seed)
+    for world in tqdm(WORLDS, unit="world", leave=False, dynamic_ncols=True):
+        for name, rates in error_rates.compared(world, count, seed=seed).items():
             for kind, rate in rates.items():
                 log.row(world=world, verifier=name, kind=kind.name, right=kind.right, **rate.as_dict())
             accepted, refused = error_rates.false_accepts(rates), error_rates.false_rejects(rates)
@@ -45,7 +45,7 @@ def main() -> None:
                 "false_accepts": accepted.as_dict(),
                 "false_rejects": refused.as_dict(),
             }
-            print(
+            tqdm.write(
                 f"{world:7s} {name:18s} wrong accepted {accepted.value:6.2%}, right refused {refused.value:6.2%}"
             )
     strict = error_rates.error_rates("shop", max(40, count // 10), seed=seed, kinds=[LOOKS_TWICE])[
