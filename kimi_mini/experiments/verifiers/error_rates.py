@@ -14,6 +14,7 @@ out right is counted as a false accept, because the work was wrong; no verifier 
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -78,14 +79,15 @@ def report(log: Log) -> None:
 
 
 def draw(log: dict) -> Figure:
-    """How often each world's own verifier accepts a wrong trajectory, kind by kind."""
-    chosen = [
-        row | {"name": f"{row['world']}: {row['kind']}"}
-        for row in log["rows"]
-        if row["verifier"] == "world's verifier" and not row["right"]
-    ]
+    """How often each world's own verifier accepts a wrong trajectory: all kinds, and those that it did."""
+    shown = []
+    for world, rows in groupby(log["rows"], key=lambda row: row["world"]):
+        kinds = [row for row in rows if row["verifier"] == "world's verifier" and not row["right"]]
+        every = error_rates.total(error_rates.Rate(row["errors"], row["n"]) for row in kinds)
+        shown.append(every.as_dict() | {"name": f"{world}: all {len(kinds)} kinds"})
+        shown += [row | {"name": f"{world}: {row['kind']}"} for row in kinds if row["errors"]]
     return verifiers.error_rates(
-        chosen, title="Wrong trajectories that look right: how many are accepted", label="accepted"
+        shown, title="Wrong trajectories that look right: how many are accepted", label="accepted"
     )
 
 
