@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.cache import LatentCache
 from kimi_mini.inference.folded import FoldedModel, foldable
 from kimi_mini.model.kimi import evaluating
@@ -17,14 +18,21 @@ class Decoder:
     Decoder after the weights have changed.
     """
 
+    folds = True  # whether small models may
+
     def __init__(self, model, rows: int, max_length: int):
         limit = model.config.max_position_embeddings
         if max_length > limit:
             raise ValueError(f"max_length {max_length} exceeds max_position_embeddings {limit}")
         weight, self.model = model.lm_head.weight, model
         self.cache = LatentCache(model.config, rows, max_length, weight.device, weight.dtype)
-        self.folded = FoldedModel(model) if foldable(model) else None
+        self.folded = FoldedModel(model) if self.folds and foldable(model) else None
         self.table = model.rotation(max_length, weight.device)[:, None]  # (max_length, 1, d_r/2)
+
+    def wear(self, place: int, name: str | None) -> None:
+        """From now on a row computes with this adapter; there is none here: see `inference.adapters`."""
+        if name is not None:
+            raise KimiError(f"the model {name!r} is not here: this one has no adapters")
 
     @property
     def lengths(self) -> Tensor:

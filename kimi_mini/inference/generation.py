@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,11 +18,13 @@ def generate(
     temperature: float = 0.0,
     eos_token_id: int | list[int] | None = None,
     generator: torch.Generator | None = None,
+    rows: Sequence[str | None] | None = None,
 ) -> Tensor:
     """Continue every row of input_ids (B, T) by up to max_new_tokens: (B, T + new).
 
     eos_token_id None takes the config's; a row that has produced it is filled up with the padding id, and
-    generation ends when all rows have. Each row draws from dice of its own, seeded by `generator`.
+    generation ends when all rows have. Each row draws from dice of its own, seeded by `generator`. rows: the adapter of
+    each, when `model` is an `inference.adapters.Adapters`; None: the model itself.
     ValueError for an empty batch or prompt, and for numbers out of range.
     """
     if input_ids.ndim != 2 or 0 in input_ids.shape:
@@ -40,7 +44,8 @@ def generate(
     home = "cpu" if generator is None else generator.device
     seeds = torch.randint(2**62, (len(input_ids),), generator=generator, device=home).tolist()
     rows = [
-        Row(ids, max_new_tokens, frozenset(eos), dice(seed)) for ids, seed in zip(input_ids.tolist(), seeds)
+        Row(ids, max_new_tokens, frozenset(eos), dice(seed), adapter=name)
+        for ids, seed, name in zip(input_ids.tolist(), seeds, rows or [None] * len(input_ids), strict=True)
     ]
     for place, row in enumerate(rows):
         writer.join(place, row)

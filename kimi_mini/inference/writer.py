@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kimi_mini.inference.adapters import AdaptedDecoder, Adapters
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.sampling import COLDEST, sample
 from kimi_mini.text.tokenizer import Tokenizer
@@ -62,6 +63,7 @@ class Row:
     of the next token, which is then ours: not sampled (log-probability 0), not counted, never trained on.
     allowed: asked before every token with the row as it stands; (V,) bool, True for the tokens that may come next, or
     None for any. The token is drawn from what is allowed, and so is its log-probability.
+    adapter: the name of the adapter that writes it, where the model is an `inference.adapters.Adapters`; None: none.
     finish: "stop" at an end, "length" when its tokens or its place in the cache are used up.
     """
 
@@ -72,6 +74,7 @@ class Row:
     budget: int | None = None
     marks: Marks | None = None
     allowed: Callable[[Row], Tensor | None] | None = None
+    adapter: str | None = None
     ids: list[int] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -122,9 +125,11 @@ class Writer:
     """Writes in up to `places` rows of at most `max_length` tokens each, at one temperature."""
 
     def __init__(self, model, places: int, max_length: int, temperature: float = 0.0):
-        self.decoder, self.temperature = Decoder(model, places, max_length), temperature
+        decoder = AdaptedDecoder if isinstance(model, Adapters) else Decoder
+        self.decoder, self.temperature = decoder(model, places, max_length), temperature
         self.max_length = max_length
         self.held: list[list[int]] = [[] for _ in range(places)]  # tokens in each place of the cache
+        self.worn: list[str | None] = [None] * places  # whose latents they are
         self.rows: dict[int, Row] = {}  # place -> the turn that is written there
         self.pending: list[list[int]] = [[] for _ in range(places)]
 
@@ -132,6 +137,9 @@ class Writer:
         """Begin to write `row` in a place. What the place holds of its beginning is not fed again."""
         wanted = row.context + row.ids
         keep = min(common_prefix(self.held[place], wanted), len(wanted) - 1)
+        if row.adapter != self.worn[place]:
+            self.decoder.wear(place, row.adapter)
+            self.worn[place], keep = row.adapter, 0
         if keep < len(self.held[place]):
             lengths = list(self.decoder.cache.host_lengths)
             lengths[place] = keep
@@ -186,6 +194,7 @@ class Writer:
         """Keep these places, in this order, and what is written in them; the others are forgotten."""
         self.decoder.select(places)
         self.held = [self.held[place] for place in places]
+        self.worn = [self.worn[place] for place in places]
         self.pending = [self.pending[place] for place in places]
         self.rows = {new: self.rows[old] for new, old in enumerate(places) if old in self.rows}
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kimi_mini.base.errors import BadFile, MissingFile
+from kimi_mini.base.errors import BadFile, KimiError, MissingFile
 from kimi_mini.base.files import replacing
 from kimi_mini.model.compact import int4
 from kimi_mini.model.config import KimiConfig
@@ -127,12 +127,16 @@ def save_folder(
     """Write the folder. Each file appears whole or not at all; KimiError when the disk refuses. packed: routed experts
     in INT4, see `model.compact.int4`.
 
+    KimiError for a model with an adapter attached, whose weights are two things.
+
     Shards that lay there before are removed, or their index would still name them: only files that bear a shard's
     name. BadFile, and nothing written, when that index is damaged or names other places.
     """
     folder = Path(folder)
     old_shards = [folder / name for name in _indexed(folder) if SHARD_NAME.fullmatch(name)]
     state = {k: v.detach().cpu() for k, v in state.items()}
+    if strange := [key for key in state if key.startswith("adapter.")]:
+        raise KimiError(f"an adapter is attached ({strange[0]}): merge it or detach it, then save the model")
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     disk, more = to_disk_keys(state), {}

@@ -1,1 +1,1 @@
-"""a model in less room: INT4, the experts in four bits"""
+"""a model in less room: INT4, the experts in four bits; LoRA, a small change kept apart"""

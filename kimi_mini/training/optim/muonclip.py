@@ -76,9 +76,10 @@ def qk_clip_(attention: LatentAttention, max_logits: Tensor, tau: float) -> Tens
 
 
 def logit_weights(attention: LatentAttention) -> tuple[nn.Parameter, nn.Parameter]:
-    """The matrices that QK-Clip may shrink: of the queries, and of the keys (and values)."""
+    """The matrices that QK-Clip may shrink: of the queries, and of the keys (and values); as they are stored, whatever
+    an adapter makes of them."""
     q_proj = attention.q_b_proj if attention.has_q_lora else attention.q_proj
-    return q_proj.weight, attention.kv_b_proj.weight
+    return next(q_proj.parameters()), next(attention.kv_b_proj.parameters())
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
