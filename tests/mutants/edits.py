@@ -985,4 +985,93 @@ MUTANTS = [
         ("sandbox: space on the disk can be reserved", "(0x541B,", "(0x40305828, 0x541B,"),
         ("sandbox: calls of another machine", "(_IF_EQUAL, 1, 0, ARCH", "(_IF_EQUAL, 1, 1, ARCH"),
     ),
+    *edits(
+        "model/costs.py",
+        "inference/test_roofline.py",
+        ("costs: int4 without scales", "Format(0.5 + 2 / 32, 2)", "Format(0.5, 2)"),
+        ("costs: int4 everywhere", "Format(0.5 + 2 / 32, 2)", "Format(0.5 + 2 / 32, 0.5 + 2 / 32)"),
+        (
+            "costs: the shared expert forgotten",
+            "count.attention + count.shared_experts + count.dense_mlp",
+            "count.attention + count.dense_mlp",
+        ),
+        ("costs: the head forgotten", "2 * (count.head + count.router", "2 * (count.router"),
+    ),
+    *edits(
+        "inference/roofline.py",
+        "inference/test_roofline.py",
+        ("roofline: GB for GiB", "usable * card.memory * GB", "usable * card.memory * GIB"),
+        (
+            "roofline: the latent shared out by heads",
+            "return sum(parts.values()) / cards + cache",
+            "return (sum(parts.values()) + cache) / cards",
+        ),
+        (
+            "roofline: dense weights shared out",
+            '/ cards + parts["rest"] + parts["table"]',
+            '/ cards + (parts["rest"] + parts["table"]) / cards',
+        ),
+        (
+            "roofline: no room left on a card",
+            "context, layout, usable) >= batch",
+            "context, layout, usable) >= 0",
+        ),
+        (
+            "roofline: as many experts as choices",
+            "return experts * (1 - (1 - chosen / experts) ** tokens)",
+            "return min(experts, chosen * tokens)",
+        ),
+        ("roofline: every expert read", 'parts["experts"] * seen / cards', 'parts["experts"] / cards'),
+        (
+            "roofline: the cache of full heads",
+            "cache = batch * context * config.kv_cache_bytes_per_token()\n    keys",
+            'cache = batch * context * config.kv_cache_bytes_per_token(kind="mha")\n    keys',
+        ),
+        (
+            "roofline: the cache read once for all cards",
+            "cache=cache / (1 if _is_tensor(layout) else cards) / card",
+            "cache=cache / cards / card",
+        ),
+        (
+            "roofline: naive attention in decoding",
+            "(config.latent_dim + config.kv_lora_rank)",
+            "(config.qk_head_dim + config.v_head_dim)",
+        ),
+        (
+            "roofline: int4 multiplies in fp8",
+            "products = config.flops_per_token(0) / (card.fp8 if form.fp8 else card.bf16)",
+            "products = config.flops_per_token(0) / card.fp8",
+        ),
+        (
+            "roofline: a prompt's square whole",
+            "config.flops_per_token(0)) / 2  # half",
+            "config.flops_per_token(0))  # half",
+        ),
+        ("roofline: the head for every token of a prompt", "* (1 - 1 / prompt)", "* 0"),
+        (
+            "roofline: resources one after the other",
+            "max(self.weights + self.cache, self.compute, self.exchange)",
+            "self.weights + self.cache + self.compute + self.exchange",
+        ),
+        (
+            "roofline: weights beside cache",
+            "max(self.weights + self.cache, self.compute",
+            "max(self.weights, self.cache, self.compute",
+        ),
+        ("roofline: what stays in its node counts", "chosen) * (places - 1) / places", "chosen)"),
+        ("roofline: nothing comes back", "sent * 3 * config.hidden_size", "sent * config.hidden_size"),
+        (
+            "roofline: one sum a layer",
+            "config.num_hidden_layers * 2 * 2 * config.hidden_size * ring",
+            "config.num_hidden_layers * 2 * config.hidden_size * ring",
+        ),
+        ("roofline: idle hours are free", "(3600 * rate * use)", "(3600 * rate)"),
+        ("roofline: cached tokens at full price", "hits * self.cached", "hits * self.fresh"),
+        ("roofline: electricity for nothing", "+ watts / 1000 * electricity", ""),
+        (
+            "roofline: the router is turned round",
+            "[(s * (1 - d), mode) for s, mode, _, d in classes] + [(s * d, mode)",
+            "[(s * d, mode) for s, mode, _, d in classes] + [(s * (1 - d), mode)",
+        ),
+    ),
 ]
