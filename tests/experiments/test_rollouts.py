@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
+from functools import partial
 
 import pytest
 
 from kimi_mini.agent.policy import LocalPolicy
-from kimi_mini.experiments.deployment import rollouts
+from kimi_mini.base.evidence import Log
+from kimi_mini.experiments.deployment import rollouts, speed
 
 
 @pytest.mark.slow
@@ -25,3 +29,17 @@ def test_only_writing_is_generation(monkeypatch):
     policy.reply([], 1)
     time.sleep(0.05)
     assert 0.1 <= policy.seconds < 0.14
+
+
+def test_bench_ends_with_the_rows_of_rl(monkeypatch, tmp_path):
+    """One world after the other, and both logs are written; with --threads there is neither."""
+    monkeypatch.setattr(speed, "run", lambda threads: [])
+    monkeypatch.setattr(speed, "Log", partial(Log, folder=tmp_path))
+    said = {"tokens_per_second": 1.0, "generation": 0.5, "environment": 0.1, "update": 0.4}
+    monkeypatch.setattr(rollouts, "measure", lambda world, rounds, tokens: said)
+    speed.main(argparse.Namespace(threads=2))
+    assert not list(tmp_path.iterdir())
+    speed.main(argparse.Namespace(threads=None))
+    assert (tmp_path / "bench.json").is_file()
+    rows = json.loads((tmp_path / "bench_rl.json").read_text())["rows"]
+    assert [row["world"] for row in rows] == ["chain", "shop", "repair"]

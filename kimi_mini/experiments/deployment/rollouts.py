@@ -1,6 +1,6 @@
 """Where the seconds of a round of RL go: generation, environment, update; and how many tokens a second come of it.
 
-    python -m kimi_mini.experiments.deployment.rollouts
+    python -m kimi_mini.experiments.deployment.rollouts          also the last part of `python -m kimi_mini bench`
 
 Rounds of the shipped agent on one family of each world, one process of one thread. generation: the model writes its
 turns; environment: tools run, verifiers judge, results become tokens; update: the optimizer's steps, PTX included.
@@ -80,16 +80,20 @@ def timed(action: Callable) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def main() -> None:
-    """Measure the worlds one after the other; write data/results/bench_rl.json."""
-    args = arguments(__doc__.splitlines()[0], seeds=(0,))
-    log = Log("bench_rl", seeds=args.seeds, folder=args.folder)
-    for world in KINDS:
-        found = measure(world, max(2, int(ROUNDS * args.scale)), max(2_000, int(POOL * args.scale)))
-        log.row(world=world, family=KINDS[world][0], level=KINDS[world][1], **found)
+def record(log: Log, scale: float = 1.0) -> Log:
+    """Measure the worlds one after the other; a row each, printed and in `log`."""
+    for world, (family, level) in KINDS.items():
+        found = measure(world, max(2, int(ROUNDS * scale)), max(2_000, int(POOL * scale)))
+        log.row(world=world, family=family, level=level, **found)
         shares = ", ".join(f"{name} {found[name]:.0%}" for name in ("generation", "environment", "update"))
         print(f"RL, {world:7s} {found['tokens_per_second']:6.0f} tokens/s written; {shares}", flush=True)
-    print(log.save())
+    return log
+
+
+def main() -> None:
+    """Write data/results/bench_rl.json."""
+    args = arguments(__doc__.splitlines()[0], seeds=(0,))
+    print(record(Log("bench_rl", seeds=args.seeds, folder=args.folder), args.scale).save())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kimi_mini.base.evidence import VERDICTS, Log
+from kimi_mini.experiments.deployment import rollouts
 from kimi_mini.experiments.deployment.compared import (
     MID,
     NANO,
@@ -251,7 +252,8 @@ def log_of(rows: Sequence[Row], log: Log) -> Log:
 
 
 def main(args: argparse.Namespace) -> int:
-    """`python -m kimi_mini bench`: the table, and data/results/bench.json. With --threads N only those rows, no log."""
+    """`python -m kimi_mini bench`: the table, then where the seconds of RL go; writes bench.json and bench_rl.json.
+    With --threads N only the table's rows for these, no log."""
     log = Log("bench")
     results = run((args.threads,) if args.threads else (1, 2))
     verdicts = Counter(row["verdict"] for row in results if row["floor"] is not None)
@@ -259,5 +261,6 @@ def main(args: argparse.Namespace) -> int:
     log.more["engine"] = engine.chosen()
     if not args.threads:
         log_of(results, log).save()
-        print("data/results/bench.json is written")
+        rollouts.record(Log("bench_rl")).save()
+        print("data/results/bench.json and bench_rl.json are written")
     return 0
