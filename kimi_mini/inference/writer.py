@@ -171,12 +171,14 @@ class Writer:
 
     def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """logits (N, V) -> a token and its log-probability for each row."""
-        for index, row in enumerate(rows):
-            allowed = None if row.allowed is None else row.allowed(row)
-            if allowed is not None:
-                if not allowed.any():
-                    raise ValueError(f"no token is allowed behind the {len(row.ids)} tokens of a row")
-                logits[index] = logits[index].masked_fill(~allowed, float("-inf"))
+        masks = [None if row.allowed is None else row.allowed(row) for row in rows]
+        held = [index for index, allowed in enumerate(masks) if allowed is not None]
+        if held:
+            allowed = torch.stack([masks[index] for index in held]).to(logits.device)
+            if not allowed.any(-1).all():
+                stuck = rows[held[allowed.any(-1).tolist().index(False)]]
+                raise ValueError(f"no token is allowed behind the {len(stuck.ids)} tokens of a row")
+            logits[held] = logits[held].masked_fill(~allowed, float("-inf"))
         throws = None
         if self.temperature >= COLDEST:
             throws = torch.tensor(

@@ -158,6 +158,8 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "course/notebook.py nbformat",
         "course/sliders.py ipywidgets",
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
+        "inference/serving/constrained.py llguidance",  # [serve]: named in a type
+        "inference/serving/grammars.py llguidance",  # [serve]
         "text/corpus.py huggingface_hub",  # comes with datasets
     }
     assert "__main__.py torch" in unlisted("lab", imports())  # the wrong section

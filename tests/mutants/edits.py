@@ -740,11 +740,11 @@ MUTANTS = [
             'for name in ("<|im_end|>",)]',
         ),
         ("writer: a full cache is no end", "len(self.held[place]) == self.max_length:", "False:"),
-        ("writer: anything is allowed", "if allowed is not None:", "if False:"),
+        ("writer: anything is allowed", "if held:", "if False:"),
         (
             "writer: neighbours are held too",
-            "logits[index] = logits[index].masked_fill(~allowed",
-            "logits[:] = logits.masked_fill(~allowed",
+            "logits[held] = logits[held].masked_fill(~allowed,",
+            "logits[:] = logits.masked_fill(~allowed[:1],",
         ),
     ),
     *edits(
