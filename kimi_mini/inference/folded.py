@@ -105,7 +105,7 @@ class FoldedMoE:
         self.experts, self.width, h = moe.experts.gate_proj.shape
         self.blocks, self.eps, self.router = blocks_of(moe), norm.eps, moe.gate
         self.sorted, self.most_rows = SortedMoE(layer), DENSE_LIMIT // (3 * self.blocks * self.width * h)
-        gate, up, down = ([getattr(moe.experts, f"{name}_proj")] for name in ("gate", "up", "down"))
+        gate, up, down = ([matrix] for matrix in moe.experts.matrices())
         shared = self.blocks - self.experts
         if shared:
             size = (shared, self.width)

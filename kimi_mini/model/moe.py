@@ -156,8 +156,8 @@ def replayed(routers: Sequence[Router], chosen: Sequence[Tensor]) -> Iterator[No
 
 
 class Experts(nn.Module):
-    """E SwiGLU MLPs as 3-D tensors (E, out, in). reads: what it makes of a tensor before it computes with it, see
-    `model.compact.int4`; None: nothing."""
+    """E SwiGLU MLPs as 3-D tensors (E, out, in). reads: what it makes of a tensor before anything computes with it,
+    see `model.compact.int4`; None: nothing."""
 
     reads: Callable[[Tensor], Tensor] | None = None
 
@@ -168,12 +168,14 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(e, width, h))
         self.down_proj = nn.Parameter(torch.empty(e, h, width))
 
+    def matrices(self) -> tuple[Tensor, ...]:
+        """gate_proj, up_proj and down_proj as it computes with them."""
+        stored = (self.gate_proj, self.up_proj, self.down_proj)
+        return stored if self.reads is None else tuple(self.reads(matrix) for matrix in stored)
+
     def forward(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """x (N, h), indices and weights (N, k) -> sum over the chosen experts, (N, h)."""
-        matrices = (self.gate_proj, self.up_proj, self.down_proj)
-        if self.reads is not None:
-            matrices = tuple(self.reads(matrix) for matrix in matrices)
-        return kernels.routed_experts(x, indices, weights, *matrices)
+        return kernels.routed_experts(x, indices, weights, *self.matrices())
 
 
 class MoE(nn.Module):

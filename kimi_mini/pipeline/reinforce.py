@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from tqdm import tqdm
 
+from kimi_mini.model.compact import int4
 from kimi_mini.pipeline.plan import Run
 from kimi_mini.pipeline.shared import load_checkpoint, save_checkpoint, training_pools
 from kimi_mini.text.tokenizer import Tokenizer
@@ -47,6 +48,8 @@ def reinforce(run: Run) -> dict:
         done = [rl.Round(**one) for one in rounds]
         if not (done and rl.learned(done[-1], config)):
             rl.reinforce(model, tokenizer, optimizer, config, plan.seed, ptx, done, on_round, backlog=backlog)
+    if config.int4:
+        int4.round_experts(model)
     save_checkpoint(run, model, "final")
     written = sum(int(entry["tokens"] * len(entry["successes"]) * config.attempts) for entry in rounds)
     first, last = rounds[0]["success"], rounds[-1]["success"]

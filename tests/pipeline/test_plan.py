@@ -2,20 +2,25 @@
 use is in it, and what is in it they use."""
 
 import ast
+import copy
 import dataclasses
 import importlib
 import re
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
+import torch
+from tiny import tiny_model
 
 from kimi_mini.base import paths
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.pipeline import Plan, Run, go_on, plan, stages
+from kimi_mini.model.compact import int4
+from kimi_mini.pipeline import Plan, Run, go_on, plan, reinforce, stages
 from kimi_mini.pipeline.plan import Drill, Finetune, Optimizer, Schedule, Text
 from kimi_mini.pipeline.text import symbols_in_use
+from kimi_mini.training.rl import rounds as rl
 from kimi_mini.worlds import FAMILIES
 
 FOLDER = paths.ROOT / "kimi_mini" / "pipeline"
@@ -208,3 +213,20 @@ def test_rl_takes_all_trained_worlds_of_a_plain_run_in_one_stage():
         (row.family, level) for row in scoreboard.ROWS for level in row.levels if "beyond" in row.name
     }
     assert measured and not measured & set(Plan().rl.tasks)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_an_agent_that_learned_in_int4_is_saved_as_int4_keeps_it(tmp_path, monkeypatch, rounded):
+    """What it computed with is what is measured and shipped, and not the weights behind it."""
+    model, saved = tiny_model(), []
+    fields = {"reward": 0.0, "success": 0.5, "tokens": 8.0, "successes": [0.5]}
+    one = rl.Round(**fields, moderate=0.5, temperature=1.0)
+    monkeypatch.setattr(reinforce, "load_checkpoint", lambda run, name: model)
+    monkeypatch.setattr(reinforce, "training_pools", lambda run: {})
+    monkeypatch.setattr(reinforce, "save_checkpoint", lambda run, model, name: saved.append(model))
+    monkeypatch.setattr(reinforce.rl, "reinforce", lambda *rest, **more: rest[7](0, one))
+    expected = copy.deepcopy(model)
+    if rounded:
+        int4.round_experts(expected)
+    reinforce.reinforce(Run(tmp_path, Plan(rl=plan.joint(int4=rounded))))
+    assert all(map(torch.equal, saved[0].state_dict().values(), expected.state_dict().values()))

@@ -1,9 +1,11 @@
 """Reinforcement learning: the gradient is K2's and no other, only sampled tokens carry it, and rewards go up."""
 
+import copy
 import dataclasses
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny import Typist, tiny_model
@@ -11,8 +13,10 @@ from tiny import typed as tokens_of
 
 from kimi_mini import MuonClip, worlds
 from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import training_rows
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.errors import KimiError
+from kimi_mini.model.compact import int4
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
 from kimi_mini.training.rl import config as config_
@@ -434,6 +438,35 @@ def test_rounds_can_be_continued(tokenizer, prioritised):
     rest = rounds.reinforce(halves, tokenizer, optimizer, settings, seed=0, done=history[:2])
     assert rest == history[2:]
     assert all(map(torch.equal, whole.state_dict().values(), halves.state_dict().values()))
+
+
+@pytest.mark.parametrize("segment", [None, 8])
+def test_in_int4_the_rounded_weights_sample_and_are_trained_on(tokenizer, segment):
+    """The trainer gives what was sampled the probability that the sampler gave it; both read rounded experts, and the
+    optimizer moves those that are not."""
+    model, begun = tiny_model(), tiny_model()
+    settings = replace(SETTINGS, int4=True, segment_tokens=segment, ptx=0.5, rounds=1)
+    stored = copy.deepcopy(begun)
+    int4.round_experts(stored)
+    apart = []
+
+    def watch(groups, temperature):
+        rows = [training_rows(c) for group in groups for c in group]
+        old = rounds.written_by(model, rows, temperature)
+        apart.append(old.log_ratio.abs().max().item())
+        if len(apart) == 1:
+            torch.testing.assert_close(
+                rounds.written_by(stored, rows, temperature).new, old.new, atol=1e-4, rtol=0
+            )
+            assert (rounds.written_by(begun, rows, temperature).new - old.new).abs().max() > 1e-2
+        return {}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch = collate([Example(np.arange(20, dtype=np.int32), np.ones(20, bool))])
+    rounds.reinforce(model, tokenizer, optimizer, settings, seed=0, ptx=lambda index: [batch], watch=watch)
+    assert apart[0] < 1e-3
+    pairs = zip(int4.experts_of(model), int4.experts_of(begun))
+    assert all(not torch.equal(now.up_proj, then.up_proj) and now.reads is None for now, then in pairs)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ Source: K2 Thinking's model card and config.json (format, group, what is left ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -39,12 +39,13 @@ def grouped(weight: Tensor) -> Tensor:
     return F.pad(weight, (0, -columns % GROUP)).unflatten(-1, (-1, GROUP))
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight (..., out, in) -> codes (..., out, in) int8 from -8 to 7, and scales (..., out, G) bf16."""
-    groups = grouped(weight)
-    scale = (groups.abs().amax(-1) / ((HIGHEST - LOWEST) / 2)).to(torch.bfloat16)  # (..., out, G)
+def quantise(weight: Tensor, bits: int = 4) -> tuple[Tensor, Tensor]:
+    """weight (..., out, in) -> codes (..., out, in) int8 from -8 to 7, and scales (..., out, G) bf16. Of another number
+    of bits, 2 to 8: codes from -2^(bits - 1) on, and no layout on disk."""
+    groups, lowest, highest = grouped(weight), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    scale = (groups.abs().amax(-1) / ((highest - lowest) / 2)).to(torch.bfloat16)  # (..., out, G)
     divisor = torch.where(scale > 0, scale, 1).to(weight.dtype)  # 1 for a group of zeros
-    codes = (groups / divisor[..., None]).round().clamp(LOWEST, HIGHEST)
+    codes = (groups / divisor[..., None]).round().clamp(lowest, highest)
     return codes.flatten(-2)[..., : weight.shape[-1]].to(torch.int8), scale
 
 
@@ -54,9 +55,14 @@ def dequantise(codes: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32)
     return codes.to(dtype) * each
 
 
-def rounded(weight: Tensor) -> Tensor:
+def straight_through(weight: Tensor, kept: Tensor) -> Tensor:
+    """`kept` in value; the gradient goes to `weight` as if it was that."""
+    return weight + (kept - weight).detach()
+
+
+def rounded(weight: Tensor, bits: int = 4) -> Tensor:
     """The weights that INT4 keeps of these; the gradient passes through unchanged."""
-    return weight + (dequantise(*quantise(weight.detach()), weight.dtype) - weight).detach()
+    return straight_through(weight, dequantise(*quantise(weight.detach(), bits), weight.dtype))
 
 
 # ---- a model -----------------------------------------------------------------------------------------------
@@ -67,11 +73,14 @@ def experts_of(model: nn.Module) -> list[Experts]:
     return [module for module in model.modules() if isinstance(module, Experts)]
 
 
+Format = Callable[[Tensor], Tensor]  # weights -> what it keeps of them, such as `rounded` and `mxfp4.rounded`
+
+
 @contextmanager
-def aware(model: nn.Module) -> Iterator[None]:
-    """Context: the model computes with rounded experts and learns those that are not."""
+def aware(model: nn.Module, kept: Format = rounded) -> Iterator[None]:
+    """Context: the model computes with rounded experts, in decoding too, and learns those that are not."""
     for experts in experts_of(model):
-        experts.reads = rounded
+        experts.reads = kept
     try:
         yield
     finally:
@@ -80,11 +89,11 @@ def aware(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def round_experts(model: nn.Module) -> None:
-    """Put what INT4 keeps of them in the place of a model's experts."""
+def round_experts(model: nn.Module, kept: Format = rounded) -> None:
+    """Put what a format keeps of them in the place of a model's experts."""
     for experts in experts_of(model):
         for weight in experts.parameters():
-            weight.copy_(rounded(weight))
+            weight.copy_(kept(weight))
 
 
 # ---- on disk -----------------------------------------------------------------------------------------------

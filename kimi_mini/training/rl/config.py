@@ -55,6 +55,7 @@ class RLConfig:
     )
     budget_from: float = _said(0.5, "it holds where at least this share of the attempts at a task pass,")
     toggle: int = _said(0, "and in every other phase of so many rounds; 0: always")
+    int4: bool = _said(False, "samples and learns with experts in INT4: model.compact.int4")
     least_moderate: float = _said(0.1, "the run ends when fewer tasks than this share still teach something,")
     solved: float = _said(0.9, "and more attempts than this share succeed")
     limits: Limits = field(

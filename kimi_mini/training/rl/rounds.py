@@ -20,6 +20,7 @@ teach most. Only tokens that the model sampled itself count; what tools wrote is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,7 @@ from kimi_mini.agent.conversation import Conversation, training_rows
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
+from kimi_mini.model.compact import int4
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, Example, collate, token_losses
@@ -204,34 +206,36 @@ def reinforce(
 ) -> list[Round]:
     """The rounds after those that are `done`, up to `config.rounds`; fewer when the tasks are learned. watch: looks at
     the attempts and their temperature while the model is still the one that sampled them. backlog: what those rounds
-    have left unfinished; as it stands when `on_round` is called, it belongs to the state of the run."""
+    have left unfinished; as it stands when `on_round` is called, it belongs to the state of the run. With `config.int4`
+    the rounded experts sample and are trained on, and `model` keeps those that learn: see `int4.round_experts`."""
     history: list[Round] = []
     backlog = Backlog() if backlog is None else backlog
     budgets = Budgets(dict(done[-1].budgets) if done else {})
     curriculum = Curriculum.after(config, seed, [one.successes for one in done], [one.tasks for one in done])
-    for index in range(len(done), config.rounds):
-        drawn, temperature = curriculum.draw(config, seed, index), temperature_at(config, index)
-        if config.segment_tokens is None:
-            groups, _ = sample_round(model, tokenizer, config, drawn, seed, index)
-        else:
-            dice = (temperature, hash_seed(seed, index))
-            finished = backlog.sample(model, tokenizer, config, drawn, dice, index)
-            drawn, groups = [one.drawn for one in finished], [one.attempts for one in finished]
-        seen = watch(groups, temperature)
-        history.append(
-            update(model, optimizer, groups, temperature, config, ptx(index), budgets, index, judge)
-        )
-        history[-1].seen = seen
-        if config.segment_tokens is not None:
-            history[-1].tasks = [list(one) for one in drawn]
-            history[-1].stale, history[-1].waiting = stale_share(groups, index), backlog.waiting
-        curriculum.learn(drawn, history[-1].successes)
-        for conversation in (c for group in groups for c in group):
-            conversation.environment.close()
-        if on_round is not None:
-            on_round(index, history[-1])
-        if learned(history[-1], config):
-            break
+    with int4.aware(model) if config.int4 else nullcontext():
+        for index in range(len(done), config.rounds):
+            drawn, temperature = curriculum.draw(config, seed, index), temperature_at(config, index)
+            if config.segment_tokens is None:
+                groups, _ = sample_round(model, tokenizer, config, drawn, seed, index)
+            else:
+                dice = (temperature, hash_seed(seed, index))
+                finished = backlog.sample(model, tokenizer, config, drawn, dice, index)
+                drawn, groups = [one.drawn for one in finished], [one.attempts for one in finished]
+            seen = watch(groups, temperature)
+            history.append(
+                update(model, optimizer, groups, temperature, config, ptx(index), budgets, index, judge)
+            )
+            history[-1].seen = seen
+            if config.segment_tokens is not None:
+                history[-1].tasks = [list(one) for one in drawn]
+                history[-1].stale, history[-1].waiting = stale_share(groups, index), backlog.waiting
+            curriculum.learn(drawn, history[-1].successes)
+            for conversation in (c for group in groups for c in group):
+                conversation.environment.close()
+            if on_round is not None:
+                on_round(index, history[-1])
+            if learned(history[-1], config):
+                break
     backlog.close()
     return history
 
