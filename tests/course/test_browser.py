@@ -1,8 +1,7 @@
 """The course as a reader meets it: JupyterLab in a browser, a notebook opened, its cells run, every slider moved.
 
 nbval runs every notebook; only a browser shows that pictures are there before anything runs, and that widgets come to
-life. Everything runs on loopback, with all files of JupyterLab and of the browser in a temporary folder. On Debian:
-apt install chromium chromium-driver.
+life. Everything runs on loopback, with all files of JupyterLab and of the browser in a temporary folder.
 """
 
 import json
@@ -12,23 +11,18 @@ import secrets
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
-from selenium import webdriver
+from browser import chromium, needs_browser, wait
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from kimi_mini.course.sliders import WIDGET_VIEW
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser is installed: apt install chromium chromium-driver"
-)
+pytestmark = needs_browser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "notebooks" / "00_kimi_k2_on_one_page.ipynb"
@@ -58,16 +52,6 @@ READY = """  // a sign that says "idle" stands there before the kernel does, and
 const context = jupyterapp.shell.currentWidget.sessionContext;
 return Boolean(context?.isReady) && context.kernelDisplayStatus == "idle" && context.session.kernel.connectionStatus == "connected"
 """
-
-
-def wait(what, seconds, ask):
-    """The first true answer of `ask()`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := ask():
-            return answer
-        time.sleep(0.2)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
 # --------------------------------------------------------------------------------------------- JupyterLab
@@ -127,26 +111,8 @@ def lab(course, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Chromium without a window. As root it cannot build its sandbox; the only pages it opens are ours."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("browser")
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-dev-shm-usage",
-        "disable-gpu",
-        "window-size=1400,1400",
-        "disable-background-networking",
-        f"user-data-dir={profile}",
-    ):
-        options.add_argument(f"--{flag}")
-    env = {**os.environ, "HOME": str(profile)}
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER, env=env))
-    try:
+    with chromium(tmp_path_factory.mktemp("browser")) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 # ------------------------------------------------------------------------------------------------- a page
