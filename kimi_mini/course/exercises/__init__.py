@@ -4,6 +4,7 @@
 from kimi_mini.course.exercises import (
     agent,
     attention,
+    deployment,
     moe,
     muonclip,
     overview,
@@ -17,6 +18,7 @@ from kimi_mini.course.exercises.long import grammars, probes
 __all__ = [
     "agent",
     "attention",
+    "deployment",
     "grammars",
     "moe",
     "muonclip",

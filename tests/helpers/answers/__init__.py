@@ -1,7 +1,19 @@
 """Answers to the exercises, a module a notebook or a long exercise: RIGHT holds (checker, answer), WRONG (checker, answer, words of the hint)."""
 
-from answers import agent, attention, moe, muonclip, overview, pretraining, probes, rl, thinking, verifiers
+from answers import (
+    agent,
+    attention,
+    deployment,
+    moe,
+    muonclip,
+    overview,
+    pretraining,
+    probes,
+    rl,
+    thinking,
+    verifiers,
+)
 
-PAGES = (overview, moe, attention, muonclip, pretraining, agent, verifiers, probes, rl, thinking)
+PAGES = (overview, moe, attention, muonclip, pretraining, agent, verifiers, probes, rl, thinking, deployment)
 RIGHT = [pair for page in PAGES for pair in page.RIGHT]
 WRONG = [case for page in PAGES for case in page.WRONG]
