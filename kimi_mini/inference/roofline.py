@@ -238,9 +238,12 @@ class Api:
         return (read * ((1 - hits) * self.fresh + hits * self.cached) + written * self.written) / 1e6
 
 
-MOONSHOT = Api(0.60, 0.15, 2.50, (
-    "kimi-k2-thinking at Moonshot, as quoted by lavapayments.com/docs/reference/providers/moonshot (2nd-hand, 2025)")
-)  # fmt: skip
+APIS = {  # Moonshot's own, as others copied them from platform.moonshot.ai and platform.kimi.ai: 2nd-hand
+    "K2 Thinking, November 2025": Api(
+        0.60, 0.15, 2.50, "github.com/anomalyco/models.dev/pull/356; since retired"
+    ),
+    "K2.6, May 2026": Api(0.95, 0.16, 4.00, "github.com/simonw/llm-prices/pull/60; the same sizes as K2"),
+}
 
 
 def price_per_million(rate: float, card: Card, cards: int, use: float = 1.0) -> float:

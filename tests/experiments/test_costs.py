@@ -46,4 +46,4 @@ def test_own_cards_against_the_api(tmp_path):
             row["own_price"] / row["api_price"]
         )  # full cards at break-even cost alike
         assert row["cheaper_from"] * row["api_price"] == pytest.approx(row["rent"])
-    assert len(log.rows) == 3
+    assert len(log.rows) == 6

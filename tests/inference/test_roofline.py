@@ -7,11 +7,11 @@ import pytest
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.roofline import (
+    APIS,
     CARDS,
     GB,
     GIB,
     HOURS,
-    MOONSHOT,
     Api,
     Card,
     Mode,
@@ -211,7 +211,7 @@ def test_money_by_hand():
     assert api.bill(1e6, 0) == 0.6 and api.bill(0, 1e6) == 2.5
     assert api.bill(1e6, 1e6, hits=0.5) == pytest.approx(0.375 + 2.5)
     assert break_even(8 * 4 * HOURS, api, 8000, 1000) == pytest.approx(8 * 4 * 730 / (0.0048 + 0.0025))
-    assert MOONSHOT.source and all(card.source for card in CARDS.values())
+    assert all(one.source for one in (*APIS.values(), *CARDS.values()))
 
 
 def test_hybrid_routing_by_hand():

@@ -20,11 +20,11 @@ from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures.deployment import costs as figures
 from kimi_mini.experiments.harness import arguments, finish
 from kimi_mini.inference.roofline import (
+    APIS,
     CARDS,
     GB,
     GIB,
     HOURS,
-    MOONSHOT,
     Card,
     Mode,
     break_even,
@@ -156,9 +156,11 @@ def own_or_api(log: Log) -> None:
     found += [("128 x H200, fp8", 128, hits, 16 / seconds(hits), LMSYS) for hits in (0.0, 0.8)]
     for name, cards, hits, rate, source in found:
         rent, most = cards * H200.price * HOURS, rate * 3600 * HOURS
-        least, api = break_even(rent, MOONSHOT, READ, WRITTEN, hits), MOONSHOT.bill(READ, WRITTEN, hits)
-        own = {"rent": rent, "can_serve": most, "own_price": rent / most, "api_price": api, "source": source}
-        log.row(part="own or api", name=name, hits=hits, cheaper_from=least, share=least / most, **own)
+        own = {"name": name, "hits": hits, "rent": rent, "can_serve": most, "own_price": rent / most}
+        for api, prices in APIS.items():
+            least, bill = break_even(rent, prices, READ, WRITTEN, hits), prices.bill(READ, WRITTEN, hits)
+            rest = {"api": api, "api_price": bill, "cheaper_from": least, "share": least / most}
+            log.row(part="own or api", **own, **rest, source=f"{source}; {prices.source}")
 
 
 PRICES = {"reflex": 1.0, "thinking": 4.0}  # a million tokens of the small and of the large model: a parameter
@@ -246,9 +248,11 @@ def report(log: Log) -> None:
     claim("int4_fp8", says, card, first["fp8"] / first["int4"], 1.9)
     says = "INT4 halves the bytes of a step against fp8, at 512 sequences, when every expert is read"
     claim("int4_fp8_many", says, card, many["fp8"] / many["int4"], 1.9)
-    for name, row in zip(("node", "cluster"), (r for r in parts["own or api"] if r["hits"] == 0)):
-        says = f"{row['name']} for rent is cheaper than the API before it is full ({READ} in, {WRITTEN} out): share"
-        claim(f"own_{name}", says, row["source"], row["share"], 1.0, at_most=True)
+    names = ("own_node_2025", "own_node_2026", "own_cluster_2025", "own_cluster_2026")
+    for name, row in zip(names, (row for row in parts["own or api"] if row["hits"] == 0), strict=True):
+        says = f"{row['name']} for rent cost less than the API ({row['api']}) before they are full: share of what"
+        says += f" they can serve, {READ:,} tokens in and {WRITTEN:,} out"
+        claim(name, says, row["source"], row["share"], 1.0, at_most=True)
     perfect = [row for row in parts["routing"] if row["error"] == 0]
     best = perfect[-1]["success"] - 0.01
     cost = min(row["cost"] for row in perfect if row["success"] >= best) / perfect[-1]["cost"]
