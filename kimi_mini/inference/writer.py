@@ -172,13 +172,14 @@ class Writer:
     def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """logits (N, V) -> a token and its log-probability for each row."""
         masks = [None if row.allowed is None else row.allowed(row) for row in rows]
-        held = [index for index, allowed in enumerate(masks) if allowed is not None]
-        if held:
-            allowed = torch.stack([masks[index] for index in held]).to(logits.device)
-            if not allowed.any(-1).all():
-                stuck = rows[held[allowed.any(-1).tolist().index(False)]]
+        if any(mask is not None for mask in masks):
+            free = torch.ones(logits.shape[1], dtype=torch.bool)
+            allowed = torch.stack([free if mask is None else mask.cpu() for mask in masks]).to(logits.device)
+            some = allowed.any(-1)
+            if not some.all():
+                stuck = rows[some.tolist().index(False)]
                 raise ValueError(f"no token is allowed behind the {len(stuck.ids)} tokens of a row")
-            logits[held] = logits[held].masked_fill(~allowed, float("-inf"))
+            logits = torch.where(allowed, logits, float("-inf"))
         throws = None
         if self.temperature >= COLDEST:
             throws = torch.tensor(
