@@ -1,0 +1,63 @@
+"""Figures of experts in few bits.
+
+int4   what formats cost, rounded afterwards and trained with; and how far they are along a long decode
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from kimi_mini.course.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, figure, styled
+
+FORMATS = {"fp32": BLACK, "int4": BLUE, "mxfp4": GREEN, "int3": ORANGE, "int2": RED}
+NAMES = {"int4": "INT4", "mxfp4": "MXFP4", "int3": "3 bits", "int2": "2 bits"}
+
+
+def told(name: str) -> str:
+    """A format as people write it."""
+    return NAMES.get(name, name)
+
+
+def picked(rows: Sequence[Mapping], training: str, name: str) -> list[Mapping]:
+    """The rows of one training and one format, one a seed."""
+    found = [row for row in rows if row["kind"] == "trained"]
+    return [row for row in found if (row["training"], row["format"]) == (training, name)]
+
+
+@styled
+def int4(log: Mapping, title: str = "Experts in few bits") -> Figure:
+    """Left: mean success over the rows, a dot a seed, rounded afterwards and trained with the rounding. Middle: the
+    same of the loss on text. Right: KL from the model in fp32 in each tenth of a long decode, rounded afterwards."""
+    fig, axes = figure(16, 5.2, 1, 3)
+    success, text, drift = axes[0]
+    for ax, measure in (
+        (success, lambda row: fmean(row["success"].values())),
+        (text, lambda row: row["text"]),
+    ):
+        for training, colour, marker, shift in (("plain", BLUE, "o", -0.12), ("aware", PURPLE, "D", 0.12)):
+            label = "rounded afterwards" if training == "plain" else "trained with it"
+            for place, name in enumerate(FORMATS):
+                values = [measure(row) for row in picked(log["rows"], training, name)]
+                if values:
+                    ax.plot(
+                        [place + shift] * len(values), values, marker, color=colour, alpha=0.6, label=label
+                    )
+                    ax.plot(place + shift, fmean(values), "_", color=colour, markersize=22, markeredgewidth=3)
+                    label = None
+        ax.set_xticks(range(len(FORMATS)), [told(name) for name in FORMATS])
+    success.set(title=title, ylabel="success, mean of held-out rows", ylim=(-0.03, 1.05))
+    text.set(title="Loss on held-out text", ylabel="nats a token")
+    for name, colour in list(FORMATS.items())[1:]:
+        runs = [row["drift"]["kl"] for row in picked(log["rows"], "plain", name)]
+        if runs:
+            parts = [fmean(values) for values in zip(*runs)]
+            drift.plot(range(1, len(parts) + 1), parts, "o-", color=colour, label=told(name))
+    drift.set(
+        title="Along a hundred calls", xlabel="tenth of the way", ylabel="KL from fp32, nats", yscale="log"
+    )
+    drift.legend()
+    success.legend(loc="lower left")
+    return fig

@@ -1,0 +1,43 @@
+"""The figure of experts in few bits shows the numbers that it was given, each training apart."""
+
+import pytest
+from drawn import texts
+
+from kimi_mini.course.figures.deployment import int4
+
+LEVELS = {"fp32": 0.9, "int4": 0.8, "mxfp4": 0.7, "int3": 0.6, "int2": 0.3}
+
+
+def row(seed, name, training, value):
+    drift = {"kl": [0.1 * value, 0.2 * value], "flips": [0.0, 0.0]}
+    success = {"a": value + 0.01 * seed, "b": value - 0.03 * seed}
+    head = {"kind": "trained", "seed": seed, "format": name, "training": training}
+    return head | {"success": success, "text": 4 - value, "drift": drift}
+
+
+def log():
+    rows = [row(seed, name, "plain", value) for name, value in LEVELS.items() for seed in (0, 1)]
+    rows += [row(seed, "int2", "aware", 0.8) for seed in (0, 1)]
+    return {"rows": [*rows, {"kind": "reader", "format": "int4", "training": "plain", "success": {"a": 0.0}}]}
+
+
+def test_each_format_has_its_runs_and_their_mean():
+    fig = int4.int4(log(), "t")
+    success, text, drift = fig.axes
+    points = {line.get_marker(): [] for line in success.lines}
+    for line in success.lines:
+        points[line.get_marker()].append((round(line.get_xdata()[0]), list(line.get_ydata())))
+    assert points["o"] == [(i, pytest.approx([v, v - 0.01])) for i, v in enumerate(LEVELS.values())]
+    assert points["D"] == [(4, pytest.approx([0.8, 0.79]))]
+    assert [y for _, (y,) in points["_"]] == pytest.approx(
+        [v - 0.005 for v in LEVELS.values()][:4] + [0.295, 0.795]
+    )
+    assert len(text.lines) == len(success.lines)
+    shown = {line.get_label(): list(line.get_ydata()) for line in drift.lines}
+    assert shown["2 bits"] == pytest.approx([0.03, 0.06]) and set(shown) == {
+        "INT4",
+        "MXFP4",
+        "3 bits",
+        "2 bits",
+    }
+    assert {"rounded afterwards", "trained with it"} <= set(texts(fig))
