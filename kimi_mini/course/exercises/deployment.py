@@ -1,8 +1,11 @@
-"""Checkers of notebook 10: INT4 by hand, and a router between reflex, thinking and a remote model under a budget."""
+"""Checkers of notebook 10: INT4 by hand, a router between reflex, thinking and a remote model under a budget, and
+requests that an endpoint has to refuse."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,4 +175,49 @@ def check_router(function: Callable[[Sequence, Sequence, int], Sequence[int]]) -
     return Checked(
         True,
         f"{best(low):.2f} of 8 for {low} cents, {best(half):.2f} for {half}, {best(high):.2f} for {high}",
+    )
+
+
+# -- break the endpoint --------------------------------------------------------------------------------
+
+RULES = 5
+GOOD = {"model": "final", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@checker
+def check_refusals(
+    attack: Callable[[], Sequence[Any]], send: Callable[[Any], tuple[int, Any]] | None = None
+) -> Checked:
+    """attack(): bodies of requests that break rules of the endpoint, at least five different ones. send(body): the
+    endpoint's status and its answer as JSON; a body that is text or bytes is sent as it is."""
+    bodies = value_of(attack)
+    if isinstance(bodies, (str, bytes, dict)) or not isinstance(bodies, Sequence):
+        raise Hint("return a list of bodies")
+    if len(bodies) < RULES:
+        raise Hint(f"{len(bodies)} requests; break at least {RULES} different rules")
+    if not callable(send):
+        raise Hint("and give the checker a function that sends a body: check_refusals(attack, send)")
+    reasons = {}
+    for number, body in enumerate(bodies, 1):
+        status, answer = send(body)
+        said = f"request {number}, {body!r:.80},"
+        if status >= 500:
+            raise Hint(
+                f"{said} broke the endpoint (status {status}): that is a fault of the endpoint. Report it!"
+            )
+        if not 400 <= status:
+            raise Hint(f"{said} was answered with {status}: it breaks no rule, or the endpoint does not look")
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not (
+            isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"].strip()
+        ):
+            raise Hint(f"{said} was refused without a reason: a client needs error.message")
+        reasons.setdefault(re.sub(r"\d+|'[^']*'", "#", error["message"]), number)
+    if len(reasons) < RULES:
+        raise Hint(f"{len(bodies)} requests, but {len(reasons)} reasons: some break the same rule")
+    status, _ = send(GOOD)
+    if status != 200:
+        raise Hint(f"refused, all of them; and now a good request is answered with {status}: it did break")
+    return Checked(
+        True, f"{len(reasons)} rules, each with its reason, and a good request is answered behind them"
     )

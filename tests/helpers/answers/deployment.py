@@ -111,7 +111,61 @@ def without_the_fourth(success, cost, budget):
     return [1 if kind == 3 and mode == 0 and budget in (49, 92) else mode for kind, mode in enumerate(chosen)]
 
 
+class Endpoint:
+    """A strict endpoint in ten lines, and careless ones."""
+
+    def __init__(self, careless=""):
+        self.careless, self.alive = careless, True
+
+    def __call__(self, body):
+        status, message = self.judge(body)
+        if status != 200 and self.careless == "crashes":
+            return 500, {}
+        if "temperature" in message and self.careless == "dies":
+            self.alive = False
+        if status != 200 and self.careless == "silent":
+            return status, {"detail": "no"}
+        return (200, {}) if self.careless == "blind" else (status, {"error": {"message": message}})
+
+    def judge(self, body):
+        if not self.alive:
+            return 503, "gone"
+        if not isinstance(body, dict):
+            return 400, "not JSON"
+        if body.get("model") != "final":
+            return 404, f"no model {body.get('model')!r}"
+        if not isinstance(body.get("messages"), list) or not body["messages"]:
+            return 400, "messages: a list with at least one message"
+        if not isinstance(body.get("max_tokens", 1), int):
+            return 422, "max_tokens: a whole number"
+        if not 0 <= body.get("temperature", 1) <= 2:
+            return 422, f"temperature: from 0 to 2, not {body['temperature']}"
+        return 200, ""
+
+
+def refusals(attack, careless=""):
+    return ex.check_refusals(attack, Endpoint(careless))
+
+
+def five():
+    return [
+        "{",
+        *(
+            ex.GOOD | bad
+            for bad in ({"model": "x"}, {"messages": []}, {"max_tokens": "4"}, {"temperature": 9})
+        ),
+    ]
+
+
+def careless(kind):
+    def check(attack):
+        return refusals(attack, kind)
+
+    return check
+
+
 RIGHT = [
+    (refusals, five),
     (ex.check_quantise, quantise_with()),
     (ex.check_quantise, int4.quantise),
     (ex.check_quantise, in_loops),
@@ -161,4 +215,14 @@ WRONG = [
     (ex.check_router, lambda *_: [3] * 8, "a mode is 0"),
     (ex.check_router, lambda *_: [0] * 7, "one mode for each kind"),
     (ex.check_router, lambda s, c, b: exact(s, c, min(b, 217)), "money left"),
+    (refusals, lambda: five()[:4], "at least 5"),
+    (refusals, lambda: "{", "a list of bodies"),
+    (refusals, lambda: [*five(), ex.GOOD], "breaks no rule"),
+    (refusals, lambda: [ex.GOOD | {"temperature": 9 + n} for n in range(6)], "the same rule"),
+    (refusals, lambda: [ex.GOOD | {"model": name} for name in ("a", "b", "c", "d", "e")], "the same rule"),
+    (careless("blind"), five, "does not look"),
+    (careless("crashes"), five, "Report it"),
+    (careless("silent"), five, "without a reason"),
+    (careless("dies"), five, "it did break"),
+    (ex.check_refusals, five, "check_refusals(attack, send)"),
 ]
