@@ -284,7 +284,7 @@ def test_a_grammar_that_cannot_go_on_ends_its_own_row(monkeypatch):
 # ----------------------------------------------------------------------------------- schemas and values
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.data())
 def test_exactly_the_valid_arguments_may_be_written(seed, data):
     """Schemas and values drawn: what the toolbox's checker accepts is admitted, what it refuses is not."""
@@ -505,7 +505,7 @@ def test_the_experts_calls_of_every_world_may_be_written():
     """What the agents were trained on is what the grammar admits: compact, in the schema's order, counted on."""
     calls = 0
     for name in FAMILIES:
-        for task in held_out_tasks(name, measured_levels(name), 2, 0):
+        for task in held_out_tasks(name, measured_levels(name), 1, 0):
             conversation = play(task, random.Random(0))
             declared = {one["function"]["name"] for one in conversation.tools or []}
             for message in conversation.messages:
@@ -517,4 +517,4 @@ def test_the_experts_calls_of_every_world_may_be_written():
                     )
                     assert admitted(ids, hook) == len(ids), (name, TOKENIZER.decode(ids))
                     calls += len(made)
-    assert calls > 100
+    assert calls > 50

@@ -23,7 +23,11 @@ def calls_held_to_schemas(log: Mapping) -> Figure:
         bars = left.bar(places + shift, values, 0.38, color=colour, label="held" if held else "free")
         left.bar_label(bars, fmt="%.2f", padding=2)
     left.set_xticks(places, NAMES.values())
-    left.set(ylim=(0, 1.18), ylabel="turns with valid calls only", title="Schemas that nobody has trained on")
+    left.set(
+        ylim=(0, 1.18),
+        ylabel="turns that end in valid calls only",
+        title="Schemas never seen (held, the rest: no room)",
+    )
     left.legend(loc="upper left", ncols=2)
     costs = [row for row in log["rows"] if row["what"] == "cost"]
     for name, colour in zip(("final", "reader"), PALETTE):
@@ -38,6 +42,7 @@ def calls_held_to_schemas(log: Mapping) -> Figure:
     right.axhline(20, color=RED, linestyle="--", label="bar")
     right.axhline(0, color=GREY, linewidth=1)
     right.set_xscale("log", base=2)
+    right.set_xticks(ticks := sorted({row["places"] for row in costs}), map(str, ticks))
     right.set(
         xlabel="rows decoded at once", ylabel="% of decoding time", title="What masks cost, every token held"
     )
