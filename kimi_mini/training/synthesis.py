@@ -139,6 +139,17 @@ def _tokenise(
     return Example(np.asarray(ids, np.int32), mask)
 
 
+def chains(tokenizer: Tokenizer, played: conversation.Conversation) -> list[Example]:
+    """An example for each answer, with the calls that led to it, of a dialogue in which the user speaks again: behind
+    an answer the thoughts before it are gone (`conversation.hear`); each is learned in the context it is written in."""
+    examples = []
+    for index, message in enumerate(played.messages):
+        if message["role"] == "assistant" and not message.get("tool_calls"):
+            ids, mask = chat.encode(tokenizer, played.messages[: index + 1], played.tools)
+            examples.append(Example(np.asarray(ids, np.int32), np.asarray(mask, bool)))
+    return examples
+
+
 def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str, breadth: float) -> Example:
     """An exercise sheet of the family's world."""
     more = (breadth,) if worlds.WORLDS[worlds.FAMILIES[family].world].varied else ()

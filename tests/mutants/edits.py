@@ -1107,6 +1107,116 @@ MUTANTS = [
         ("sandbox: calls of another machine", "(_IF_EQUAL, 1, 0, ARCH", "(_IF_EQUAL, 1, 1, ARCH"),
     ),
     *edits(
+        "model/compact/lora.py",
+        "model/test_lora.py model/test_peft.py",
+        ("lora: alpha without r", "return self.alpha / self.rank", "return self.alpha"),
+        ("lora: alpha / sqrt(r)", "return self.alpha / self.rank", "return self.alpha / self.rank**0.5"),
+        (
+            "lora: A and B exchanged",
+            "return pair.b @ pair.a * self.scale",
+            "return (pair.b.mT @ pair.a.mT).mT",
+        ),
+        (
+            "lora: B random at the start",
+            "weight.new_zeros(*stack, out, rank))",
+            "weight.new_ones(*stack, out, rank))",
+        ),
+        (
+            "lora: every MLP adapted, the shared expert too",
+            'elif isinstance(module, Experts) and "experts" in targets:',
+            'elif hasattr(module, "gate_proj") and "experts" in targets:',
+        ),
+        ("lora: the base learns, too", "param.requires_grad_(False)", "pass"),
+        ("lora: frozen for ever", "param.requires_grad_(True)", "pass"),
+        (
+            "lora: merged twice",
+            'if hasattr(model, "adapter") or hasattr(model, "unmerged"):',
+            'if hasattr(model, "adapter"):',
+        ),
+        (
+            "lora: attached twice",
+            'if hasattr(model, "adapter") or hasattr(model, "unmerged"):',
+            'if hasattr(model, "unmerged"):',
+        ),
+        ("lora: unmerge forgets", "stored(*found[name]).copy_(weight)", "weight.clone()"),
+        ("lora: any base will do", "if not any_base and", "if any_base and"),
+        (
+            "lora: the last expert's A for all",
+            "a.to(weight), weight",
+            "a[-1:].expand_as(a).to(weight), weight",
+        ),
+    ),
+    *edits(
+        "model/compact/peft.py",
+        "model/test_peft.py",
+        (
+            "peft: stack of r and E exchanged",
+            "b.unflatten(1, (rank, count)).permute(2, 0, 1)",
+            "b.unflatten(1, (count, rank)).permute(1, 0, 2)",
+        ),
+        ("peft: up before gate", "zip(EXPERTS, b.split(width, 1))", "zip(EXPERTS, b.split(width, 1)[::-1])"),
+        ("peft: scales that differ forgotten", "b * (each / scale if scale else 1)", "b * 1"),
+        (
+            "peft: alpha of the smaller rank",
+            "return Folder(_with_all_three(matrices, config), scale * rank, None)",
+            'return Folder(_with_all_three(matrices, config), settings["lora_alpha"], None)',
+        ),
+        ("peft: pickles pass for missing", "(folder / PICKLE).is_file()", "False"),
+        ("peft: NaN taken", "or not value.isfinite().all()", ""),
+    ),
+    *edits(
+        "inference/adapters.py",
+        "inference/test_adapters.py",
+        (
+            "adapters: all rows have the first one's",
+            "self.bank.which = which\n        try",
+            "self.bank.which = which[:1].expand_as(which)\n        try",
+        ),
+        ("adapters: scale forgotten", ".b.detach() * adapter.scale", ".b.detach()"),
+        (
+            "adapters: sorted by adapter first",
+            "indices * bank.count + which[:, None]",
+            "which[:, None] * len(self.gate_proj) + indices",
+        ),
+        (
+            "adapters: keys of the base",
+            "(self.kv_b_proj.weight + b @ a)",
+            "(self.kv_b_proj.weight + 0 * (b @ a))",
+        ),
+        (
+            "adapters: rows keep their number when others leave",
+            "self.which = self.which[torch",
+            "self.which[torch",
+        ),
+    ),
+    *edits(
+        "inference/writer.py",
+        "inference/test_adapters.py",
+        (
+            "writer: latents of another adapter kept",
+            "self.worn[place], keep = row.adapter, 0",
+            "self.worn[place] = row.adapter",
+        ),
+    ),
+    *edits(
+        "training/optim/muonclip.py",
+        "model/test_lora.py",
+        (
+            "muonclip: clips what an adapter makes of a matrix",
+            "return next(q_proj.parameters()), next(attention.kv_b_proj.parameters())",
+            "return q_proj.weight, attention.kv_b_proj.weight",
+        ),
+    ),
+    *edits(
+        "training/synthesis.py",
+        "training/test_synthesis.py",
+        (
+            "synthesis: chains see the future",
+            "played.messages[: index + 1], played.tools",
+            "played.messages, played.tools",
+        ),
+    ),
+    *edits(
         "model/costs.py",
         "inference/test_roofline.py",
         ("costs: int4 without scales", "Format(0.5 + 2 / 32, 2)", "Format(0.5, 2)"),

@@ -427,3 +427,30 @@ def test_passed_is_the_verdict_and_not_what_was_meant(tokenizer, monkeypatch):
     monkeypatch.setattr(Conversation, "verdict", lambda self: refused)
     item = trajectory(tokenizer, "0", "buy", 2, "think", 0.0)
     assert item.mistake is None and not item.passed
+
+
+def test_chains_of_a_dialogue_are_learned_whole_and_each_in_its_own_context(tokenizer):
+    """Two answers at least: the user of telecom speaks again. Behind an answer no earlier thought is left."""
+    rng = random.Random("2")
+    played = loop.play(worlds.generate(rng, "line", 3), rng, None, True, 0)
+    made = synthesis.chains(tokenizer, played)
+    turns = [message for message in played.messages if message["role"] == "assistant"]
+    answers = [message for message in turns if not message.get("tool_calls")]
+    assert len(made) == len(answers) > 1
+    ends = tokenizer.special["<|im_end|>"]
+    assert sum(int((one.ids[one.mask] == ends).sum()) for one in made) == len(turns)  # every turn, once
+    for number, (one, answer) in enumerate(zip(made, answers)):
+        before, learned = (
+            tokenizer.decode(part.tolist()) for part in np.split(one.ids, [int(one.mask.argmax())])
+        )
+        assert ("<think></think>" in before) is (number > 0)
+        assert answer["content"] in learned
+        assert all(earlier["reasoning_content"] not in before for earlier in turns[: 2 * number])
+
+
+def test_one_answer_is_one_chain(tokenizer):
+    rng = random.Random("3")
+    played = loop.play(worlds.generate(rng, "buy", 2), rng, None, True, 0)
+    (only,) = synthesis.chains(tokenizer, played)
+    ids, mask = chat.encode(tokenizer, played.messages, played.tools)
+    assert only.ids.tolist() == ids and only.mask.tolist() == list(mask)

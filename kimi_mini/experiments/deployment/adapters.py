@@ -1,0 +1,290 @@
+"""How far a LoRA takes the shipped agent in a world that it has never seen; what is kept, what serving costs.
+
+    python -m kimi_mini.experiments.deployment.adapters
+
+The world is telecom: a phone in the hands of a user who acts when asked, a policy in the system message, two or more
+answers a task. The agent knows chains, sums, a shop and repairs, and does none of these tasks. Data are the world's own
+experts, by `training.synthesis`, with a share of what the agent knows already (`REPLAY`). Four ways, the same tokens:
+
+    lora         A and B of attention and routed experts, by AdamW: Muon's steps learn as fast and have nothing to
+                 hold the attention logits with, since QK-Clip may not touch a frozen base (NOTES.md has the numbers)
+    lora alone   the same without a replay
+    full         every weight, by MuonClip as in the agent's own fine-tuning
+    full alone   the same without a replay
+
+Measured on held-out tasks: the new world, and every family that the agent was trained on, with the adapter attached.
+Without it the agent is what it was, to the last bit: tests/model/test_lora.py. Then the adapters of all seeds and the
+agent itself are served in one batch, and beside it one after the other, merged.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from kimi_mini.agent import loop
+from kimi_mini.agent.folder import load_agent, shipped_agent
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import wilson
+from kimi_mini.base.paths import RUNS, short
+from kimi_mini.course.figures.deployment import adapters as drawn
+from kimi_mini.experiments.harness import (
+    across,
+    common_parser,
+    entry,
+    fingerprint,
+    finish,
+    gap,
+    mean,
+    read,
+    row,
+)
+from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.verifiers.shared import pools, success
+from kimi_mini.inference.adapters import Adapters
+from kimi_mini.inference.generation import generate
+from kimi_mini.model.compact.lora import Adapter, load_adapter
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan, Schedule
+from kimi_mini.pipeline.shared import curve
+from kimi_mini.text import chat
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft, synthesis
+from kimi_mini.training.loop import History, train
+from kimi_mini.training.synthesis import Source
+from kimi_mini.worlds import FAMILIES
+from kimi_mini.worlds.registry import generate as generate_task
+from kimi_mini.worlds.registry import held_out_tasks, measured_levels
+
+START, FAMILY = shipped_agent(), "line"
+KNOWN = tuple(name for name, family in FAMILIES.items() if family.trained and family.world != "desk")
+ARMS = ("lora", "lora alone", "full", "full alone")
+TASK_TOKENS = 1100  # of all chains of one task, about
+PASSES = 1.5
+SECONDS = 120
+NOTEBOOK = "10_deployment.ipynb"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm from one seed. tokens: of training; tasks: held out, a family. Rates were tuned on other seeds."""
+
+    arm: str
+    seed: int
+    tokens: int = 1_500_000
+    step_tokens: int = 2048
+    replay: float = 0.2
+    rank: int = 8
+    alpha: float = 16.0
+    lora_lr: float = 0.015
+    full_lr: float = 0.006
+    tasks: int = 60
+    start: Path = START
+
+    def said(self) -> dict:
+        """All that decides its numbers."""
+        return asdict(self) | {"start": short(self.start), "weights": fingerprint(self.start)}
+
+    def folder(self) -> Path:
+        """Where its adapter lies, for serving."""
+        return RUNS / "adapters" / f"{self.arm.replace(' ', '_')}_{self.seed}_{self.tokens}"
+
+
+def new_world(tokenizer: Tokenizer, source: Source, tasks: int, seed: int) -> sft.Pools:
+    """Chains of the expert's dialogues at `tasks` tasks that are not held out, by level."""
+    found: sft.Pools = {}
+    for index in range(tasks):
+        rng, level = random.Random(f"{seed}/{FAMILY}/{index}"), source.levels[index % len(source.levels)]
+        played = loop.play(generate_task(rng, FAMILY, level), rng, None, True, 0)
+        if played.verdict().passed:
+            found.setdefault((source, level), []).extend(synthesis.chains(tokenizer, played))
+    return found
+
+
+def examples_of(tokenizer: Tokenizer, job: Job) -> sft.Pools:
+    """What a run learns from: the new world and, with a replay, a share of what the agent knows."""
+    share = 0.0 if job.arm.endswith("alone") else job.replay
+    source = Source(FAMILY, "think", 1.0 - share, tuple(FAMILIES[FAMILY].levels), TASK_TOKENS)
+    found = new_world(tokenizer, source, int(job.tokens * (1 - share) / TASK_TOKENS / PASSES) + 12, job.seed)
+    if share:
+        old = [replace(one, share=one.share * share) for one in synthesis.SOURCES]
+        found |= pools(tokenizer, old, job.tokens // 2, job.seed, mistakes=0.0)
+    return found
+
+
+def adapted(model: KimiMini, examples: sft.Pools, job: Job) -> History:
+    """Train in place; with a LoRA that stays attached."""
+    steps = sft.make_plan(examples, job.tokens, job.step_tokens, job.seed)
+    if job.arm.startswith("lora"):
+        adapter = Adapter.new(model, job.rank, job.alpha, seed=job.seed)
+        optimizer = torch.optim.AdamW(
+            adapter.parameters(), job.lora_lr, (0.9, 0.95), weight_decay=0.0, fused=True
+        )
+        adapter.attach(model)
+    else:
+        rates = replace(Plan().optimizer, lr=job.full_lr, adamw_lr=job.full_lr * 1.25)
+        optimizer = rates.build(model)
+    return train(
+        model,
+        optimizer,
+        lambda step: sft.batches_of(examples, steps[step], Plan().micro_tokens),
+        len(steps),
+        Schedule(warmup=10, decay_start=0.35).over(len(steps)),
+        bias_rate=0.0 if job.arm.startswith("lora") else Plan().bias_rate,
+    )
+
+
+def measure(model: KimiMini, tokenizer: Tokenizer, tasks: int) -> dict:
+    """Greedy success at held-out tasks: the new world, whole and by level, and each family that the agent knows."""
+    levels = measured_levels(FAMILY)
+    by_level = {level: mean(success(model, tokenizer, FAMILY, (level,), tasks)) for level in levels}
+    known = {name: mean(success(model, tokenizer, name, measured_levels(name), tasks)) for name in KNOWN}
+    return {
+        "new": fmean(by_level.values()),
+        "levels": by_level,
+        "kept": fmean(known.values()),
+        "known": known,
+    }
+
+
+def work(job: Job) -> dict:
+    """One run and its measures; arm "before" is the agent as it is."""
+    model, tokenizer = load_agent(job.start)
+    told: dict = {"arm": job.arm, "seed": job.seed}
+    if job.arm != "before":
+        history = adapted(model, examples_of(tokenizer, job), job)
+        learned = sum(param.numel() for param in model.parameters() if param.requires_grad)
+        told |= {"seconds": history.seconds, "tokens": sum(history.tokens), "learned": learned}
+        told |= {"curve": curve(history, 60), "max_logit": max(history.max_logit)}
+    if job.arm.startswith("lora"):
+        model.adapter.save(job.folder(), short(job.start))
+        told["bytes"] = (job.folder() / "adapter_model.safetensors").stat().st_size
+    return told | measure(model, tokenizer, job.tasks)
+
+
+def serve(jobs: list[Job], rows: int = 8, tokens: int = 48) -> dict:
+    """All adapters of `jobs` and the agent itself, `rows` rows each, in one batch, and beside it one after the other,
+    merged and folded: tokens a second, and the share of rows in which both write the same."""
+    model, tokenizer = load_agent(jobs[0].start)
+    adapters = {f"seed {job.seed}": load_adapter(model, job.folder()) for job in jobs}
+    tasks = held_out_tasks(FAMILY, measured_levels(FAMILY), rows * (len(adapters) + 1), 0)
+    prompts = [
+        chat.encode(tokenizer, [{"role": "user", "content": task.prompt}], None, True)[0] for task in tasks
+    ]
+    shortest = min(map(len, prompts))
+    ids = torch.tensor([prompt[-shortest:] for prompt in prompts])
+    names = [name for name in (None, *adapters) for _ in range(rows)]
+    served, whole = Adapters(model, adapters), {name: one.merged(model) for name, one in adapters.items()}
+    began = time.perf_counter()
+    mixed = generate(served, ids, tokens, eos_token_id=[], rows=names)
+    middle = time.perf_counter()
+    parts = [
+        generate(whole.get(name, model), ids[i * rows :][:rows], tokens, eos_token_id=[])
+        for i, name in enumerate((None, *adapters))
+    ]
+    ended = time.perf_counter()
+    same = (mixed == torch.cat(parts)).all(1).double().mean().item()
+    written = len(ids) * tokens
+    return {
+        "same": same,
+        "mixed": written / (middle - began),
+        "merged": written / (ended - middle),
+        "rows": len(ids),
+    }
+
+
+def main() -> None:
+    """Adapt from every seed, four ways; serve; write data/results/adapters.json."""
+    options = common_parser(__doc__.splitlines()[0], start=START)
+    options.set_defaults(threads=2)
+    args = read(options)
+    plain = Job("before", 0, start=args.start)
+    tasks, tokens = max(4, int(plain.tasks * args.scale)), int(plain.tokens * args.scale)
+    plain = replace(plain, tasks=tasks, tokens=tokens)
+    jobs = [plain, *(replace(plain, arm=arm, seed=seed) for seed in args.seeds for arm in ARMS)]
+    log = Log(
+        "adapters",
+        seeds=args.seeds,
+        folder=args.folder,
+        weights=fingerprint(args.start),
+        settings=jobs[1].said(),
+    )
+    for told in side_by_side(jobs, RUNS / f"adapters_{args.scale:g}.json", 1, work):
+        log.row(**told)
+        print(told["arm"], told["seed"], f"new {told['new']:.3f} kept {told['kept']:.3f}", flush=True)
+    log.more["served"] = serve([job for job in jobs if job.arm == "lora"])
+    report(log, tasks)
+    finish(log, adapters=drawn.adapted)
+
+
+def report(log: Log, tasks: int) -> None:
+    """Scoreboard, then claims."""
+    before, *runs = log.rows
+    by_arm = {arm: [one for one in runs if one["arm"] == arm] for arm in ARMS}
+    count, board = tasks * len(before["levels"]), {}
+    low, high = wilson(round(before["new"] * count), count)
+    board["adapters/before"] = entry(before["new"], low, high, count, [0], "the new world: the shipped agent")
+    for arm, found in by_arm.items():
+        name = arm.replace(" ", "_")
+        says = f"the new world: {arm}"
+        board[f"adapters/{name}"] = row([one["new"] for one in found], log.seeds, count, says, arm == "lora")
+        kept = [one["kept"] - before["kept"] for one in found]
+        says = f"what it knew, mean of {len(KNOWN)} families: {arm} - before"
+        board[f"adapters/{name}_kept"] = gap(kept, log.seeds, tasks * len(KNOWN), says, arm == "lora")
+    log.more["scoreboard"] = board
+    claims(log, before, by_arm["lora"])
+
+
+def claims(log: Log, before: dict, lora: list[dict]) -> None:
+    """What is claimed of the adapters with a replay, and of serving them."""
+    place = {"figure": "figures/adapters.png", "notebook": NOTEBOOK}
+    for name, claim, values, floor, more in (
+        (
+            "new",
+            "a LoRA teaches the shipped agent a world that it has never seen",
+            [one["new"] for one in lora],
+            0.9,
+            {"headline": True},
+        ),
+        (
+            "kept",
+            "with it attached the agent forgets nothing elsewhere (mean of its families, after - before)",
+            [one["kept"] - before["kept"] for one in lora],
+            -0.02,
+            {},
+        ),
+        (
+            "seconds",
+            "seconds of that training on two cores",
+            [one["seconds"] for one in lora],
+            SECONDS,
+            {"at_most": True},
+        ),
+        ("before", "the agent before: the world is new", [before["new"]], 0.2, {"at_most": True}),
+        (
+            "served",
+            "adapters in one batch write what each merged model writes (share of rows)",
+            [log.more["served"]["same"]],
+            1.0,
+            {},
+        ),
+    ):
+        log.claim(
+            f"adapters/{name}",
+            claim=claim,
+            source="LoRA (arXiv 2106.09685)",
+            floor=floor,
+            **across(values),
+            **more,
+            **place,
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))

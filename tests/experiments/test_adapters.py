@@ -1,0 +1,113 @@
+"""Adapting to a new world: the base stays, arms differ in one thing, the log says what was measured."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from kimi_mini.agent.folder import save_agent
+from kimi_mini.base.evidence import Log
+from kimi_mini.course.figures.deployment import adapters as drawn
+from kimi_mini.experiments.deployment import adapters
+from kimi_mini.experiments.deployment.adapters import Job
+from kimi_mini.model.compact.lora import detach
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.base import is_held_out
+
+
+@pytest.fixture
+def tokenizer():
+    return Tokenizer.load()
+
+
+@pytest.fixture
+def agent(tmp_path):
+    save_agent(tiny_model(), tmp_path / "agent")
+    return tmp_path / "agent"
+
+
+def small(arm, agent, **more):
+    return replace(Job(arm, 0, tokens=6000, step_tokens=2048, tasks=1, rank=4, start=agent), **more)
+
+
+def test_a_lora_run_trains_its_adapter_alone_and_a_full_one_everything(tokenizer, agent):
+    examples = adapters.examples_of(tokenizer, small("lora alone", agent))
+    start = tiny_model()
+    for arm in ("lora alone", "full alone"):
+        model = copy.deepcopy(start)
+        history = adapters.adapted(model, examples, small(arm, agent))
+        assert len(history.loss) >= 3
+        if arm == "lora alone":
+            assert all(model.adapter[name].b.abs().max() > 0 for name in model.adapter.names)
+            detach(model)
+        same = [torch.equal(value, start.state_dict()[name]) for name, value in model.state_dict().items()]
+        assert all(same) if arm == "lora alone" else not any(same[:5])
+
+
+def test_arms_alone_have_no_replay_and_no_task_is_held_out(tokenizer, agent, monkeypatch):
+    seen = []
+    drawn_tasks = adapters.generate_task
+    monkeypatch.setattr(adapters, "generate_task", lambda *a: seen.append(drawn_tasks(*a)) or seen[-1])
+    alone, both = (adapters.examples_of(tokenizer, small(arm, agent)) for arm in ("lora alone", "lora"))
+    assert {source.family for source, _ in alone} == {"line"}
+    assert {source.family for source, _ in both} > {"line", "chain", "buy"}
+    shares = {source: source.share for source, _ in both}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert sum(share for source, share in shares.items() if source.family != "line") == pytest.approx(0.2)
+    assert seen and not any(is_held_out(task.key) for task in seen)
+
+
+def test_a_run_saves_its_adapter_and_all_are_served_in_one_batch(agent, tmp_path, monkeypatch):
+    monkeypatch.setattr(adapters, "RUNS", tmp_path)
+    monkeypatch.setattr(adapters, "measure", lambda model, tokenizer, tasks: {"new": 0.5})
+    jobs = [small("lora alone", agent, seed=seed, lora_lr=0.02) for seed in (0, 1)]
+    rows = [adapters.work(job) for job in jobs]
+    assert rows[0]["bytes"] > 1000 and rows[0]["learned"] < 60_000 and rows[0]["curve"] != rows[1]["curve"]
+    served = adapters.serve(jobs, rows=2, tokens=6)
+    assert served["same"] == 1.0 and served["rows"] == 6 and min(served["mixed"], served["merged"]) > 0
+
+
+def told(arm, seed, new, kept, **more):
+    more = {"levels": {1: new, 2: new, 3: new}, "known": {"chain": kept}, **more}
+    return {"arm": arm, "seed": seed, "new": new, "kept": kept, **more}
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = Log("adapters", seeds=[0, 1, 2], folder=tmp_path)
+    log.row(**told("before", 0, 0.0, 0.9))
+    curve = {"tokens": [10, 10], "loss": [2.0, 1.0]}
+    for arm, new, kept in (
+        ("lora", 0.95, 0.89),
+        ("lora alone", 0.96, 0.7),
+        ("full", 0.97, 0.9),
+        ("full alone", 0.9, 0.1),
+    ):
+        for seed in range(3):
+            log.row(**told(arm, seed, new + seed / 1000, kept, learned=1000, curve=curve, seconds=100.0))
+    log.more["served"] = {"same": 1.0}
+    adapters.report(log, 60)
+    return log
+
+
+def test_claims_are_of_the_adapter_with_a_replay(log):
+    found = {claim["name"]: claim for claim in log.claims}
+    assert all(claim["verdict"] == "holds" for claim in found.values()) and len(found) == 5
+    assert found["adapters/new"]["value"] == pytest.approx(0.951)
+    assert found["adapters/kept"]["value"] == pytest.approx(-0.01)
+    board = log.more["scoreboard"]
+    assert board["adapters/full_alone_kept"]["value"] == pytest.approx(-0.8)
+    assert board["adapters/before"]["n"] == 180
+
+
+def test_the_figure_has_a_point_a_run(log):
+    fig = drawn.adapted(log.as_dict())
+    points = {
+        c.get_label(): c.get_offsets().tolist() for c in fig.axes[0].collections if len(c.get_offsets()) == 3
+    }
+    assert len(points) == 4
+    (lora,) = [where for label, where in points.items() if label.startswith("lora,")]
+    assert lora == [[0.89, 0.95], [0.89, 0.951], [0.89, 0.952]]
+    assert fig.axes[1].lines[0].get_xdata().tolist() == [10, 20]
