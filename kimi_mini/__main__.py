@@ -30,7 +30,9 @@ from kimi_mini.base.command import (
     above_zero,
     add_options,
     folder,
+    from_zero,
     in_one_line,
+    json_object,
     natural,
     positive,
     read_options,
@@ -91,6 +93,11 @@ def chat(args: argparse.Namespace) -> int | None:
 
 def evaluate(args: argparse.Namespace) -> int | None:
     from kimi_mini.base.processes import default_count
+
+    if args.endpoint:
+        from kimi_mini.evaluation import by_endpoint
+
+        return by_endpoint.main(args)
 
     def work() -> None:
         from kimi_mini.evaluation import scoreboard
@@ -178,7 +185,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--tools", metavar="FILE.py", help="a Python file whose functions the agent gets as tools"
     )
 
-    _add_eval_options(add("eval", evaluate, [common, agent], "measure the scoreboard again"))
+    remote = _remote_options()
+    _add_eval_options(add("eval", evaluate, [common, agent, remote], "measure the scoreboard again"))
 
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
     add_options(alone, Options)
@@ -212,11 +220,35 @@ def _add_run_options(train: argparse.ArgumentParser) -> None:
     )
 
 
+def _remote_options() -> argparse.ArgumentParser:
+    """Where a model is served, and how it is asked (see agent.endpoint)."""
+    parser = argparse.ArgumentParser(add_help=False)
+    far = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
+    far.add_argument("--endpoint", metavar="URL", help="up to and with /v1")
+    far.add_argument("--model", metavar="NAME", help="the endpoint's name for its model")
+    far.add_argument("--key-file", metavar="FILE", help="holds the API key (default: $KIMI_MINI_API_KEY)")
+    far.add_argument("--parallel", type=threads, default=8, help="requests at a time, at most (default 8)")
+    far.add_argument("--timeout", type=above_zero, default=600.0, help="seconds for an answer (default 600)")
+    far.add_argument("--no-stream", action="store_true", help="ask for answers in one piece")
+    far.add_argument("--temperature", type=from_zero, help="in place of the exam's own")
+    far.add_argument(
+        "--max-tokens", type=positive, help="of a turn, in place of the exam's own; K2 Thinking: 16000"
+    )
+    far.add_argument("--extra", type=json_object, metavar="JSON", help="more fields for every request")
+    off = 'asks for no thought (default {"chat_template_kwargs": {"thinking": false}})'
+    far.add_argument("--thinking-off", type=json_object, metavar="JSON", help=off)
+    far.add_argument("--out", metavar="FILE.json", help="where the result is written")
+    return parser
+
+
 def _add_eval_options(test: argparse.ArgumentParser) -> None:
     test.add_argument(
         "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
     )
     test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+    test.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="only these, or those that begin so (endpoint)"
+    )
 
 
 def _add_publish_options(ship: argparse.ArgumentParser) -> None:

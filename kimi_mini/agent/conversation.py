@@ -17,6 +17,7 @@ CUT_OFF = {
     "turns": "too many turns",
     "context": "the context is full",
     "repeats": "the same calls again and again",
+    "refused": "the endpoint refused a turn",
 }
 
 

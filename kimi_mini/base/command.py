@@ -6,6 +6,7 @@ KIMI_MINI_DEBUG=1 shows the traceback instead. Needs nothing but the standard li
 
 import argparse
 import errno
+import json
 import math
 import os
 import signal
@@ -131,6 +132,19 @@ def above_zero(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     if value > 1e6:
         raise argparse.ArgumentTypeError(f"{text} is more than a million")
+    return value
+
+
+def from_zero(text: str) -> float:
+    """A number from 0, and small enough to be meant."""
+    return 0.0 if float(text) == 0 else above_zero(text)
+
+
+def json_object(text: str) -> dict:
+    """A JSON object, as {"top_p": 0.9}."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no JSON object")
     return value
 
 

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.endpoint import Endpoint
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.agent.policy import LocalPolicy
+from kimi_mini.agent.remote import RemotePolicy
 from kimi_mini.base import ranks
 from kimi_mini.base.intervals import wilson
 from kimi_mini.model.kimi import KimiMini
@@ -38,8 +40,8 @@ ROWS, VARIED = rows_of(False), rows_of(True)
 
 
 def solve(
-    model: KimiMini,
-    tokenizer: Tokenizer,
+    model: KimiMini | Endpoint,
+    tokenizer: Tokenizer | None,
     tasks: Sequence[Task],
     limits: Limits,
     thinking: bool = True,
@@ -48,11 +50,14 @@ def solve(
     numbers: Sequence[int] | None = None,
 ) -> list[Conversation]:
     """Work on `tasks` in batches; conversations in the order of the tasks. `numbers`: theirs in a longer list of which
-    these are a part, for the dice (see LocalPolicy)."""
+    these are a part, for the dice (see LocalPolicy). A model behind an endpoint needs no tokenizer."""
     numbers, done = range(len(tasks)) if numbers is None else numbers, []
     for start in range(0, len(tasks), BATCH):
         part = slice(start, start + BATCH)
-        policy = LocalPolicy(model, tokenizer, temperature, seed, numbers=numbers[part])
+        if isinstance(model, Endpoint):
+            policy = RemotePolicy(model, temperature, seed, numbers[part])
+        else:
+            policy = LocalPolicy(model, tokenizer, temperature, seed, numbers=numbers[part])
         done += loop.run(policy, tokenizer, tasks[part], limits, thinking)
     return done
 
@@ -62,7 +67,9 @@ def best_of(groups: Sequence[Sequence[Conversation]]) -> list[Conversation]:
     return [next((c for c in group if c.environment.state.public_tests_pass), group[0]) for group in groups]
 
 
-def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: int = 0) -> dict:
+def measure(
+    model: KimiMini | Endpoint, tokenizer: Tokenizer | None, row: Row, count: int, seed: int = 0
+) -> dict:
     """One scoreboard entry {value, low, high, n, seeds, seconds, main, floor, says, thinking}."""
     began = time.perf_counter()
     tasks = held_out_tasks(row.family, row.levels, max(1, round(count * row.share)), seed)
@@ -71,7 +78,11 @@ def measure(model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, seed: i
 
 
 def passes(
-    model: KimiMini, tokenizer: Tokenizer, row: Row, tasks: Sequence[tuple[int, Task]], seed: int
+    model: KimiMini | Endpoint,
+    tokenizer: Tokenizer | None,
+    row: Row,
+    tasks: Sequence[tuple[int, Task]],
+    seed: int,
 ) -> list[bool]:
     """Whether each of the numbered tasks is done right, by one greedy attempt or the best of several sampled ones."""
     each = range(row.attempts)
@@ -109,8 +120,8 @@ def with_pools(board: dict[str, dict], rows: Sequence[Row] = ROWS) -> dict[str, 
 
 
 def scoreboard(
-    model: KimiMini,
-    tokenizer: Tokenizer,
+    model: KimiMini | Endpoint,
+    tokenizer: Tokenizer | None,
     count: int = 200,
     seed: int = 0,
     rows: Sequence[Row] = ROWS,

@@ -153,6 +153,8 @@ def imports() -> dict[str, set[str]]:
 def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
     """What is needed for one command only, and says so when it is missing, may stay out."""
     assert unlisted("package", imports()) == {
+        "agent/endpoint.py openai",  # [serve]
+        "agent/endpoint.py httpx",  # comes with openai
         "course/logs.py IPython",  # [lab]: shown in notebooks
         "course/notebook.py nbclient",  # come with jupyterlab
         "course/notebook.py nbformat",

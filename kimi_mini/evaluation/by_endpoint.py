@@ -1,0 +1,87 @@
+"""`python -m kimi_mini eval --endpoint URL --model NAME`: the scoreboard of a model that somebody serves.
+
+Tasks, tools, verifiers and rows are those of every other agent here. Each answer is kept in a file as it comes: the
+same command, begun again, asks only for what is missing. When the exam is over the file goes and the board stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kimi_mini.agent.endpoint import Endpoint, read_key
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import locked, write_json
+from kimi_mini.base.paths import RUNS, short
+from kimi_mini.evaluation import scoreboard
+from kimi_mini.worlds import Row
+
+
+def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
+    """The endpoint that a command line names. KimiError for an address, a key file or a model that is none."""
+    if not args.model:
+        raise KimiError("--endpoint wants --model NAME: the name that the endpoint knows its model by")
+    own = {} if args.thinking_off is None else {"thinking_off": args.thinking_off}
+    return Endpoint(
+        args.endpoint,
+        args.model,
+        key=read_key(args.key_file),
+        parallel=args.parallel,
+        timeout=args.timeout,
+        stream=not args.no_stream,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        extra=args.extra or {},
+        kept=kept,
+        **own,
+    )
+
+
+def chosen_rows(names: Sequence[str] | None) -> tuple[Row, ...]:
+    """The rows that the names begin, varied worlds included; those of the fixed worlds without names."""
+    if not names:
+        return scoreboard.ROWS
+    known = scoreboard.ROWS + scoreboard.VARIED
+    for name in names:
+        if not any(row.name.startswith(name) for row in known):
+            raise KimiError(f"no row begins with {name!r}; there are {', '.join(row.name for row in known)}")
+    return tuple(row for row in known if row.name.startswith(tuple(names)))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, show, and write the board to --out."""
+    rows = chosen_rows(args.rows)
+    folder = RUNS / "endpoint" / re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
+    out = Path(args.out) if args.out else folder / "board.json"
+    with locked(folder):
+        endpoint = endpoint_of(args, folder / "answers.jsonl")
+        if before := endpoint.counts.pop("before"):
+            print(f"goes on from {before:,} answers in {short(endpoint.kept)}; delete it to begin again")
+        began = time.perf_counter()
+        with tqdm(total=sum(len(row.parts) for row in rows), unit="row", desc=endpoint.model) as bar:
+            endpoint.on_answer = lambda: bar.set_postfix(endpoint.counts, refresh=True)
+            board = scoreboard.scoreboard(
+                endpoint, None, args.tasks, args.seed, rows, on_row=lambda *_: bar.update()
+            )
+        seconds = round(time.perf_counter() - began, 1)
+        said = {"endpoint": endpoint.url, "model": endpoint.model, "seed": args.seed, "seconds": seconds}
+        write_json(out, {**said, "counts": dict(endpoint.counts), "scoreboard": board})
+        endpoint.kept.unlink(missing_ok=True)
+    scoreboard.print_board(board)
+    print(f"{len(board)} rows in {seconds} s: {counted(endpoint)}; written to {short(out)}")
+    if endpoint.counts["length"]:
+        print(
+            f"{endpoint.counts['length']} turns were cut off by their token limit: --max-tokens allows more"
+        )
+
+
+def counted(endpoint: Endpoint) -> str:
+    """Answers, tokens and troubles in words."""
+    return ", ".join(
+        f"{count:,} {name.replace('_', ' ')}" for name, count in endpoint.counts.items() if count
+    )
