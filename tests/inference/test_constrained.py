@@ -111,6 +111,8 @@ def test_calls_as_the_template_renders_them_may_be_written():
         ("functions.buy:0", '{"item":"jar","count":2,"why":"so"}'),
         ("functions.buy:0", '{"item":"jar","count":2}{"item":"jar","count":2}'),  # a second value
         ("functions.buy:0", '{"item":"jar","count":2} '),
+        ("functions.buy:0", '{"item": "jar", "count": 2}'),  # not as it is rendered
+        ("functions.buy:0", '{"count":2,"item":"jar"}'),
         ("functions.buy:0", '"{\\"item\\":\\"jar\\",\\"count\\":2}"'),  # encoded twice
         ("functions.buy:0", '{"item":"jar","count":2'),
         ("functions.buy:0", ""),

@@ -791,11 +791,6 @@ MUTANTS = [
             '        yield from self._calls()\n        yield from self._until((), "<|im_end|>")',
         ),
         (
-            "constrained: an answer and a call",
-            'yield from self._follow(matcher, token, "<|im_end|>")\n            yield from self._end()',
-            'yield from self._follow(matcher, token, "<|im_end|>")\n            yield from self._calls()',
-        ),
-        (
             "constrained: no call in place of an answer",
             'allowed = allowed | self._only("<|tool_calls_section_begin|>")',
             "pass",

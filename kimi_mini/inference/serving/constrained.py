@@ -158,23 +158,17 @@ class Constraint:
                 return spelt
             matcher.consume_token(token)
             spelt.append(token)
-            if matcher.is_error():
-                yield from self._give_up(matcher)
             if end is None and matcher.is_accepting():
                 return spelt
             token = None
 
     def _next(self, matcher: LLMatcher) -> Tensor:
+        """(V,) What a grammar admits now; where llguidance cannot go on, the end of the turn."""
         allowed = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8).bool()
-        return allowed if not matcher.is_error() else self._failed(matcher)
-
-    def _failed(self, matcher: LLMatcher) -> Tensor:
-        self.error = first_line(matcher.get_error())
-        return self._only("<|im_end|>")
-
-    def _give_up(self, matcher: LLMatcher) -> Steps:
-        self._failed(matcher)
-        yield from self._end()
+        if matcher.is_error():
+            self.error = first_line(matcher.get_error())
+            return self._only("<|im_end|>")
+        return allowed
 
     def _only(self, *names: str) -> Tensor:
         return mask(self.tokenizer, names)
