@@ -18,7 +18,7 @@ from values import spoilt, value_of
 
 from kimi_mini.agent.loop import play
 from kimi_mini.base.errors import KimiError
-from kimi_mini.experiments.deployment.drawn_schemas import drawn_parameters
+from kimi_mini.evaluation.drawn_schemas import drawn_parameters
 from kimi_mini.inference.serving.constrained import Constraint
 from kimi_mini.inference.serving.schemas import UnsupportedSchema
 from kimi_mini.inference.writer import Marks, Row, Writer, dice

@@ -30,8 +30,8 @@ from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.intervals import bootstrap, difference
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures.deployment.constrained import calls_held_to_schemas
+from kimi_mini.evaluation.drawn_schemas import drawn_parameters
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.deployment.drawn_schemas import drawn_parameters
 from kimi_mini.inference.serving.constrained import Constraint
 from kimi_mini.inference.serving.grammars import function_of
 from kimi_mini.inference.writer import Marks, Row, Writer, dice, stops_of
