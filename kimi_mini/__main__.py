@@ -1,4 +1,4 @@
-"""Command line: python -m kimi_mini run | chat | eval | pretrain | bench | gpu | publish | ledger.
+"""Command line: python -m kimi_mini run | chat | serve | eval | pretrain | bench | gpu | publish | ledger.
 
 Each command imports its own modules, so that --help answers at once.
 """
@@ -25,19 +25,8 @@ if __name__ == "__main__":  # before the imports, which take a while
 import argparse
 from collections.abc import Callable
 
-from kimi_mini.base.command import (
-    SAVED,
-    above_zero,
-    add_options,
-    folder,
-    from_zero,
-    in_one_line,
-    json_object,
-    natural,
-    positive,
-    read_options,
-    threads,
-)
+from kimi_mini.base import options
+from kimi_mini.base.command import SAVED, add_options, in_one_line, natural, read_options, threads
 from kimi_mini.base.paths import RUNS
 from kimi_mini.pipeline.options import Options
 
@@ -89,6 +78,13 @@ def chat(args: argparse.Namespace) -> int | None:
         args.checkpoint = str(CHECKPOINTS / "reader")  # the other agent knows its own tools alone
     _choose_agent(args)
     return terminal.main(args)
+
+
+def serve(args: argparse.Namespace) -> int | None:
+    from kimi_mini.agent import serve
+
+    _choose_agent(args)
+    return serve.main(args)
 
 
 def evaluate(args: argparse.Namespace) -> int | None:
@@ -177,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(function=function)
         return command
 
-    _add_run_options(add("run", run, [common], "train from random weights to a checked agent"))
+    options.run(add("run", run, [common], "train from random weights to a checked agent"))
 
     talk = add("chat", chat, [common, agent], "talk to the agent, with its tools")
     talk.add_argument("--reflex", action="store_true", help="answer without thinking first")
@@ -185,81 +181,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--tools", metavar="FILE.py", help="a Python file whose functions the agent gets as tools"
     )
 
-    remote = _remote_options()
-    _add_eval_options(add("eval", evaluate, [common, agent, remote], "measure the scoreboard again"))
+    options.serve(add("serve", serve, [threaded, agent], "an OpenAI-compatible endpoint, and a page"))
+
+    remote = options.remote()
+    options.evaluate(add("eval", evaluate, [common, agent, remote], "measure the scoreboard again"))
 
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
     add_options(alone, Options)
 
     add("bench", bench, [common], "measure the speed against transformers")
-    _add_gpu_options(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
+    options.gpu(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
 
-    _add_publish_options(add("publish", publish, [common], "for maintainers: ship a finished run"))
+    options.publish(add("publish", publish, [common], "for maintainers: ship a finished run"))
 
     book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
     book.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return parser
-
-
-def _add_run_options(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--preset", help="size of the model (default nano; micro for a reader)")
-    train.add_argument("--device", default="cpu", help="torch device (default cpu)")
-    train.add_argument("--folder", type=folder, help="where the run is kept (default data/run)")
-    train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets (default 1)")
-    train.add_argument(
-        "--processes", type=threads, help="one a core (default: the physical cores, at most 8)"
-    )
-    kind = train.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
-    )
-    kind.add_argument(
-        "--reader",
-        action="store_true",
-        help="an agent that reads: about 40 minutes (default folder data/run/reader)",
-    )
-
-
-def _remote_options() -> argparse.ArgumentParser:
-    """Where a model is served, and how it is asked (see agent.endpoint)."""
-    parser = argparse.ArgumentParser(add_help=False)
-    far = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
-    far.add_argument("--endpoint", metavar="URL", help="up to and with /v1")
-    far.add_argument("--model", metavar="NAME", help="the endpoint's name for its model")
-    far.add_argument("--key-file", metavar="FILE", help="holds the API key (default: $KIMI_MINI_API_KEY)")
-    far.add_argument("--parallel", type=threads, default=8, help="requests at a time, at most (default 8)")
-    far.add_argument("--timeout", type=above_zero, default=600.0, help="seconds for an answer (default 600)")
-    far.add_argument("--no-stream", action="store_true", help="ask for answers in one piece")
-    far.add_argument("--temperature", type=from_zero, help="in place of the exam's own")
-    far.add_argument(
-        "--max-tokens", type=positive, help="of a turn, in place of the exam's own; K2 Thinking: 16000"
-    )
-    far.add_argument("--extra", type=json_object, metavar="JSON", help="more fields for every request")
-    off = 'asks for no thought (default {"chat_template_kwargs": {"thinking": false}})'
-    far.add_argument("--thinking-off", type=json_object, metavar="JSON", help=off)
-    far.add_argument("--out", metavar="FILE.json", help="where the result is written")
-    return parser
-
-
-def _add_eval_options(test: argparse.ArgumentParser) -> None:
-    test.add_argument(
-        "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
-    )
-    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
-    test.add_argument(
-        "--rows", nargs="+", metavar="NAME", help="only these, or those that begin so (endpoint)"
-    )
-
-
-def _add_publish_options(ship: argparse.ArgumentParser) -> None:
-    ship.add_argument("--folder", type=folder, help="the run's folder (default data/run, or data/run/reader)")
-    ship.add_argument("--reader", action="store_true", help="ship the agent that reads, beside the other")
-
-
-def _add_gpu_options(card: argparse.ArgumentParser) -> None:
-    card.add_argument("--rehearsal", action="store_true", help="every part at toy size on a CPU")
-    card.add_argument("--parts", nargs="+", metavar="NAME", help="only these (default: all)")
-    card.add_argument("--folder", type=folder, help="where the logs go (default data/results/gpu)")
 
 
 if __name__ == "__main__":

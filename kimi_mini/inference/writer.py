@@ -64,6 +64,8 @@ class Row:
     allowed: asked before every token with the row as it stands; (V,) bool, True for the tokens that may come next, or
     None for any. The token is drawn from what is allowed, and so is its log-probability.
     adapter: the name of the adapter that writes it, where the model is an `inference.adapters.Adapters`; None: none.
+    temperature, top_p: its own, see `sample`; None: the writer's temperature.
+    looks: told the logits of the next token, (V,), before it is drawn and before anything is masked.
     finish: "stop" at an end, "length" when its tokens or its place in the cache are used up.
     """
 
@@ -75,6 +77,9 @@ class Row:
     marks: Marks | None = None
     allowed: Callable[[Row], Tensor | None] | None = None
     adapter: str | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    looks: Callable[[Tensor], None] | None = None
     ids: list[int] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -122,7 +127,7 @@ def inside_thought(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:
 
 
 class Writer:
-    """Writes in up to `places` rows of at most `max_length` tokens each, at one temperature."""
+    """Writes in up to `places` rows of at most `max_length` tokens each; `temperature`: of rows without their own."""
 
     def __init__(self, model, places: int, max_length: int, temperature: float = 0.0):
         decoder = AdaptedDecoder if isinstance(model, Adapters) else Decoder
@@ -146,6 +151,20 @@ class Writer:
             self.decoder.truncate(lengths)
             del self.held[place][keep:]
         self.rows[place], self.pending[place] = row, wanted[keep:]
+
+    def read(self, place: int) -> None:
+        """Feed what a row that has joined has to read, up to its last token, while the others wait. Then every step
+        feeds one token a row, and no row's sums depend on how long another's prompt is."""
+        *prompt, last = self.pending[place]
+        if prompt:
+            self.decoder.extend([prompt if other == place else [] for other in range(len(self.held))])
+            self.held[place] += prompt
+            self.pending[place] = [last]
+
+    def leave(self, place: int) -> None:
+        """Give up the turn that is written in a place; what the place holds stays for the next one."""
+        del self.rows[place]
+        self.pending[place] = []
 
     @torch.no_grad()
     def step(self) -> list[int]:
@@ -171,6 +190,9 @@ class Writer:
 
     def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """logits (N, V) -> a token and its log-probability for each row."""
+        for row, own in zip(rows, logits):
+            if row.looks is not None:
+                row.looks(own)
         masks = [None if row.allowed is None else row.allowed(row) for row in rows]
         if any(mask is not None for mask in masks):
             free = torch.ones(logits.shape[1], dtype=torch.bool)
@@ -180,13 +202,21 @@ class Writer:
                 stuck = rows[some.tolist().index(False)]
                 raise ValueError(f"no token is allowed behind the {len(stuck.ids)} tokens of a row")
             logits = torch.where(allowed, logits, float("-inf"))
-        throws = None
-        if self.temperature >= COLDEST:
-            throws = torch.tensor(
-                [row.dice.random() for row in rows], dtype=torch.float64, device=logits.device
-            )
-        ids, logprobs = sample(logits, self.temperature, dice=throws)
-        return ids.tolist(), logprobs.tolist()
+        alike: dict[tuple[float, float], list[int]] = {}
+        for index, row in enumerate(rows):
+            temperature = self.temperature if row.temperature is None else row.temperature
+            alike.setdefault((temperature, row.top_p), []).append(index)
+        drawn: list[tuple[int, float]] = [(0, 0.0)] * len(rows)
+        for (temperature, top_p), places in alike.items():
+            throws = None
+            if temperature >= COLDEST:
+                throws = [rows[place].dice.random() for place in places]
+                throws = torch.tensor(throws, dtype=torch.float64, device=logits.device)
+            found = sample(logits[places], temperature, dice=throws, top_p=top_p)
+            for place, *one in zip(places, *(values.tolist() for values in found)):
+                drawn[place] = tuple(one)
+        ids, logprobs = zip(*drawn)
+        return list(ids), list(logprobs)
 
     def run(self) -> None:
         """Write until every row has ended."""

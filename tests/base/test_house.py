@@ -161,7 +161,13 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "course/sliders.py ipywidgets",
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "inference/serving/constrained.py llguidance",  # [serve]: named in a type
-        "inference/serving/grammars.py llguidance",  # [serve]
+        "agent/serve.py fastapi",  # [serve]
+        "agent/serve.py uvicorn",
+        "inference/serving/app.py fastapi",
+        "inference/serving/app.py starlette",  # comes with fastapi
+        "inference/serving/grammars.py llguidance",
+        "inference/serving/metrics.py prometheus_client",
+        "inference/serving/requests.py pydantic",  # comes with fastapi
         "text/corpus.py huggingface_hub",  # comes with datasets
     }
     assert "__main__.py torch" in unlisted("lab", imports())  # the wrong section

@@ -1,0 +1,105 @@
+"""The options of the commands that have many; what they mean is said where the command is."""
+
+from __future__ import annotations
+
+import argparse
+
+from kimi_mini.base.command import above_zero, folder, from_zero, json_object, natural, positive, threads
+
+
+def serve(server: argparse.ArgumentParser) -> None:
+    """Of the endpoint (see agent.serve)."""
+    server.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: this machine alone)"
+    )
+    server.add_argument("--port", type=natural, default=8000, help="default 8000; 0: any that is free")
+    server.add_argument("--places", type=positive, default=16, help="answers written at a time (default 16)")
+    server.add_argument("--queue", type=natural, default=64, help="requests that may wait (default 64)")
+    server.add_argument("--timeout", type=above_zero, default=120.0, help="seconds a request may take (120)")
+    server.add_argument(
+        "--temperature",
+        type=from_zero,
+        default=0.0,
+        help="of requests that name none (default 0, as the scoreboard)",
+    )
+    server.add_argument(
+        "--api-key-file", metavar="FILE", help="holds the key; or KIMI_MINI_API_KEY (default: none)"
+    )
+    server.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="serve an adapter under this name",
+    )
+    server.add_argument(
+        "--unconstrained", action="store_true", help="calls are not held to their schemas (to compare)"
+    )
+    server.add_argument(
+        "--strict-reasoning", action="store_true", help="refuse calls that come back without their thought"
+    )
+
+
+def run(train: argparse.ArgumentParser) -> None:
+    """Of a run (see pipeline.plan)."""
+    train.add_argument("--preset", help="size of the model (default nano; micro for a reader)")
+    train.add_argument("--device", default="cpu", help="torch device (default cpu)")
+    train.add_argument("--folder", type=folder, help="where the run is kept (default data/run)")
+    train.add_argument("--scale", type=above_zero, default=1.0, help="of all budgets (default 1)")
+    train.add_argument(
+        "--processes", type=threads, help="one a core (default: the physical cores, at most 8)"
+    )
+    kind = train.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--rehearsal", action="store_true", help="every stage in a minute (default folder data/run/rehearsal)"
+    )
+    kind.add_argument(
+        "--reader",
+        action="store_true",
+        help="an agent that reads: about 40 minutes (default folder data/run/reader)",
+    )
+
+
+def remote() -> argparse.ArgumentParser:
+    """Where a model is served, and how it is asked (see agent.endpoint)."""
+    parser = argparse.ArgumentParser(add_help=False)
+    far = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
+    far.add_argument("--endpoint", metavar="URL", help="up to and with /v1")
+    far.add_argument("--model", metavar="NAME", help="the endpoint's name for its model")
+    far.add_argument("--key-file", metavar="FILE", help="holds the API key (default: $KIMI_MINI_API_KEY)")
+    far.add_argument("--parallel", type=threads, default=8, help="requests at a time, at most (default 8)")
+    far.add_argument("--timeout", type=above_zero, default=600.0, help="seconds for an answer (default 600)")
+    far.add_argument("--no-stream", action="store_true", help="ask for answers in one piece")
+    far.add_argument("--temperature", type=from_zero, help="in place of the exam's own")
+    far.add_argument(
+        "--max-tokens", type=positive, help="of a turn, in place of the exam's own; K2 Thinking: 16000"
+    )
+    far.add_argument("--extra", type=json_object, metavar="JSON", help="more fields for every request")
+    off = 'asks for no thought (default {"chat_template_kwargs": {"thinking": false}})'
+    far.add_argument("--thinking-off", type=json_object, metavar="JSON", help=off)
+    far.add_argument("--out", metavar="FILE.json", help="where the result is written")
+    return parser
+
+
+def evaluate(test: argparse.ArgumentParser) -> None:
+    """Of the scoreboard."""
+    test.add_argument(
+        "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
+    )
+    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+    test.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="only these, or those that begin so (endpoint)"
+    )
+
+
+def publish(ship: argparse.ArgumentParser) -> None:
+    """Of what maintainers ship."""
+    ship.add_argument("--folder", type=folder, help="the run's folder (default data/run, or data/run/reader)")
+    ship.add_argument("--reader", action="store_true", help="ship the agent that reads, beside the other")
+
+
+def gpu(card: argparse.ArgumentParser) -> None:
+    """Of the rows that want a GPU."""
+    card.add_argument("--rehearsal", action="store_true", help="every part at toy size on a CPU")
+    card.add_argument("--parts", nargs="+", metavar="NAME", help="only these (default: all)")
+    card.add_argument("--folder", type=folder, help="where the logs go (default data/results/gpu)")
