@@ -391,6 +391,8 @@ def test_a_schema_without_a_finite_value_is_refused():
         ({"type": ["integer", "null"]}, [1, None], [1.5, "x"]),
         ({"allOf": [{"type": "integer", "minimum": 0}, {"maximum": 5}]}, [3], [7, -1]),
         ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, [1, "x"], [None, 1.5]),
+        ({"type": "number", "minimum": -9, "maximum": -1.25}, [-1.25, -9, -2], [-1.2, -1, -9.5]),
+        ({"type": "number", "minimum": 2.25, "maximum": 4}, [2.25, 2.3, 4], [2.2, 2, 4.1]),
         ({"type": "array", "prefixItems": [{"type": "integer"}], "items": False}, [[1], []], [["x"], [1, 2]]),
         ({"enum": ["x", 1, None, {"k": [1, 2]}], "title": "t"}, ["x", {"k": [1, 2]}], ["y", {"k": [1]}]),
         ({"enum": [f"value {index}" for index in range(20_000)]}, ["value 19999"], ["value 20000"]),
@@ -445,6 +447,7 @@ def test_a_tool_without_parameters_and_one_that_is_open():
         turn(("functions.look-up_2:0", '{"a":1}'))
     )
     assert accepts({"type": "object"}, '{"a":[1,{"b":null}]}')
+    assert not accepts({"type": "object"}, '{"a":[1,{"b":1e999}]}')  # finite at any depth
     assert accepts(
         {"type": "object", "properties": {"b": {}}, "additionalProperties": True}, '{"b":"x","a":1}'
     )
