@@ -1,4 +1,4 @@
-"""Command line: python -m kimi_mini run | chat | serve | eval | pretrain | bench | gpu | publish | ledger.
+"""Command line: python -m kimi_mini run | chat | serve | eval | conformance | pretrain | bench | gpu | publish | ledger.
 
 Each command imports its own modules, so that --help answers at once.
 """
@@ -41,7 +41,8 @@ def main(words: list[str] | None = None) -> int:
             _set_threads(args.threads)
         return args.function(args)
 
-    return in_one_line(command, SAVED if args.command in ("run", "pretrain", "gpu") else NOTHING)
+    saves = args.command in ("run", "pretrain", "gpu") or getattr(args, "endpoint", None)
+    return in_one_line(command, SAVED if saves else NOTHING)
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -104,6 +105,12 @@ def evaluate(args: argparse.Namespace) -> int | None:
             scoreboard.main(args)
 
     return _shared(args, args.processes or default_count(), work)
+
+
+def conformance(args: argparse.Namespace) -> None:
+    from kimi_mini.evaluation import conformance
+
+    conformance.main(args)
 
 
 def bench(args: argparse.Namespace) -> int | None:
@@ -185,6 +192,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     remote = options.remote()
     options.evaluate(add("eval", evaluate, [common, agent, remote], "measure the scoreboard again"))
+    says = "does an endpoint call tools as its model would"
+    options.conformance(add("conformance", conformance, [common, agent, remote], says))
 
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
     add_options(alone, Options)

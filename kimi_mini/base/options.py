@@ -88,8 +88,15 @@ def evaluate(test: argparse.ArgumentParser) -> None:
     )
     test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
     test.add_argument(
-        "--rows", nargs="+", metavar="NAME", help="only these, or those that begin so (endpoint)"
+        "--rows", nargs="+", metavar="NAME", help="of an endpoint: only these, or those of a world"
     )
+
+
+def conformance(check: argparse.ArgumentParser) -> None:
+    """Of the vendor verifier's two figures."""
+    check.add_argument("--tasks", type=positive, default=100, help="held-out tasks to ask from (default 100)")
+    check.add_argument("--reference", metavar="FILE", help="decisions to compare with (default: our agent's)")
+    check.add_argument("--record", metavar="FILE", help="write the decisions down, as a reference for others")
 
 
 def publish(ship: argparse.ArgumentParser) -> None:

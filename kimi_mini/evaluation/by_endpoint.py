@@ -43,14 +43,13 @@ def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
 
 
 def chosen_rows(names: Sequence[str] | None) -> tuple[Row, ...]:
-    """The rows that the names begin, varied worlds included; those of the fixed worlds without names."""
-    if not names:
-        return scoreboard.ROWS
-    known = scoreboard.ROWS + scoreboard.VARIED
-    for name in names:
-        if not any(row.name.startswith(name) for row in known):
-            raise KimiError(f"no row begins with {name!r}; there are {', '.join(row.name for row in known)}")
-    return tuple(row for row in known if row.name.startswith(tuple(names)))
+    """Rows by their names or their worlds' names, varied worlds included; without names those of the fixed worlds."""
+    known, found = scoreboard.ROWS + scoreboard.VARIED, []
+    for name in names or ():
+        found += (rows := [row for row in known if f"{row.name}/".startswith(f"{name}/")])
+        if not rows:
+            raise KimiError(f"no row or world is {name!r}; there are {', '.join(row.name for row in known)}")
+    return tuple(found) if names else scoreboard.ROWS
 
 
 def main(args: argparse.Namespace) -> None:

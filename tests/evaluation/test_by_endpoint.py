@@ -1,0 +1,94 @@
+"""`eval --endpoint`: the same exam, stopped and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from engines import served
+
+from kimi_mini import __main__ as command
+from kimi_mini.base.files import read_json
+from kimi_mini.evaluation import by_endpoint, scoreboard
+from kimi_mini.worlds.registry import held_out_tasks
+
+ROW = next(row for row in scoreboard.ROWS if row.name == "shop/buy")
+TASKS = held_out_tasks(ROW.family, ROW.levels, 12, 0)
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(by_endpoint, "RUNS", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def words(url, *more):
+    return ["eval", "--endpoint", url, "--model", "m", "--tasks", "12", "--rows", "shop/buy", *more]
+
+
+def test_the_exam_is_everybody_elses_and_its_answers_go_when_it_is_over(runs, tmp_path, capsys):
+    with served(TASKS) as (engine, url):
+        assert command.main(words(url, "--out", str(tmp_path / "board.json"))) == 0
+    board = read_json(tmp_path / "board.json")
+    row = board["scoreboard"]["shop/buy"]
+    assert (row["value"], row["n"], row["says"]) == (1.0, 12, ROW.says)
+    assert board["counts"]["answers"] == len(engine.requests)
+    assert board["counts"]["completion_tokens"] == 7 * len(engine.requests)
+    assert "shop/buy" in capsys.readouterr().out and not list(runs.rglob("*.jsonl"))
+    asked = engine.requests[0]
+    assert (asked["temperature"], asked["max_tokens"]) == (
+        0.0,
+        ROW.limits.turn_tokens,
+    ) and "seed" not in asked
+
+
+def test_what_was_answered_before_a_stop_is_not_asked_again(runs, capsys):
+    with served(TASKS, troubles=(None,) * 20 + (401,)) as (engine, url):
+        assert command.main(words(url, "--parallel", "1")) == 2
+        first = len(engine.requests)
+        assert command.main(words(url, "--parallel", "1")) == 0
+        out = capsys.readouterr().out
+        assert "goes on from 20 answers" in out
+        again = len(engine.requests) - first
+        assert command.main(words(url)) == 0
+        assert len(engine.requests) - first - again == again + 20
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_at_once_and_keeps_the_answers(tmp_path):
+    """Although requests are on their way that would take a minute."""
+    with served(TASKS, delay=0.2) as (engine, url):
+        body = f"""
+from pathlib import Path
+from kimi_mini.evaluation import by_endpoint
+by_endpoint.RUNS = Path({str(tmp_path)!r})
+from kimi_mini.__main__ import main
+raise SystemExit(main({words(url, "--parallel", "2")!r}))
+"""
+        process = subprocess.Popen([sys.executable, "-c", body], stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while len(engine.requests) < 6 and time.monotonic() < until:
+            time.sleep(0.02)
+        engine.habits["delay"] = 60
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130 and "run the same command to go on" in said and "Traceback" not in said
+    kept = next(tmp_path.rglob("answers.jsonl")).read_text()
+    assert kept.count("\n") >= 4
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--rows", "nothing"], "there are chain/thinking"),
+        (["--key-file", "not/there"], "does not exist"),
+        (["--model", ""], "--model NAME"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_line(runs, capsys, more, says):
+    assert command.main([*words("http://127.0.0.1:9/v1"), *more]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
