@@ -1,4 +1,4 @@
-"""Command line: python -m kimi_mini run | chat | serve | eval | conformance | pretrain | bench | gpu | publish | ledger.
+"""Command line: python -m kimi_mini run, chat, serve, eval, conformance, pretrain, bench, gpu, publish, ledger.
 
 Each command imports its own modules, so that --help answers at once.
 """
