@@ -56,13 +56,13 @@ class Tables:
             opened = state.opening(generate(self.rng, family, level, held_out=True))
             session = secrets.token_urlsafe(12)
             self.open[session] = time.monotonic(), opened
-            while len(self.open) > KEPT or time.monotonic() - next(iter(self.open.values()))[0] > AGE:
-                self.open.popitem(last=False)[1][1].environment.close()
+            self._clear()
         return {"session": session, "tools": opened.tools, "messages": opened.messages}
 
     def call(self, session: str, call: dict) -> str:
         """What a tool returns. Raises KimiError for a session that has ended, and for what is no call."""
         with self.lock:
+            self._clear()
             if session not in self.open:
                 raise KimiError("this task's tools are not there any more: draw a new one")
             opened = self.open[session][1]
@@ -73,6 +73,13 @@ class Tables:
                 raise KimiError("a call has a function with a name and arguments")
             message = {"role": "assistant", "content": "", "tool_calls": [call | {"id": call.get("id")}]}
             return state.act(opened, message)[0]["content"]
+
+    def _clear(self) -> None:
+        """End those that are too many, or too old; the first was used the longest ago."""
+        while self.open and (
+            len(self.open) > KEPT or time.monotonic() - next(iter(self.open.values()))[0] > AGE
+        ):
+            self.open.popitem(last=False)[1][1].environment.close()
 
     def close(self) -> None:
         """End all of them."""
@@ -86,7 +93,6 @@ def add_page(app: FastAPI, tables: Tables) -> None:
     from fastapi import Request
     from fastapi.responses import HTMLResponse, JSONResponse
 
-    from kimi_mini.inference.serving.app import body_of
     from kimi_mini.inference.serving.requests import Refused
 
     page = files("kimi_mini.inference.serving").joinpath("page.html").read_text(encoding="utf-8")
@@ -95,7 +101,7 @@ def add_page(app: FastAPI, tables: Tables) -> None:
     async def fields(request) -> dict:
         endpoint.admit(request)
         try:
-            found = json.loads(await body_of(request, endpoint.settings.body))
+            found = json.loads(await endpoint.body_of(request))
         except (ValueError, RecursionError):
             raise Refused("the body is no JSON") from None
         return found if isinstance(found, dict) else {}

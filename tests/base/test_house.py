@@ -168,6 +168,8 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "inference/serving/grammars.py llguidance",
         "inference/serving/metrics.py prometheus_client",
         "inference/serving/requests.py pydantic",  # comes with fastapi
+        "inference/serving/requests.py pydantic_core",
+        "inference/serving/work.py fastapi",
         "text/corpus.py huggingface_hub",  # comes with datasets
     }
     assert "__main__.py torch" in unlisted("lab", imports())  # the wrong section

@@ -26,13 +26,14 @@ HALF = "\ufffd"  # what a part of a letter is decoded to
 class Answer:
     """One choice. thinks: whether a thought was asked for; held: calls cannot be malformed, so that one that is closed
     stays; stops: strings at which the text ends; alternatives: how many tokens beside each one, None: no
-    log-probabilities."""
+    log-probabilities; listened: whether anybody wants the pieces before the end."""
 
     tokenizer: Tokenizer
     thinks: bool
     held: bool
     stops: list[str] = field(default_factory=list)
     alternatives: int | None = None
+    listened: bool = True
     thought: str = ""  # sent so far, and likewise:
     text: str = ""
     calls: list[dict] = field(default_factory=list)
@@ -48,21 +49,24 @@ class Answer:
 
     def heard(self, row: Row, over: bool) -> list[dict[str, Any]]:
         """What is new: OpenAI's deltas."""
+        if self.alternatives is not None:
+            self._count(row)
+        if not (over or self.listened or self.stops):
+            return []
         message = chat.parse_ids(self.tokenizer, row.ids, None if self.thinks else False)
         thought, text = message["reasoning_content"], message["content"] or ""
         calls = message.get("tool_calls") or []
         for stop in self.stops:
             if (place := text.find(stop)) >= 0:
                 text, calls, self.stopped = text[:place], [], True
-        if self.alternatives is not None:
-            self._count(row)
         if not (over or self.stopped):
             if self.thinks and (not row.ids or row.marks is None or row.ids[0] != row.marks.think):
                 return []
             thought, text = thought.rstrip(HALF), text[: len(text) - self._unsure(text)]
             calls = calls if self.held else []
         if over:
-            self.finish = "length" if row.finish == "length" else "tool_calls" if calls else "stop"
+            cut = row.finish == "length" and not self.stopped
+            self.finish = "length" if cut else "tool_calls" if calls else "stop"
         return list(self._deltas(thought, text, calls))
 
     def _deltas(self, thought: str, text: str, calls: list[dict]) -> Iterator[dict[str, Any]]:

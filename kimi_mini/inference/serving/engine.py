@@ -6,21 +6,27 @@
 At every step rows that wait join free places, each live row gets one token, and rows that are over leave. A row
 that joins takes the free place that holds most of its beginning already, so a conversation that comes back with one
 message more is not read again (`Job.cached`). Its prompt is read at once while the others wait (`Writer.read`):
-then a step feeds one token a row, and what a row writes does not depend on its neighbours.
+then a step feeds one token a row, and what a row writes does not depend on its neighbours. Nor does whether it is
+finished: a hook that raises ends its own row.
 
 Source: Orca (OSDI 2022), iteration-level scheduling.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.writer import Row, Writer, common_prefix
+
+LOG = logging.getLogger("kimi_mini")
 
 
 class Full(KimiError):
@@ -48,6 +54,7 @@ class Job:
     asked: float = field(default_factory=time.monotonic)
     began: float | None = None
     cancelled: bool = False
+    error: Exception | None = None  # why it failed
 
 
 class Engine:
@@ -116,8 +123,9 @@ class Engine:
                     self._join(place, job)
                 if self.live:
                     self._step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            except Exception as error:  # whatever it is, nobody may wait for ever
                 self.error = error
+                LOG.critical("the engine broke down", exc_info=error)
                 break
         for job in (*self.live.values(), *self.waiting):
             self._end(job, "failed" if self.error else "cancelled")
@@ -154,6 +162,8 @@ class Engine:
         return common_prefix(self.writer.held[place], row.context) if same else 0
 
     def _join(self, place: int, job: Job) -> None:
+        if job.row.allowed is not None:
+            job.row.allowed = _guarded(job, job.row.allowed)
         self.writer.join(place, job.row)
         job.cached = len(self.writer.held[place])
         self.writer.read(place)
@@ -164,15 +174,49 @@ class Engine:
         for place, job in list(self.live.items()):
             job.began = now if job.began is None else job.began
             over = job.row.finish is not None
-            if job.heard(job.row, False) and not over:
+            enough = _told(job, False)
+            if (enough or job.error) and not over:
                 job.row.finish, over = "stop", True
                 self.writer.leave(place)
             if over:
                 del self.live[place]
-                self._end(job, job.row.finish)
+                self._end(job, "failed" if job.error else job.row.finish)
 
     @staticmethod
     def _end(job: Job, how: str) -> None:
-        """Its last word; who asked may be gone."""
+        """Its last word; who asked may be gone. Whoever fails to understand it is told that it failed."""
         job.ended = how
-        job.heard(job.row, True)
+        _told(job, True)
+        if job.error and how != "failed":
+            job.ended = "failed"
+            _told(job, True)
+
+
+def _told(job: Job, finished: bool) -> bool:
+    """Whether who asked has heard enough. What goes wrong there is this job's error."""
+    try:
+        return bool(job.heard(job.row, finished))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the others
+        return _failed(job, error)
+
+
+def _guarded(job: Job, hook: Callable[[Row], Tensor | None]) -> Callable[[Row], Tensor | None]:
+    """A row's hook whose errors, and whose masks that allow nothing, end this job alone."""
+
+    def allowed(row: Row) -> Tensor | None:
+        try:
+            mask = hook(row)
+            if mask is not None and not mask.any():
+                raise ValueError(f"no token is allowed behind the {len(row.ids)} tokens of a row")
+            return mask
+        except Exception as error:  # noqa: BLE001 - as above
+            _failed(job, error)
+            return None
+
+    return allowed
+
+
+def _failed(job: Job, error: Exception) -> bool:
+    job.error = job.error or error
+    LOG.error("an answer could not be finished", exc_info=error)
+    return True

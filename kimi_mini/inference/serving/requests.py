@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.serving.constrained import Constraint
@@ -68,8 +69,8 @@ class Chat(_Strict):
     response_format: dict[str, Any] | None = None
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
     stop: (
@@ -98,15 +99,27 @@ class Chat(_Strict):
         if not isinstance(fields, dict):
             raise Refused(f"the body must be a JSON object, not {type(fields).__name__}")
         try:
-            return cls.model_validate({k: v for k, v in fields.items() if k not in SAYS_NOTHING})
+            said = {k: v for k, v in fields.items() if v is not None and k not in SAYS_NOTHING}
+            return cls.model_validate(said)
         except ValidationError as errors:
-            first = errors.errors(include_url=False, include_context=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            unknown = first["type"] == "extra_forbidden"
-            says = "is not known here" if unknown else f"{first['msg']}, not {first['input']!r:.60}"
-            if first["type"] == "missing":
-                says = "is missing"
-            raise Refused(f"{place}: {says}", param=place) from None
+            raise cls._refusal(errors.errors(include_url=False, include_context=False)[0]) from None
+
+    @classmethod
+    def _refusal(cls, error: dict) -> Refused:
+        place = ".".join(map(str, error["loc"])) or error["msg"].partition(":")[0]
+        says = {"extra_forbidden": f"{place}: is not known here", "missing": f"{place}: is missing"}
+        says["alone"] = error["msg"]
+        return Refused(
+            says.get(error["type"], f"{place}: {error['msg']}, not {error['input']!r:.60}"), param=place
+        )
+
+    @model_validator(mode="after")
+    def _together(self) -> Chat:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("alone", "top_logprobs: wants logprobs true beside it")
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("alone", "stream_options: wants stream true beside it")
+        return self
 
     @property
     def thinks(self) -> bool:
@@ -150,7 +163,7 @@ def with_own_ids(messages: Sequence[dict]) -> tuple[list[dict], int]:
                 count += 1
         elif message.get("role") == "tool":
             asked = message.get("tool_call_id")
-            if asked not in renamed:
+            if not isinstance(asked, str) or asked not in renamed:
                 raise Refused(
                     f"message {index}: no call before it has the id {asked!r:.60}", param="messages"
                 )
