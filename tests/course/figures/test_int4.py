@@ -1,6 +1,7 @@
 """The figure of experts in few bits shows the numbers that it was given, each training apart."""
 
 import pytest
+import torch
 from drawn import texts
 
 from kimi_mini.course.figures.deployment import int4
@@ -41,3 +42,15 @@ def test_each_format_has_its_runs_and_their_mean():
         "2 bits",
     }
     assert {"rounded afterwards", "trained with it"} <= set(texts(fig))
+
+
+def test_what_is_kept_stands_beside_what_it_was():
+    """Errors are kept - weight; both rows have their columns in order."""
+    weight = torch.arange(6.0).view(2, 3) / 10
+    fig = int4.kept(weight, weight + 0.05, "halves", columns=2)
+    left, right = fig.axes
+    given, found = (line.get_ydata() for line in left.lines)
+    assert list(given) == pytest.approx([0, 0.1]) and list(found) == pytest.approx([0.05, 0.15])
+    counts = [patch.get_height() for patch in right.patches]
+    assert sum(counts) == 6 and counts.index(6) > len(counts) / 2  # all of them are too large
+    assert "halves" in left.get_title()

@@ -1,6 +1,7 @@
 """Figures of experts in few bits.
 
 int4   what formats cost, rounded afterwards and trained with; and how far they are along a long decode
+kept   one matrix, and what rounding leaves of it (for a slider)
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from kimi_mini.course.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, figure, styled
+from kimi_mini.course.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, figure, styled
 
 FORMATS = {"fp32": BLACK, "int4": BLUE, "mxfp4": GREEN, "int3": ORANGE, "int2": RED}
 NAMES = {"int4": "INT4", "mxfp4": "MXFP4", "int3": "3 bits", "int2": "2 bits"}
@@ -60,4 +62,22 @@ def int4(log: Mapping, title: str = "Experts in few bits") -> Figure:
     )
     drift.legend()
     success.legend(loc="lower left")
+    return fig
+
+
+@styled
+def kept(weight: Tensor, rounded: Tensor, title: str = "", columns: int = 64) -> Figure:
+    """A matrix (out, in) and what is kept of it: the first row side by side, and the errors of all weights."""
+    fig, axes = figure(12, 3.8, 1, 2)
+    left, right = axes[0]
+    left.plot(weight[0, :columns], "o", color=GREY, label="weight")
+    left.plot(rounded[0, :columns], "_", markersize=10, markeredgewidth=2.5, color=BLUE, label="kept")
+    left.set(xlabel="column of the first row", title=title)
+    left.legend(loc="lower right")
+    error = (rounded - weight).flatten()
+    right.hist(error.numpy(), 50, range=(-0.15, 0.15), color=ORANGE)
+    right.set_xticks([-0.1, 0, 0.1])
+    right.set(
+        xlabel="error of a weight", title=f"{float(error.norm() / weight.norm()):.1%} of the norm is lost"
+    )
     return fig
