@@ -74,6 +74,13 @@ def create_app(engine: Engine, model, tokenizer: Tokenizer, settings: Settings) 
         endpoint.admit(request)
         return Response(*endpoint.metrics.text(len(engine.live), len(engine.waiting)))
 
+    _answer_errors(app, endpoint)
+    return app
+
+
+def _answer_errors(app: FastAPI, endpoint: Endpoint) -> None:
+    """In OpenAI's shape."""
+
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         endpoint.metrics.requests.labels(str(error.status)).inc()
@@ -93,8 +100,6 @@ def create_app(engine: Engine, model, tokenizer: Tokenizer, settings: Settings) 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         return JSONResponse(Refused(f"{type(error).__name__}: {error!s:.200}", 500).body(), 500)
-
-    return app
 
 
 class Endpoint:
