@@ -53,4 +53,4 @@ def test_what_is_kept_stands_beside_what_it_was():
     assert list(given) == pytest.approx([0, 0.1]) and list(found) == pytest.approx([0.05, 0.15])
     counts = [patch.get_height() for patch in right.patches]
     assert sum(counts) == 6 and counts.index(6) > len(counts) / 2  # all of them are too large
-    assert "halves" in left.get_title()
+    assert left.get_title(loc="left") == "halves"
