@@ -46,7 +46,7 @@ def calls_held_to_schemas(log: Mapping) -> Figure:
     right.set(
         xlabel="rows decoded at once", ylabel="% of decoding time", title="What masks cost, every token held"
     )
-    right.legend()
+    right.legend(loc="lower right")
     return fig
 
 
