@@ -67,6 +67,24 @@ class LatentCache:
         bias = self.bias[:, :seen] if every else self.bias[:, :seen][index]
         return DecodeStep(index, slots, bias[:, None], seen, every)
 
+    def read(self, row: int, count: int) -> DecodeStep:
+        """Room for `count` more tokens in one row; they count at once. As a step of so many rows that share one."""
+        start = self.host_lengths[row]
+        counts = [count if other == row else 0 for other in range(len(self.host_lengths))]
+        self.host_lengths = self.ends(counts)
+        slots = torch.arange(start, start + count, device=self.store.device)
+        index = torch.full_like(slots, row)
+        self.bias[row, start : start + count] = 0.0
+        self.lengths = self.lengths.index_add(0, index, torch.ones_like(index))
+        hidden = torch.arange(start + count, device=self.store.device) > slots[:, None]  # (count, S)
+        bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
+        return DecodeStep(index, slots, bias[:, None], start + count, False)
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Give a row the first `length` tokens of another one in place of its own."""
+        self.store[:, row, :length] = self.store[:, source, :length]
+        self.set_lengths([length if other == row else n for other, n in enumerate(self.host_lengths)])
+
     def truncate(self, lengths: list[int]) -> None:
         """Rewind rows to the given lengths; what lay beyond is forgotten."""
         for now, new in zip(self.host_lengths, lengths):

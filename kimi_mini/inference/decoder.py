@@ -10,6 +10,8 @@ from kimi_mini.inference.cache import LatentCache
 from kimi_mini.inference.folded import FoldedModel, foldable
 from kimi_mini.model.kimi import evaluating
 
+PIECE = 64  # tokens of a prompt that are read together
+
 
 class Decoder:
     """Feeds rows of different lengths to a model, a chunk or a token at a time.
@@ -64,6 +66,20 @@ class Decoder:
         if self.folded:
             return self._step(ids, list(range(len(ids))))
         return self._chunk(ids[:, None].tolist(), [1] * len(ids))
+
+    @torch.no_grad()
+    def read(self, row: int, tokens: list[int]) -> None:
+        """Feed one row its own tokens, and ask for nothing. The tokens of a piece stand where rows do in a step: the
+        folded matrices are short of calls, which is what a short prompt costs in a small model."""
+        if not self.folded:
+            counts = [len(tokens) if other == row else 0 for other in range(len(self.cache.host_lengths))]
+            self._chunk([tokens], counts)
+            return
+        device = self.cache.store.device
+        for start in range(0, len(tokens), PIECE):
+            ids = torch.tensor(tokens[start : start + PIECE], device=device)
+            step = self.cache.read(row, len(ids))
+            self.folded(ids, self.table[step.slots], self.cache.store, step)
 
     def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
         """One token for some rows, folded: (N,) -> (N, V)."""

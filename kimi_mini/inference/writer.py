@@ -152,12 +152,24 @@ class Writer:
             del self.held[place][keep:]
         self.rows[place], self.pending[place] = row, wanted[keep:]
 
+    def borrow(self, place: int, row: Row) -> None:
+        """Before `row` joins: copy what another place holds of its beginning, if its own holds less."""
+        shared = [
+            common_prefix(held, row.context) if worn == row.adapter else 0
+            for held, worn in zip(self.held, self.worn)
+        ]
+        source = max(range(len(shared)), key=shared.__getitem__)
+        if shared[source] > shared[place]:
+            self.decoder.wear(place, row.adapter)
+            self.worn[place], self.held[place] = row.adapter, self.held[source][: shared[source]]
+            self.decoder.cache.copy(source, place, shared[source])
+
     def read(self, place: int) -> None:
         """Feed what a row that has joined has to read, up to its last token, while the others wait. Then every step
         feeds one token a row, and no row's sums depend on how long another's prompt is."""
         *prompt, last = self.pending[place]
         if prompt:
-            self.decoder.extend([prompt if other == place else [] for other in range(len(self.held))])
+            self.decoder.read(place, prompt)
             self.held[place] += prompt
             self.pending[place] = [last]
 

@@ -159,6 +159,7 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "course/notebook.py nbclient",  # come with jupyterlab
         "course/notebook.py nbformat",
         "course/sliders.py ipywidgets",
+        "evaluation/load.py openai",  # [serve]: clients of an endpoint
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "inference/serving/constrained.py llguidance",  # [serve]: named in a type
         "agent/serve.py fastapi",  # [serve]

@@ -42,6 +42,8 @@ class Answer:
     stopped: bool = False  # at a stop string
     finish: str | None = None
     _logprobs: list[Tensor] = field(default_factory=list)
+    _read: int = 0  # tokens of the row that were parsed
+    _part: str | None = None
 
     def look(self, logits: Tensor) -> None:
         """Row.looks: keep what the next token's log-probabilities are, under the model and nothing else."""
@@ -53,9 +55,12 @@ class Answer:
             self._count(row)
         if not (over or self.listened or self.stops):
             return []
+        if not over and (known := self._more(row)) is not None:
+            return known
         message = chat.parse_ids(self.tokenizer, row.ids, None if self.thinks else False)
         thought, text = message["reasoning_content"], message["content"] or ""
         calls = message.get("tool_calls") or []
+        self._read, self._part = len(row.ids), self._last_part(row, thought, text)
         for stop in self.stops:
             if (place := text.find(stop)) >= 0:
                 text, calls, self.stopped = text[:place], [], True
@@ -68,6 +73,37 @@ class Answer:
             cut = row.finish == "length" and not self.stopped
             self.finish = "length" if cut else "tool_calls" if calls else "stop"
         return list(self._deltas(thought, text, calls))
+
+    def _last_part(self, row: Row, thought: str, text: str) -> str | None:
+        """What a plain token would go on with, where that is all it can do: nothing before it is held back."""
+        if row.marks is None or self.stops or (thought + text).endswith(HALF):
+            return None
+        markers = [token for token in row.ids if token >= self.tokenizer.first_special]
+        if not self.thinks:  # the prompt has them
+            markers = [*row.marks[:2], *markers]
+        elif row.ids[:1] != [row.marks.think]:
+            return None
+        parts = {row.marks[:1]: "thought", row.marks[:2]: "text", row.marks[:3]: "calls"}
+        return parts.get(tuple(markers[:3]))
+
+    def _more(self, row: Row) -> list[dict[str, Any]] | None:
+        """What is new by one plain token, without reading the row again; None where that has to be."""
+        if (
+            self._part is None
+            or self._read != len(row.ids) - 1
+            or row.ids[-1] >= self.tokenizer.first_special
+        ):
+            return None
+        new = self.tokenizer.decode(row.ids[-1:]) if self._part != "calls" else ""
+        if HALF in new:
+            return None
+        self._read += 1
+        thought, text = self.thought, self.text
+        if self._part == "thought":
+            thought += new
+        else:
+            text += new
+        return list(self._deltas(thought, text, self.calls))
 
     def _deltas(self, thought: str, text: str, calls: list[dict]) -> Iterator[dict[str, Any]]:
         if new := thought[len(self.thought) :]:

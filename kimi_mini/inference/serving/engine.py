@@ -4,10 +4,10 @@
     engine.submit(Job(row, heard))       # heard(row, finished) after every token, on the engine's thread
 
 At every step rows that wait join free places, each live row gets one token, and rows that are over leave. A row
-that joins takes the free place that holds most of its beginning already, so a conversation that comes back with one
-message more is not read again (`Job.cached`). Its prompt is read at once while the others wait (`Writer.read`):
-then a step feeds one token a row, and what a row writes does not depend on its neighbours. Nor does whether it is
-finished: a hook that raises ends its own row.
+that joins takes the free place that holds most of its beginning already, and copies what another one holds more: a
+conversation that comes back with one message more is not read again, nor are tools that others declare (`Job.cached`).
+Its prompt is read at once while the others wait (`Writer.read`): then a step feeds one token a row, and what a row
+writes does not depend on its neighbours. Nor does whether it is finished: a hook that raises ends its own row.
 
 Source: Orca (OSDI 2022), iteration-level scheduling.
 """
@@ -164,6 +164,7 @@ class Engine:
     def _join(self, place: int, job: Job) -> None:
         if job.row.allowed is not None:
             job.row.allowed = _guarded(job, job.row.allowed)
+        self.writer.borrow(place, job.row)
         self.writer.join(place, job.row)
         job.cached = len(self.writer.held[place])
         self.writer.read(place)
