@@ -2,11 +2,11 @@
 
     python -m kimi_mini.experiments.deployment.serving
 
-`python -m kimi_mini serve` runs as a process of its own, with 32 places, and clients of the `openai` package ask it for
-the first turns of held-out tasks. Each round counts tokens a second at 1 to 32 clients, forwards or backwards. Then 1,000
-requests, of which a tenth is left in the middle and a twentieth is malformed: every other answer is compared with what
-`inference.api.respond` writes. Then minutes of little load, in which only the server's memory is looked at. What is done
-is kept (data/run/serving) and not done again.
+`python -m kimi_mini serve` runs as a process of its own, with 32 places, and clients of the `openai` package ask it
+for the first turns of held-out tasks. Each round counts tokens a second at 1 to 32 clients, forwards or backwards.
+Then 1,000 requests, of which a tenth is left in the middle and a twentieth is malformed: every other answer is compared
+with what `inference.api.respond` writes. Then minutes of little load, in which only the server's memory is looked at.
+What is done is kept (data/run/serving) and not done again.
 """
 
 from __future__ import annotations
