@@ -264,7 +264,7 @@ def report(log: Log) -> None:
     ratios = [by[high] / by[low] for by in rounds]
     found = dict(zip(("value", "low", "high"), over_seeds(ratios)))
     says = f"{high} parallel clients get so many times the tokens a second of one ({len(rounds)} rounds)"
-    claim("serving/parallel", claim=says, floor=FASTER, headline=True, **found)
+    claim("serving/parallel", claim=says, floor=FASTER, **found)
     one = next(row for row in log.rows if row["what"] == "requests")
     of = f"of {one['requests']:,} requests, a tenth cancelled and a twentieth malformed: "
     at_most = {"floor": 0, "at_most": True}
