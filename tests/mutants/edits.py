@@ -1362,4 +1362,97 @@ MUTANTS = [
         "pipeline/test_plan.py",
         ("rl: what learned is kept, and not what was rounded", "if config.int4:", "if False:"),
     ),
+    *edits(
+        "agent/endpoint.py",
+        "agent/test_remote.py",
+        (
+            "remote: Retry-After is passed over",
+            "wait = max(wait, _retry_after(error.response.headers))",
+            "pass",
+        ),
+        (
+            "remote: a refusal ends everything",
+            "raise Refused(said, status == 413",
+            "raise KimiError(said, status == 413",
+        ),
+        (
+            "remote: the key is told",
+            'return text.replace(self.key, "***") if self.key else text',
+            "return text",
+        ),
+        ("remote: somebody else's key is sent", 'api_key=self.key or "none"', "api_key=self.key"),
+        (
+            "remote: equal requests share an answer",
+            "json.dumps([self.url, name, request]",
+            "json.dumps([self.url, request]",
+        ),
+        (
+            "remote: one request more than allowed",
+            "min(self.parallel, len(requests))",
+            "min(self.parallel + 1, len(requests))",
+        ),
+        (
+            "remote: what is not paid is waited for",
+            "if status in LATER and error.code not in UNPAID",
+            "if status in LATER and True",
+        ),
+    ),
+    *edits(
+        "agent/outcome.py",
+        "agent/test_remote.py",
+        (
+            "remote: a stream without its end is an answer",
+            'raise Broken("the stream has no end")',
+            'finish = "stop"',
+        ),
+        (
+            "remote: arguments are the last piece",
+            'call["function"]["arguments"] += arguments',
+            'call["function"]["arguments"] = arguments',
+        ),
+        ("remote: two ids at one index are one call", 'piece["id"] != call["id"]', "False"),
+        (
+            "remote: a thought under one name alone",
+            'THOUGHTS = ("reasoning_content", "reasoning")',
+            'THOUGHTS = ("reasoning_content",)',
+        ),
+    ),
+    *edits(
+        "agent/remote.py",
+        "agent/test_remote.py",
+        (
+            "remote: results under our ids",
+            'next(ids, None) or message["tool_call_id"]',
+            'message["tool_call_id"]',
+        ),
+        ("remote: the engine's ids in our conversation", '{**deepcopy(call), "id": None}', "deepcopy(call)"),
+        (
+            "remote: an empty thought is left out",
+            "own = {**named, **given[turns - first]}",
+            "own = given[turns - first]",
+        ),
+        (
+            "remote: a refused turn is done",
+            'conversation.finish = "context" if outcome.full else "refused"',
+            'conversation.finish = "stop"',
+        ),
+        ("remote: thinking stays on", 'request["extra_body"] = self.endpoint.thinking_off', "pass"),
+    ),
+    *edits(
+        "evaluation/conformance.py",
+        "evaluation/test_conformance.py",
+        (
+            "conformance: precision and recall exchanged",
+            "precision = both / (both + only_here) if both + only_here else None\n    recall = both / (both + only_there) if both + only_there",
+            "precision = both / (both + only_there) if both + only_there else None\n    recall = both / (both + only_here) if both + only_here",
+        ),
+        (
+            "conformance: answers without calls count",
+            'if outcome.finish == "tool_calls"]\n    faults',
+            "if True]\n    faults",
+        ),
+        ("conformance: an undeclared tool is valid", 'return "undeclared"', "return None"),
+        ("conformance: one valid call is enough", "valid += not any(found)", "valid += not all(found)"),
+        ("conformance: no call is a valid call", 'or ["no call"]', "or []"),
+    ),
 ]

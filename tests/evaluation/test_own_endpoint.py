@@ -1,0 +1,46 @@
+"""Our own endpoint through the real client: the same tasks are done as by the model in this process."""
+
+import json
+
+import pytest
+
+from kimi_mini.agent.endpoint import Endpoint
+from kimi_mini.agent.folder import load_agent, shipped_agent
+from kimi_mini.agent.serve import serving
+from kimi_mini.base.files import read_json
+from kimi_mini.evaluation import conformance, scoreboard
+from kimi_mini.worlds.registry import held_out_tasks
+
+pytestmark = pytest.mark.slow
+ROWS = {row.name: row for row in scoreboard.ROWS}
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serving(shipped_agent(), strict=True) as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("name", "stream"),
+    [("chain/thinking", True), ("chain/reflex", False), ("shop/cheapest", True), ("repair/pass@1", False)],
+)
+def test_each_task_goes_as_it_does_in_this_process(url, name, stream):
+    """With an endpoint that refuses a chain of calls without its thoughts."""
+    row, (model, tokenizer) = ROWS[name], load_agent(shipped_agent())
+    tasks = list(enumerate(held_out_tasks(row.family, row.levels, 8, 0)))
+    here = scoreboard.passes(model, tokenizer, row, tasks, 0)
+    endpoint = Endpoint(url, shipped_agent().name, stream=stream)
+    assert scoreboard.passes(endpoint, None, row, tasks, 0) == here
+    assert not (endpoint.counts["refused"] or endpoint.counts["again"])
+
+
+def test_it_decides_as_the_reference_and_its_calls_are_valid(url):
+    asked = conformance.prompts(12)
+    outcomes = conformance.decided_there(Endpoint(url, shipped_agent().name), asked)
+    reference = {p.name: o.finish for p, o in zip(asked, conformance.decided_here(shipped_agent(), asked))}
+    known = read_json(conformance.REFERENCE)["decisions"]
+    assert {name: known[name] for name in reference if name in known}.items() <= reference.items()
+    found = conformance.report(asked, outcomes, reference)
+    assert found["schema_accuracy"]["value"] == 1.0 and found["schema_accuracy"]["calling"] > 10
+    assert found["trigger_similarity"]["f1"] == 1.0, json.dumps(found)
