@@ -46,7 +46,7 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration (arXiv 1904.09751).
     """
-    ordered, places = logits.softmax(-1).sort(-1, descending=True, stable=True)
+    ordered, places = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered  # what the likelier ones have together
     beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, places, before >= top_p)
     beyond.scatter_(-1, places[:, :1], False)

@@ -20,6 +20,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 
 FRAGMENT = 16  # letters of a call's arguments that are sent at a time
 HALF = "\ufffd"  # what a part of a letter is decoded to
+CALLS_BEGIN = ("<|tool_calls_section_begin|>", "<|tool_call_begin|>")
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Answer:
             if (place := text.find(stop)) >= 0:
                 text, calls, self.stopped = text[:place], [], True
         if not (over or self.stopped):
-            if self.thinks and (not row.ids or row.marks is None or row.ids[0] != row.marks.think):
+            if self._waits(row):
                 return []
             thought, text = thought.rstrip(HALF), text[: len(text) - self._unsure(text)]
             calls = calls if self.held else []
@@ -124,16 +125,25 @@ class Answer:
                 part = {"arguments": arguments[start : start + FRAGMENT]}
                 yield {"tool_calls": [{"index": index, "function": part}]}
 
+    def _waits(self, row: Row) -> bool:
+        """Whether all of it may be read otherwise later: a thought was to come and did not, or calls began that nothing
+        holds to their form."""
+        if self.thinks and (not row.ids or row.marks is None or row.ids[0] != row.marks.think):
+            return True
+        return not self.held and any(self.tokenizer.special[name] in row.ids for name in CALLS_BEGIN)
+
     def _unsure(self, text: str) -> int:
-        """How many letters at the end of the text may still change or go."""
-        half = len(text) - len(text.rstrip(HALF))
+        """How many letters at the end of the text may still change or go; blanks may stand before a <think>."""
+        if not text.strip():
+            return len(text)
+        whole = text.rstrip(HALF)
         starts = (
             size
             for stop in self.stops
-            for size in range(1, min(len(stop), len(text) + 1))
-            if text.endswith(stop[:size])
+            for size in range(1, min(len(stop), len(whole) + 1))
+            if whole.endswith(stop[:size])
         )
-        return max(half, *starts, 0)
+        return len(text) - len(whole) + max(starts, default=0)
 
     def message(self) -> dict[str, Any]:
         """The whole of it."""
@@ -161,7 +171,8 @@ class Answer:
 
     def _named(self, token: int, logprobs: Tensor) -> dict[str, Any]:
         word = self.tokenizer.decode([token])
-        return {"token": word, "logprob": float(logprobs[token]), "bytes": list(word.encode())}
+        spelt = None if HALF in word else list(word.encode())  # bytes of half a letter are not told
+        return {"token": word, "logprob": float(logprobs[token]), "bytes": spelt}
 
     def new_logprobs(self) -> dict | None:
         """Of the tokens since the last time, as a stream says them; None where nobody asked."""

@@ -111,26 +111,29 @@ class Engine:
     # ---- the thread
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not (self.waiting or self.live or self._closing):
-                    self._changed.wait()
-                joining = self._next()
-            if self._closing:
-                break
-            try:
-                for place, job in joining:
-                    self._join(place, job)
+        try:
+            while self._goes_on():
                 if self.live:
                     self._step()
-            except Exception as error:  # whatever it is, nobody may wait for ever
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            LOG.critical("the engine broke down", exc_info=error)
+            with self._changed:  # who comes now is refused, who came before is told
                 self.error = error
-                LOG.critical("the engine broke down", exc_info=error)
-                break
         for job in (*self.live.values(), *self.waiting):
             self._end(job, "failed" if self.error else "cancelled")
         self.live.clear()
         self.waiting.clear()
+
+    def _goes_on(self) -> bool:
+        """Wait for work, and let rows leave and join; False at the end."""
+        with self._changed:
+            while not (self.waiting or self.live or self._closing):
+                self._changed.wait()
+            joining = self._next()
+        if not self._closing:
+            for place, job in joining:
+                self._join(place, job)
+        return not self._closing
 
     def _next(self) -> list[tuple[int, Job]]:
         """Rows that leave, leave; who comes next, and where. The first in the queue chooses first."""
@@ -149,10 +152,10 @@ class Engine:
         self.waiting = stay
         free, joining = [place for place in range(self.places) if place not in self.live], []
         while free and self.waiting:
-            job = self.waiting.popleft()
+            job = self.waiting[0]
             place = max(free, key=lambda place: (self._shared(place, job.row), -len(self.writer.held[place])))
             free.remove(place)
-            self.live[place] = job
+            self.live[place] = self.waiting.popleft()
             joining.append((place, job))
         return joining
 

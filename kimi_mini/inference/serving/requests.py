@@ -94,6 +94,7 @@ class Chat(_Strict):
         """Raises Refused in one line that names the field."""
         try:
             fields = json.loads(body)
+            json.dumps(fields, ensure_ascii=False).encode()  # no half letters; nesting that others can follow
         except (ValueError, RecursionError) as error:
             raise Refused(f"the body is no JSON: {error!s:.100}") from None
         if not isinstance(fields, dict):
@@ -195,7 +196,7 @@ def prompt_of(asked: Chat, tokenizer: Tokenizer, strict: bool = False) -> tuple[
     try:
         hooks = [Constraint(tokenizer, asked.tools, *form) for _ in range(asked.n)]
         prompt, _ = chat.encode(tokenizer, messages, asked.tools, True, asked.thinks, as_written=False)
-    except (KimiError, ValueError) as error:
+    except (KimiError, ValueError, RecursionError) as error:
         raise Refused(str(error)) from None
     return prompt, hooks
 
