@@ -906,7 +906,11 @@ MUTANTS = [
         "evaluation/error_rates.py",
         "evaluation/test_rubric.py",
         ("error rates: right ones alone", "for right in (True, False):", "for right in (True,):"),
-        ("error rates: errors are what is right", "accepts(c) != right", "accepts(c) == right"),
+        (
+            "error rates: errors are what is right",
+            "if accepts(conversation) != right",
+            "if accepts(conversation) == right",
+        ),
     ),
     *edits(
         "inference/attempts.py",

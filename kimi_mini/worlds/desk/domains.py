@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kimi_mini.worlds.desk.language.words import word
 
@@ -29,7 +29,8 @@ class Deed:
 
 @dataclass(frozen=True)
 class Domain:
-    """name, thing, plural; numbers: word -> other words for it; links; deeds; harms: verbs that destroy."""
+    """name, thing, plural; numbers: word -> other words for it; links; deeds; harms: verbs that destroy; catalogue:
+    what the things are called, where they are always the same ones."""
 
     name: str
     thing: str
@@ -38,6 +39,7 @@ class Domain:
     links: tuple[str, ...]
     deeds: tuple[Deed, ...]
     harms: tuple[str, ...]
+    catalogue: tuple[str, ...] = field(default=(), repr=False)
 
 
 def _domain(name: str, things: str, numbers: str, links: str, deeds: str, harms: str) -> Domain:

@@ -48,7 +48,7 @@ class Words:
 
 def records(rng: random.Random, domain: Domain, count: int, held_out: bool) -> dict[str, dict]:
     """So many things with all their numbers (different ones for each word) and no links."""
-    called = names(rng, count, held_out)
+    called = rng.sample(domain.catalogue, count) if domain.catalogue else names(rng, count, held_out)
     columns = {word: rng.sample(range(1, 100), count) for word in domain.numbers}
     return {
         name: {word: column[i] for word, column in columns.items()} | dict.fromkeys(domain.links)
