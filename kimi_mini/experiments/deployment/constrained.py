@@ -268,7 +268,9 @@ def report(log: Log) -> None:
         "K2 report, appendix B (enforcer)",
     )
     wrong = held["calls"] - held["valid"]
-    claim("constrained/invalid", claim=says, source=enforcer, value=wrong, floor=0, at_most=True)
+    claim(
+        "constrained/invalid", claim=says, source=enforcer, value=wrong, floor=0, at_most=True, headline=True
+    )
     for name in MODELS[1:]:
         arms = {arm: counted(arm, name) for arm in (True, False)}
         right = [(arms[arm]["right_turns"], arms[arm]["turns"]) for arm in (True, False)]

@@ -82,14 +82,7 @@ def report(log: Log) -> None:
             else "of all"
         )
         says = f"{name}, trained with it: the row that loses most ({worst}), {where}, against fp32"
-        claim(
-            f"{name}/aware",
-            claim=says,
-            source=card,
-            floor=-POINT,
-            headline=name == "int4",
-            **across(aware[worst]),
-        )
+        claim(f"{name}/aware", claim=says, source=card, floor=-POINT, **across(aware[worst]))
         if losing:
             gained = [fmean(aware[row][i] - after[row][i] for row in losing) for i in range(len(log.seeds))]
             says = f"{name}: what training with it wins back on those rows, in the mean"
