@@ -13,11 +13,12 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.folder import save_agent
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures.deployment import adapters as drawn
-from kimi_mini.experiments.deployment import adapters, customer
+from kimi_mini.experiments.deployment import adapters
 from kimi_mini.experiments.deployment.adapters import Job
 from kimi_mini.model.compact.lora import detach
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds.base import is_held_out
+from kimi_mini.worlds.desk import customer
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     python -m kimi_mini.experiments.deployment.adapters
 
-The world is a town library (`customer`): its own tools, titles and way of asking. The agent knows chains, sums, a shop
+The world is a town library (`worlds.desk.customer`): its own tools, titles and way of asking. The agent knows chains, sums, a shop
 and repairs, and does none of these tasks. Data are the world's own expert, with a share of what it knows already
 (`Job.replay`). Three ways, the same tokens:
 
@@ -18,6 +18,7 @@ agent itself are served in one batch, and beside it one after the other, merged.
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from statistics import fmean
 
 import torch
 
+from kimi_mini.agent import loop
 from kimi_mini.agent.folder import load_agent, shipped_agent
 from kimi_mini.base import processes
 from kimi_mini.base.command import in_one_line, positive
@@ -33,7 +35,6 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import RUNS, short
 from kimi_mini.course.figures.deployment import adapters as drawn
 from kimi_mini.evaluation.scoreboard import solve
-from kimi_mini.experiments.deployment import customer
 from kimi_mini.experiments.harness import (
     across,
     common_parser,
@@ -58,6 +59,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.loop import History, train
 from kimi_mini.worlds import FAMILIES
+from kimi_mini.worlds.desk import customer
 from kimi_mini.worlds.registry import measured_levels
 from kimi_mini.worlds.rows import LIMITS
 
@@ -94,11 +96,27 @@ class Job:
         return RUNS / "adapters" / f"{self.arm.replace(' ', '_')}_{self.seed}_{self.tokens}"
 
 
+def new_world(tokenizer: Tokenizer, tasks: int, seed: int, share: float = 1.0) -> sft.Pools:
+    """The expert's trajectories at `tasks` tasks that are not held out, the kinds in turn; only what passes is kept.
+    share: of the training tokens."""
+    source = synthesis.Source(
+        customer.FAMILY, "think", share, tuple(range(1, len(customer.REQUESTS) + 1)), customer.TOKENS
+    )
+    found: sft.Pools = {}
+    for index in range(tasks):
+        level = index % len(customer.REQUESTS) + 1
+        rng = random.Random(f"{seed}/{customer.FAMILY}/{index}")
+        played = loop.play(customer.generate(rng, list(customer.REQUESTS)[level - 1]), rng, None, True, 0)
+        if played.verdict().passed:
+            found.setdefault((source, level), []).extend(synthesis.chains(tokenizer, played))
+    return found
+
+
 def examples_of(tokenizer: Tokenizer, job: Job) -> sft.Pools:
     """What a run learns from: the new world and, with a replay, a share of what the agent knows."""
     share = 0.0 if job.arm.endswith("alone") else job.replay
     tasks = int(job.tokens * (1 - share) / customer.TOKENS / PASSES) + 12
-    found = customer.pools(tokenizer, tasks, job.seed, 1 - share)
+    found = new_world(tokenizer, tasks, job.seed, 1 - share)
     if share:
         old = [replace(one, share=one.share * share) for one in synthesis.SOURCES]
         found |= pools(tokenizer, old, job.tokens // 2, job.seed, mistakes=0.0)

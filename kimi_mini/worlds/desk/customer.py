@@ -14,10 +14,6 @@ from __future__ import annotations
 
 import random
 
-from kimi_mini.agent import loop
-from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training import sft, synthesis
-from kimi_mini.training.synthesis import Source
 from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk.domains import Deed, Domain
 from kimi_mini.worlds.desk.evolution import Spec
@@ -81,17 +77,3 @@ def held_out_tasks(pattern: str, count: int, seed: int = 0) -> list[Task]:
         task = generate(rng, pattern, held_out=True)
         tasks[task.key] = task
     return list(tasks.values())
-
-
-def pools(tokenizer: Tokenizer, tasks: int, seed: int, share: float = 1.0) -> sft.Pools:
-    """The expert's trajectories at `tasks` tasks that are not held out, the kinds in turn; only what passes is kept.
-    share: of the training tokens."""
-    source = Source(FAMILY, "think", share, tuple(range(1, len(REQUESTS) + 1)), TOKENS)
-    found: sft.Pools = {}
-    for index in range(tasks):
-        level = index % len(REQUESTS) + 1
-        rng = random.Random(f"{seed}/{FAMILY}/{index}")
-        played = loop.play(generate(rng, list(REQUESTS)[level - 1]), rng, None, True, 0)
-        if played.verdict().passed:
-            found.setdefault((source, level), []).extend(synthesis.chains(tokenizer, played))
-    return found
