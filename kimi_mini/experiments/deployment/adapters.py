@@ -2,9 +2,9 @@
 
     python -m kimi_mini.experiments.deployment.adapters
 
-The world is a town library (`worlds.desk.customer`): its own tools, titles and way of asking. The agent knows chains, sums, a shop
-and repairs, and does none of these tasks. Data are the world's own expert, with a share of what it knows already
-(`Job.replay`). Three ways, the same tokens:
+The world is a town library (`worlds.desk.customer`): its own tools, titles and way of asking. The agent knows chains,
+sums, a shop and repairs, and does none of these tasks. Data are the world's own expert, with a share of what it knows
+already (`Job.replay`). Three ways, the same tokens:
 
     lora         A and B of attention and routed experts, by AdamW: Muon's steps learn as fast and have nothing to
                  hold the attention logits with, since QK-Clip may not touch a frozen base (NOTES.md has the numbers)

@@ -1,0 +1,238 @@
+"""The endpoint as the openai client meets it.
+
+models, keys, unknown models     test_models_and_the_key
+calls, thoughts, usage           test_a_call_comes_with_its_thought_and_is_counted
+streams                          test_a_stream_put_together_is_the_answer_at_once
+tool_choice, parallel, none      test_what_may_be_called_is_what_was_chosen
+reflex, budget                   test_thoughts_can_be_off_or_short
+stop, max_tokens                 test_where_an_answer_ends
+temperature, top_p, seed, n      test_sampling_is_as_asked
+logprobs                         test_log_probabilities_are_those_of_the_text
+ids of any style                 test_a_chain_goes_on_whatever_its_ids_look_like
+refusals                         test_what_is_wrong_is_said
+clients that leave               test_who_leaves_takes_the_row_along
+"""
+
+import json
+import time
+import urllib.request
+
+import httpx
+import pytest
+from openai import APIStatusError, OpenAI
+
+from kimi_mini.agent import conversation as state
+from kimi_mini.agent.folder import load_agent
+from kimi_mini.agent.serve import serving
+from kimi_mini.base.paths import CHECKPOINTS
+from kimi_mini.inference.api import respond
+from kimi_mini.worlds.registry import held_out_tasks
+
+KEY = "a long key"
+CHAIN = [{"role": "user", "content": "a 4*7 b 2 c -5 d 3"}]
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serving(CHECKPOINTS / "final", places=4, key=KEY) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return OpenAI(base_url=url, api_key=KEY, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def shop():
+    opened = state.opening(held_out_tasks("follow", [4], 1, seed=5)[0])
+    return {"model": "final", "messages": opened.messages, "tools": opened.tools}
+
+
+def chain(level=3):
+    return [{"role": "user", "content": held_out_tasks("chain", [level], 1, seed=5)[0].prompt}]
+
+
+def ask(client, **more):
+    return client.chat.completions.create(**{"model": "final"} | more)
+
+
+def test_models_and_the_key(client, url):
+    assert [one.id for one in client.models.list().data] == ["final"]
+    for key in ("x", KEY[:-1], KEY + "x", KEY.upper()):
+        answer = httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_call_comes_with_its_thought_and_is_counted(client, shop):
+    model, tokenizer = load_agent(CHECKPOINTS / "final")
+    here = respond(model, tokenizer, shop["messages"], shop["tools"])
+    there = client.chat.completions.create(**shop)
+    said, wanted = there.choices[0].message, here["choices"][0]["message"]
+    assert there.choices[0].finish_reason == "tool_calls" and not said.content
+    assert said.reasoning_content == said.reasoning == wanted["reasoning_content"] != ""
+    assert [one.model_dump()["function"] for one in said.tool_calls] == [
+        one["function"] for one in wanted["tool_calls"]
+    ]
+    assert said.tool_calls[0].id == "functions.next:0"
+    usage = here["usage"]
+    assert there.usage.prompt_tokens == usage["prompt_tokens"]
+    assert there.usage.completion_tokens == usage["completion_tokens"]
+    again = client.chat.completions.create(**shop)
+    assert again.usage.prompt_tokens_details.cached_tokens >= usage["prompt_tokens"] - 1
+
+
+def together(client, **body):
+    parts = {"reasoning_content": "", "content": "", "calls": {}}
+    finish, used = None, None
+    for event in client.chat.completions.create(**body, stream=True, stream_options={"include_usage": True}):
+        used = event.usage or used
+        for choice in event.choices:
+            delta = choice.delta
+            parts["reasoning_content"] += getattr(delta, "reasoning_content", None) or ""
+            parts["content"] += delta.content or ""
+            for call in delta.tool_calls or []:
+                one = parts["calls"].setdefault(call.index, [call.id, call.function.name, ""])
+                one[2] += call.function.arguments or ""
+            finish = choice.finish_reason or finish
+    return parts, finish, used
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stream_put_together_is_the_answer_at_once(client, shop, seed):
+    """Greedy and sampled, with tools and without, cut short and not; markers never reach a client."""
+    body = shop if seed % 2 else {"model": "final", "messages": chain()}
+    body = body | {"temperature": 1.5 if seed > 1 else 0.0, "seed": seed, "max_tokens": 60}
+    parts, finish, used = together(client, **body)
+    whole = client.chat.completions.create(**body)
+    said = whole.choices[0].message
+    assert (parts["reasoning_content"], parts["content"]) == (said.reasoning_content, said.content or "")
+    calls = [[one.id, one.function.name, one.function.arguments] for one in said.tool_calls or []]
+    assert list(parts["calls"].values()) == calls and finish == whole.choices[0].finish_reason
+    assert used.completion_tokens == whole.usage.completion_tokens
+    assert "<|" not in parts["content"] + parts["reasoning_content"]
+
+
+def test_what_may_be_called_is_what_was_chosen(client, shop):
+    none = client.chat.completions.create(**shop, tool_choice="none", max_tokens=40).choices[0]
+    assert not none.message.tool_calls and none.finish_reason in ("stop", "length")
+    name = shop["tools"][-1]["function"]["name"]
+    one = {"type": "function", "function": {"name": name}}
+    forced = client.chat.completions.create(**shop, tool_choice=one).choices[0]
+    assert [call.function.name for call in forced.message.tool_calls] == [name]
+    must = client.chat.completions.create(**shop, tool_choice="required", parallel_tool_calls=False).choices[
+        0
+    ]
+    assert len(must.message.tool_calls) == 1 and json.loads(must.message.tool_calls[0].function.arguments)
+
+
+def test_thoughts_can_be_off_or_short(client):
+    off = ask(client, messages=chain(), extra_body={"chat_template_kwargs": {"thinking": False}})
+    assert off.choices[0].message.reasoning_content == "" and off.choices[0].message.content
+    assert off.usage.completion_tokens_details.reasoning_tokens == 0
+    full = ask(client, messages=chain(6))
+    short = ask(client, messages=chain(6), extra_body={"thinking_budget": 3})
+    spent = [one.usage.completion_tokens_details.reasoning_tokens for one in (full, short)]
+    assert spent[0] > 3 and spent[1] == 3
+    assert full.choices[0].message.reasoning_content.startswith(short.choices[0].message.reasoning_content)
+
+
+def test_where_an_answer_ends(client):
+    whole = ask(client, messages=chain()).choices[0].message.content
+    cut = ask(client, messages=chain(), stop=[whole[1:]])
+    assert cut.choices[0].message.content == whole[:1] and cut.choices[0].finish_reason == "stop"
+    few = ask(client, messages=chain(), max_tokens=4)
+    assert few.choices[0].finish_reason == "length" and few.usage.completion_tokens == 4
+    assert ask(client, messages=chain(), max_completion_tokens=5).usage.completion_tokens == 5
+
+
+def test_sampling_is_as_asked(client):
+    body = {"messages": chain(), "temperature": 2.0, "max_tokens": 30}
+    texts = [ask(client, **body, seed=seed).choices[0].message.reasoning_content for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    several = ask(client, **body, seed=1, n=3)
+    assert len({one.message.reasoning_content for one in several.choices}) == 3
+    assert [one.index for one in several.choices] == [0, 1, 2]
+    assert several.choices[0].message.reasoning_content == texts[0]
+    greedy = ask(client, messages=chain(), max_tokens=30).choices[0].message.reasoning_content
+    assert ask(client, **body, seed=3, top_p=1e-9).choices[0].message.reasoning_content == greedy
+
+
+def test_log_probabilities_are_those_of_the_text(client):
+    found = ask(client, messages=chain(), logprobs=True, top_logprobs=2).choices[0]
+    words = [one.token for one in found.logprobs.content]
+    assert "".join(words) == found.message.content
+    for one in found.logprobs.content:
+        best = one.top_logprobs[0]
+        assert best.token == one.token and best.logprob == one.logprob <= 0 and len(one.top_logprobs) == 2
+
+
+def test_a_chain_goes_on_whatever_its_ids_look_like(client, shop):
+    first = client.chat.completions.create(**shop).choices[0].message
+    answers = []
+    for style in ("functions.next:0", "call_8f2a"):
+        call = first.tool_calls[0].model_dump() | {"id": style}
+        turn = {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call],
+            "reasoning_content": first.reasoning_content,
+        }
+        result = {"role": "tool", "tool_call_id": style, "content": '{"next":"red rice"}'}
+        answers.append(
+            ask(client, messages=[*shop["messages"], turn, result], tools=shop["tools"]).choices[0].message
+        )
+    assert answers[0].tool_calls[0].id == answers[1].tool_calls[0].id == "functions.next:1"
+    assert answers[0].tool_calls[0].function == answers[1].tool_calls[0].function
+
+
+@pytest.mark.parametrize(
+    "body, status, says",
+    [
+        ({"model": "other"}, 404, "no model 'other'"),
+        ({"mood": "kind"}, 400, "mood: is not known here"),
+        ({"n": 0}, 400, "n: "),
+        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"messages": []}, 400, "messages: "),
+        (
+            {"messages": [{"role": "tool", "tool_call_id": "x", "content": ""}]},
+            400,
+            "no call before it has the id 'x'",
+        ),
+        ({"messages": [{"role": "user", "content": "a b " * 9000}]}, 400, "the context holds"),
+        ({"tool_choice": "required"}, 400, "no tools are declared"),
+        (b"{", 400, "the body is no JSON"),
+        (b"[" * 100_000, 400, "the body is no JSON"),
+        (b'{"x": "' + b"a" * 2**21 + b'"}', 413, "more than 1,048,576 bytes"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_wrong_is_said(url, body, status, says):
+    raw = (
+        body if isinstance(body, bytes) else json.dumps({"model": "final", "messages": CHAIN} | body).encode()
+    )
+    answer = httpx.post(f"{url}/chat/completions", content=raw, headers={"Authorization": f"Bearer {KEY}"})
+    assert answer.status_code == status and says in answer.json()["error"]["message"]
+    assert "\n" not in answer.json()["error"]["message"]
+
+
+def test_who_leaves_takes_the_row_along(client, url):
+    """The place is free again at once, and what it holds does not disturb who comes next."""
+    before = ask(client, messages=chain(7)).choices[0].message
+    body = {"model": "final", "messages": chain(8), "temperature": 2.0, "max_tokens": 4000, "stream": True}
+    for _ in range(5):  # one more than there are places
+        with httpx.stream(
+            "POST", f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}
+        ) as stream:
+            next(stream.iter_lines())
+    until = time.monotonic() + 10
+    while json.load(urllib.request.urlopen(url.removesuffix("v1") + "health"))["running"]:
+        assert time.monotonic() < until, "rows stay"
+        time.sleep(0.05)
+    assert ask(client, messages=chain(7)).choices[0].message == before
+
+
+def test_a_refusal_is_the_clients_own_error(client):
+    with pytest.raises(APIStatusError) as found:
+        ask(client, messages=CHAIN, n=99)
+    assert found.value.status_code == 400 and found.value.body["param"] == "n"
