@@ -378,13 +378,15 @@ def test_a_reflex_and_an_empty_thought_stay_empty(root, more):
 
 
 def test_shipped_folders_hold_the_template(root):
-    for folder in (root / "data" / "checkpoints").iterdir():
+    folders = [file.parent for file in (root / "data" / "checkpoints").glob("*/config.json")]
+    assert len(folders) == 4
+    for folder in folders:
         assert (folder / "chat_template.jinja").read_bytes().decode() == chat.CHAT_TEMPLATE, folder.name
 
 
 def test_the_template_is_installed_with_the_package(root):
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"] == {"kimi_mini.text": ["*.jinja"]}
+    assert settings["package-data"]["kimi_mini.text"] == ["*.jinja"]
     assert (root / "kimi_mini" / "text" / "chat_template.jinja").is_file()
 
 

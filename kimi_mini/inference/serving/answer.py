@@ -85,7 +85,8 @@ class Answer:
         elif row.ids[:1] != [row.marks.think]:
             return None
         parts = {row.marks[:1]: "thought", row.marks[:2]: "text", row.marks[:3]: "calls"}
-        return parts.get(tuple(markers[:3]))
+        part = parts.get(tuple(markers[:3]))
+        return None if part == "text" and not text.strip() else part  # blanks are held back
 
     def _more(self, row: Row) -> list[dict[str, Any]] | None:
         """What is new by one plain token, without reading the row again; None where that has to be."""
