@@ -12,7 +12,9 @@ from browser import chromium, needs_browser, wait
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from kimi_mini.base.paths import ROOT
+from kimi_mini.agent.serve import serving
+from kimi_mini.base.paths import CHECKPOINTS, ROOT
+from kimi_mini.worlds import WORLDS
 
 FILE = Path(ROOT) / "kimi_mini" / "inference" / "serving" / "page.html"
 PAGE = FILE.read_text(encoding="utf-8")
@@ -425,3 +427,24 @@ def test_only_our_server_is_asked(page, server):
     shown.rests()
     asked = shown.driver.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert asked and all(name.startswith(server.url) for name in asked)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_real_endpoint_and_the_shipped_agent_do_a_task_of_the_shop(driver):
+    """Draw a task, send it, watch thought, call and result come, and the answer; the world's own tools ran."""
+    with serving(CHECKPOINTS / "final", places=2) as url:
+        driver.get(url.removesuffix("v1"))
+        shown = Page.__new__(Page)
+        shown.driver = driver
+        wait("the worlds", 10, lambda: len(shown.all("#world option")) == len(WORLDS) + 1)
+        [option] = [one for one in shown.all("#world option") if one.get_attribute("value") == "shop"]
+        option.click()
+        shown.one("#draw").click()
+        wait("a task", 10, lambda: shown.one("#text").get_property("value"))
+        shown.send("")
+        wait("the end", 60, lambda: shown.one("#send").is_enabled())
+        kinds = [kind for kind, _ in shown.pieces()]
+        assert kinds[0] == "user" and kinds[-1] == "answer" and "alert" not in kinds
+        assert {"thought", "call", "result"} <= set(kinds)
+        assert kinds.count("call") == kinds.count("result")
