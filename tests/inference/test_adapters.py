@@ -74,14 +74,16 @@ def test_rows_of_different_lengths_that_come_and_go(model, adapters):
     """A place is taken over by another adapter's row, whose beginning it seems to hold already."""
     served = Adapters(model, adapters)
     writer = Writer(served, 3, 60)
-    first = [row(context, name) for context, name in zip(([5, 6, 7], [8] * 9, [9, 10]), ("one", "two", None))]
+    begins = prompts(1, 20)[0].tolist()
+    first = [row(context, name) for context, name in zip(([5, 6, 7], [8] * 9, begins), ("one", "two", None))]
     for place, one in enumerate(first):
         writer.join(place, one)
     writer.run()
     writer.select([2, 0])  # (None, one)
-    second = [row([9, 10], "experts"), row([5, 6, 7], "one")]
+    second = [row(begins, "two"), row([5, 6, 7], "one")]
     for place, one in enumerate(second):
         writer.join(place, one)
+    assert len(writer.pending[0]) == len(begins)  # nothing of the base's latents is kept
     writer.run()
     for one in first + second:
         assert one.ids == alone(model, adapters, one.context, one.adapter)

@@ -13,7 +13,7 @@ from kimi_mini.model.compact import lora
 from kimi_mini.model.compact.lora import Adapter, attached, detach, unmerge
 from kimi_mini.training.batch import text_batch
 from kimi_mini.training.loop import train
-from kimi_mini.training.optim.muonclip import MuonClip
+from kimi_mini.training.optim.muonclip import MuonClip, qk_clip_
 
 
 @pytest.fixture
@@ -155,6 +155,20 @@ def test_qk_clip_leaves_an_adapted_model_alone_and_says_nothing_else(model):
     merged = model.attention_layers()[0].q_proj.weight.clone()
     assert train(model, clip, lambda step: [text_batch(windows)], 1, lambda step: 1.0).clipped_heads[0] > 0
     assert not torch.equal(model.attention_layers()[0].q_proj.weight, merged)
+
+
+def test_qk_clip_shrinks_what_is_stored_and_not_what_an_adapter_makes_of_it(model):
+    """A base that learns beside its adapter."""
+    attention = model.attention_layers()[0]
+    query = attention.q_proj._parameters["weight"]
+    before = query.clone()
+    with attached(model, learned(model)):
+        for param in model.frozen:
+            param.requires_grad_(True)
+        qk_clip_(attention, torch.full((attention.heads,), 4.0), tau=1.0)
+    head = query.shape[0] // attention.heads
+    scale = torch.tensor([0.5] * attention.d_nope + [0.25] * (head - attention.d_nope))
+    torch.testing.assert_close(query, before * scale.repeat(attention.heads)[:, None])
 
 
 def test_twice_is_refused(model):
