@@ -69,10 +69,18 @@ class Tables:
             self.open[session] = time.monotonic(), opened
             self.open.move_to_end(session)
             function = call.get("function") if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise KimiError("a call has a function with a name and arguments")
+            fields = (
+                [function.get(name) for name in ("name", "arguments")]
+                if isinstance(function, dict)
+                else [None]
+            )
+            if not all(isinstance(field, str) for field in fields):
+                raise KimiError("a call has a function with a name and arguments, both text")
             message = {"role": "assistant", "content": "", "tool_calls": [call | {"id": call.get("id")}]}
-            return state.act(opened, message)[0]["content"]
+            kept = len(opened.messages)  # the page has the dialogue; here only the world's state goes on
+            result = state.act(opened, message)[0]["content"]
+            del opened.messages[kept:]
+            return result
 
     def _clear(self) -> None:
         """End those that are too many, or too old; the first was used the longest ago."""
@@ -158,9 +166,9 @@ def serving(
             time.sleep(0.01)
         yield f"http://{host}:{held.getsockname()[1]}/v1"
     finally:
+        engine.close()  # first: open streams end in a line of their own, and the server need not cut them off
         server.should_exit = True
         thread.join(10)
-        engine.close()
         tables.close()
         held.close()
 

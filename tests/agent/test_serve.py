@@ -1,14 +1,20 @@
 """`python -m kimi_mini serve`: the page's tasks and tools, keys and ports in one line."""
 
+import contextlib
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
+import httpx
 import pytest
 
 from kimi_mini.agent import serve
 from kimi_mini.agent.serve import Tables, bound, key_of, named
 from kimi_mini.base.errors import KimiError, MissingFile
+from kimi_mini.base.paths import ROOT
 from kimi_mini.worlds import WORLDS
 
 
@@ -32,7 +38,13 @@ def test_environments_keep_their_state_and_are_bounded(monkeypatch):
     call = {"function": {"name": "no_such_tool", "arguments": "{}"}}
     with pytest.raises(KimiError, match="draw a new one"):
         tables.call(sessions[0], call)
+    opened = tables.open[sessions[1]][1]
+    said = len(opened.messages)
     assert "no_such_tool" in tables.call(sessions[1], call)
+    assert len(opened.messages) == said  # or a page that goes on calling fills the memory
+    for function in ("x", {"name": "f"}, {"arguments": "{}"}, {"name": "f", "arguments": {}}):
+        with pytest.raises(KimiError, match="a name and arguments"):
+            tables.call(sessions[1], {"function": function})
     tables.draw("notes")  # the third is now the one that was used least lately
     assert sessions[1] in tables.open and sessions[2] not in tables.open
     monkeypatch.setattr(serve, "AGE", -1.0)
@@ -81,3 +93,39 @@ def test_without_the_extra_packages_there_is_one_line():
     code = "import sys; sys.modules['uvicorn'] = None\nfrom kimi_mini.__main__ import main\nsys.exit(main(['serve']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "pip install '.[serve]'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_open_streams_and_leaves_no_traceback():
+    """Who is being answered is told so; the terminal gets one line."""
+    words = [
+        sys.executable,
+        "-m",
+        "kimi_mini",
+        "serve",
+        "--port",
+        "0",
+        "--checkpoint",
+        "data/checkpoints/final",
+    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    body = {"model": "final", "messages": [{"role": "user", "content": "hello"}], "temperature": 2.0, "n": 4}
+    with subprocess.Popen(words, **pipes) as process:
+        url = process.stdout.readline().split(": ")[1].split(",")[0]
+
+        def keep_asking():
+            with contextlib.suppress(httpx.HTTPError):
+                while True:
+                    with httpx.stream(
+                        "POST", f"{url}/chat/completions", json=body | {"stream": True}
+                    ) as answer:
+                        for _ in answer.iter_lines():
+                            pass
+
+        for _ in range(6):
+            threading.Thread(target=keep_asking, daemon=True).start()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and said.strip() == "stopped; nothing was changed"
+    assert "Traceback" not in errors and "CancelledError" not in errors
