@@ -9,10 +9,12 @@ from tiny import tiny_model
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.serving.answer import Answer
 from kimi_mini.inference.writer import Marks, Row, Writer
+from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()
 SPECIAL = [TOKENIZER.special[name] for name in ("<think>", "</think>")]
+END = TOKENIZER.special["<|im_end|>"]
 CALLS = [
     TOKENIZER.special[f"<|tool_call{name}|>"]
     for name in ("s_section_begin", "_begin", "_argument_begin", "_end", "s_section_end")
@@ -56,6 +58,63 @@ def test_a_token_that_is_not_parsed_gives_the_pieces_that_parsing_gives(thinks, 
             skipped += before
         assert both[0].message() == both[1].message()
     assert bool(skipped) != bool(stops)
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("held", [True, False])
+def test_the_pieces_put_together_are_the_turn_as_it_is_parsed(thinks, held):
+    """Whatever was sent stays true: a thought, a text up to its stop string, calls."""
+    rng = random.Random(1)
+    for number in range(400):
+        ids = turn(rng)[0 if thinks else 2 :] or [END]
+        stops = rng.sample(["b é", "漢🙂", "🙂", "12\n", "ab ab"], rng.choice((0, 1, 2)))
+        if number % 4 == 0:  # tokens without any sense
+            ids = [rng.randrange(TOKENIZER.vocab_size) for _ in range(12)]
+        answer, sent = (
+            Answer(TOKENIZER, thinks, held and number % 4 > 0, stops),
+            {"reasoning_content": "", "content": ""},
+        )
+        calls: dict[int, list[str]] = {}
+        row = Row([], 999, frozenset(), marks=Marks.of(TOKENIZER))
+        for place, token in enumerate(ids):
+            row.add(token, True)
+            over = place == len(ids) - 1
+            row.finish = "stop" if over else None
+            for delta in answer.heard(row, over):
+                for name in sent:
+                    sent[name] += delta.get(name, "")
+                for part in delta.get("tool_calls", ()):
+                    one = calls.setdefault(part["index"], [part.get("id"), ""])
+                    one[1] += part["function"]["arguments"]
+            if answer.stopped and not over:
+                row.finish, over = "stop", True
+                assert answer.heard(row, True) == []
+            if over:
+                break
+        whole = chat.parse_ids(TOKENIZER, row.ids, None if thinks else False)
+        content = whole["content"] or ""
+        cut = min((content.find(stop) for stop in stops if stop in content), default=None)
+        expected = [] if cut is not None else whole.get("tool_calls", [])
+        assert sent == {"reasoning_content": whole["reasoning_content"], "content": content[:cut]}, ids
+        assert list(calls.values()) == [[c["id"], c["function"]["arguments"]] for c in expected]
+        assert answer.finish == ("tool_calls" if expected else "stop")
+
+
+def test_a_text_is_sent_as_soon_as_nothing_can_change_it():
+    words = TOKENIZER.encode_plain("ab cd")
+    row, answer = Row([], 99, frozenset(), marks=Marks.of(TOKENIZER)), Answer(TOKENIZER, True, True, ["dx"])
+    said = []
+    for token in (SPECIAL[0], words[0], SPECIAL[1], *words):
+        row.add(token, True)
+        said.append(
+            "".join(
+                delta.get("reasoning_content", "") + delta.get("content", "")
+                for delta in answer.heard(row, False)
+            )
+        )
+    assert said[1] == said[3] == TOKENIZER.decode(words[:1])
+    assert "".join(said[3:]) == "ab c"  # the d may begin a stop string
+    assert answer.heard(row, True) == [{"content": "d"}]
 
 
 def test_a_prompt_that_is_read_leaves_what_a_chunk_leaves():

@@ -62,9 +62,8 @@ class Answer:
         thought, text = message["reasoning_content"], message["content"] or ""
         calls = message.get("tool_calls") or []
         self._read, self._part = len(row.ids), self._last_part(row, thought, text)
-        for stop in self.stops:
-            if (place := text.find(stop)) >= 0:
-                text, calls, self.stopped = text[:place], [], True
+        if ends := [text.index(stop) for stop in self.stops if stop in text]:
+            text, calls, self.stopped = text[: min(ends)], [], True
         if not (over or self.stopped):
             if self._waits(row):
                 return []
