@@ -4,9 +4,11 @@ tool or the server says becomes markup. The server here is a script, so that eve
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from browser import chromium, needs_browser, wait
 from selenium.webdriver.common.by import By
@@ -14,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 from kimi_mini.agent.serve import serving
 from kimi_mini.base.paths import CHECKPOINTS, ROOT
+from kimi_mini.inference.writer import Writer
 from kimi_mini.worlds import WORLDS
 
 FILE = Path(ROOT) / "kimi_mini" / "inference" / "serving" / "page.html"
@@ -429,10 +432,9 @@ def test_only_our_server_is_asked(page, server):
     assert asked and all(name.startswith(server.url) for name in asked)
 
 
-@needs_browser
-@pytest.mark.slow
-def test_the_real_endpoint_and_the_shipped_agent_do_a_task_of_the_shop(driver):
-    """Draw a task, send it, watch thought, call and result come, and the answer; the world's own tools ran."""
+@pytest.fixture
+def shop(driver):
+    """(the page of a real endpoint with the shipped agent, a task of the shop drawn; its address)"""
     with serving(CHECKPOINTS / "final", places=2) as url:
         driver.get(url.removesuffix("v1"))
         shown = Page.__new__(Page)
@@ -442,9 +444,44 @@ def test_the_real_endpoint_and_the_shipped_agent_do_a_task_of_the_shop(driver):
         option.click()
         shown.one("#draw").click()
         wait("a task", 10, lambda: shown.one("#text").get_property("value"))
+        yield shown, url
+
+
+def check_done(shown):
+    shown.send("")
+    wait("the end", 60, lambda: shown.one("#send").is_enabled())
+    kinds = [kind for kind, _ in shown.pieces()]
+    kinds = kinds[len(kinds) - kinds[::-1].index("user") - 1 :]
+    assert kinds[-1] == "answer" and "alert" not in kinds and {"thought", "call", "result"} <= set(kinds)
+    assert kinds.count("call") == kinds.count("result")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_real_endpoint_and_the_shipped_agent_do_a_task_of_the_shop(shop):
+    """Send it, watch thought, call and result come, and the answer; the world's own tools ran."""
+    check_done(shop[0])
+
+
+@needs_browser
+@pytest.mark.slow
+def test_stop_ends_the_row_of_the_real_endpoint_and_the_task_can_be_sent_again(shop, monkeypatch):
+    shown, url = shop
+    request, step = shown.one("#text").get_property("value"), Writer.step
+
+    def running():
+        return httpx.get(url.removesuffix("v1") + "health").json()["running"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Writer, "step", lambda self: (time.sleep(0.2), step(self))[1]
+        )  # slow enough to be stopped
         shown.send("")
-        wait("the end", 60, lambda: shown.one("#send").is_enabled())
-        kinds = [kind for kind, _ in shown.pieces()]
-        assert kinds[0] == "user" and kinds[-1] == "answer" and "alert" not in kinds
-        assert {"thought", "call", "result"} <= set(kinds)
-        assert kinds.count("call") == kinds.count("result")
+        wait("a thought", 30, lambda: "thought" in [kind for kind, _ in shown.pieces()])
+        assert running() == 1
+        shown.one("#stop").click()
+        wait("the end", 10, lambda: shown.one("#send").is_enabled())
+        wait("the row to go", 10, lambda: not running())
+    assert shown.pieces()[-1] == ["alert", "You stopped the agent."]
+    assert shown.one("#text").get_property("value") == request
+    check_done(shown)
