@@ -271,3 +271,22 @@ def test_sample_never_takes_an_impossible_token():
     logits[:, [2, 5]] = 0.0
     ids, _ = sample(logits, 1.0, torch.Generator().manual_seed(0))
     assert set(ids.tolist()) == {2, 5}
+
+
+@pytest.mark.parametrize(
+    "top_p, kept", [(1e-9, 1), (0.45, 1), (0.55, 2), (0.78, 2), (0.82, 3), (0.96, 4), (1.0, 4)]
+)
+def test_top_p_keeps_the_likeliest_tokens_that_have_this_share_together(top_p, kept):
+    """In any order of the vocabulary; what is drawn, and its log-probability, are among those."""
+    shares = torch.tensor([0.15, 0.5, 0.05, 0.3])
+    rows = shares.log().expand(2001, -1)
+    dice = torch.linspace(0, 1 - 1e-9, 2001, dtype=torch.float64)
+    ids, logprobs = sample(rows, 1.0, dice=dice, top_p=top_p)
+    allowed = shares.argsort(descending=True)[:kept]
+    assert set(ids.tolist()) == set(allowed.tolist())
+    close(logprobs.exp(), shares[ids] / shares[allowed].sum())
+    for token in allowed.tolist():
+        assert (ids == token).double().mean().item() == pytest.approx(
+            (shares[token] / shares[allowed].sum()).item(), abs=2e-3
+        )
+    assert (sample(rows, 0.0, top_p=top_p)[0] == 1).all()

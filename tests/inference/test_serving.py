@@ -8,11 +8,16 @@ reflex, budget                   test_thoughts_can_be_off_or_short
 stop, max_tokens                 test_where_an_answer_ends
 temperature, top_p, seed, n      test_sampling_is_as_asked
 logprobs                         test_log_probabilities_are_those_of_the_text
+response_format                  test_an_answer_has_the_format_that_was_asked_for
+many at a time                   test_many_at_once_get_what_each_gets_alone
 ids of any style                 test_a_chain_goes_on_whatever_its_ids_look_like
-refusals                         test_what_is_wrong_is_said
-clients that leave               test_who_leaves_takes_the_row_along
+refusals                         test_what_is_wrong_is_said; test_serving_requests.py, field by field
+clients that leave               test_who_leaves_takes_the_row_along; test_serving_limits.py
+limits, errors, metrics, page    test_serving_limits.py
+markers, letters, stops in parts test_answer_stream.py
 """
 
+import concurrent.futures
 import json
 import time
 import urllib.request
@@ -132,6 +137,9 @@ def test_thoughts_can_be_off_or_short(client):
     assert off.usage.completion_tokens_details.reasoning_tokens == 0
     full = ask(client, messages=chain(6))
     short = ask(client, messages=chain(6), extra_body={"thinking_budget": 3})
+    here = respond(*load_agent(CHECKPOINTS / "final"), chain(6), budget=3)["usage"]
+    assert here["completion_tokens_details"]["forced_tokens"] == 1  # which is nobody's to pay
+    assert short.usage.completion_tokens == here["completion_tokens"]
     spent = [one.usage.completion_tokens_details.reasoning_tokens for one in (full, short)]
     assert spent[0] > 3 and spent[1] == 3
     assert full.choices[0].message.reasoning_content.startswith(short.choices[0].message.reasoning_content)
@@ -153,6 +161,7 @@ def test_sampling_is_as_asked(client):
     several = ask(client, **body, seed=1, n=3)
     assert len({one.message.reasoning_content for one in several.choices}) == 3
     assert [one.index for one in several.choices] == [0, 1, 2]
+    assert several.usage.prompt_tokens == ask(client, **body).usage.prompt_tokens  # read once
     assert several.choices[0].message.reasoning_content == texts[0]
     greedy = ask(client, messages=chain(), max_tokens=30).choices[0].message.reasoning_content
     assert ask(client, **body, seed=3, top_p=1e-9).choices[0].message.reasoning_content == greedy
@@ -165,6 +174,58 @@ def test_log_probabilities_are_those_of_the_text(client):
     for one in found.logprobs.content:
         best = one.top_logprobs[0]
         assert best.token == one.token and best.logprob == one.logprob <= 0 and len(one.top_logprobs) == 2
+
+
+def test_a_stream_of_several_choices_says_their_log_probabilities_too(client):
+    body = {"messages": chain(), "temperature": 1.2, "seed": 4, "n": 2, "logprobs": True, "top_logprobs": 1}
+    body["extra_body"] = {"thinking": False}
+    whole = ask(client, **body)
+    texts, likely, finishes = ["", ""], [[], []], [None, None]
+    for event in ask(client, **body, stream=True):
+        for choice in event.choices:
+            texts[choice.index] += choice.delta.content or ""
+            likely[choice.index] += choice.logprobs.content if choice.logprobs else []
+            finishes[choice.index] = choice.finish_reason or finishes[choice.index]
+    assert texts == [one.message.content or "" for one in whole.choices]
+    for found, one in zip(likely, whole.choices):
+        assert [word.token for word in found] == [word.token for word in one.logprobs.content] != []
+        expected = [word.logprob for word in one.logprobs.content]
+        assert [word.logprob for word in found] == pytest.approx(expected, abs=1e-3)
+    assert finishes == [one.finish_reason for one in whole.choices]
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+
+
+def test_an_answer_has_the_format_that_was_asked_for(client):
+    schema = {"type": "object", "properties": {"x": {"enum": ["ja", "nein"]}}, "required": ["x"]}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "a", "schema": schema | {"additionalProperties": False}},
+    }
+    found = ask(client, messages=chain(), response_format=wanted, temperature=2.0, seed=1).choices[0]
+    assert json.loads(found.message.content)["x"] in ("ja", "nein") and found.finish_reason == "stop"
+
+
+def test_many_at_once_get_what_each_gets_alone(client):
+    """More than there are places, of different lengths, with tools and without; twice, so that prompts are kept."""
+    tasks = [*held_out_tasks("chain", [1, 3, 5], 6, seed=7), *held_out_tasks("buy", [1, 2], 4, seed=7)]
+    bodies = [(opened.messages, opened.tools or None) for opened in map(state.opening, tasks)]
+    model, tokenizer = load_agent(CHECKPOINTS / "final")
+    alone = [respond(model, tokenizer, *body)["choices"][0] for body in bodies]
+
+    def one(body):
+        messages, tools = body
+        return ask(client, messages=messages, **({"tools": tools} if tools else {})).choices[0]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(one, bodies * 2))
+    for there, here in zip(found, alone * 2):
+        assert (
+            there.message.content == here["message"]["content"]
+            and there.finish_reason == here["finish_reason"]
+        )
+        assert there.message.reasoning_content == here["message"]["reasoning_content"]
+        calls = [call.function.model_dump() for call in there.message.tool_calls or []]
+        assert calls == [call["function"] for call in here["message"].get("tool_calls", [])]
 
 
 def test_a_chain_goes_on_whatever_its_ids_look_like(client, shop):
