@@ -11,12 +11,15 @@ import time
 
 import httpx
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import tiny_model
 
 from kimi_mini.agent import serve
-from kimi_mini.agent.folder import save_agent
+from kimi_mini.agent.folder import load_agent, save_agent
+from kimi_mini.inference.api import respond
 from kimi_mini.inference.serving.answer import Answer
+from kimi_mini.model.compact.lora import Adapter
 
 PATIENCE = 30
 HELLO = [{"role": "user", "content": "hello"}]
@@ -262,3 +265,60 @@ def test_the_page_draws_tasks_and_runs_their_tools(start):
         answer = httpx.post(f"{root}page/{path}", json=body)
         assert answer.status_code == 400 and said(answer)["message"], (path, body)
     assert httpx.post(f"{root}page/tasks", content=b"[" * 100_000).status_code == 400
+
+
+def test_adapters_are_models_by_their_names_and_share_no_latents(start, folder, tmp_path):
+    model, tokenizer = load_agent(folder)
+    adapter = Adapter.new(model, 4, 12.0)
+    for name in adapter.names:
+        torch.nn.init.normal_(adapter[name].b, 0.0, 0.15)
+    adapter.save(tmp_path / "other")
+    running = start(places=2, adapters={"other": str(tmp_path / "other")})
+    assert [one["id"] for one in running.get("/v1/models").json()["data"]] == ["tiny", "other"]
+    wanted = {
+        name: respond(served, tokenizer, HELLO, max_tokens=12)["choices"][0]["message"]["content"]
+        for name, served in (("tiny", model), ("other", adapter.merged(model)))
+    }
+    assert wanted["tiny"] != wanted["other"]
+    names = ["tiny", "other", "other", "tiny", "other", "tiny"]
+    answers = [one.result().json() for one in [running.later(model=name, max_tokens=12) for name in names]]
+    assert [one["choices"][0]["message"]["content"] for one in answers] == [wanted[name] for name in names]
+    assert [one["model"] for one in answers] == names
+    missing = running.post(model="third")
+    assert (
+        missing.status_code == 404
+        and said(missing)["code"] == "model_not_found"
+        and "other" in said(missing)["message"]
+    )
+
+
+def test_of_many_requests_none_is_lost_and_none_is_answered_twice(start):
+    """One in ten leaves at once, one in twenty is malformed; each of the others gets its own answer."""
+    running = start(places=4, queue=200)
+
+    def one(number):
+        if number % 20 == 3:
+            return httpx.post(f"{running.url}/chat/completions", content=b'{"n":').status_code
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": f"number {number % 7}"}],
+            "max_tokens": 9,
+        }
+        if number % 10 == 6:
+            with httpx.stream(
+                "POST", f"{running.url}/chat/completions", json=body | {"stream": True}
+            ) as stream:
+                return next(stream.iter_lines())[:5]
+        found = httpx.post(f"{running.url}/chat/completions", json=body, timeout=PATIENCE).json()
+        return found["id"], found["choices"][0]["message"]["content"], found["usage"]["completion_tokens"]
+
+    answers = list(running.pool.map(one, range(160)))
+    assert answers[3::20] == [400] * 8 and answers[6::10] == ["data:"] * 16
+    whole = {number: answers[number] for number in range(160) if number % 20 != 3 and number % 10 != 6}
+    assert len({name for name, _, _ in whole.values()}) == len(whole)
+    for number, (_, text, written) in whole.items():
+        assert (text, written) == whole[next(other for other in whole if other % 7 == number % 7)][1:]
+    assert len({text for _, text, _ in whole.values()}) == 7
+    running.until(lambda: not running.engine.live and not running.engine.waiting)
+    assert running.count("kimi_requests_total", status="400") == 8
+    assert running.count("kimi_requests_total") == 160  # those that left were counted, as left or as answered
