@@ -33,6 +33,16 @@ class LatentCache:
         hidden = slots >= self.lengths[:, None].clamp(min=1)
         self.bias = torch.zeros(hidden.shape, device=self.store.device).masked_fill_(hidden, float("-inf"))
 
+    def _set_some(self, lengths: dict[int, int]) -> None:
+        """`set_lengths` of these rows alone: `bias` is wide, and mostly one row changes."""
+        if not lengths:
+            return
+        for row, length in lengths.items():
+            self.bias[row, : max(length, 1)] = 0.0
+            self.bias[row, max(length, 1) :] = float("-inf")
+        self.host_lengths = [lengths.get(row, length) for row, length in enumerate(self.host_lengths)]
+        self.lengths = torch.tensor(self.host_lengths, dtype=torch.long, device=self.store.device)
+
     def ends(self, counts: list[int]) -> list[int]:
         """Lengths after counts[i] more tokens; ValueError when a row would be too long."""
         ends = [length + n for length, n in zip(self.host_lengths, counts)]
@@ -78,20 +88,20 @@ class LatentCache:
         self.lengths = self.lengths.index_add(0, index, torch.ones_like(index))
         hidden = torch.arange(start + count, device=self.store.device) > slots[:, None]  # (count, S)
         bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
-        return DecodeStep(index, slots, bias[:, None], start + count, False)
+        return DecodeStep(index, slots, bias[:, None], start + count, False, row)
 
     def copy(self, source: int, row: int, length: int) -> None:
         """Give a row the first `length` tokens of another one in place of its own."""
         self.store[:, row, :length] = self.store[:, source, :length]
-        self.set_lengths([length if other == row else n for other, n in enumerate(self.host_lengths)])
+        self._set_some({row: length})
 
     def truncate(self, lengths: list[int]) -> None:
         """Rewind rows to the given lengths; what lay beyond is forgotten."""
         for now, new in zip(self.host_lengths, lengths):
             if not 0 <= new <= now:
                 raise ValueError(f"cannot rewind a row of {now} tokens to {new}")
-        if lengths != self.host_lengths:
-            self.set_lengths(list(lengths))
+        now = self.host_lengths
+        self._set_some({row: new for row, new in enumerate(lengths) if new != now[row]})
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order."""
@@ -146,7 +156,7 @@ class DecodeStep:
     """Where the new token of each fed row goes and what it may look at, the same for all layers.
 
     rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
-    seen S, all_rows: whether every row of the cache is fed.
+    seen S, all_rows: whether every row of the cache is fed. shared: the one row that all of them are, if they are.
     """
 
     rows: Tensor
@@ -154,3 +164,11 @@ class DecodeStep:
     bias: Tensor
     seen: int
     all_rows: bool
+    shared: int | None = None
+
+    def look(self, store: Tensor) -> Tensor:
+        """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r)."""
+        if self.shared is not None:
+            return store[self.shared, : self.seen].expand(len(self.rows), -1, -1)
+        seen = store[:, : self.seen]
+        return seen if self.all_rows else seen.index_select(0, self.rows)

@@ -67,7 +67,7 @@ class FoldedAttention:
         latent = y[:, -1, : self.rank]
         latent.copy_(rms_normalise(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = store[:, : step.seen] if step.all_rows else store[:, : step.seen][step.rows]  # (N, S, r + d_r)
+        seen = step.look(store)  # (N, S, r + d_r)
         weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
         context = torch.bmm(weights, seen[..., : self.rank])  # (N, H, r)
         return torch.addmm(x, context.flatten(1), self.w_out)

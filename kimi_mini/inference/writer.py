@@ -202,9 +202,9 @@ class Writer:
 
     def _sample(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """logits (N, V) -> a token and its log-probability for each row."""
-        for row, own in zip(rows, logits):
+        for index, row in enumerate(rows):
             if row.looks is not None:
-                row.looks(own)
+                row.looks(logits[index])
         masks = [None if row.allowed is None else row.allowed(row) for row in rows]
         if any(mask is not None for mask in masks):
             free = torch.ones(logits.shape[1], dtype=torch.bool)
@@ -244,8 +244,13 @@ class Writer:
         self.rows = {new: self.rows[old] for new, old in enumerate(places) if old in self.rows}
 
 
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: list[int], second: list[int]) -> int:
     """How many tokens two lists have in common at their beginning."""
-    if first == second[: len(first)]:
-        return len(first)
-    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), len(second))
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # halving compares slices, which is quicker than token by token
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

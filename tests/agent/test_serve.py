@@ -129,3 +129,9 @@ def test_ctrl_c_ends_open_streams_and_leaves_no_traceback():
         said, errors = process.communicate(timeout=30)
     assert process.returncode == 0 and said.strip() == "stopped; nothing was changed"
     assert "Traceback" not in errors and "CancelledError" not in errors
+
+
+def test_small_pieces_are_sent_at_once():
+    """What asyncio asks before it sets TCP_NODELAY on a connection: 40 ms a request without."""
+    with contextlib.closing(bound("127.0.0.1", 0)) as held:
+        assert held.proto == socket.IPPROTO_TCP

@@ -8,7 +8,7 @@ from tiny import tiny_model
 
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.serving.answer import Answer
-from kimi_mini.inference.writer import Marks, Row, Writer
+from kimi_mini.inference.writer import Marks, Row, Writer, common_prefix
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 
@@ -171,3 +171,25 @@ def test_nothing_is_borrowed_from_another_adapters_place():
     writer.held[0], writer.worn[0] = [1, 2, 3], "other"
     writer.borrow(1, Row([1, 2, 3, 4], 3, frozenset()))
     assert writer.held[1] == []
+
+
+def test_the_common_beginning_is_as_long_as_a_walk_finds_it():
+    rng = random.Random(0)
+    for _ in range(300):
+        first, second = ([rng.choice((1, 1, 1, 2)) for _ in range(rng.randrange(9))] for _ in range(2))
+        pairs = list(zip(first, second))
+        walked = next((index for index, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        assert common_prefix(first, second) == walked
+
+
+def test_rows_that_are_rewound_or_copied_see_what_a_new_count_sees():
+    decoder = Decoder(tiny_model().eval(), 4, 40)
+    for row, length in enumerate((9, 0, 20, 3)):
+        if length:
+            decoder.cache.read(row, length)
+    decoder.cache.truncate([4, 0, 0, 3])
+    decoder.cache.copy(0, 1, 2)
+    bias, lengths = decoder.cache.bias.clone(), decoder.lengths.tolist()
+    assert lengths == decoder.cache.host_lengths == [4, 2, 0, 3]
+    decoder.cache.set_lengths(lengths)  # all of it anew
+    torch.testing.assert_close(bias, decoder.cache.bias, rtol=0, atol=0)
