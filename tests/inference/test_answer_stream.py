@@ -110,6 +110,27 @@ def test_a_text_that_ends_at_its_stop_string_has_stopped_whatever_ended_the_row(
     assert answer.finish == (wanted or finish)
 
 
+def test_blanks_before_a_thought_that_nobody_asked_for_are_no_text():
+    """The parser passes over them, so they may not have been sent."""
+    ids = [
+        *TOKENIZER.encode_plain(" "),
+        SPECIAL[0],
+        *TOKENIZER.encode_plain("so"),
+        SPECIAL[1],
+        *TOKENIZER.encode_plain("yes"),
+    ]
+    row, answer, sent = (
+        Row([], 99, frozenset(), marks=Marks.of(TOKENIZER)),
+        Answer(TOKENIZER, False, True),
+        [],
+    )
+    for token in ids:
+        row.add(token, True)
+        sent += answer.heard(row, False)
+    assert not answer.heard(row, True) and (answer.thought, answer.text) == ("so", "yes")
+    assert "".join(delta.get("content", "") for delta in sent) == "yes"
+
+
 def test_a_text_is_sent_as_soon_as_nothing_can_change_it():
     words = TOKENIZER.encode_plain("ab cd")
     row, answer = Row([], 99, frozenset(), marks=Marks.of(TOKENIZER)), Answer(TOKENIZER, True, True, ["dx"])
@@ -145,7 +166,7 @@ def test_a_prompt_that_is_read_leaves_what_a_chunk_leaves():
 def test_a_row_borrows_what_another_place_holds_and_writes_the_same():
     model, shared = tiny_model().eval(), list(range(3, 40))
 
-    def written(writer: Writer, place: int, context: list[int], borrows: bool) -> tuple[list[int], int]:
+    def written(writer: Writer, place: int, context: list[int], borrows: bool) -> tuple[Row, int]:
         row = Row(context, 12, frozenset())
         if borrows:
             writer.borrow(place, row)
@@ -153,17 +174,16 @@ def test_a_row_borrows_what_another_place_holds_and_writes_the_same():
         held = len(writer.held[place])
         writer.read(place)
         writer.run()
-        return row.ids, held
+        return row, held
 
     writer = Writer(model, 2, 100)
     written(writer, 0, [*shared, 50], False)
-    ids, held = written(writer, 1, [*shared, 60, 61], True)
+    found, held = written(writer, 1, [*shared, 60, 61], True)
     assert held == len(shared)
-    assert ids == written(Writer(model, 1, 100), 0, [*shared, 60, 61], False)[0]
-    assert (
-        written(writer, 0, [*shared, 50], True)[0]
-        == written(Writer(model, 1, 100), 0, [*shared, 50], False)[0]
-    )
+    again, _ = written(writer, 0, [*shared, 50], True)
+    for row in (found, again):
+        alone, _ = written(Writer(model, 1, 100), 0, row.context, False)
+        assert row.ids == alone.ids and row.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
 def test_nothing_is_borrowed_from_another_adapters_place():

@@ -44,9 +44,9 @@ class Asked:
 
 def alone(asked, length=LONGEST):
     row = asked.row
-    fresh = Row(list(row.context), row.most, row.stops, dice(7, *row.context), temperature=row.temperature)
+    fresh = Row(list(row.context), row.most, row.stops, dice(7, *row.context))
     fresh.top_p = row.top_p
-    writer = Writer(MODEL, 1, length)
+    writer = Writer(MODEL, 1, length, row.temperature)
     writer.join(0, fresh)
     writer.run()
     return fresh
@@ -192,6 +192,7 @@ def test_a_deadline_ends_who_writes_and_who_waits(engine):
     time.sleep(0.1)
     gate.set()
     assert first.wait().job.ended == second.wait().job.ended == "late" and len(first.row.ids) == 1
+    assert second.row.ids == []
     assert third.wait().row.ids == alone(third).ids
 
 

@@ -95,6 +95,26 @@ def said(answer):
     return answer.json()["error"]
 
 
+@pytest.mark.parametrize("more", [{}, {"thinking": False}, {"thinking": False, "stop": ["e", "or", "th"]}])
+def test_what_a_stream_held_back_comes_at_its_end(start, more):
+    """A thought was to come and did not, half letters, half stop strings: a model without any sense does all of it."""
+    running = start(places=2)
+    for seed in range(8):
+        body = {"temperature": 1.0, "seed": seed, "max_tokens": 20, **more}
+        whole = running.post(**body).json()["choices"][0]
+        lines = running.post(**body, stream=True).text.split("\n\n")
+        assert lines[-2:] == ["data: [DONE]", ""]
+        events = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-2]]
+        for name in ("content", "reasoning_content"):
+            assert "".join(event["delta"].get(name) or "" for event in events) == (
+                whole["message"][name] or ""
+            )
+        assert [event["finish_reason"] for event in events if event["finish_reason"]] == [
+            whole["finish_reason"]
+        ]
+        assert not any(stop in (whole["message"]["content"] or "") for stop in more.get("stop", []))
+
+
 def test_a_full_queue_says_come_again(start):
     running = start(places=1, queue=1)
     running.gate.clear()

@@ -63,7 +63,7 @@ class Answer:
         calls = message.get("tool_calls") or []
         self._read, self._part = len(row.ids), self._last_part(row, thought, text)
         if ends := [text.index(stop) for stop in self.stops if stop in text]:
-            text, calls, self.stopped = text[: min(ends)], [], True
+            text, self.stopped = text[: min(ends)], True  # calls come behind a text
         if not (over or self.stopped):
             if self._waits(row):
                 return []
