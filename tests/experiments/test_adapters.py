@@ -75,6 +75,25 @@ def test_a_run_saves_its_adapter_and_all_are_served_in_one_batch(agent, tmp_path
     assert served["same"] == 1.0 and served["rows"] == 6 and min(served["mixed"], served["merged"]) > 0
 
 
+def test_one_kind_is_taught_live_and_measured_before_and_after(agent, monkeypatch):
+    monkeypatch.setattr(adapters, "START", agent)
+    asked, generate = [], customer.generate
+    monkeypatch.setattr(
+        customer, "generate", lambda rng, kind, *a: asked.append(kind) or generate(rng, kind, *a)
+    )
+    models = []
+
+    def solved(model, tokenizer, kind, tasks):
+        models.append((getattr(model, "adapter", None), kind, tasks))
+        return len(models) / 10
+
+    monkeypatch.setattr(adapters, "solved", solved)
+    found = adapters.live("orders", 4000, tasks=3)
+    assert set(asked) == {"orders"}
+    assert models == [(None, "orders", 3), (found["adapter"], "orders", 3)]
+    assert (found["before"], found["after"]) == (0.1, 0.2) and len(found["history"].loss) > 1
+
+
 def told(arm, seed, new, kept, **more):
     more = {"kinds": {"ask": new, "least": new, "orders": new}, "known": {"chain": kept}, **more}
     return {"arm": arm, "seed": seed, "new": new, "kept": kept, **more}

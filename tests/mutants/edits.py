@@ -1160,6 +1160,12 @@ MUTANTS = [
         ("peft: NaN taken", "or not value.isfinite().all()", ""),
     ),
     *edits(
+        "experiments/deployment/adapters.py",
+        "experiments/test_adapters.py",
+        ("live: every kind is taught", "seed, kinds=(kind,))", "seed)"),
+        ("live: the adapter is left on", '{"adapter": detach(model),', '{"adapter": None,'),
+    ),
+    *edits(
         "inference/adapters.py",
         "inference/test_adapters.py",
         (

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -50,7 +51,7 @@ from kimi_mini.experiments.rl.shared import side_by_side
 from kimi_mini.experiments.verifiers.shared import pools, success
 from kimi_mini.inference.adapters import Adapters
 from kimi_mini.inference.generation import generate
-from kimi_mini.model.compact.lora import Adapter, load_adapter
+from kimi_mini.model.compact.lora import Adapter, detach, load_adapter
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan, Schedule
 from kimi_mini.pipeline.shared import curve
@@ -65,6 +66,7 @@ from kimi_mini.worlds.rows import LIMITS
 
 START = shipped_agent()
 KNOWN = tuple(name for name, family in FAMILIES.items() if family.trained and family.world != "desk")
+KINDS = tuple(customer.REQUESTS)
 ARMS = ("lora", "lora alone", "full")
 PASSES = 1.5
 CORE_SECONDS = 240  # two minutes of two cores
@@ -96,17 +98,19 @@ class Job:
         return RUNS / "adapters" / f"{self.arm.replace(' ', '_')}_{self.seed}_{self.tokens}"
 
 
-def new_world(tokenizer: Tokenizer, tasks: int, seed: int, share: float = 1.0) -> sft.Pools:
+def new_world(
+    tokenizer: Tokenizer, tasks: int, seed: int, share: float = 1.0, kinds: Sequence[str] = KINDS
+) -> sft.Pools:
     """The expert's trajectories at `tasks` tasks that are not held out, the kinds in turn; only what passes is kept.
     share: of the training tokens."""
     source = synthesis.Source(
-        customer.FAMILY, "think", share, tuple(range(1, len(customer.REQUESTS) + 1)), customer.TOKENS
+        customer.FAMILY, "think", share, tuple(range(1, len(kinds) + 1)), customer.TOKENS
     )
     found: sft.Pools = {}
     for index in range(tasks):
-        level = index % len(customer.REQUESTS) + 1
+        level = index % len(kinds) + 1
         rng = random.Random(f"{seed}/{customer.FAMILY}/{index}")
-        played = loop.play(customer.generate(rng, list(customer.REQUESTS)[level - 1]), rng, None, True, 0)
+        played = loop.play(customer.generate(rng, kinds[level - 1]), rng, None, True, 0)
         if played.verdict().passed:
             found.setdefault((source, level), []).extend(synthesis.chains(tokenizer, played))
     return found
@@ -145,12 +149,27 @@ def adapted(model: KimiMini, examples: sft.Pools, job: Job) -> History:
     )
 
 
+def solved(model: KimiMini, tokenizer: Tokenizer, kind: str, tasks: int) -> float:
+    """Greedy success at held-out requests of one kind."""
+    done = solve(model, tokenizer, customer.held_out_tasks(kind, tasks), LIMITS)
+    return fmean(conversation.verdict().passed for conversation in done)
+
+
+def live(kind: str = "trace", tokens: int = 250_000, seed: int = 10, tasks: int = 40) -> dict:
+    """Teach an agent one kind of request while the reader waits: {adapter, history, before, after}, the last two its
+    success at held-out tasks; the adapter is off again."""
+    job = Job("lora alone", seed, tokens, start=START)
+    model, tokenizer = load_agent(job.start)
+    before = solved(model, tokenizer, kind, tasks)
+    examples = new_world(tokenizer, int(tokens / customer.TOKENS / PASSES) + 12, seed, kinds=(kind,))
+    history = adapted(model, examples, job)
+    after = solved(model, tokenizer, kind, tasks)
+    return {"adapter": detach(model), "history": history, "before": before, "after": after}
+
+
 def measure(model: KimiMini, tokenizer: Tokenizer, tasks: int) -> dict:
     """Greedy success at held-out tasks: the new world, whole and by kind, and each family that the agent knows."""
-    kinds = {}
-    for kind in customer.REQUESTS:
-        done = solve(model, tokenizer, customer.held_out_tasks(kind, tasks), LIMITS)
-        kinds[kind] = fmean(conversation.verdict().passed for conversation in done)
+    kinds = {kind: solved(model, tokenizer, kind, tasks) for kind in KINDS}
     known = {name: mean(success(model, tokenizer, name, measured_levels(name), tasks)) for name in KNOWN}
     return {"new": fmean(kinds.values()), "kinds": kinds, "kept": fmean(known.values()), "known": known}
 
@@ -248,47 +267,25 @@ def report(log: Log, tasks: int) -> None:
 
 def claims(log: Log, before: dict, lora: list[dict]) -> None:
     """What is claimed of the adapters with a replay, and of serving them."""
-    place = {"figure": "figures/adapters.png", "notebook": NOTEBOOK}
-    for name, claim, values, floor, more in (
-        (
-            "new",
-            "a LoRA teaches the shipped agent a world that it has never seen",
-            [one["new"] for one in lora],
-            0.9,
-            {},
-        ),
-        (
-            "kept",
-            "with it attached the agent forgets nothing elsewhere (mean of its families, after - before)",
-            [one["kept"] - before["kept"] for one in lora],
-            -0.02,
-            {},
-        ),
-        (
-            "seconds",
-            "core seconds of that training (two minutes of two cores are 240)",
-            [one["core_seconds"] for one in lora],
-            CORE_SECONDS,
-            {"at_most": True},
-        ),
-        ("before", "the agent before: the world is new", [before["new"]], 0.2, {"at_most": True}),
-        (
-            "served",
-            "adapters in one batch write what each merged model writes (share of rows)",
-            [log.more["served"]["same"]],
-            1.0,
-            {},
-        ),
-    ):
-        log.claim(
-            f"adapters/{name}",
-            claim=claim,
-            source="LoRA (arXiv 2106.09685)",
-            floor=floor,
-            **across(values),
-            **more,
-            **place,
-        )
+
+    def claim(name: str, says: str, values: list[float], floor: float, **more: bool) -> None:
+        place = {"figure": "figures/adapters.png", "notebook": NOTEBOOK, "source": "LoRA (arXiv 2106.09685)"}
+        log.claim(f"adapters/{name}", claim=says, floor=floor, **across(values), **more, **place)
+
+    kept = [one["kept"] - before["kept"] for one in lora]
+    claim(
+        "new",
+        "a LoRA teaches the shipped agent a world that it has never seen",
+        [r["new"] for r in lora],
+        0.9,
+    )
+    says = "with it attached the agent forgets nothing elsewhere (mean of its families, after - before)"
+    claim("kept", says, kept, -0.02)
+    says = "core seconds of that training (two minutes of two cores are 240)"
+    claim("seconds", says, [one["core_seconds"] for one in lora], CORE_SECONDS, at_most=True)
+    claim("before", "the agent before: the world is new", [before["new"]], 0.2, at_most=True)
+    says = "adapters in one batch write what each merged model writes (share of rows)"
+    claim("served", says, [log.more["served"]["same"]], 1.0)
 
 
 if __name__ == "__main__":
