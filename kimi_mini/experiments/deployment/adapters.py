@@ -75,7 +75,8 @@ NOTEBOOK = "10_deployment.ipynb"
 
 @dataclass(frozen=True)
 class Job:
-    """One arm from one seed. tokens: of training; tasks: held out, a family. Rates were tuned on other seeds."""
+    """One arm from one seed. tokens: of training; tasks: held out, a family. The rates come from a trial on
+    another world (telecom, seed 10); none was tuned on this one."""
 
     arm: str
     seed: int
