@@ -122,7 +122,9 @@ class Tokenizer:
         if not file.is_file():
             raise MissingFile(
                 f"no tokenizer at {file}; "
-                + in_clone("python -m kimi_mini.experiments.vocabulary makes the shipped one again")
+                + in_clone(
+                    "python -m kimi_mini.experiments.pretraining.vocabulary makes the shipped one again"
+                )
             )
         try:
             return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))

@@ -196,7 +196,7 @@ def test_an_installed_package_works_in_any_folder_and_writes_nowhere_else(tmp_pa
         ("kimi_mini --help", 0, ""),
         ("kimi_mini run --scale 0.01", 2, "work in a clone of the project"),
         ("kimi_mini chat", 2, "work in a clone of the project"),
-        ("kimi_mini.experiments.vocabulary", 2, "work in a clone of the project"),
+        ("kimi_mini.experiments.pretraining.vocabulary", 2, "work in a clone of the project"),
         ("kimi_mini.experiments.thinking.modes --scale 0.01", 2, "work in a clone of the project"),
     ):
         command = [sys.executable, "-B", "-m", *words.split()]

@@ -8,7 +8,7 @@ import pytest
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments import other_seeds
+from kimi_mini.experiments.evaluation import other_seeds
 
 
 def made_up(tmp_path, **changed):

@@ -80,7 +80,7 @@ from matplotlib.colors import to_hex
 from kimi_mini.agent import loop, terminal
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import error_rates, scoreboard
-from kimi_mini.experiments import vocabulary
+from kimi_mini.experiments.pretraining import vocabulary
 from kimi_mini.experiments.rl import gap
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis

@@ -1,4 +1,6 @@
-"""How the shipped tokenizer was made: `python -m kimi_mini.experiments.vocabulary` writes data/tokenizer/ again.
+"""How the shipped tokenizer was made; this command writes data/tokenizer/ again:
+
+    python -m kimi_mini.experiments.pretraining.vocabulary
 
 It learns from what the model will read: real text, and the worlds' own conversations. The conversations weigh more, so
 that item names, labels and the punctuation of JSON become one token each and a call costs few tokens.

@@ -16,7 +16,6 @@ import random
 import re
 import string
 
-from kimi_mini.worlds.adversary.chain import KINDS, SHORTCUTS
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -28,6 +27,7 @@ from kimi_mini.worlds.base import (
     labels,
     turn,
 )
+from kimi_mini.worlds.chain.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.registry import Demo, Family, World, register
 from kimi_mini.worlds.rows import Row
 

@@ -1,0 +1,1 @@
+"""Notebook 09: how good is the agent, and how sure are we."""
