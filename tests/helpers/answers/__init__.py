@@ -4,6 +4,7 @@ from answers import (
     agent,
     attention,
     deployment,
+    evaluation,
     moe,
     muonclip,
     overview,
@@ -14,6 +15,19 @@ from answers import (
     verifiers,
 )
 
-PAGES = (overview, moe, attention, muonclip, pretraining, agent, verifiers, probes, rl, thinking, deployment)
+PAGES = (
+    overview,
+    moe,
+    attention,
+    muonclip,
+    pretraining,
+    agent,
+    verifiers,
+    probes,
+    rl,
+    thinking,
+    evaluation,
+    deployment,
+)
 RIGHT = [pair for page in PAGES for pair in page.RIGHT]
 WRONG = [case for page in PAGES for case in page.WRONG]

@@ -1,0 +1,1 @@
+"""Exercises about how weights are learned: optimizers, pre-training."""

@@ -1,0 +1,1 @@
+"""Exercises about the inside of the model: experts, attention."""
