@@ -6,7 +6,7 @@ import pytest
 
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.deployment import costs
-from kimi_mini.inference.roofline import Mode
+from kimi_mini.inference.serving.roofline import Mode
 
 
 @pytest.fixture(scope="module")

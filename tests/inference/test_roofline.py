@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.inference.roofline import (
+from kimi_mini.inference.serving.roofline import (
     APIS,
     CARDS,
     GB,

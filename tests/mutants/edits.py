@@ -1230,7 +1230,7 @@ MUTANTS = [
         ("costs: the head forgotten", "2 * (count.head + count.router", "2 * (count.router"),
     ),
     *edits(
-        "inference/roofline.py",
+        "inference/serving/roofline.py",
         "inference/test_roofline.py",
         ("roofline: GB for GiB", "usable * card.memory * GB", "usable * card.memory * GIB"),
         (

@@ -1,6 +1,6 @@
 """The real K2 by its config and a data sheet, against what others published; then money.
 
-Nothing is timed here. Each row says what `inference.roofline` computes for a published deployment, what was published,
+Nothing is timed here. Each row says what `inference.serving.roofline` computes for a published deployment, what was published,
 where, and why the two differ. A roofline is a bound, so a ratio of 1 would be a deployment without any loss.
 Behind it: from how many requests own cards are cheaper than the API, and what a router between reflex and thinking
 saves, on the rows that we measured (data/results/modes.json).
@@ -19,7 +19,7 @@ from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures.deployment import costs as figures
 from kimi_mini.experiments.harness import arguments, finish
-from kimi_mini.inference.roofline import (
+from kimi_mini.inference.serving.roofline import (
     APIS,
     CARDS,
     GB,

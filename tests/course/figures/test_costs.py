@@ -4,7 +4,7 @@ import pytest
 from drawn import written
 
 from kimi_mini.course.figures.deployment import costs
-from kimi_mini.inference.roofline import CARDS, decode
+from kimi_mini.inference.serving.roofline import CARDS, decode
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.costs import FORMATS
 

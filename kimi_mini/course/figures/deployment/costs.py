@@ -25,7 +25,7 @@ from kimi_mini.course.figures.style import (
     human,
     styled,
 )
-from kimi_mini.inference.roofline import (
+from kimi_mini.inference.serving.roofline import (
     CARDS,
     GB,
     decode,
