@@ -1,7 +1,7 @@
 """The real K2 by its config and a data sheet, against what others published; then money.
 
-Nothing is timed here. Each row says what `inference.serving.roofline` computes for a published deployment, what was published,
-where, and why the two differ. A roofline is a bound, so a ratio of 1 would be a deployment without any loss.
+Nothing is timed here. Each row says what `inference.serving.roofline` computes for a published deployment, what was
+published, where, and why the two differ. A roofline is a bound, so a ratio of 1 would be a deployment without any loss.
 Behind it: from how many requests own cards are cheaper than the API, and what a router between reflex and thinking
 saves, on the rows that we measured (data/results/modes.json).
 """
