@@ -93,16 +93,18 @@ def evaluate(args: argparse.Namespace) -> int | None:
 
     if args.endpoint:
         from kimi_mini.evaluation import by_endpoint
+        from kimi_mini.evaluation.benchmarks import suite
 
-        return by_endpoint.main(args)
+        return suite.by_address(args) if args.suite else by_endpoint.main(args)
 
     def work() -> None:
         from kimi_mini.evaluation import scoreboard
+        from kimi_mini.evaluation.benchmarks import suite
         from kimi_mini.training.machine.distributed import joined
 
         _choose_agent(args)
         with joined("cpu"):
-            scoreboard.main(args)
+            suite.main(args) if args.suite else scoreboard.main(args)
 
     return _shared(args, args.processes or default_count(), work)
 

@@ -82,14 +82,26 @@ def remote() -> argparse.ArgumentParser:
 
 
 def evaluate(test: argparse.ArgumentParser) -> None:
-    """Of the scoreboard."""
+    """Of the scoreboard and of the benchmarks."""
     test.add_argument(
         "--processes", type=threads, help="tasks are shared out to so many (default: one a core)"
     )
-    test.add_argument("--tasks", type=positive, default=200, help="held-out tasks per row (default 200)")
+    test.add_argument(
+        "--tasks",
+        type=positive,
+        default=200,
+        help="held-out tasks per row, or part of a benchmark (default 200)",
+    )
     test.add_argument(
         "--rows", nargs="+", metavar="NAME", help="of an endpoint: only these, or those of a world"
     )
+    test.add_argument(
+        "--suite",
+        nargs="+",
+        metavar="NAME",
+        help="the mini benchmarks of these names in place of the rows; or all",
+    )
+    test.add_argument("--reflex", action="store_true", help="of the suite: answers without a thought")
 
 
 def conformance(check: argparse.ArgumentParser) -> None:

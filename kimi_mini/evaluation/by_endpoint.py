@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -55,28 +55,40 @@ def chosen_rows(names: Sequence[str] | None) -> tuple[Row, ...]:
 def main(args: argparse.Namespace) -> None:
     """Measure, show, and write the board to --out."""
     rows = chosen_rows(args.rows)
-    folder = RUNS / "endpoint" / re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
+
+    def exam(endpoint: Endpoint) -> dict:
+        with tqdm(total=sum(len(row.parts) for row in rows), unit="row", desc=endpoint.model) as bar:
+            endpoint.on_answer = lambda: bar.set_postfix(endpoint.counts, refresh=True)
+            update = lambda *_: bar.update()
+            return scoreboard.scoreboard(endpoint, None, args.tasks, args.seed, rows, on_row=update)
+
+    board, said = examined(args, "scoreboard", exam)
+    scoreboard.print_board(board)
+    print(said)
+
+
+def examined(
+    args: argparse.Namespace, kind: str, exam: Callable[[Endpoint], dict[str, dict]]
+) -> tuple[dict[str, dict], str]:
+    """The board that `exam` makes of the endpoint that a command line names, written to --out under the name of its
+    kind, and a word about it. While it lasts every answer is kept; then the file goes."""
+    name = re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
+    folder = RUNS / "endpoint" / (name if kind == "scoreboard" else f"{name}_{kind}")
     out = Path(args.out) if args.out else folder / "board.json"
     with locked(folder):
         endpoint = endpoint_of(args, folder / "answers.jsonl")
         if before := endpoint.counts.pop("before"):
             print(f"goes on from {before:,} answers in {short(endpoint.kept)}; delete it to begin again")
         began = time.perf_counter()
-        with tqdm(total=sum(len(row.parts) for row in rows), unit="row", desc=endpoint.model) as bar:
-            endpoint.on_answer = lambda: bar.set_postfix(endpoint.counts, refresh=True)
-            board = scoreboard.scoreboard(
-                endpoint, None, args.tasks, args.seed, rows, on_row=lambda *_: bar.update()
-            )
+        board = exam(endpoint)
         seconds = round(time.perf_counter() - began, 1)
         said = {"endpoint": endpoint.url, "model": endpoint.model, "seed": args.seed, "seconds": seconds}
-        write_json(out, {**said, "counts": dict(endpoint.counts), "scoreboard": board})
+        write_json(out, {**said, "counts": dict(endpoint.counts), kind: board})
         endpoint.kept.unlink(missing_ok=True)
-    scoreboard.print_board(board)
-    print(f"{len(board)} rows in {seconds} s: {counted(endpoint)}; written to {short(out)}")
-    if endpoint.counts["length"]:
-        print(
-            f"{endpoint.counts['length']} turns were cut off by their token limit: --max-tokens allows more"
-        )
+    words = f"{len(board)} rows in {seconds} s: {counted(endpoint)}; written to {short(out)}"
+    if cut := endpoint.counts["length"]:
+        words += f"\n{cut} turns were cut off by their token limit: --max-tokens allows more"
+    return board, words
 
 
 def counted(endpoint: Endpoint) -> str:
