@@ -4,7 +4,7 @@
 or a folder where one file is too little, and add its name to the line below.
 """
 
-from kimi_mini.worlds import chain, shop, repair, desk, data, notes, telecom  # noqa: F401, I001  each registers itself; order: the scoreboard's
+from kimi_mini.worlds import chain, shop, repair, desk, data, notes, telecom, search  # noqa: F401, I001  each registers itself; order: the scoreboard's
 from kimi_mini.worlds.base import Environment, Kind, Task, Verdict
 from kimi_mini.worlds.registry import FAMILIES, WORLDS, Demo, Family, World, generate
 from kimi_mini.worlds.rows import Limits, Row

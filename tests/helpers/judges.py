@@ -107,3 +107,34 @@ def judge_telecom(conversation):
     ends = "technician" in acts or any(word in heard for word in ("works now", "it works", "is back"))
     paid = [wants] if 0 < wants <= limit else []
     return ends and acts == steps[: len(acts)] and acts.count("technician") < 2 and refunds == paid
+
+
+def judge_search(conversation):
+    """Take the question apart from its end; every fact was read in a result before the one answer, on few pages."""
+    asked = conversation.task.prompt
+    relations, name = re.findall(r"the (\w+) of", asked)[::-1], re.search(r"(\w+)[.?]$", asked)[1]
+    read = "\n".join(told for called, _, told in calls_of(conversation) if called == "open")
+    for relation in relations:
+        found = re.search(rf"The {relation} of {name} is (\w+)\.", read)
+        if not found:
+            return False
+        name = found[1]
+    pages = {told for called, _, told in calls_of(conversation) if called == "open"}
+    few = len(pages) <= 2 * len(relations) + 1 and len(calls_of(conversation)) <= 4 * len(relations) + 2
+    return [answer.strip(". ").lower() for answer in answers_of(conversation)] == [name] and few
+
+
+def judge_algebra(conversation):
+    """Try whole numbers in the prompt itself, as sums of Python, until one fits."""
+    said, answers = conversation.task.prompt.partition(". What is ")[0], answers_of(conversation)
+    if "," in said:
+        scope = {}
+        for line in said.split(", "):
+            name, right = line.split(" = ")
+            scope[name] = eval(right, {}, scope)
+        value = scope[name]
+    else:
+        left, right = said.split(" = ")
+        name = re.search("[xyz]", said)[0]
+        value = next(n for n in range(100) if eval(left, {name: n}) == eval(right, {name: n}))
+    return len(answers) == 1 and answers[0] == str(value)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from desk_judge import judge_desk
-from judges import judge_data, judge_notes, judge_telecom
+from judges import judge_algebra, judge_data, judge_notes, judge_search, judge_telecom
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -137,6 +137,8 @@ JUDGES = {
     "desk": judge_desk,
     "data": judge_data,
     "notes": judge_notes,
+    "search": judge_search,
+    "algebra": judge_algebra,
     "telecom": judge_telecom,
 }
 

@@ -1,0 +1,241 @@
+"""World `algebra`: letters that stand for numbers, worked out step by step; the answer is checked as an expression.
+
+Families
+    define    letters defined one by another; what is the last one? (level: definitions that need a calculation)
+    solve     a linear equation with the letter on one side or on both (level: steps to the answer)
+
+Any expression that is equal to the answer counts, of one operation at most: the question written out again is none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from itertools import pairwise
+
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Kinds,
+    Message,
+    Task,
+    Verdict,
+    final_answer,
+    labels,
+    plain,
+    turn,
+)
+from kimi_mini.worlds.chain.expression import operations, value_of
+from kimi_mini.worlds.registry import Demo, Family, World, register
+from kimi_mini.worlds.registry import expert as play
+from kimi_mini.worlds.rows import Row
+
+# -- tasks ---------------------------------------------------------------------------------------------
+
+
+def generate(rng: random.Random, family: str, level: int) -> Task:
+    """Definitions or an equation, with whole numbers below 100 everywhere."""
+    return (_define if family == "define" else _solve)(rng, family, level)
+
+
+def _define(rng: random.Random, family: str, level: int) -> Task:
+    names, lines, values = labels(rng, level + 1), [], {}
+    values[names[0]] = rng.randrange(2, 60)
+    lines.append(f"{names[0]} = {values[names[0]]}")
+    for before, name in pairwise(names):
+        right, values[name] = _definition(rng, before, values)
+        lines.append(f"{name} = {right}")
+    prompt = f"{', '.join(lines)}. What is {names[-1]}?"
+    return Task(
+        "algebra", family, level, prompt, {"lines": lines, "values": values, "answer": values[names[-1]]}
+    )
+
+
+def _definition(rng: random.Random, before: str, values: dict[str, int]) -> tuple[str, int]:
+    """The right side of a definition by the letter before it, and its value from 0 to 99."""
+    while True:
+        operand = rng.choice([str(rng.randrange(2, 10)), rng.choice(sorted(values))])
+        sign = rng.choice("+-*")
+        factor = values[operand] if operand in values else int(operand)
+        value = {"+": values[before] + factor, "-": values[before] - factor, "*": values[before] * factor}[
+            sign
+        ]
+        if 0 <= value < 100:
+            return f"{before} {sign} {operand}", value
+
+
+def _solve(rng: random.Random, family: str, level: int) -> Task:
+    """level 1: x + 4 = 19; level 2: 3*x + 4 = 19; level 3: 5*x + 4 = 2*x + 19."""
+    x, name = rng.randrange(2, 20), rng.choice("xyz")
+    right = rng.randrange(2, 5) if level == 3 else 0
+    left = right + rng.randrange(2, 6) if level > 1 else 1
+    add = rng.randrange(1, 50)
+    total = (left - right) * x + add
+    factor = f"{left}*{name}" if left > 1 else name
+    prompt = f"{factor} + {add} = {f'{right}*{name} + ' if right else ''}{total}. What is {name}?"
+    data = {"name": name, "left": left, "right": right, "add": add, "total": total, "answer": x}
+    return Task("algebra", family, level, prompt, data)
+
+
+def open_environment(task: Task) -> Environment:
+    """Nothing to act on."""
+    return Environment()
+
+
+# -- the expert ----------------------------------------------------------------------------------------
+
+
+def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert:
+    """Repeats each definition with the numbers in place of the letters; `mistake="slip"` gets one step wrong and goes
+    on from there."""
+    steps = _worked(task, rng, None)
+    while mistake and steps[-1][1] == task.data["answer"]:  # a slip that changes nothing is none
+        steps = _worked(task, rng, rng.randrange(task.level))
+    yield turn(" ".join([*(text for text, _ in steps), "end"]), content=str(steps[-1][1]))
+
+
+def _worked(task: Task, rng: random.Random, slip: int | None) -> list[tuple[str, int]]:
+    """The steps in words, and the value after each; the step with the number `slip` is wrong."""
+    work = _work_definitions if task.family == "define" else _work_equation
+    return work(task.data, lambda step: rng.choice((1, 2, 3, 10)) if step == slip else 0)
+
+
+def _work_equation(data: dict, error: Callable[[int], int]) -> list[tuple[str, int]]:
+    found, both = [], data["left"] - data["right"]
+    if data["right"]:
+        both += error(0)
+        found.append((f"{data['left']}-{data['right']}={both}", both))
+    rest = data["total"] - data["add"] + error(len(found))
+    found.append((f"{data['total']}-{data['add']}={rest}", rest))
+    if data["left"] > 1:
+        value = rest // both + error(len(found))
+        found.append((f"{rest}/{both}={value}", value))
+    return found
+
+
+def _work_definitions(data: dict, error: Callable[[int], int]) -> list[tuple[str, int]]:
+    values, found = {}, []
+    for number, line in enumerate(data["lines"]):
+        name, right = line.split(" = ")
+        put_in = re.sub("[a-z]", lambda letter: str(values[letter[0]]), right)
+        values[name] = int(value_of(put_in)) + error(number - 1)
+        if number:
+            found.append((f"{name} {put_in.replace(' ', '')}={values[name]}", values[name]))
+    return found
+
+
+# -- the verifier --------------------------------------------------------------------------------------
+
+
+def answered(text: str) -> str:
+    """The expression of an answer, without "x =" before it and a full stop behind."""
+    return plain(re.sub(r"^\s*[a-z]\s*=", "", text).strip())
+
+
+def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
+    """The answer is an expression of one operation at most, and equal to the right number."""
+    text = answered(final_answer(messages) or "")
+    value = value_of(text)
+    if value is None or operations(text) > 1:
+        return Verdict(False, f"{text[:20]!r} is no number")
+    return Verdict(value == task.data["answer"], f"answered {text[:20]!r}, right is {task.data['answer']}")
+
+
+# -- players whose work is known -----------------------------------------------------------------------
+
+KINDS = Kinds("define", "solve")
+
+
+def _answer(task: Task, text: str) -> Message:
+    return {**next(play(task, random.Random(0))), "content": text.format(task.data["answer"])}
+
+
+@KINDS.right("the answer alone, without a thought")
+def _at_once(task: Task, rng: random.Random) -> Expert:
+    yield turn("", content=str(task.data["answer"]))
+
+
+@KINDS.right("with its letter, a full stop, zeros, as a decimal")
+def _written_out(task: Task, rng: random.Random) -> Expert:
+    name = task.prompt.rstrip("?")[-1]
+    yield _answer(task, rng.choice([f"{name} = {{}}", "{}.", "{}.0", " {} ", f"{name}={{}}."]))
+
+
+@KINDS.right("as a fraction or another expression of one operation")
+def _fraction(task: Task, rng: random.Random) -> Expert:
+    right = task.data["answer"]
+    yield _answer(task, rng.choice([f"{2 * right}/2", f"{right + 3} - 3", f"({right})", f"-(-{right})"]))
+
+
+@KINDS.wrong("works it out and answers another number")
+def _copies_wrongly(task: Task, rng: random.Random) -> Expert:
+    yield _answer(task, str(task.data["answer"] + rng.choice((-10, -1, 1, 10))))
+
+
+@KINDS.wrong("names two numbers, one of them right")
+def _hedges(task: Task, rng: random.Random) -> Expert:
+    yield _answer(task, rng.choice(["{} or 7", "7, {}", "{} 7", "{}; {}", "({}, 7)"]).replace("{}", "{0}"))
+
+
+@KINDS.wrong("the question written out again")
+def _unworked(task: Task, rng: random.Random) -> Expert:
+    if task.family == "define":
+        yield turn("end", content=task.data["lines"][-1].split(" = ")[1])
+    else:
+        d = task.data
+        yield turn("end", content=f"({d['total']} - {d['add']}) / ({d['left']} - {d['right']})")
+
+
+@KINDS.wrong("stops one step early", from_level=2)
+def _stops_early(task: Task, rng: random.Random) -> Expert:
+    steps = [value for _, value in _worked(task, rng, None)][:-1]
+    wrong = [value for value in steps if value != task.data["answer"]]
+    yield turn("end", content=str(wrong[-1] if wrong else task.data["answer"] + 1))
+
+
+@KINDS.wrong("code in place of a number")
+def _code(task: Task, rng: random.Random) -> Expert:
+    right = task.data["answer"]
+    yield turn(
+        "end",
+        content=rng.choice([f"int('{right}')", f"{right} if True else 0", f"[{right}][0]", f"{right}**1"]),
+    )
+
+
+def reads_words(task: Task, messages: list[Message], environment: Environment) -> bool:
+    """Accepts any number."""
+    return value_of(final_answer(messages) or "") is not None
+
+
+def compares(task: Task, messages: list[Message], environment: Environment) -> bool:
+    """The right answer, letter by letter: no other way to write it."""
+    return final_answer(messages) == str(task.data["answer"])
+
+
+SHORTCUTS = {"reads words": reads_words, "ignores the state": compares, "ignores the work": compares}
+
+# -- what the others have to know ----------------------------------------------------------------------
+
+FAMILIES = {"define": Family(range(2, 9), {}, length=110), "solve": Family(range(1, 4), {}, length=60)}
+ROWS = (
+    Row("algebra/define", "define", says="letters defined one by another, two to eight steps"),
+    Row("algebra/solve", "solve", says="solve a linear equation"),
+)
+
+register(
+    World(
+        "algebra",
+        generate,
+        open_environment,
+        expert,
+        verify,
+        FAMILIES,
+        ROWS,
+        KINDS,
+        colour="#332288",
+        mistakes=("slip",),
+        shortcuts=SHORTCUTS,
+        demo=Demo(examples=("b = 7, c = b * 3, d = c - b. What is d?", "3*x + 4 = 19. What is x?")),
+    )
+)

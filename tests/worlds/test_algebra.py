@@ -1,0 +1,106 @@
+"""World `algebra`: any way to write the right number counts, and nothing is ever run."""
+
+import random
+from fractions import Fraction
+
+import pytest
+
+from kimi_mini import worlds
+from kimi_mini.worlds.base import turn
+from kimi_mini.worlds.chain import algebra
+from kimi_mini.worlds.chain.expression import operations, value_of
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("24", 24),
+        (" 48/2 ", 24),
+        ("2*12", 24),
+        ("-(-24)", 24),
+        ("+24.0", 24),
+        ("1/3", Fraction(1, 3)),
+        ("0.1+0.2", Fraction(3, 10)),
+        ("(2+4)*(5-1)", 24),
+    ],
+)
+def test_values_are_exact(text, value):
+    assert value_of(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "24 or 7",
+        "7, 24",
+        "1/0",
+        "2**3",
+        "9" * 30,
+        "1e99",
+        "10**9**9",
+        "True",
+        "'24'",
+        "[24]",
+        "int(24)",
+        "__import__('os')",
+        "24 if 1 else 0",
+        "24;",
+        "2\n4",
+        "２４",
+        "(" * 30,
+        "999999999*999999999",
+        "24j",
+        "nan",
+    ],
+)
+def test_what_is_no_arithmetic_has_no_value(text):
+    assert value_of(text) is None
+
+
+def test_operations_are_counted_without_signs():
+    assert [operations(text) for text in ("24", "-24", "48/2", "1+2*3")] == [0, 0, 1, 2]
+
+
+def verdict(task, answer):
+    messages = [turn("", content=answer)]
+    return algebra.verify(task, messages, None).passed
+
+
+def test_an_expression_that_is_equal_is_right_and_the_question_itself_is_not():
+    task = worlds.generate(random.Random(0), "solve", 3)
+    right, name = task.data["answer"], task.data["name"]
+    for answer in (
+        f"{right}",
+        f"{name} = {right}",
+        f"{2 * right}/2.",
+        f"0{right}" if right > 9 else f"{right}.0",
+    ):
+        assert verdict(task, answer) is (answer[0] != "0"), answer
+    d = task.data
+    assert not verdict(task, f"({d['total']}-{d['add']})/({d['left']}-{d['right']})")
+    assert not verdict(task, name) and not verdict(task, f"{right + 1}") and not verdict(task, "")
+
+
+@pytest.mark.parametrize("family", ["define", "solve"])
+def test_tasks_have_one_whole_answer_and_as_many_steps_as_their_level(family):
+    rng = random.Random(0)
+    for level in algebra.FAMILIES[family].levels:
+        for _ in range(30):
+            task = worlds.generate(rng, family, level)
+            message = next(worlds.registry.expert(task, rng))
+            assert message["content"] == str(task.data["answer"])
+            assert message["reasoning_content"].count("=") == level
+            assert 0 <= task.data["answer"] < 100
+            wrong = next(worlds.registry.expert(task, rng, "slip"))
+            assert wrong["content"] != message["content"]
+
+
+def test_later_letters_rest_on_earlier_ones():
+    rng = random.Random(2)
+    for _ in range(50):
+        task = worlds.generate(rng, "define", 6)
+        names = [line[0] for line in task.data["lines"]]
+        for before, line in zip(names, task.data["lines"][1:]):
+            assert line.split(" = ")[1].startswith(f"{before} "), "each needs the one before it"
