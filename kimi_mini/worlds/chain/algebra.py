@@ -129,8 +129,8 @@ def _work_definitions(data: dict, error: Callable[[int], int]) -> list[tuple[str
 
 
 def answered(text: str) -> str:
-    """The expression of an answer, without "x =" before it and a full stop behind."""
-    return plain(re.sub(r"^\s*[a-z]\s*=", "", text).strip())
+    """The expression of an answer, without "x =" before it, a full stop behind, and zeros in front of numbers."""
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", plain(re.sub(r"^\s*[a-z]\s*=", "", text).strip()))
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
