@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -202,6 +203,29 @@ def stuck(conversation: Conversation, repeats: int) -> bool:
         if len(turns) == repeats:
             return True
     return False
+
+
+def make_room(conversation: Conversation, limits: Limits, tokenizer: Tokenizer) -> None:
+    """Hide what the limits say; what a model wrote or read stays in `segments` and in `messages`."""
+    if limits.hide == "results":
+        hide_old_results(conversation, limits.keep_turns, tokenizer)
+    else:
+        hide_old_turns(conversation, min(1, limits.keep_turns) if limits.hide == "all" else limits.keep_turns)
+
+
+def hide_old_results(conversation: Conversation, keep: int, tokenizer: Tokenizer) -> None:
+    """Shorten the context by the results of all turns but the last `keep`; every call stays, and so do the results of
+    the last turn, which nobody has read yet. Only what the template opened counts as a result, whatever it says."""
+    opens, closes = tokenizer.special["<|im_system|>"], tokenizer.special["<|im_end|>"]
+    starts, places, inside = conversation.turn_starts, [], False
+    kept_from = starts[max(0, len(starts) - max(1, keep))] if starts else len(conversation.ids)
+    for place, (token, own) in enumerate(zip(conversation.ids, conversation.mask)):
+        inside |= conversation.prompt_length <= place < kept_from and not own and token == opens
+        if not inside:
+            places.append(place)
+        inside &= token != closes
+    _keep(conversation, places)
+    conversation.turn_starts = [bisect_left(places, start) for start in starts]
 
 
 def hide_old_turns(conversation: Conversation, keep: int) -> None:

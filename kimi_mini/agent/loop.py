@@ -7,9 +7,9 @@
 Tokens in, tokens out: what the model wrote is never rendered and tokenised again, because another spelling of the same
 text would be another sequence than the one it was sampled from (and RL would train on tokens nobody sampled).
 
-Context management, as in K2 Thinking: when a conversation outgrows its limit, old tool results are hidden. Ours drops
-the old calls together with their results and keeps what the task says and the last turns; what was written stays in
-`Conversation.segments`.
+Context management: when a conversation outgrows its limit, something old is hidden (`Limits.hide`). K2 Thinking hides
+old tool results and keeps the calls; unless told so, ours drops old calls together with their results and keeps what
+the task says and the last turns. What was written stays in `Conversation.segments`, and ids count all calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kimi_mini.agent.conversation import (
     begin,
     has_room,
     hear,
-    hide_old_turns,
+    make_room,
     observe,
     opening,
     stuck,
@@ -67,7 +67,7 @@ def take_turn(
     elif tokenizer is not None:
         observe(conversation, chat.encode_results(tokenizer, answers, thinking=conversation.thinking))
     if limits is not None:
-        _keep_limits(conversation, limits)
+        _keep_limits(conversation, limits, tokenizer)
 
 
 def _message(conversation: Conversation, turn: Reply | Answer, tokenizer: Tokenizer | None) -> Message:
@@ -85,16 +85,17 @@ def _own(turn: Reply) -> list[bool]:
     return [True] * len(turn.ids) if turn.own is None else turn.own
 
 
-def _keep_limits(conversation: Conversation, limits: Limits) -> None:
-    """End a conversation that has used up its turns or its context, or is stuck; hide old turns where that helps."""
+def _keep_limits(conversation: Conversation, limits: Limits, tokenizer: Tokenizer | None) -> None:
+    """End a conversation that has used up its turns or its context, or is stuck; hide what is old where that helps.
+    Without a tokenizer there are no tokens, and always room."""
     if conversation.turns >= limits.turns:
         conversation.finish = "turns"
         return
     if stuck(conversation, limits.repeats):
         conversation.finish = "repeats"
         return
-    if limits.manage and not has_room(conversation, limits):
-        hide_old_turns(conversation, limits.keep_turns)
+    if limits.manage and tokenizer is not None and not has_room(conversation, limits):
+        make_room(conversation, limits, tokenizer)
     if not has_room(conversation, limits):
         conversation.finish = "context"
 

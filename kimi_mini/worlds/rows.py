@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+HIDES = ("turns", "results", "all")
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets of a rollout, in tokens and turns; what ends one is recorded in `Conversation.finish`."""
+    """Budgets of a rollout, in tokens and turns; what ends one is recorded in `Conversation.finish`.
+
+    manage   make room when the context is full, instead of ending there
+    hide     what leaves it then: old "turns", the calls with their results; old "results" alone, as in K2 Thinking, so
+             that the calls add up; or "all" turns but the last, whatever `keep_turns` says
+    """
 
     turn_tokens: int = 128
     turns: int = 12
     context: int = 1024
-    manage: bool = False  # hide old turns when the context is full, instead of ending there
+    manage: bool = False
     keep_turns: int = 2
     repeats: int = 4  # turns in a row with the same calls and the same results: it is stuck
+    hide: str = "turns"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a limit that no rollout can keep."""
@@ -29,6 +37,8 @@ class Limits:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+        if self.hide not in HIDES:
+            raise ValueError(f"hide must be one of {', '.join(HIDES)}, not {self.hide!r}")
 
 
 LIMITS = Limits(turn_tokens=160, turns=16, context=1024)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from tiny import Typist, tiny_model, typed
+from tiny import Prompted, Typist, tiny_model, typed
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -382,38 +382,6 @@ def test_what_is_left_is_the_opening_and_the_last_turns(tokenizer):
     task = worlds.generate(random.Random(0), "follow", 40)
     loop.run(Watcher(tokenizer), tokenizer, [task], Limits(64, 100, 420, manage=True))
     assert checked >= 3
-
-
-class Prompted(LocalPolicy):
-    """A LocalPolicy whose decoder is followed: for every turn the logits before its first token are kept, and the
-    tokens it is made to write are those of a typist, so that a random model gets as far as an expert."""
-
-    def __init__(self, model, tokenizer):
-        super().__init__(model, tokenizer)
-        self.typist, self.seen = Typist(tokenizer), []
-
-    def open(self, conversations, context):
-        super().open(conversations, context)
-        self.typist.open(conversations, context)
-
-    def reply(self, conversations, max_tokens):
-        places = [self.places[conversation] for conversation in conversations]
-        for conversation, place in zip(conversations, places):
-            self.writer.join(place, self._row(conversation, max_tokens))
-        logits = self._feed(self.writer.pending)
-        replies = self.typist.reply(conversations, max_tokens)
-        feed = [[] for _ in self.places]
-        for conversation, place, reply in zip(conversations, places, replies):
-            self.seen.append((list(conversation.ids), logits[place]))
-            feed[place] = reply.ids[:-1]
-        self._feed(feed)
-        return replies
-
-    def _feed(self, tokens):
-        logits = self.writer.decoder.extend(tokens)
-        for held, new in zip(self.writer.held, tokens):
-            held += new
-        return logits
 
 
 def test_a_rewound_cache_says_what_a_fresh_one_says(tokenizer, model):

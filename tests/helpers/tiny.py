@@ -5,7 +5,7 @@ import random
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
-from kimi_mini.agent.policy import Reply
+from kimi_mini.agent.policy import LocalPolicy, Reply
 from kimi_mini.text import chat
 from kimi_mini.worlds import WORLDS
 
@@ -73,3 +73,35 @@ class Typist:
         ids = self.spell(conversation, message)
         finish = "stop" if len(ids) <= max_tokens else "length"
         return Reply(ids[:max_tokens], [-0.5] * len(ids[:max_tokens]), finish)
+
+
+class Prompted(LocalPolicy):
+    """A LocalPolicy whose decoder is followed: for every turn the logits before its first token are kept, and the
+    tokens it is made to write are those of a typist, so that a random model gets as far as an expert."""
+
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer)
+        self.typist, self.seen = Typist(tokenizer), []
+
+    def open(self, conversations, context):
+        super().open(conversations, context)
+        self.typist.open(conversations, context)
+
+    def reply(self, conversations, max_tokens):
+        places = [self.places[conversation] for conversation in conversations]
+        for conversation, place in zip(conversations, places):
+            self.writer.join(place, self._row(conversation, max_tokens))
+        logits = self._feed(self.writer.pending)
+        replies = self.typist.reply(conversations, max_tokens)
+        feed = [[] for _ in self.places]
+        for conversation, place, reply in zip(conversations, places, replies):
+            self.seen.append((list(conversation.ids), logits[place]))
+            feed[place] = reply.ids[:-1]
+        self._feed(feed)
+        return replies
+
+    def _feed(self, tokens):
+        logits = self.writer.decoder.extend(tokens)
+        for held, new in zip(self.writer.held, tokens):
+            held += new
+        return logits

@@ -678,6 +678,34 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "agent/conversation.py",
+        "agent/test_hiding.py",
+        (
+            "hiding: the last results go too",
+            "starts[max(0, len(starts) - max(1, keep))] if starts else len(conversation.ids)",
+            "len(conversation.ids)",
+        ),
+        ("hiding: a call goes with its result", "not own and token == opens", "token == 1016"),
+        ("hiding: the model's own marker opens a result", "not own and token == opens", "token == opens"),
+        (
+            "hiding: numbers of calls begin again",
+            "    conversation.turn_starts = [bisect_left(places, start) for start in starts]\n",
+            "    conversation.turn_starts = [bisect_left(places, start) for start in starts]\n"
+            "    conversation.calls = 0\n",
+        ),
+        (
+            "hiding: turns begin where they did",
+            "conversation.turn_starts = [bisect_left(places, start) for start in starts]",
+            "pass",
+        ),
+        (
+            "hiding: all keeps what turns keep",
+            'min(1, limits.keep_turns) if limits.hide == "all" else limits.keep_turns',
+            "limits.keep_turns",
+        ),
+        ("hiding: results as turns", 'if limits.hide == "results":', "if False:"),
+    ),
+    *edits(
         "agent/loop.py",
         "agent/test_agent.py",
         ("agent: a cut-off turn acts", '**message, "tool_calls": None}', "**message}"),
