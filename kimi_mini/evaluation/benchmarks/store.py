@@ -32,8 +32,11 @@ class Item:
     task: Task
 
     def line(self) -> str:
-        """As one line of a file."""
-        entry = {"part": self.part, "limits": asdict(self.limits), "task": asdict(self.task)}
+        """As one line of a file. How a full context is cleared is said only where it is not as usual."""
+        limits = asdict(self.limits)
+        if limits["hide"] == Limits.hide:
+            del limits["hide"]
+        entry = {"part": self.part, "limits": limits, "task": asdict(self.task)}
         return json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n"
 
     @classmethod
