@@ -12,9 +12,8 @@ from kimi_mini.agent import conversation, loop, traces
 from kimi_mini.agent.policy import Reply
 from kimi_mini.agent.traces import pieces
 from kimi_mini.evaluation.attention import attention_rows
-from kimi_mini.inference import attempts, writer
+from kimi_mini.inference import writer
 from kimi_mini.inference.api import respond, respond_all, response
-from kimi_mini.inference.attempts import Attempt, compare, score
 from kimi_mini.inference.thinking import Prefix, Turn, corrupt, write
 from kimi_mini.inference.writer import Row
 from kimi_mini.text import chat
@@ -427,103 +426,6 @@ def test_attention_rows_are_rows_of_the_whole_table():
     assert not any(layer.self_attn._forward_pre_hooks for layer in model.model.layers)
 
 
-# ------------------------------------------------------------------------------------------- attempts, equal tokens
-def group(*rows):
-    return [Attempt(answer, tokens, accepted, passed) for answer, tokens, accepted, passed in rows]
-
-
-GROUPS = [
-    group(("a", 10, False, False), ("a", 12, False, False), ("b", 14, True, True), ("a", 8, False, False)),
-    group(("c", 10, True, True), ("d", 10, False, False), ("d", 10, False, False), ("e", 10, True, False)),
-]
-
-
-def check_choices(choices):
-    """What each choice picks and pays, worked out by hand."""
-    names = ("single", "lucky", "majority", "best_of", "stop_at_first")
-    found = {name: score(getattr(choices, name), GROUPS) for name in names}
-    assert {name: one.value for name, one in found.items()} == {
-        "single": 0.5,
-        "lucky": 0.25,
-        "majority": 0.0,
-        "best_of": 1.0,
-        "stop_at_first": 1.0,
-    }
-    assert {name: one.tokens for name, one in found.items()} == {
-        "single": 10,
-        "lucky": 42,
-        "majority": 42,
-        "best_of": 42,
-        "stop_at_first": 23,
-    }
-    assert choices.compare(found["best_of"], found["majority"]) == 1.0
-    for cheap in ("single", "stop_at_first"):
-        with pytest.raises(ValueError, match="give both the same"):
-            choices.compare(found["best_of"], found[cheap])
-    eight = score(choices.majority, [[*g, *g] for g in GROUPS])
-    with pytest.raises(ValueError, match="give both the same"):
-        choices.compare(eight, found["best_of"])
-
-
-class Choices:
-    single, lucky = staticmethod(attempts.single), staticmethod(attempts.lucky)
-    majority, best_of = staticmethod(attempts.majority), staticmethod(attempts.best_of)
-    stop_at_first = staticmethod(attempts.stop_at_first)
-    compare = staticmethod(compare)
-
-
-def test_choices_pay_for_every_attempt():
-    check_choices(Choices)
-
-
-def pays_for_the_winner_only(found):
-    chosen = attempts.majority(found)
-    winner = next(attempt for attempt in found if attempt.passed == chosen.passed)
-    return attempts.Chosen(chosen.passed, winner.tokens)
-
-
-def looks_at_the_verdict(found):
-    return attempts.Chosen(float(any(attempt.passed for attempt in found)), attempts.spent(found))
-
-
-def last_of_a_tie(found):
-    answers = [attempt.answer for attempt in reversed(found)]
-    winner = max(dict.fromkeys(answers), key=answers.count)
-    return attempts.Chosen(float(any(a.passed for a in found if a.answer == winner)), attempts.spent(found))
-
-
-@pytest.mark.parametrize(
-    "mutant",
-    [
-        {"compare": lambda first, second: first.value - second.value},  # unequal tokens go through
-        {"majority": pays_for_the_winner_only},
-        {"majority": looks_at_the_verdict},
-        {"best_of": attempts.stop_at_first},  # the same choice, at the price of fewer attempts
-        {"stop_at_first": attempts.best_of},
-        {"lucky": attempts.single},
-    ],
-)
-def test_choices_that_pay_too_little_or_see_too_much_are_caught(mutant):
-    wrong = type("Wrong", (Choices,), {name: staticmethod(choice) for name, choice in mutant.items()})
-    with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
-        check_choices(wrong)
-
-
-def test_no_choice_looks_at_the_verdict():
-    """Turn all verdicts round: the same attempts are chosen, so the outcome turns round with them."""
-    turned = [[dataclasses.replace(a, passed=not a.passed) for a in g] for g in GROUPS]
-    for choose in (attempts.single, attempts.majority, attempts.best_of, attempts.stop_at_first):
-        assert [choose(g).passed for g in GROUPS] == [1 - choose(g).passed for g in turned]
-
-
-def test_a_tie_goes_to_the_first_answer():
-    tied = group(("a", 1, False, True), ("b", 1, False, False))
-    assert attempts.majority(tied).passed == 1.0
-    assert last_of_a_tie(tied).passed == 0.0
-    with pytest.raises(ValueError):
-        score(attempts.majority, [[]])
-
-
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
@@ -541,10 +443,3 @@ def test_numbers_that_are_none_of_tokens_are_refused(options, hint):
         respond(tiny_model(vocab_size=1024), TOKENIZER, words, **options)
     with pytest.raises(ValueError, match="a conversation is a list of messages"):
         respond(tiny_model(vocab_size=1024), TOKENIZER, "hello")
-
-
-def test_a_tie_goes_to_the_answer_that_came_first():
-    """The verdict has no vote: neither the right answer nor the wrong one may win by it."""
-    wrong, right = ("a", 10, False, False), ("b", 10, False, True)
-    assert attempts.majority(group(wrong, right)).passed == 0.0
-    assert attempts.majority(group(right, wrong)).passed == 1.0

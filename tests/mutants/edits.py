@@ -937,8 +937,8 @@ MUTANTS = [
         ),
     ),
     *edits(
-        "inference/attempts.py",
-        "inference/test_thinking.py",
+        "inference/attempts/choices.py",
+        "inference/test_attempts.py",
         (
             "majority: ties by the verdict",
             "winner = max(votes, key=votes.__getitem__)",
@@ -954,7 +954,39 @@ MUTANTS = [
             "attempt for attempt in group if attempt.accepted",
             "attempt for attempt in group if attempt.passed",
         ),
+        (
+            "surest: the likeliest of those that passed",
+            "key=lambda attempt: attempt.sure)",
+            "key=lambda attempt: (attempt.passed, attempt.sure))",
+        ),
+        ("surest: the least sure", "Chosen(float(max(group", "Chosen(float(min(group"),
+        (
+            "stopping at the first that passes the hidden tests",
+            "made = group[: group.index(chosen) + 1] if chosen.accepted else group",
+            "made = group[: group.index(chosen) + 1] if chosen.passed else group",
+        ),
+    ),
+    *edits(
+        "inference/attempts/budget.py",
+        "inference/test_attempts.py",
         ("attempts: unequal tokens compared", "TOLERANCE = 0.01", "TOLERANCE = 1.0"),
+        (
+            "attempts: one more where it helps",
+            ".sample(range(len(groups)), len(groups))",
+            ".sample(range(len(groups)), len(groups))\n        order.sort(key=lambda task: not groups[task][size].passed)",
+        ),
+        ("attempts: everybody gets one more", "if more <= 2 * left:", "if True:"),
+        ("attempts: too few are enough", "if size == most and", "if False and"),
+    ),
+    *edits(
+        "inference/attempts/passing.py",
+        "inference/test_attempts.py",
+        ("pass@k: with putting back", "(comb(n, k) - comb(n - c, k)) / comb(n, k)", "1 - (1 - c / n) ** k"),
+        (
+            "pass@k: all attempts pooled",
+            "len(attempts), sum(attempts), k) for attempts in passed",
+            "sum(map(len, passed)), sum(map(sum, passed)), k) for _ in passed",
+        ),
     ),
     *edits(
         "base/intervals.py",

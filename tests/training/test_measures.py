@@ -95,24 +95,6 @@ def test_what_is_measured_leaves_no_trace(sampled):
 # ---- attempts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_pass_at_k_is_the_mean_over_all_choices_of_k(k):
-    from itertools import combinations
-
-    groups = [[True, False, False, True, False], [False] * 5, [True] * 5]
-    want = [sum(map(any, chosen)) / len(chosen) for chosen in (list(combinations(g, k)) for g in groups)]
-    assert measures.pass_at(k, groups) == pytest.approx(sum(want) / 3)
-    biased = sum(1 - (1 - sum(g) / 5) ** k for g in groups) / 3
-    assert k == 1 or measures.pass_at(k, groups) != pytest.approx(biased), (
-        "with replacement is another number"
-    )
-
-
-def test_pass_at_k_wants_k_attempts():
-    with pytest.raises(ValueError, match="at least 3"):
-        measures.pass_at(3, [[True, False]])
-
-
 def test_right_answers_that_are_the_same_count_once(sampled, monkeypatch):
     groups = sampled[2]
     group = groups[0]

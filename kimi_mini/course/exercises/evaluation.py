@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 
 from kimi_mini.course.exercises.base import Checked, Hint, checker, known_mistake, one_number, value_of
+from kimi_mini.inference.attempts import pass_at_k
 
 # -- pass@k --------------------------------------------------------------------------------------------
 
 CASES = ((8, 3, 2), (8, 0, 4), (8, 8, 4), (8, 6, 4), (5, 1, 5), (5, 2, 1), (300, 7, 100))  # n, c, k
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that k of n attempts, drawn without putting back, hold one of the c right ones."""
-    return 1 - comb(n - c, k) / comb(n, k)
 
 
 WRONG_PASS = (

@@ -28,6 +28,7 @@ from kimi_mini.base.paths import CHECKPOINTS, short
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.harness import fingerprint, mean
 from kimi_mini.experiments.verifiers.shared import pools, success
+from kimi_mini.inference.attempts import pass_at
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan
 from kimi_mini.text.tokenizer import Tokenizer
@@ -131,7 +132,7 @@ def measure(model: KimiMini, start: KimiMini, tokenizer: Tokenizer, tasks: int) 
         found["sampled"][family] = mean(passed)
         parts.append(
             {
-                f"pass@{ATTEMPTS}": measures.pass_at(ATTEMPTS, passed),
+                f"pass@{ATTEMPTS}": pass_at(ATTEMPTS, passed),
                 "distinct": measures.distinct(groups),
                 "tokens": measures.tokens([c for group in groups for c in group]),
                 **measures.drift(model, start, [group[0] for group in groups], TEMPERATURE),

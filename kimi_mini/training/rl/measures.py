@@ -5,17 +5,16 @@
                   Unbiased only for tokens that pi itself sampled, and of one context it may be negative
     tokens        written by the model, median over attempts
     distinct      different right attempts at a task, token by token, mean over tasks: what sharpening takes away
-    pass@k        chance that one of k attempts passes, from n >= k: 1 - C(n - c, k) / C(n, k)
 
 A token is written if the model chose it: a forced </think> and what tools and users said are not.
 
-Sources: the estimator of KL is k1 of Schulman, Approximating KL divergence (2020); pass@k arXiv 2107.03374, Eq. 1.
+Source: the estimator of KL is k1 of Schulman, Approximating KL divergence (2020). Beside them `pass_at` of
+`inference.attempts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 from statistics import fmean, median
 
 import numpy as np
@@ -72,13 +71,6 @@ def distinct(groups: Sequence[Sequence[Conversation]]) -> float:
 
 def _words(conversation: Conversation) -> tuple[int, ...]:
     return tuple(token for segment in conversation.segments for token in segment.ids)
-
-
-def pass_at(k: int, passed: Sequence[Sequence[bool]]) -> float:
-    """pass@k from n attempts at each task: unbiased, mean over tasks. Raises ValueError for fewer than k attempts."""
-    if not all(0 < k <= len(attempts) for attempts in passed):
-        raise ValueError(f"pass@{k} takes at least {k} attempts at every task")
-    return fmean(1 - comb(len(a) - sum(a), k) / comb(len(a), k) for a in passed)
 
 
 def collapsed(successes: Sequence[float]) -> int | None:
