@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kimi_mini.base import ranks
 from kimi_mini.base.errors import KimiError
@@ -63,7 +64,12 @@ class History:
     seconds: float = 0.0
 
 
-def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Placement) -> float:
+Losses = Callable[[KimiMini, Batch], Tensor]  # of the tokens of a batch, those that are learned
+
+
+def backward(
+    model: KimiMini, batches: Sequence[Batch], learned: int, place: Placement, losses: Losses = token_losses
+) -> float:
     """Add up the gradients of the step's micro-batches; returns their part of the loss, a sum over `learned`.
 
     A device that runs out of memory gets smaller micro-batches, from the beginning: what was added up is forgotten.
@@ -72,7 +78,7 @@ def backward(model: KimiMini, batches: Sequence[Batch], learned: int, place: Pla
     def add_up(parts: Sequence[Batch]) -> float:
         total = 0.0
         for part in parts:
-            loss = place.run(token_losses, model, part).sum() / learned
+            loss = place.run(losses, model, part).sum() / learned
             loss.backward()
             total += loss.item()
         return total
@@ -93,6 +99,7 @@ def train_step(
     history: History,
     bias_rule: str = "sign",
     place: Placement | None = None,
+    losses: Losses = token_losses,
 ) -> None:
     """One optimizer step over `batches`, recorded in `history`. Raw gradients are clipped, never updates.
 
@@ -105,7 +112,7 @@ def train_step(
         raise KimiError(
             f"step {len(history.loss)} has no token to learn from: the masks of its data are empty"
         )
-    (loss,) = ranks.total(backward(model, batches, learned, place or Placement()))
+    (loss,) = ranks.total(backward(model, batches, learned, place or Placement(), losses))
     distributed.join_step(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
     for what, value in (("loss", loss), ("gradient's norm", norm)):
@@ -136,11 +143,13 @@ def train(
     stop_when: Callable[[History], bool] | None = None,
     progress: Callable[[int, History], None] | None = None,
     place: Placement | None = None,
+    losses: Losses = token_losses,
 ) -> History:
     """Train for `steps` steps on `data(step)`, with learning rates times `schedule(step)`.
 
     `bias_rate` (times the schedule, 0 for none) and `bias_rule` balance the routers: see Router.update_bias.
     With a `state_file` the run saves itself every `save_seconds` and, if the file is there, goes on from it.
+    `losses` says what is minimised: a loss for each token, of which the mean over the learned ones is taken.
     `stop_when` ends the run early on what was measured (never on the clock, which would not repeat).
     A loss that is not finite ends it with a KimiError that names the last good state.
     The model trains in train mode; the mode that it came in is restored.
@@ -160,7 +169,9 @@ def train(
             for group, rate in zip(optimizer.param_groups, base_rates):
                 group["lr"] = rate * factor
             with explained(step, state_file, saved_steps):
-                train_step(model, optimizer, data(step), bias_rate * factor, history, bias_rule, place)
+                train_step(
+                    model, optimizer, data(step), bias_rate * factor, history, bias_rule, place, losses
+                )
             now = time.perf_counter()
             history.seconds = spent + now - began
             if progress is not None:

@@ -1,0 +1,124 @@
+"""Masked diffusion over the canvas of an example: the noise, and the bound on the likelihood that is trained.
+
+Noise replaces each token of the canvas by [MASK], independently, with probability t; at t = 1 nothing is left. A model
+that gives each masked token its probability from all that is left has, for every text x of L tokens,
+
+    -log p(x) <= E_t~U(0,1] E_masks [ 1/t  sum_(masked i) -log p(x_i | what is left) ]
+
+The weight 1/t makes up for how few tokens are masked at small t: a token is masked with probability t, so each of them
+counts the same. Put the number of masks n, uniform over 1 .. L, in the place of t, with the weight L/n, and the bound
+is the same: it is the mean over all orders in which the L tokens could be written one by one. Its variance is smaller.
+
+Sources: Sahoo et al., arXiv 2406.07524 (MDLM, Eq. 10); Nie et al., arXiv 2502.09992 (LLaDA, Eq. 3 and 6); Ou et al.,
+arXiv 2406.03736 (any-order models).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kimi_mini.inference.diffusion import mask_token
+from kimi_mini.model import kernels
+from kimi_mini.model.kernels.both_ways import both_ways
+from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.training.batch import Batch, Example, collate
+
+BLOCK = 8  # canvases end at a multiple of so many tokens
+
+
+@dataclass(frozen=True)
+class Noised(Batch):
+    """A batch whose `mask` (B, T) is the canvas; noisy (B, T) is what the model gets to see, and weight (B, T) fp32 is
+    what each masked token's loss counts, 0 where nothing is masked."""
+
+    noisy: Tensor
+    weight: Tensor
+
+    @property
+    def learned(self) -> int:
+        """Tokens of the canvas: losses are a mean over all of them, masked or not."""
+        return int(self.mask.sum())
+
+    def to(self, device: torch.device | str) -> Noised:
+        """The same batch on `device`."""
+        return Noised(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def rows(self, start: int, stop: int) -> Noised:
+        """Some of its rows."""
+        return Noised(*(getattr(self, name)[start:stop] for name in self.__dataclass_fields__))
+
+
+def canvases(example: Example, end: int, rng: np.random.Generator | None = None) -> list[Example]:
+    """One example for each turn that the model wrote: all that stood before it, and the turn as a canvas.
+
+    A canvas has room for more than its turn: it is filled up with the token `end` to a multiple of BLOCK and, with an
+    rng, by up to two blocks more, so that a model learns to leave room empty.
+    """
+    starts = np.flatnonzero(np.diff(example.mask.astype(np.int8), prepend=0) == 1)
+    stops = np.flatnonzero(np.diff(example.mask.astype(np.int8), append=0) == -1) + 1
+    found = []
+    for start, stop in zip(starts, stops):
+        room = -(stop - start) % BLOCK + (0 if rng is None else BLOCK * int(rng.integers(3)))
+        ids = np.concatenate([example.ids[:stop], np.full(room, end, example.ids.dtype)])
+        found.append(Example(ids, np.arange(len(ids)) >= start))
+    return found
+
+
+def hide(examples: Sequence[Example], token: int, rng: np.random.Generator, by: str = "time") -> Noised:
+    """Examples with noise on their canvases, each at a time of its own; `
+
+    by: "time" draws t and masks each token with probability t, weight 1/t; "count" draws how many of the L are masked,
+    weight L/n. The rows' times are spread evenly over (0, 1], which is still uniform for each of them.
+    """
+    batch, rows = collate(examples), len(examples)
+    canvas, size = batch.mask.numpy(), batch.mask.numpy().sum(1)  # (B, T), (B,)
+    t = 1 - (rng.random() + rng.permutation(rows)) / rows % 1  # (B,), in (0, 1]
+    dice = np.where(canvas, rng.random(canvas.shape), np.inf)
+    if by == "time":
+        masked, weight = dice < t[:, None], 1 / t
+    else:
+        count = np.ceil(t * size)
+        masked, weight = dice.argsort(1).argsort(1) < count[:, None], size / count
+    noisy = torch.where(torch.from_numpy(masked), mask_token, batch.ids)
+    weights = torch.from_numpy((masked * weight[:, None]).astype(np.float32))
+    return Noised(batch.ids, batch.mask, batch.valid, noisy, weights)
+
+
+def refined_losses(model: KimiMini, batch: Noised) -> Tensor:
+    """weight * -log p(token | what is left) of every masked token, in nats, (number of masked tokens,).
+
+    Their sum over the tokens of the canvas is an unbiased estimate of the bound, in nats a token. [MASK] itself, the
+    last token of the vocabulary, is never predicted.
+    """
+    batch = batch.to(model.lm_head.weight.device)
+    with kernels.using(attention=both_ways(batch.mask)):
+        hidden = model.hidden_states(batch.noisy, valid=batch.valid)  # (B, T, h)
+    masked = batch.weight != 0  # an advantage may make it negative
+    losses = kernels.head_losses(hidden[masked], model.lm_head.weight[:-1], batch.ids[masked])
+    return batch.weight[masked] * losses
+
+
+@torch.no_grad()
+def bound(
+    model: KimiMini, examples: Sequence[Example], draws: int = 8, seed: int = 0, rows: int = 32
+) -> list[float]:
+    """The bound on -log p of each example's canvas in nats, as a whole, by `draws` times of each."""
+    rng, found = np.random.default_rng(seed), []
+    with evaluating(model):
+        for start in range(0, len(examples), rows):
+            part = [example for example in examples[start : start + rows] for _ in range(draws)]
+            batch = hide(part, mask_token(model), rng, by="count")
+            losses = torch.zeros_like(batch.weight)
+            losses[batch.weight != 0] = refined_losses(model, batch).cpu()
+            found += losses.sum(1).view(-1, draws).mean(1).tolist()
+    return found
+
+
+def reweighted(batch: Noised, factor: Tensor) -> Noised:
+    """The losses of each row times its factor (B,), an advantage for instance."""
+    return replace(batch, weight=batch.weight * factor[:, None])
