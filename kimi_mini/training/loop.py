@@ -149,15 +149,14 @@ def train(
 
     `bias_rate` (times the schedule, 0 for none) and `bias_rule` balance the routers: see Router.update_bias.
     With a `state_file` the run saves itself every `save_seconds` and, if the file is there, goes on from it.
-    `losses` says what is minimised: a loss for each token, of which the mean over the learned ones is taken.
+    `losses`: of the tokens of a batch; what is minimised is their mean over the learned ones.
     `stop_when` ends the run early on what was measured (never on the clock, which would not repeat).
     A loss that is not finite ends it with a KimiError that names the last good state.
     The model trains in train mode; the mode that it came in is restored.
     """
-    history, place = History(), place or Placement()
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    if state_file is not None and state_file.exists():
-        history = load_state(state_file, model, optimizer)
+    resumed = state_file is not None and state_file.exists()
+    history = load_state(state_file, model, optimizer) if resumed else History()
     keep_freed_memory()
     began, spent = time.perf_counter(), history.seconds
     saved, saved_steps = began, len(history.loss)
@@ -169,9 +168,8 @@ def train(
             for group, rate in zip(optimizer.param_groups, base_rates):
                 group["lr"] = rate * factor
             with explained(step, state_file, saved_steps):
-                train_step(
-                    model, optimizer, data(step), bias_rate * factor, history, bias_rule, place, losses
-                )
+                batches, rate = data(step), bias_rate * factor
+                train_step(model, optimizer, batches, rate, history, bias_rule, place, losses)
             now = time.perf_counter()
             history.seconds = spent + now - began
             if progress is not None:

@@ -143,11 +143,7 @@ def test_what_is_taken_back_was_the_least_certain(model):
 def test_the_reader_is_shown_every_step(model):
     seen = []
     refine(
-        model,
-        CONTEXTS,
-        empty(),
-        MASK,
-        look=lambda canvas, masked: seen.append((canvas.clone(), masked.clone())),
+        model, CONTEXTS, empty(), look=lambda canvas, masked: seen.append((canvas.clone(), masked.clone()))
     )
     assert [int(masked.sum()) for _, masked in seen] == [18, 15, 12, 9, 6, 3, 0]
 
