@@ -190,7 +190,7 @@ def test_another_spelling_is_another_text_and_the_same_function():
     rng = random.Random(3)
     for _ in range(200):
         line = repair.random_line(rng).code
-        assert repair._evaluate([respelt(line, rng)]) == repair._evaluate([line])
+        assert repair.evaluate([respelt(line, rng)]) == repair.evaluate([line])
 
 
 # -------------------------------------------------------------------------------------------------- the rubric

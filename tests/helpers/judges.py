@@ -138,3 +138,39 @@ def judge_algebra(conversation):
         name = re.search("[xyz]", said)[0]
         value = next(n for n in range(100) if eval(left, {name: n}) == eval(right, {name: n}))
     return len(answers) == 1 and answers[0] == str(value)
+
+
+VERBS = (
+    (r"add (\w) to x", lambda x, value: x + value),
+    (r"subtract (\w) from x", lambda x, value: x - value),
+    (r"multiply x by (\w)", lambda x, value: x * value),
+)
+COMPARED = {"over": lambda x, bound: x > bound, "under": lambda x, bound: x < bound}
+
+
+def follow_rule(rule, x, y):
+    """What a rule of `write` or `project` makes of x, read as a person reads it."""
+    condition = re.match(r"if x (over|under) (\d) ", rule)
+    if condition and not COMPARED[condition[1]](x, int(condition[2])):
+        return x
+    times = int((re.match(r"(\d) times ", rule) or [0, 1])[1])
+    [(value, act)] = [(found[1], act) for verb, act in VERBS if (found := re.search(verb, rule))]
+    for _ in range(times):
+        x = act(x, {"x": x, "y": y}[value] if value in "xy" else int(value))
+    return x
+
+
+def judge_write(conversation):
+    """Follow the rules of the prompt by hand, and run what was submitted last ourselves (our own expert wrote it)."""
+    submitted = [arguments["code"] for name, arguments, _ in calls_of(conversation) if name == "submit"]
+    if not submitted:
+        return False
+    scope = {"__builtins__": {"range": range}}
+    exec(submitted[-1], scope)  # our own expert's code
+    for x, y in [(x, y) for x in range(10) for y in range(10)]:
+        value = x
+        for rule in re.findall(r"(?m)^[a-h] (.*)$", conversation.task.prompt):
+            value = follow_rule(rule, value, y)
+        if scope["f"](x, y) != value:
+            return False
+    return True

@@ -1010,17 +1010,33 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "worlds/repair/running.py",
+        "worlds/test_worlds.py",
+        ("repair: a crash after printing", "if not ran.ok:", "if False:"),
+    ),
+    *edits(
         "worlds/repair/world.py",
         "worlds/test_worlds.py",
         ("repair: 99 of 100 hidden tests", "right == len(HIDDEN), f", "right >= len(HIDDEN) - 1, f"),
         (
             "repair: public tests are enough",
-            'wanted = _evaluate(task.data["right"], HIDDEN)\n    right = sum(got == want for got, want in zip(results(bench.lines, HIDDEN), wanted))',
-            'wanted = _evaluate(task.data["right"], HIDDEN)\n    right = 100 * (not bench.failures())',
+            'wanted = evaluate(task.data["right"], HIDDEN)\n    right = sum(got == want for got, want in zip(results(bench.lines, HIDDEN), wanted))',
+            'wanted = evaluate(task.data["right"], HIDDEN)\n    right = 100 * (not bench.failures())',
         ),
-        ("repair: a crash after printing", "if not ran.ok:", "if False:"),
         ("repair: no edit needed", "if not bench.edits:", "if False:"),
         ("repair: any number of edits", "if bench.edits > most:", "if False:"),
+    ),
+    *edits(
+        "worlds/repair/write.py",
+        "worlds/test_write.py",
+        (
+            "write: the examples are enough",
+            'failed = draft.failures(HIDDEN, evaluate(task.data["right"], HIDDEN))',
+            "failed = draft.failures(EXAMPLES, draft.wanted)",
+        ),
+        ("write: one input may be wrong", "Verdict(not failed, f", "Verdict(len(failed) < 2, f"),
+        ("write: any number of attempts", "if draft.submits > most:", "if False:"),
+        ("write: the first submission counts", "self.code = code", "self.code = self.code or code"),
     ),
     *edits(
         "worlds/base.py",

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from desk_judge import judge_desk
-from judges import judge_algebra, judge_data, judge_notes, judge_search, judge_telecom
+from judges import judge_algebra, judge_data, judge_notes, judge_search, judge_telecom, judge_write
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -134,6 +134,7 @@ JUDGES = {
     "chain": judge_chain,
     "shop": judge_shop,
     "repair": judge_repair,
+    "write": judge_write,
     "desk": judge_desk,
     "data": judge_data,
     "notes": judge_notes,

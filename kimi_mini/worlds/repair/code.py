@@ -13,6 +13,7 @@ VERBS = {"+": ("add", "to"), "-": ("subtract", "from"), "*": ("multiply", "by")}
 COMPARED = {">": "over", "<": "under", "==": "equal"}
 INPUTS = [(1, 2), (2, 7), (5, 4), (9, 8), (3, 1), (7, 3), (4, 9), (8, 5)]
 PUBLIC = 4  # the first tests are run by `edit`; the others are hidden and count at the end
+EXAMPLES = [(2, 7), (9, 8)]  # what `write` shows: a small x and a large one
 LINE_MARKS = "ABCDEFGH"
 RULE_MARKS = "abcdefgh"
 

@@ -25,30 +25,14 @@ from kimi_mini.worlds.repair.code import (
     random_line,
     source,
 )
+from kimi_mini.worlds.repair.running import HIDDEN, evaluate, outputs
 from kimi_mini.worlds.rows import Row
-from kimi_mini.worlds.tools import Tool, Toolbox, ToolError, run_python
-
-# the verifier's inputs: a special case for a test is no repair
-HIDDEN = [(x, y) for x in range(10) for y in range(10)]
+from kimi_mini.worlds.tools import Tool, Toolbox, ToolError
 
 
 def results(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> list:
-    """What the function returns on every input, computed in the sandbox; an error text where it fails.
-
-    `lines` are written by the model, so nothing of them is ever executed outside the sandbox, and what they print
-    is not taken for a result: ours is the last line.
-    """
-    calls = ", ".join(f"f({x}, {y})" for x, y in inputs)
-    ran = run_python(f"{source(lines)}print([{calls}])", timeout=1.0)
-    if not ran.ok:
-        return [(ran.error or "failed").strip().splitlines()[-1][:60]] * len(inputs)
-    try:
-        values = json.loads((ran.stdout.splitlines() or [""])[-1])
-    except (ValueError, RecursionError):
-        return ["not a number"] * len(inputs)
-    return (
-        values if isinstance(values, list) and len(values) == len(inputs) else ["not a number"] * len(inputs)
-    )
+    """What the function returns on every input, computed in the sandbox; an error text where it fails."""
+    return outputs(source(lines), [f"f({x}, {y})" for x, y in inputs])
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
@@ -59,7 +43,7 @@ def generate(rng: random.Random, family: str, level: int) -> Task:
         wrong, bug = break_line(rng, lines[at])
         right_code = [line.code for line in lines]
         buggy_code = right_code[:at] + [wrong] + right_code[at + 1 :]
-        wanted, got = _evaluate(right_code), _evaluate(buggy_code)
+        wanted, got = evaluate(right_code), evaluate(buggy_code)
         failing = [i for i in range(PUBLIC) if wanted[i] != got[i]]
         if failing and max(abs(v) for v in wanted + got) < 1000:
             break
@@ -72,13 +56,6 @@ def generate(rng: random.Random, family: str, level: int) -> Task:
     )
     data = {"right": right_code, "buggy": buggy_code, "at": at, "bug": bug, "wanted": wanted}
     return Task("repair", family, level, prompt, data)
-
-
-def _evaluate(lines: list[str], inputs: Sequence[tuple[int, int]] = INPUTS) -> list[int]:
-    """Our own generated lines, run directly: the generator makes thousands of functions a second."""
-    scope: dict = {}
-    exec(source(lines), scope)  # noqa: S102  written by this module, not by a model
-    return [scope["f"](x, y) for x, y in inputs]
 
 
 @dataclass
@@ -165,7 +142,7 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, "nothing was edited")
     if bench.edits > most:
         return Verdict(False, f"{bench.edits} edits, where {most} are plenty")
-    wanted = _evaluate(task.data["right"], HIDDEN)
+    wanted = evaluate(task.data["right"], HIDDEN)
     right = sum(got == want for got, want in zip(results(bench.lines, HIDDEN), wanted))
     return Verdict(right == len(HIDDEN), f"{right} of {len(HIDDEN)} tests pass")
 
