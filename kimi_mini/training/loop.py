@@ -165,8 +165,7 @@ def train(
             if stop_when is not None and stop_when(history):
                 break
             factor = schedule(step)
-            for group, rate in zip(optimizer.param_groups, base_rates):
-                group["lr"] = rate * factor
+            set_rates(optimizer, [rate * factor for rate in base_rates])
             with explained(step, state_file, saved_steps):
                 batches, rate = data(step), bias_rate * factor
                 train_step(model, optimizer, batches, rate, history, bias_rule, place, losses)
@@ -180,6 +179,12 @@ def train(
     if state_file is not None:
         save_state(state_file, model, optimizer, history)
     return history
+
+
+def set_rates(optimizer, rates: Sequence[float]) -> None:
+    """One learning rate for each of the optimizer's groups."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 @contextmanager
