@@ -11,6 +11,9 @@ model's, and never trained on. K2 Thinking was scored with budgets of 24k to 128
 
 A model that was never stopped in training may ignore the stop and think on in its answer. `answer_ids` holds it to the
 form of an answer from there on, as K2's enforcer holds calls to their schema (K2 report, appendix B).
+
+A soft target only hurries: from `target` tokens on, </think> becomes likelier with every token, by `nudge` nats. The
+model ends the thought itself, where an end comes easiest, and may run over. Together with a budget nothing runs far.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Turn:
 
     ids, own (n,): own is True where the model chose the token, False where we put it (a forced </think>, a corrupted
     step). thought (n,): True inside <think>...</think>, tags excluded. finish: "stop", or "length" at max_tokens.
-    logprobs (n,): of own tokens when they were sampled; 0 where we put the token.
+    logprobs (n,): of own tokens when they were sampled; 0 where we put the token. hurried: past a soft target.
     """
 
     prompt: list[int]
@@ -60,6 +63,7 @@ class Turn:
     thought: list[bool]
     finish: str
     logprobs: list[float]
+    hurried: bool = False
 
     @property
     def written(self) -> int:
@@ -89,6 +93,8 @@ def write(
     seed: int = 0,
     prefixes: Sequence[Prefix] | None = None,
     answer_ids: Collection[int] | None = None,
+    target: int | None = None,
+    nudge: float = 1.0,
 ) -> list[Turn]:
     """One turn behind each prompt, all of them decoded together.
 
@@ -98,32 +104,48 @@ def write(
             prompted with an empty thought (reflex) have nothing to limit.
         max_tokens: most tokens that the model may write in a turn, thought, answer and what a prefix holds together.
         prefixes: given beginnings of the turns, from where the model goes on.
-        answer_ids: the tokens that an answer behind a hard stop may consist of (its end always may); None: any.
+        answer_ids: the tokens that an answer behind a hard stop, or a hurried end, may consist of (its end always may);
+            None: any.
+        target: tokens of a thought from which on </think> gains `nudge` nats with every token; None: never.
 
     Raises:
         ValueError: lists of unequal length, and numbers that are none of tokens.
     """
-    budgets = list(budget) if isinstance(budget, list) else [budget] * len(prompts)
     prefixes = [Prefix([], [], [])] * len(prompts) if prefixes is None else prefixes
+    budgets = list(budget) if isinstance(budget, list) else [budget] * len(prompts)
+    _check(prompts, budgets, prefixes, max_tokens, target, nudge)
+    marks, stops = Marks.of(tokenizer), stops_of(model, tokenizer)
+    answer, soft = _answer(model, stops, answer_ids), {"target": target, "nudge": nudge}
+    rows = [
+        Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, answer, **soft)
+        for number, (prompt, limit) in enumerate(zip(prompts, budgets))
+    ]
+    _give(rows, prefixes)
+    _write(model, rows, max_tokens, temperature)
+    return [Turn(r.context, r.ids, r.own, r.thought, r.finish, r.logprobs, r.hurried) for r in rows]
+
+
+def _check(
+    prompts: Sequence, budgets: Sequence, prefixes: Sequence, most: object, target: object, nudge: float
+):
+    """Raises ValueError for what `write` cannot do."""
     if not len(budgets) == len(prefixes) == len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit"
         )
-    for limit in budgets:
+    for limit in (*budgets, target):
         check_budget(limit)
-    if not is_whole_number(max_tokens, least=1):
-        raise ValueError(f"max_tokens must be a whole number from 1, not {max_tokens!r}")
-    marks, stops = Marks.of(tokenizer), stops_of(model, tokenizer)
-    answer = _answer(model, stops, answer_ids)
-    rows = [
-        Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, answer)
-        for number, (prompt, limit) in enumerate(zip(prompts, budgets))
-    ]
+    if not is_whole_number(most, least=1):
+        raise ValueError(f"max_tokens must be a whole number from 1, not {most!r}")
+    if not 0 < nudge < float("inf"):
+        raise ValueError(f"nudge is a number of nats above 0, not {nudge!r}")
+
+
+def _give(rows: Sequence[Row], prefixes: Sequence[Prefix]) -> None:
+    """Begin each turn with what is given of it."""
     for row, prefix in zip(rows, prefixes):
         for token, own, logprob in zip(*prefix, strict=True):
             row.add(token, own, logprob)
-    _write(model, rows, max_tokens, temperature)
-    return [Turn(row.context, row.ids, row.own, row.thought, row.finish, row.logprobs) for row in rows]
 
 
 def check_budget(limit: int | None) -> None:
@@ -151,7 +173,7 @@ def _answer(
             )
     allowed = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
     allowed[[*answer_ids, *stops]] = True
-    return lambda row: allowed if row.stopped else None
+    return lambda row: allowed if row.stopped or row.hurried else None
 
 
 def _write(model: KimiMini, rows: list[Row], max_tokens: int, temperature: float) -> None:

@@ -61,6 +61,8 @@ class Row:
     context: the tokens before it. most: how many tokens the model may write. stops: ids that end it. dice: its random
     numbers (None: greedy). budget: most tokens of a thought, with marks to tell one; a hard stop puts </think> in place
     of the next token, which is then ours: not sampled (log-probability 0), not counted, never trained on.
+    target: tokens of a thought from which on the model is hurried: </think> gets `nudge` nats more with each further
+    token, and is the model's own when it comes. hurried: it came so.
     allowed: asked before every token with the row as it stands; (V,) bool, True for the tokens that may come next, or
     None for any. The token is drawn from what is allowed, and so is its log-probability.
     adapter: the name of the adapter that writes it, where the model is an `inference.adapters.Adapters`; None: none.
@@ -80,6 +82,8 @@ class Row:
     temperature: float | None = None
     top_p: float = 1.0
     looks: Callable[[Tensor], None] | None = None
+    target: int | None = None
+    nudge: float = 0.0
     ids: list[int] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -87,6 +91,7 @@ class Row:
     finish: str | None = None
     thinking: bool = False
     stopped: bool = False  # by us
+    hurried: bool = False
     written: int = 0
     thought_tokens: int = 0
 
@@ -103,8 +108,15 @@ class Row:
         self.thought_tokens += self.thought[-1]
         self.thinking |= opens
 
+    @property
+    def hurry(self) -> float:
+        """Nats that </think> has more than the model gives it, before the next token."""
+        late = self.thinking and self.target is not None and self.thought_tokens - self.target + 1
+        return self.nudge * max(0, late)
+
     def take(self, token: int, logprob: float) -> None:
         """The model's next token, unless the budget is spent: then </think>, which is ours."""
+        self.hurried |= self.hurry > 0 and token == self.marks.close
         spent = self.thinking and self.budget is not None and self.thought_tokens >= self.budget
         # a thought that just fits is not cut
         if spent and token not in self.marks[1:] and token not in self.stops:
@@ -205,6 +217,10 @@ class Writer:
         for index, row in enumerate(rows):
             if row.looks is not None:
                 row.looks(logits[index])
+        hurries = logits.new_tensor([row.hurry for row in rows])
+        if hurries.any():
+            ends = [0 if row.marks is None else row.marks.close for row in rows]
+            logits = logits.index_put((torch.arange(len(rows)), torch.tensor(ends)), hurries, accumulate=True)
         masks = [None if row.allowed is None else row.allowed(row) for row in rows]
         if any(mask is not None for mask in masks):
             free = torch.ones(logits.shape[1], dtype=torch.bool)

@@ -443,3 +443,81 @@ def test_numbers_that_are_none_of_tokens_are_refused(options, hint):
         respond(tiny_model(vocab_size=1024), TOKENIZER, words, **options)
     with pytest.raises(ValueError, match="a conversation is a list of messages"):
         respond(tiny_model(vocab_size=1024), TOKENIZER, "hello")
+
+
+# ------------------------------------------------------------------------------------------------- soft targets
+def check_target(model):
+    """A model that would rather think 30 letters, and to end at once is 9 nats from its wish."""
+    for target, nudge, thought in ((5, 2.0, 9), (5, 4.0, 7), (29, 2.0, 30), (40, 2.0, 30), (0, 10.0, 0)):
+        turn = write(model, TOKENIZER, [prompt()], target=target, nudge=nudge)[0]
+        # 9 nats are made up for by the fifth nudge of 2, the third of 4, the first of 10
+        assert turn.thought_tokens == thought
+        assert turn.hurried is (thought < Thinker.LENGTH or target <= thought)
+        assert TOKENIZER.decode(turn.ids) == "<think>" + "a" * thought + "</think>42<|im_end|>"
+        assert all(turn.own) and not turn.was_cut  # its own end, and counted as such
+
+
+def test_a_soft_target_hurries_and_the_model_ends_the_thought_itself(thinker):
+    check_target(thinker)
+
+
+def stands_still(row):
+    return row.nudge * (row.thinking and row.target is not None and row.thought_tokens >= row.target)
+
+
+def hurries_from_the_start(row):
+    return row.nudge * (row.thinking and row.target is not None and row.thought_tokens + 1)
+
+
+def one_token_late(row):
+    return row.nudge * max(0, row.thinking and row.target is not None and row.thought_tokens - row.target)
+
+
+def goes_on_in_the_answer(row):
+    return row.nudge * max(0, row.target is not None and sum(row.thought) - row.target + 1)
+
+
+@pytest.mark.parametrize(
+    "mutant", [stands_still, hurries_from_the_start, one_token_late, goes_on_in_the_answer]
+)
+def test_a_target_that_hurries_at_another_time_is_caught(thinker, monkeypatch, mutant):
+    monkeypatch.setattr(Row, "hurry", property(mutant))
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check_target(thinker)
+
+
+def test_a_hurried_thought_has_the_log_probabilities_it_was_drawn_with_and_its_neighbours_keep_theirs(
+    thinker,
+):
+    sooner, late = (write(thinker, TOKENIZER, [prompt()], target=t, nudge=4.0)[0] for t in (5, 29))
+    for turn, wished, hurry in ((sooner, TOKENIZER.token_id("a"), 12.0), (late, CLOSE, 8.0)):
+        logits = torch.zeros(TOKENIZER.vocab_size)
+        logits[wished] += 9.0
+        logits[CLOSE] += hurry
+        said = turn.logprobs[turn.ids.index(CLOSE)]
+        assert said == pytest.approx(logits.log_softmax(-1)[CLOSE].item(), rel=1e-3)
+    plain = write(thinker, TOKENIZER, [prompt()])[0]
+    assert (
+        sooner.logprobs[:8] == plain.logprobs[:6] + sooner.logprobs[6:8]
+    )  # before the target nothing changes
+
+
+def test_a_target_and_a_stop_hold_together_and_a_wrong_nudge_is_refused(thinker):
+    turn = write(thinker, TOKENIZER, [prompt()], target=5, nudge=2.0, budget=7)[0]
+    assert turn.thought_tokens == 7 and turn.was_cut and not turn.hurried
+    for wrong in ({"target": -1}, {"target": 1.5}, {"nudge": 0.0}, {"nudge": float("nan")}):
+        with pytest.raises(ValueError):
+            write(thinker, TOKENIZER, [prompt()], **wrong)
+
+
+def test_behind_a_hurried_end_the_answer_can_be_held_to_its_form(monkeypatch):
+    monkeypatch.setattr(writer, "Decoder", Defiant)
+    digits = [TOKENIZER.token_id(digit) for digit in "0123456789"]
+    free, held = (
+        write(tiny_model(), TOKENIZER, [prompt()], target=5, nudge=10.0, answer_ids=ids, max_tokens=40)[0]
+        for ids in (None, digits)
+    )
+    assert "</think>a" in TOKENIZER.decode(free.ids) and set(held.ids[held.ids.index(CLOSE) + 1 :]) <= {
+        *digits,
+        END,
+    }

@@ -1268,6 +1268,33 @@ MUTANTS = [
     ),
     *edits(
         "inference/writer.py",
+        "inference/test_thinking.py",
+        ("soft target: stands still", "self.nudge * max(0, late)", "self.nudge * (late > 0)"),
+        (
+            "soft target: hurries from the start",
+            "self.thought_tokens - self.target + 1",
+            "self.thought_tokens + 1",
+        ),
+        (
+            "soft target: a token late",
+            "self.thought_tokens - self.target + 1",
+            "self.thought_tokens - self.target",
+        ),
+        ("soft target: in the place of what the model says", "hurries, accumulate=True)", "hurries)"),
+        (
+            "soft target: nobody says that it hurried",
+            "self.hurried |= self.hurry > 0 and",
+            "self.hurried |= False and",
+        ),
+    ),
+    *edits(
+        "inference/thinking.py",
+        "inference/test_thinking.py",
+        ("thinking: a hurried answer is free", "if row.stopped or row.hurried else", "if row.stopped else"),
+        ("thinking: a nudge backwards", "if not 0 < nudge <", "if not -9 < nudge <"),
+    ),
+    *edits(
+        "inference/writer.py",
         "inference/test_adapters.py",
         (
             "writer: latents of another adapter kept",
