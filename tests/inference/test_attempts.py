@@ -19,6 +19,7 @@ from kimi_mini.inference.attempts import (
     score,
     spent,
 )
+from kimi_mini.inference.attempts.heavy import LONGEST, request
 
 
 # ---- pass@k ------------------------------------------------------------------------------------------------
@@ -223,3 +224,28 @@ def test_outcomes_that_are_known_already_are_compared_as_strictly():
         compare(heavy, per_task("vote", [Chosen(0.0, 45)]))
     with pytest.raises(ValueError, match="no task"):
         per_task("heavy", [])
+
+
+# ---- heavy mode --------------------------------------------------------------------------------------------
+def shown(*rows):
+    return [Attempt(answer, 10, False, False, shown=text) for answer, text in rows]
+
+
+def test_the_request_shows_every_answer_once_the_most_frequent_first():
+    some = shown(("b", "first b"), ("a", "first a"), ("a", "second a"), ("c", "c" * 500), ("a", "third a"))
+    want = f"Which?\n5 attempts\n3 first a\n1 first b\n1 {'c' * LONGEST}\nend"
+    assert request("Which?", some) == want
+    assert request("Which?", some, most=1) == "Which?\n5 attempts\n3 first a\nend"
+
+
+def test_the_request_knows_no_verdict():
+    """Mutants: the right attempts first, only those that passed the tests, a mark beside the right one."""
+    some = shown(("b", "x"), ("a", "y"), ("c", "z"), ("a", "w"))
+    told = {
+        request(
+            "Which?", [dataclasses.replace(a, passed=p == i, accepted=q == i) for i, a in enumerate(some)]
+        )
+        for p in range(5)
+        for q in range(5)
+    }
+    assert len(told) == 1
