@@ -132,6 +132,30 @@ def accuracy_by_length(
 
 
 @styled
+def reliability(models: Mapping[str, Sequence[Mapping]], title: str = "") -> Figure:
+    """Does a model know when it is right? model -> bins {sure, right, low, high, count} of its attempts.
+
+    On the diagonal the model is right as often as it is sure; below it, it is surer than right. Beneath: how many
+    attempts stand in each bin.
+    """
+    fig, axes = figure(9.5, 6.2, 2, 1, height_ratios=[3, 1], sharex=True)
+    top, bottom = axes[:, 0]
+    top.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as often right as sure")
+    width = 0.7 / 10 / len(models)
+    for number, (name, bins) in enumerate(models.items()):
+        x, y = [one["sure"] for one in bins], [one["right"] for one in bins]
+        spread = [[one["right"] - one["low"] for one in bins], [one["high"] - one["right"] for one in bins]]
+        shape = {"color": PALETTE[number], "marker": "os^D"[number % 4], "markersize": 8, "capsize": 4}
+        top.errorbar(x, y, np.maximum(spread, 0), label=name, **shape)
+        shift = (number - (len(models) - 1) / 2) * width
+        bottom.bar(np.array(x) + shift, [one["count"] for one in bins], width, color=PALETTE[number])
+    top.set(ylabel="share that is right", title=title, xlim=(-0.04, 1.04), ylim=(-0.04, 1.06))
+    bottom.set(xlabel="how sure the model is of all that it wrote", ylabel="attempts")
+    top.legend(loc="upper left", bbox_to_anchor=(0.0, 0.98))
+    return fig
+
+
+@styled
 def budget_table(columns: Mapping[str, Mapping[str, float | str]], title: str = "") -> Figure:
     """Models side by side: column name -> {row name: number or text}. Rows are those of the first column."""
     names, rows = list(columns), list(next(iter(columns.values())))

@@ -69,8 +69,8 @@ def canvases(example: Example, end: int, rng: np.random.Generator | None = None)
     return found
 
 
-def hide(examples: Sequence[Example], token: int, rng: np.random.Generator, by: str = "time") -> Noised:
-    """Examples with noise on their canvases, each at a time of its own; `
+def hide(examples: Sequence[Example], mask_id: int, rng: np.random.Generator, by: str = "time") -> Noised:
+    """Examples with noise on their canvases, each at a time of its own; mask_id: the token [MASK].
 
     by: "time" draws t and masks each token with probability t, weight 1/t; "count" draws how many of the L are masked,
     weight L/n. The rows' times are spread evenly over (0, 1], which is still uniform for each of them.
@@ -84,7 +84,7 @@ def hide(examples: Sequence[Example], token: int, rng: np.random.Generator, by: 
     else:
         count = np.ceil(t * size)
         masked, weight = dice.argsort(1).argsort(1) < count[:, None], size / count
-    noisy = torch.where(torch.from_numpy(masked), mask_token, batch.ids)
+    noisy = torch.where(torch.from_numpy(masked), mask_id, batch.ids)
     weights = torch.from_numpy((masked * weight[:, None]).astype(np.float32))
     return Noised(batch.ids, batch.mask, batch.valid, noisy, weights)
 
