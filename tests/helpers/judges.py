@@ -174,3 +174,28 @@ def judge_write(conversation):
         if scope["f"](x, y) != value:
             return False
     return True
+
+
+def judge_project(conversation):
+    """Replay the edits on what was read, and follow the rules of the files by hand; no file was edited unread."""
+    data, opened, edited = conversation.task.data, {}, False
+    files = {name: list(lines) for name, lines in data["buggy"].items()}
+    for name, arguments, told in calls_of(conversation):
+        if name == "open":
+            opened[arguments["file"]] = re.findall(r"(?m)^[a-c] (.*)$", told)
+        if name == "edit":
+            if arguments["file"] not in opened:
+                return False
+            files[arguments["file"]]["ABC".index(arguments["line"])], edited = arguments["code"], True
+    if not edited or any(data["rules"][name] != rules for name, rules in opened.items()):
+        return False
+    scope, first = {"__builtins__": {"range": range}}, next(iter(files))
+    for name, lines in files.items():
+        exec("\n ".join([f"def {name}(x, y):", *lines, "return x"]), scope)  # our own expert's code
+    for x, y in [(x, y) for x in range(10) for y in range(10)]:
+        value = x
+        for rule in [rule for rules in data["rules"].values() for rule in rules if "call" not in rule]:
+            value = follow_rule(rule, value, y)
+        if scope[first](x, y) != value:
+            return False
+    return True

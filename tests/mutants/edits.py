@@ -1015,6 +1015,29 @@ MUTANTS = [
         ("repair: a crash after printing", "if not ran.ok:", "if False:"),
     ),
     *edits(
+        "worlds/repair/files.py",
+        "worlds/test_project.py",
+        ("project: all tests are public", "INPUTS[:PUBLIC]), self.wanted)", "INPUTS), self.wanted)"),
+    ),
+    *edits(
+        "worlds/repair/project.py",
+        "worlds/test_project.py",
+        ("project: a guess is good", '"") != "open":', '"") == "test":'),
+        (
+            "project: opened at any time",
+            'next((what for what, file in project.done if file == data["file"]), "")',
+            '("open" if ("open", data["file"]) in project.done else "")',
+        ),
+        (
+            "project: public tests are enough",
+            "zip(project.results(HIDDEN), wanted))",
+            "zip(wanted if not project.failures() else [], wanted))",
+        ),
+        ("project: any number of edits", "if project.edits > most:", "if False:"),
+        ("project: no edit needed", "if not project.edits:", "if False:"),
+        ("project: a line that does nothing", "if failing and needed and", "if failing and"),
+    ),
+    *edits(
         "worlds/repair/world.py",
         "worlds/test_worlds.py",
         ("repair: 99 of 100 hidden tests", "right == len(HIDDEN), f", "right >= len(HIDDEN) - 1, f"),

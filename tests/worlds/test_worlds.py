@@ -12,7 +12,15 @@ from dataclasses import replace
 
 import pytest
 from desk_judge import judge_desk
-from judges import judge_algebra, judge_data, judge_notes, judge_search, judge_telecom, judge_write
+from judges import (
+    judge_algebra,
+    judge_data,
+    judge_notes,
+    judge_project,
+    judge_search,
+    judge_telecom,
+    judge_write,
+)
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation as conversation_
@@ -25,7 +33,10 @@ from kimi_mini.worlds.repair import world as repair
 from kimi_mini.worlds.repair.code import shorthand
 from kimi_mini.worlds.shop import world as shop
 
-EACH = {"desk": 1}  # tasks a family, level and way of playing, else 30: between 270 and 1,350 a world
+EACH = {
+    "desk": 1,
+    "project": 50,
+}  # tasks a family, level and way of playing, else 30: between 270 and 1,350 a world
 
 
 def levels(family):
@@ -134,6 +145,7 @@ JUDGES = {
     "chain": judge_chain,
     "shop": judge_shop,
     "repair": judge_repair,
+    "project": judge_project,
     "write": judge_write,
     "desk": judge_desk,
     "data": judge_data,

@@ -95,9 +95,9 @@ def shorthand(code: str) -> str:
     return operation
 
 
-def source(lines: list[str]) -> str:
+def source(lines: list[str], name: str = "f") -> str:
     """The function as Python source, from its body lines."""
-    return "def f(x, y):\n" + "".join(f"    {line}\n" for line in lines) + "    return x\n"
+    return f"def {name}(x, y):\n" + "".join(f"    {line}\n" for line in lines) + "    return x\n"
 
 
 def note(at: int, right: str, found: str, decision: str) -> str:
