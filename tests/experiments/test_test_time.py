@@ -202,6 +202,21 @@ def test_no_verdict_reaches_what_the_model_reads(tokenizer, groups, monkeypatch)
         assert all(task.prompt in prompt for task, prompt in zip(tasks, asked[-1]))
 
 
+def test_an_attempt_takes_nothing_else_from_its_verdict(groups, monkeypatch):
+    """Mutant: what the verifier accepts is accepted."""
+    talks = [talk for some in groups.values() for group in some for talk in group]
+    made = [aggregation.attempt(talk) for talk in talks]
+    verdict = type(talks[0]).verdict
+
+    def turned(talk):
+        said = verdict(talk)
+        return dataclasses.replace(said, passed=not said.passed)
+
+    monkeypatch.setattr(type(talks[0]), "verdict", turned)
+    again = [dataclasses.replace(one, passed=not one.passed) for one in map(aggregation.attempt, talks)]
+    assert again == made and len({one.passed for one in made}) == 2
+
+
 def test_what_is_shown_of_an_attempt_is_what_it_did(groups):
     for talk in (talk for group in groups["repair"] for talk in group):
         made = aggregation.attempt(talk)

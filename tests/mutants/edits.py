@@ -979,6 +979,48 @@ MUTANTS = [
         ("attempts: too few are enough", "if size == most and", "if False and"),
     ),
     *edits(
+        "inference/attempts/heavy.py",
+        "inference/test_attempts.py experiments/test_test_time.py",
+        (
+            "heavy: the right attempts first",
+            "in votes.most_common(most)]",
+            "in sorted(votes.most_common(most), key=lambda one: not first[one[0]].passed)]",
+        ),
+        ("heavy: the last attempt of its answer", "in reversed(group)", "in group"),
+    ),
+    *edits(
+        "worlds/repair/revised.py",
+        "worlds/test_revised.py",
+        ("revision: told the hidden tests", "failed = bench.failures(PUBLIC)", "failed = bench.failures()"),
+        ("revision: asked again for ever", "        self.rounds -= 1\n", ""),
+        ("revision: always told the first test", "INPUTS[failed[0]], failed[0]", "INPUTS[0], 0"),
+    ),
+    *edits(
+        "experiments/evaluation/arms.py",
+        "experiments/test_test_time.py",
+        ("heavy: the aggregation is free", "spent(group) + one.tokens", "spent(group)"),
+        (
+            "arms: pairs at unequal tokens",
+            "compare(per_task(arm, ours), per_task(against, theirs))",
+            "per_task(arm, ours)",
+        ),
+        ("arms: one set of attempts", "range(0, len(groups[0]) - size + 1, size)", "range(1)"),
+    ),
+    *edits(
+        "experiments/evaluation/aggregation.py",
+        "experiments/test_test_time.py",
+        (
+            "aggregation: taught on held-out tasks",
+            "suite.levels[i % len(suite.levels)])",
+            "suite.levels[i % len(suite.levels)], held_out=True)",
+        ),
+        (
+            "attempts: accepted by the verifier",
+            "bench.public_tests_pass, changes",
+            "talk.verdict().passed, changes",
+        ),
+    ),
+    *edits(
         "inference/attempts/passing.py",
         "inference/test_attempts.py",
         ("pass@k: with putting back", "(comb(n, k) - comb(n - c, k)) / comb(n, k)", "1 - (1 - c / n) ** k"),

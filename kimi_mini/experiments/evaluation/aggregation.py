@@ -40,17 +40,10 @@ from kimi_mini.worlds.repair.code import LINE_MARKS, note, shorthand
 from kimi_mini.worlds.repair.revised import failing, reviser
 from kimi_mini.worlds.rows import LIMITS
 
-SHARES = {
-    ("repair", "aggregate"): 0.30,
-    ("chain", "aggregate"): 0.22,
-    ("repair", "revise"): 0.13,
-}  # the rest is replay
-TOKENS, TASKS, ATTEMPTS, DRAWS = (
-    900_000,
-    240,
-    8,
-    3,
-)  # of training: tokens, tasks a family, attempts and requests each
+# of the tokens; the rest is replay
+SHARES = {("repair", "aggregate"): 0.30, ("chain", "aggregate"): 0.22, ("repair", "revise"): 0.13}
+TOKENS, TASKS = 700_000, 200  # of training; tasks a family
+ATTEMPTS, DRAWS = 8, 3  # attempts at each, and requests about them
 MOST_SHOWN = 15  # attempts that a request may speak of
 AGREED = 0.3  # of the requests about attempts that all say the same
 SCHEDULE = Schedule(peak=0.5, decay_start=0.35)
