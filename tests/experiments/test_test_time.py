@@ -160,9 +160,19 @@ def test_a_gain_is_over_a_single_attempt_and_says_so():
 
 def test_the_vote_gets_what_the_aggregation_costs():
     groups = [[Attempt(i % 3, 10, False, i % 3 == 0) for i in range(8)] for _ in range(20)]
-    vote = arms.votes_for(groups, 47.0)
+    vote = arms.paid_with(47.0, majority, groups)
     assert sum(chosen.tokens for chosen in vote) / 20 == pytest.approx(47, rel=0.01)
-    assert arms.votes_for(groups, 81.0) is None, "so many attempts were not made"
+    assert arms.paid_with(82.0, majority, groups) is None, "so many attempts were not made"
+    assert arms.paid_with(9.0, majority, groups) is None, "one attempt costs more"
+
+
+def test_a_revision_begins_with_the_copy_s_own_first_attempt(tokenizer):
+    """So both arms have begun alike, and without a round there is nothing else."""
+    suite, model = Suite("repair", (2,), 1.0), tiny_model(vocab_size=1024)
+    tasks = test_time.held_out_tasks("repair", (2,), 5, 0)
+    own = arms.attempts_at(model, tokenizer, tasks, 2, 1.0, arms.own_seed(0))
+    trial = arms.Trial(suite, 0, tokenizer, tasks, model, model, own, own)
+    assert arms.revisions(model, trial, 0) == [group[0] for group in own]
 
 
 def test_choices_are_the_mean_over_all_sets_of_n():
@@ -234,7 +244,6 @@ def test_what_is_shown_of_an_attempt_is_what_it_did(groups):
 @pytest.mark.slow
 def test_a_whole_seed_of_a_model_that_knows_nothing(tokenizer, monkeypatch):
     """Every arm runs, and pays; pairs only where the tokens are equal."""
-    monkeypatch.setattr(test_time, "taught", lambda model, *rest: model)
     monkeypatch.setattr(
         test_time, "SUITES", {"repair": Suite("repair", (2,), 1.0), "chains": Suite("chain", (6,), 1.0)}
     )
@@ -244,7 +253,8 @@ def test_a_whole_seed_of_a_model_that_knows_nothing(tokenizer, monkeypatch):
         monkeypatch.setattr(test_time, name, value)
     for module in (arms, aggregation):
         monkeypatch.setattr(module, "LIMITS", dataclasses.replace(module.LIMITS, turn_tokens=6, turns=4))
-    part = test_time.measured(tiny_model(vocab_size=1024), tokenizer, 0, 0.1)
+    model = tiny_model(vocab_size=1024)
+    part = test_time.measured(model, model, tokenizer, 0, 0.1)
     arms_of = {row["suite"]: set() for row in part["rows"]}
     for row in part["rows"]:
         arms_of[row["suite"]].add(row["arm"])

@@ -30,7 +30,7 @@ from kimi_mini.inference.attempts import (
     stop_at_first,
     surest,
 )
-from kimi_mini.inference.attempts.budget import chosen_by
+from kimi_mini.inference.attempts.budget import TOLERANCE, chosen_by
 from kimi_mini.inference.attempts.heavy import request
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -141,18 +141,25 @@ def heavy(groups: Groups, last: Sequence[Attempt]) -> list[Chosen]:
     return [Chosen(float(one.passed), spent(group) + one.tokens) for group, one in zip(groups, last)]
 
 
-def revisions(
-    model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], rounds: int, temperature: float, seed: int
-) -> list[Attempt]:
-    """One attempt at every repair, revised up to `rounds` times after what the public tests said."""
-    talks = [loop.begun(task, tokenizer, LIMITS) for task in tasks]
+def revisions(model: KimiMini, trial: Trial, rounds: int) -> list[Attempt]:
+    """One attempt at every repair, revised up to `rounds` times after what the public tests said. The first attempt of
+    the copy is the first of the trial's own: the dice are the same."""
+    talks = [loop.begun(task, trial.tokenizer, LIMITS) for task in trial.tasks]
     for talk in talks:
         talk.environment = revised(talk.task, rounds)
+    numbers = [place * len(trial.own[0]) for place in range(len(talks))]
     for start in range(0, len(talks), BATCH):
-        some = talks[start : start + BATCH]
-        policy = LocalPolicy(model, tokenizer, temperature, seed, numbers=range(start, start + len(some)))
-        loop.converse(policy, some, tokenizer, LIMITS)
+        some, part = talks[start : start + BATCH], numbers[start : start + BATCH]
+        policy = LocalPolicy(
+            model, trial.tokenizer, trial.suite.temperature, own_seed(trial.seed), numbers=part
+        )
+        loop.converse(policy, some, trial.tokenizer, LIMITS)
     return [attempt(talk) for talk in talks]
+
+
+def own_seed(seed: int) -> int:
+    """The dice of the copy's attempts: not those of the agent's."""
+    return seed + 1000
 
 
 # ---- the arms ----------------------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ def heavily(book: Book, trial: Trial, sizes: Sequence[int]) -> list[dict]:
                 arm, size, chosen, read_by(some, size) + fmean(one.read for one in last), **beyond(some, last)
             )
             for against, attempts in trial.rivals(arm).items():
-                vote = votes_for(attempts, per_task(arm, chosen).tokens)
+                vote = paid_with(per_task(arm, chosen).tokens, majority, attempts)
                 if vote is not None:
                     book.pair(arm, against, size, chosen, vote)
                     if (arm, against) == ("heavy", "majority"):
@@ -215,11 +222,13 @@ def heavily(book: Book, trial: Trial, sizes: Sequence[int]) -> list[dict]:
     return found
 
 
-def votes_for(groups: Groups, tokens: float) -> list[Chosen] | None:
-    """A majority vote among as many attempts as these tokens pay for; None where not so many were made."""
-    if tokens > fmean(map(spent, groups)):
+def paid_with(tokens: float, choose: Chooser, groups: Groups) -> list[Chosen] | None:
+    """What `choose` makes of as many attempts as these tokens a task pay for; None where one attempt costs more, or not
+    so many were made."""
+    least, most = (fmean(choose(group[:n]).tokens for group in groups) for n in (1, len(groups[0])))
+    if not least * (1 - TOLERANCE) <= tokens <= most * (1 + TOLERANCE):
         return None
-    return chosen_by(majority, matched(majority, groups, tokens))
+    return chosen_by(choose, matched(choose, groups, tokens))
 
 
 def beyond(groups: Groups, last: Sequence[Attempt]) -> dict[str, int]:
@@ -241,13 +250,13 @@ def revising(book: Book, trial: Trial, rounds: Sequence[int]) -> None:
     tokens."""
     for most in rounds:
         for arm, model in (("revision", trial.learner), ("revision, untaught", trial.agent)):
-            options = most, trial.suite.temperature, trial.seed
-            done = revisions(model, trial.tokenizer, trial.tasks, *options)
+            done = revisions(model, trial, most)
             chosen = [Chosen(float(one.passed), one.tokens) for one in done]
             book.row(arm, 1 + most, chosen, fmean(one.read for one in done))
             if arm == "revision":
-                again = matched(stop_at_first, trial.own, per_task(arm, chosen).tokens)
-                book.pair(arm, "new attempts", most, chosen, chosen_by(stop_at_first, again))
+                again = paid_with(per_task(arm, chosen).tokens, stop_at_first, trial.own)
+                if again is not None:
+                    book.pair(arm, "new attempts", most, chosen, again)
 
 
 def budgeted(book: Book, trial: Trial, budgets: Sequence[int]) -> None:

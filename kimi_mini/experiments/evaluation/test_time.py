@@ -15,8 +15,11 @@ A revision is compared with new attempts of the same copy; both stop when the pu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from kimi_mini.agent.folder import shipped_agent
+from tqdm import tqdm
+
+from kimi_mini.agent.folder import load_agent, save_agent, shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log, check_plan
 from kimi_mini.base.files import read_json, write_json
@@ -53,7 +56,8 @@ def main() -> None:
     for seed in args.seeds:
         kept = folder / f"seed-{seed}.json"
         if not kept.is_file():
-            write_json(kept, measured(model, tokenizer, seed, args.scale))
+            learner = pupil(model, tokenizer, folder / f"copy-{seed}", seed, args.scale)
+            write_json(kept, measured(model, learner, tokenizer, seed, args.scale))
         part = read_json(kept)
         log.rows += part["rows"]
         log.more["pairs"] += part["pairs"]
@@ -69,12 +73,18 @@ def main() -> None:
     harness.finish(log, test_time=draw)
 
 
-def measured(model: KimiMini, tokenizer: Tokenizer, seed: int, scale: float) -> dict:
+def pupil(model: KimiMini, tokenizer: Tokenizer, folder: Path, seed: int, scale: float) -> KimiMini:
+    """The copy that aggregates and revises: as an earlier run left it in `folder`, or taught now."""
+    if not (folder / "config.json").is_file():
+        save_agent(taught(model, tokenizer, list(SUITES.values()), seed, scale), folder)
+    return load_agent(folder)[0]
+
+
+def measured(model: KimiMini, learner: KimiMini, tokenizer: Tokenizer, seed: int, scale: float) -> dict:
     """All arms in one seed: {"rows", "pairs", "examples"}."""
     count = max(32, int(TASKS * scale))
-    learner = taught(model, tokenizer, list(SUITES.values()), seed, scale)
     books, examples = [], {}
-    for name, suite in (SUITES | HARDER).items():
+    for name, suite in tqdm((SUITES | HARDER).items(), unit="suite", desc=f"seed {seed}", leave=False):
         tasks, most = (
             held_out_tasks(suite.family, suite.levels, count, seed),
             GAIN if name in HARDER else max(SIZES),
@@ -83,7 +93,7 @@ def measured(model: KimiMini, tokenizer: Tokenizer, seed: int, scale: float) -> 
         books.append(arms.Book(name, seed))
         among(books[-1], groups, [size for size in SIZES if size <= most], tested=suite.family == "repair")
         if name in SUITES:
-            own = arms.attempts_at(learner, tokenizer, tasks, OWN, suite.temperature, seed + 1000)
+            own = arms.attempts_at(learner, tokenizer, tasks, OWN, suite.temperature, arms.own_seed(seed))
             trial = arms.Trial(suite, seed, tokenizer, tasks, model, learner, groups, own)
             examples[name] = by_the_model(books[-1], trial)
     rows, pairs = ([entry for book in books for entry in getattr(book, what)] for what in ("rows", "pairs"))
