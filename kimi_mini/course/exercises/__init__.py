@@ -10,6 +10,7 @@ __all__ = [
     "agent",
     "attention",
     "deployment",
+    "diffusion",
     "evaluation",
     "grammars",
     "moe",

@@ -4,6 +4,7 @@ from answers import (
     agent,
     attention,
     deployment,
+    diffusion,
     evaluation,
     moe,
     muonclip,
@@ -28,6 +29,7 @@ PAGES = (
     thinking,
     evaluation,
     deployment,
+    diffusion,
 )
 RIGHT = [pair for page in PAGES for pair in page.RIGHT]
 WRONG = [case for page in PAGES for case in page.WRONG]
