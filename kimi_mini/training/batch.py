@@ -24,11 +24,13 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples: `ids` (B, T) long, `mask` and `valid` (B, T) bool."""
+    """Right-padded examples: `ids` (B, T) long, `mask` and `valid` (B, T) bool. `positions` (B, T) long: where the
+    rotation takes the tokens to stand; None: 0 .. T-1."""
 
     ids: Tensor
     mask: Tensor
     valid: Tensor
+    positions: Tensor | None = None
 
     @property
     def learned(self) -> int:
@@ -37,11 +39,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.ids.to(device), self.mask.to(device), self.valid.to(device))
+        return self._each(lambda part: part.to(device))
 
     def rows(self, start: int, stop: int) -> Batch:
         """Some of its rows, as wide as before."""
-        return Batch(self.ids[start:stop], self.mask[start:stop], self.valid[start:stop])
+        return self._each(lambda part: part[start:stop])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = (self.ids, self.mask, self.valid, self.positions)
+        return Batch(*(None if part is None else change(part) for part in parts))
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -123,6 +129,6 @@ def token_losses(model: KimiMini, batch: Batch) -> Tensor:
     two thirds of the logits.
     """
     batch = batch.to(model.lm_head.weight.device)
-    hidden = model.hidden_states(batch.ids, valid=batch.valid)  # (B, T, h)
+    hidden = model.hidden_states(batch.ids, batch.valid, batch.positions)  # (B, T, h)
     learned = batch.mask[:, 1:]
     return kernels.head_losses(hidden[:, :-1][learned], model.lm_head.weight, batch.ids[:, 1:][learned])

@@ -8,8 +8,9 @@ from tiny import Typist
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, policy
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.thinking import copying, long_chains, modes
-from kimi_mini.experiments.thinking.calls import how_it_broke, numbers_of, tally
+from kimi_mini.experiments.thinking import long_chains, modes
+from kimi_mini.experiments.thinking.length import copying
+from kimi_mini.experiments.thinking.length.calls import how_it_broke, numbers_of, tally
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import registry
 

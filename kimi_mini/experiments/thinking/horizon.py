@@ -27,8 +27,8 @@ from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
-from kimi_mini.experiments.thinking.calls import how_it_broke, numbers_of, tally
-from kimi_mini.experiments.thinking.copying import gap, look
+from kimi_mini.experiments.thinking.length.calls import how_it_broke, numbers_of, tally
+from kimi_mini.experiments.thinking.length.copying import gap, look
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds.registry import held_out_tasks
