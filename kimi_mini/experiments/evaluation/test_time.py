@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 
 from tqdm import tqdm
 
@@ -52,16 +53,19 @@ def main() -> None:
     check_plan(
         folder, {"scale": args.scale, "weights": log.more["weights"], "tasks": TASKS, "tokens": TOKENS}
     )
-    log.more |= {"pairs": [], "examples": {}}
+    log.more |= {"pairs": [], "examples": {}, "seconds": 0.0}
     for seed in args.seeds:
         kept = folder / f"seed-{seed}.json"
         if not kept.is_file():
+            began = perf_counter()
             learner = pupil(model, tokenizer, folder / f"copy-{seed}", seed, args.scale)
-            write_json(kept, measured(model, learner, tokenizer, seed, args.scale))
+            part = measured(model, learner, tokenizer, seed, args.scale)
+            write_json(kept, part | {"seconds": perf_counter() - began})
         part = read_json(kept)
         log.rows += part["rows"]
         log.more["pairs"] += part["pairs"]
         log.more["examples"] |= part["examples"]
+        log.more["seconds"] += round(part["seconds"], 1)
         for row in part["rows"]:
             if row["attempts"] in (1, GAIN, AT):
                 print(
