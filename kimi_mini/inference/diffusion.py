@@ -8,12 +8,14 @@
 length is free. `remask` takes back, at every step, the tokens that were least certain when they were put down. What is
 given stays: an infilling is a canvas on which some positions hold tokens already.
 
-The context is read once into the latent cache. Every step then looks at it and at the whole canvas, so a step costs the
-length of the canvas. With `freeze`, blocks that are finished join the context: later steps no longer recompute them,
-and they no longer see what comes behind. That is an approximation, for training had them see it.
+The state at a token predicts the next one, so the last token of the context stands at the head of what is looked at.
+The rest of the context is read once into the latent cache. Every step then looks at it and at the whole canvas, so a step
+costs the length of the canvas. With `freeze`, blocks that are finished join the context: later steps no longer
+recompute them, and they no longer see what comes behind. That is an approximation, for training had them see it.
 
 Sources: Nie et al., arXiv 2502.09992 (LLaDA: low-confidence remasking, semi-autoregressive blocks); Wang et al.,
-arXiv 2503.00307 (remasking); Wu et al., arXiv 2505.22618 (Fast-dLLM: frozen blocks).
+arXiv 2503.00307 (remasking); Wu et al., arXiv 2505.22618 (Fast-dLLM: frozen blocks);
+Gong et al., arXiv 2410.17891 (DiffuLLaMA: the shift).
 """
 
 from __future__ import annotations
@@ -96,13 +98,13 @@ def refine(
 ) -> Refined:
     """Refine a canvas behind each context until no [MASK] is left.
 
-    contexts: token ids, of any lengths above 0. canvas (N, L): [MASK] where the model writes, tokens where they
+    contexts: token ids, of any lengths above 1. canvas (N, L): [MASK] where the model writes, tokens where they
     are given. allowed: (V,) or (N, L, V) bool, tokens that may be written; all but [MASK] if None. look: is called with
     canvas and masks before the first step and after each.
-    Raises ValueError for contexts that do not fit the canvas, or are empty.
+    Raises ValueError for contexts that do not fit the canvases, or are too short.
     """
-    if len(contexts) != len(canvas) or not all(len(context) for context in contexts):
-        raise ValueError(f"{len(canvas)} canvases want as many contexts, none of them empty")
+    if len(contexts) != len(canvas) or min(map(len, contexts), default=0) < 2:
+        raise ValueError(f"{len(canvas)} canvases want as many contexts, of two tokens at least")
     state = _State(model, canvas.clone(), style, seed, allowed, look)
     with evaluating(model):
         state.read(contexts)
@@ -129,9 +131,13 @@ class _State:
         self.steps, self.frozen = 0, 0  # tokens of the canvas that have joined the context
 
     def read(self, contexts: Sequence[Sequence[int]]) -> None:
-        """The contexts, into the cache."""
+        """The contexts, into the cache, but for their last tokens."""
+        self.head = torch.tensor(
+            [context[-1:] for context in contexts]
+        )  # (N, 1): what predicts the first token
+        contexts = [context[:-1] for context in contexts]
         counts, width = [len(context) for context in contexts], max(map(len, contexts))
-        longest = width + self.canvas.shape[1]
+        longest = width + 1 + self.canvas.shape[1]
         weight = self.model.lm_head.weight
         self.cache = LatentCache(self.model.config, len(contexts), longest, weight.device, weight.dtype)
         padded = torch.tensor([[*context, *[0] * (width - len(context))] for context in contexts])
@@ -158,17 +164,18 @@ class _State:
                 self.look(self.canvas, self.masked)
         if self.style.freeze:
             self._see(self.canvas[:, block], keep=True)
-            self.frozen = block.stop
+            self.frozen, self.head = block.stop, self.canvas[:, block.stop - 1 : block.stop]
 
     def _see(self, ids: Tensor, keep: bool = False) -> Tensor:
-        """Logits (N, l, V) of the tokens of the canvas, seen from all of them; keep: they stay in the cache."""
+        """Logits (N, l, V) of the tokens of the canvas, seen from all of them; keep: all but the last, which predicts
+        what follows, stay in the cache."""
         before, rows = list(self.cache.host_lengths), len(ids)
-        chunk = self.cache.extend([ids.shape[1]] * rows)
+        seen = torch.cat([self.head, ids], 1)  # (N, 1 + l)
+        chunk = self.cache.extend([seen.shape[1]] * rows)
         canvas = _Canvas(*(getattr(chunk, name) for name in Chunk.__dataclass_fields__))
-        hidden = self.model.hidden_states(ids, cache=canvas)
-        if not keep:
-            self.cache.truncate(before)
-        return self.model.lm_head(hidden).float()
+        hidden = self.model.hidden_states(seen, cache=canvas)
+        self.cache.truncate([length + (ids.shape[1] if keep else 0) for length in before])
+        return self.model.lm_head(hidden[:, :-1]).float()
 
     def _put_down(self, block: slice, logits: Tensor) -> None:
         """The surest, the leftmost or any of the masked tokens of the block, `at_once` of them in each row."""

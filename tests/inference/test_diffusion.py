@@ -9,7 +9,7 @@ from kimi_mini.model import kernels
 from kimi_mini.model.kernels.both_ways import both_ways
 
 MASK = 1023
-CONTEXTS = [[3, 5, 9], [4], [8, 8, 2, 6, 1]]
+CONTEXTS = [[3, 5, 9], [4, 4], [8, 8, 2, 6, 1]]
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def by_hand(model, context, canvas, at_once=1, order="confidence", block=None, a
     """One row, the whole of it through the model at every step: no cache."""
     canvas, when, step = list(canvas), {}, 0
     block = block or len(canvas)
-    marked = torch.tensor([[False] * len(context) + [True] * len(canvas)])
+    marked = torch.tensor([[False] * (len(context) - 1) + [True] * (len(canvas) + 1)])
     while MASK in canvas:
         with torch.no_grad(), kernels.using(attention=both_ways(marked)):
-            chances = model(torch.tensor([context + canvas])).logits[0, len(context) :].log_softmax(-1)
+            chances = model(torch.tensor([context + canvas])).logits[0, len(context) - 1 : -1].log_softmax(-1)
         chances[:, MASK] = -torch.inf
         if allowed is not None:
             chances[:, ~allowed] = -torch.inf
@@ -111,9 +111,9 @@ def test_sampled_tokens_come_as_often_as_they_are_likely(model):
     allowed = torch.zeros(1024, dtype=torch.bool)
     allowed[[5, 6, 7]] = True
     found = refine(model, [CONTEXTS[0]] * 4000, one, Style("random", temperature=0.7), 0, allowed)
-    marked = torch.tensor([[False] * 3 + [True]])
+    marked = torch.tensor([[False] * 2 + [True] * 2])
     with torch.no_grad(), kernels.using(attention=both_ways(marked)):
-        logits = model(torch.tensor([[*CONTEXTS[0], MASK]])).logits[0, -1, [5, 6, 7]]
+        logits = model(torch.tensor([[*CONTEXTS[0], MASK]])).logits[0, -2, [5, 6, 7]]
     wanted = (logits / 0.7).softmax(-1)
     share = torch.stack([(found.ids == token).float().mean() for token in (5, 6, 7)])
     torch.testing.assert_close(share, wanted, atol=0.03, rtol=0)
@@ -170,6 +170,6 @@ def test_styles_that_never_end_are_refused(style):
 
 
 def test_empty_contexts_and_other_counts_are_refused(model):
-    for contexts in ([[1], []], [[1]]):
+    for contexts in ([[1, 2], [1]], [[1, 2]]):
         with pytest.raises(ValueError, match="contexts"):
             refine(model, contexts, empty(2))

@@ -33,9 +33,9 @@ def example(context=CONTEXT, canvas=CANVAS):
 def chances(model, canvas):
     """log p of every token (L, V) by a canvas with masks, all of it seen from everywhere."""
     ids = torch.tensor([CONTEXT + canvas])
-    marked = torch.tensor([[False] * len(CONTEXT) + [True] * len(canvas)])
+    marked = torch.tensor([[False] * (len(CONTEXT) - 1) + [True] * (len(canvas) + 1)])
     with kernels.using("reference", attention=both_ways(marked)):
-        return model(ids).logits[0, len(CONTEXT) :, :MASK].log_softmax(-1)
+        return model(ids).logits[0, len(CONTEXT) - 1 : -1, :MASK].log_softmax(-1)
 
 
 def any_order(model):

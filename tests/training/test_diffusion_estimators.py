@@ -33,9 +33,9 @@ def reward(text):
 def logprobs(model, canvas):
     """(L, V - 1), with gradients."""
     ids = torch.tensor([CONTEXT + list(canvas)])
-    marked = torch.tensor([[False] * len(CONTEXT) + [True] * SIZE])
+    marked = torch.tensor([[False] * (len(CONTEXT) - 1) + [True] * (SIZE + 1)])
     with kernels.using(attention=both_ways(marked)):
-        return model(ids).logits[0, len(CONTEXT) :, :MASK].log_softmax(-1)
+        return model(ids).logits[0, len(CONTEXT) - 1 : -1, :MASK].log_softmax(-1)
 
 
 def gradient(model, loss):
@@ -110,7 +110,7 @@ def test_some_of_the_steps_are_unbiased_too():
 def test_losses_by_steps_are_what_the_sampler_said():
     """Several tokens a step, contexts of several lengths, given tokens: minus the log-probabilities of the writing."""
     model = tiny_model(std=0.4).eval()
-    contexts, canvas = [[3, 5, 9], [4], [8, 8, 2]], blank(model, 3, 6)
+    contexts, canvas = [[3, 5, 9], [4, 4], [8, 8, 2]], blank(model, 3, 6)
     canvas[:, 1] = 7
     done = refine(model, contexts, canvas, Style("random", at_once=2, temperature=1.0), seed=3)
     written = Written.of(contexts, done, 1023)
@@ -128,8 +128,8 @@ def test_nothing_that_was_given_or_padded_is_learned(name):
     model = tiny_model(std=0.4).eval()
     canvas = blank(model, 2, 4)
     canvas[:, 0] = 7
-    done = refine(model, [[3, 5, 9], [4]], canvas, Style("random", temperature=1.0))
-    batch = ESTIMATORS[name](Written.of([[3, 5, 9], [4]], done, 1023), np.random.default_rng(0))
+    done = refine(model, [[3, 5, 9], [4, 4]], canvas, Style("random", temperature=1.0))
+    batch = ESTIMATORS[name](Written.of([[3, 5, 9], [4, 4]], done, 1023), np.random.default_rng(0))
     learned = batch.weight != 0
     assert not (learned & ~batch.mask).any() and not (learned & (batch.ids == 7)).any()
     assert (batch.noisy[learned] == 1023).all() and (batch.noisy[~batch.mask] == batch.ids[~batch.mask]).all()

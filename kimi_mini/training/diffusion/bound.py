@@ -9,8 +9,11 @@ The weight 1/t makes up for how few tokens are masked at small t: a token is mas
 counts the same. Put the number of masks n, uniform over 1 .. L, in the place of t, with the weight L/n, and the bound
 is the same: it is the mean over all orders in which the L tokens could be written one by one. Its variance is smaller.
 
+The state at a token predicts the next one, masked or not, as in a model that writes from left to right: so weights that
+learned to write can go on learning to refine.
+
 Sources: Sahoo et al., arXiv 2406.07524 (MDLM, Eq. 10); Nie et al., arXiv 2502.09992 (LLaDA, Eq. 3 and 6); Ou et al.,
-arXiv 2406.03736 (any-order models).
+arXiv 2406.03736 (any-order models); Gong et al., arXiv 2410.17891 (DiffuLLaMA: the shift).
 """
 
 from __future__ import annotations
@@ -96,11 +99,17 @@ def refined_losses(model: KimiMini, batch: Noised) -> Tensor:
     last token of the vocabulary, is never predicted.
     """
     batch = batch.to(model.lm_head.weight.device)
-    with kernels.using(attention=both_ways(batch.mask)):
+    with kernels.using(attention=both_ways(speaking(batch.mask))):
         hidden = model.hidden_states(batch.noisy, valid=batch.valid)  # (B, T, h)
     masked = batch.weight != 0  # an advantage may make it negative
-    losses = kernels.head_losses(hidden[masked], model.lm_head.weight[:-1], batch.ids[masked])
+    before = hidden[:, :-1][masked[:, 1:]]  # the state before a token predicts it
+    losses = kernels.head_losses(before, model.lm_head.weight[:-1], batch.ids[masked])
     return batch.weight[masked] * losses
+
+
+def speaking(canvas: Tensor) -> Tensor:
+    """The tokens that predict the canvas, and the canvas: (B, T) -> (B, T), one more to the left of each."""
+    return canvas | canvas.roll(-1, 1).index_fill(1, torch.tensor([canvas.shape[1] - 1]), False)
 
 
 @torch.no_grad()
