@@ -9,7 +9,7 @@ length is free. `remask` takes back, at every step, the tokens that were least c
 given stays: an infilling is a canvas on which some positions hold tokens already.
 
 The state at a token predicts the next one, so the last token of the context stands at the head of what is looked at.
-The rest of the context is read once into the latent cache. Every step then looks at it and at the whole canvas, so a step
+The rest of the context is read once into the latent cache. Every step then looks at it and at the whole canvas, so it
 costs the length of the canvas. With `freeze`, blocks that are finished join the context: later steps no longer
 recompute them, and they no longer see what comes behind. That is an approximation, for training had them see it.
 
