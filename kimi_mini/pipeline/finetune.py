@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,10 @@ def tune(
     text: np.ndarray | None = None,
     state_file: Path | None = None,
     title: str = "",
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> History:
-    """Fine-tune `model` in place on `pools`, with a row of `text` (N, T) in every step, as the plan says."""
+    """Fine-tune `model` in place on `pools`, with a row of `text` (N, T) in every step, as the plan says.
+    on_step(done, of): told after each step."""
     settings, width = plan.finetune, 0 if text is None else text.shape[1]
     steps = sft.make_plan(
         pools, settings.tokens, plan.step_tokens - width, plan.seed, settings.ramp, settings.reflex_after
@@ -48,7 +51,14 @@ def tune(
         return sft.batches_of(pools, steps[step], plan.micro_tokens, more)
 
     with Bar(sft.tokens_of(pools, steps) + (width + plan.drill.kept) * len(steps), title) as bar:
-        return trained(model, plan, data, len(steps), settings.schedule, state_file=state_file, progress=bar)
+
+        def progress(step: int, history: History) -> None:
+            bar(step, history)
+            on_step(step + 1, len(steps))
+
+        return trained(
+            model, plan, data, len(steps), settings.schedule, state_file=state_file, progress=progress
+        )
 
 
 def finetune(run: Run) -> dict:

@@ -18,6 +18,7 @@ from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 
 CONTAMINATION = "contamination.json"
+SEARCH = "python -m kimi_mini.experiments.evaluation.contamination"
 
 
 class Effort(NamedTuple):
@@ -120,9 +121,37 @@ def _difficulty(items: Sequence[Item]) -> str:
 
 
 def _contamination(benchmark: Benchmark, folder: Path) -> str:
-    """What the report of the audit says about this benchmark."""
+    """What the report of the search says about this benchmark."""
     file = folder / CONTAMINATION
-    found = read_json(file)["benchmarks"].get(benchmark.name) if file.is_file() else None
-    if found is None:
-        return "Not audited yet: `python -m kimi_mini.experiments.evaluation.contamination`."
-    return str(found)
+    said = read_json(file) if file.is_file() else {"benchmarks": {}}
+    if benchmark.name not in said["benchmarks"]:
+        return f"Not searched yet: `{SEARCH}`."
+    rows = [
+        [
+            part,
+            f"{stream} ({said['streams'][stream]['tokens']:,} tokens)",
+            f"{entry['raw']:.0%}",
+            f"{entry['raw_share']:.1%}",
+            f"{entry['content_share']:.1%}",
+            f"{entry['most']:.1%}",
+            str(entry["keys"]),
+            str(entry["leaked"]),
+        ]
+        for part, streams in said["benchmarks"][benchmark.name].items()
+        for stream, entry in streams.items()
+    ]
+    heads = [
+        "part",
+        "stream of training",
+        "tasks touched",
+        "of their 13-grams",
+        "of their content",
+        "in one example at most",
+    ]
+    explained = (
+        f"Searched by `{SEARCH}`: {said['gram']}-grams of tokens of prompt and expert's work, white space made one. "
+        "Touched: any of them stands in the stream, which templates bring about. Content: those that at most "
+        f"{said['common']:.0%} of the tasks of the part have. Leaked: one example holds {said['leak']:.0%} of a task's "
+        "content, or the content key is there."
+    )
+    return "\n".join([explained, "", table([*heads, "keys", "leaked"], rows)])
