@@ -117,7 +117,7 @@ def test_the_check_for_machine_places_can_fail():
 
 # ---------------------------------------------------------------------------------------------- requirements
 def requirements() -> dict[str, list[str]]:
-    """The sections of requirements.txt by the first word of their heading: package, serve, lab, test."""
+    """The sections of requirements.txt by the first word of their heading: package, serve, ..."""
     sections = (ROOT / "requirements.txt").read_text(encoding="utf-8").strip().split("\n\n")[1:]
     found = {}
     for heading, *lines in map(str.splitlines, sections):
@@ -126,7 +126,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def test_every_requirement_is_pinned_and_has_its_reason():
-    assert list(requirements()) == ["package", "serve", "lab", "test"]
+    assert list(requirements()) == ["package", "serve", "inspect", "lab", "test"]
     for line in itertools.chain(*requirements().values()):
         assert re.fullmatch(r"[\w-]+==[\w.]+ +# \S.{6,}", line), line
     assert requirements()["package"][0].startswith("torch==2.13.0 ")
@@ -159,6 +159,7 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "course/notebook.py nbclient",  # come with jupyterlab
         "course/notebook.py nbformat",
         "course/sliders.py ipywidgets",
+        "evaluation/benchmarks/inspect_tasks.py inspect_ai",  # [inspect]
         "evaluation/load.py openai",  # [serve]: clients of an endpoint
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "inference/serving/constrained.py llguidance",  # [serve]: named in a type

@@ -85,13 +85,15 @@ BENCHMARKS: dict[str, Benchmark] = {
             "MATH-500",
             "final",
             (
-                Part("chains of 6 to 8 steps", ("chain",), (6, 7, 8), 100, floor=0.80),
-                Part("sums of 4 digits", ("add", "times"), (4,), 100, floor=0.80),
+                Part("chains of 6 to 8 steps", ("chain",), (6, 7, 8), 60, floor=0.80),
+                Part("sums of 4 digits", ("add", "times"), (4,), 60, floor=0.80),
+                Part("algebra, 6 to 8 definitions", ("define",), (6, 7, 8), 50, floor=0.80),
+                Part("algebra, equations", ("solve",), (1, 2, 3), 30),
             ),
             "Work out a number in several steps, each of which needs the one before.",
-            "The answer as a number. A guess is right once in a hundred chains.",
-            "The way to the answer is always the same and is shown in training; there is no word problem, no proof "
-            "and no choice of a method.",
+            "The answer as a number, or as an expression that is worth the same for every number that is tried.",
+            "The way to the answer is always the same; there is no word problem, no proof and no choice of a method. "
+            "A guess is right once in a hundred chains.",
         ),
         Benchmark(
             "mini_telecom",
@@ -103,6 +105,16 @@ BENCHMARKS: dict[str, Benchmark] = {
             "time, no refund beyond the limit.",
             "The customer is a script with three voices who does what he is told and never lies. The policy has two "
             "sentences; that of tau2-bench has pages.",
+        ),
+        Benchmark(
+            "mini_search",
+            "BrowseComp",
+            "final",
+            (Part("two to four documents", ("hops",), (2, 3, 4), floor=0.60),),
+            "Answer a question whose answer stands several documents away, with a search and a look at one document.",
+            "The answer, and that every document on the way to it was opened, and not simply all of them.",
+            "About a dozen short documents that are searched by their words. Nothing contradicts anything else, and no "
+            "page is long, out of date or written to mislead.",
         ),
         Benchmark(
             "mini_tools",
