@@ -33,10 +33,8 @@ class Item:
 
     def line(self) -> str:
         """As one line of a file. How a full context is cleared is said only where it is not as usual."""
-        limits = asdict(self.limits)
-        if limits["hide"] == Limits.hide:
-            del limits["hide"]
-        entry = {"part": self.part, "limits": limits, "task": asdict(self.task)}
+        own = {key: value for key, value in asdict(self.limits).items() if value != getattr(Limits, key)}
+        entry = {"part": self.part, "limits": own, "task": asdict(self.task)}
         return json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n"
 
     @classmethod
