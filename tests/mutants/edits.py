@@ -1834,4 +1834,60 @@ MUTANTS = [
             "beyond.scatter_(-1, places[:, :1], top_p < 1e-6)",
         ),
     ),
+    *edits(
+        "evaluation/benchmarks/contamination.py",
+        "evaluation/test_contamination.py",
+        ("leaks: another layout is another text", '" ".join(text.split())', "text"),
+        ("leaks: the template counts", "rare = counts <= max(1, COMMON * len(members))", "rare = counts > 0"),
+        ("leaks: only what all tasks share", "rare = counts <=", "rare = counts >="),
+        ("leaks: any order of the tokens", "(windows * FACTORS).sum", "(windows * FACTORS[0]).sum"),
+        ("leaks: the key is not looked at", "item.task.key in stream.keys\n            or ", ""),
+        (
+            "leaks: a union over the stream",
+            "np.maximum(stream.most[tasks], counts)",
+            "stream.most[tasks] + counts",
+        ),
+        (
+            "leaks: the prompt alone",
+            "chat.encode(tokenizer, played.messages, played.tools)",
+            "chat.encode(tokenizer, played.messages[:2], played.tools)",
+        ),
+    ),
+    *edits(
+        "evaluation/benchmarks/suite.py",
+        "evaluation/test_benchmarks.py",
+        ("suite: attempts are free", "sum(conversation.written for conversation in group)", "one.written"),
+        ("suite: any attempt counts", "one.verdict().passed,", "any(c.verdict().passed for c in group),"),
+        ("suite: the first part is the whole", "whole += done", "whole = whole or done"),
+        ("suite: the same dice for all attempts", "number * way.attempts + attempt", "number"),
+        (
+            "suite: limits of the scoreboard",
+            "limits = own[0][1].limits",
+            "limits = scoreboard.ROWS[0].limits",
+        ),
+    ),
+    *edits(
+        "evaluation/benchmarks/make.py",
+        "evaluation/test_benchmarks.py",
+        ("benchmarks: another seed passes", "if store.checksum(text) != said:", "if not text:"),
+        (
+            "benchmarks: one family of two",
+            "zip(part.families, counts)]",
+            "zip(part.families[:1] * 2, counts)]",
+        ),
+    ),
+    *edits(
+        "evaluation/benchmarks/audit.py",
+        "evaluation/test_benchmarks.py",
+        (
+            "benchmarks: only right players",
+            "if accepts(played) != kind.right:",
+            "if kind.right > accepts(played):",
+        ),
+    ),
+    *edits(
+        "evaluation/benchmarks/real.py",
+        "evaluation/test_real.py",
+        ("real: any source will do", "if score.source not in known:", "if score.source is None:"),
+    ),
 ]

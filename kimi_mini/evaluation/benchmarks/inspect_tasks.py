@@ -52,6 +52,12 @@ def mini_swe() -> Task:
 
 
 @task
+def mini_code() -> Task:
+    """Functions from their descriptions."""
+    return _task("mini_code")
+
+
+@task
 def mini_math() -> Task:
     """Several dependent steps."""
     return _task("mini_math")

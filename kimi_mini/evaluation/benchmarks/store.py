@@ -32,7 +32,7 @@ class Item:
     task: Task
 
     def line(self) -> str:
-        """As one line of a file. How a full context is cleared is said only where it is not as usual."""
+        """As one line of a file; of the limits those that are not the usual ones."""
         own = {key: value for key, value in asdict(self.limits).items() if value != getattr(Limits, key)}
         entry = {"part": self.part, "limits": own, "task": asdict(self.task)}
         return json.dumps(entry, sort_keys=True, separators=(",", ":")) + "\n"

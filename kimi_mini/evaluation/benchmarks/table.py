@@ -81,6 +81,17 @@ BENCHMARKS: dict[str, Benchmark] = {
             "large code base, about writing a test, or about a bug report by a person.",
         ),
         Benchmark(
+            "mini_code",
+            "LiveCodeBench v6",
+            "final",
+            (Part("functions of 1 to 4 lines", ("write",), (1, 2, 3, 4), floor=0.50),),
+            "Write a function from its description and two examples.",
+            "The submitted source is run in the sandbox on a hundred hidden inputs; few tries are allowed, and the "
+            "right words without the work count for nothing.",
+            "Every line of the description is one line of code, so it asks for translation, not for an algorithm. "
+            "There are two whole numbers as input and no library.",
+        ),
+        Benchmark(
             "mini_math",
             "MATH-500",
             "final",
