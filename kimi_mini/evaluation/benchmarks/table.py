@@ -73,12 +73,15 @@ BENCHMARKS: dict[str, Benchmark] = {
             "mini_swe",
             "SWE-bench Verified",
             "final",
-            (Part("one file", ("repair",), (2, 3, 4), floor=0.80),),
+            (
+                Part("one file", ("repair",), (2, 3, 4), floor=0.80),
+                Part("several files", ("project",), FAMILIES["project"].measured, 100),
+            ),
             "Repair code until its tests pass, the hidden ones too.",
             "The final source is run in the sandbox on a hundred hidden inputs; few edits are allowed, and words count "
             "for nothing.",
-            "Functions of two to four lines with one bug each, in Python without a library. Nothing about reading a "
-            "large code base, about writing a test, or about a bug report by a person.",
+            "Functions of a few lines with one bug each, in one to three files, in Python without a library. Nothing "
+            "about reading a large code base, about writing a test, or about a bug report by a person.",
         ),
         Benchmark(
             "mini_code",
