@@ -706,6 +706,48 @@ MUTANTS = [
         ("hiding: results as turns", 'if limits.hide == "results":', "if False:"),
     ),
     *edits(
+        "training/batch.py",
+        "experiments/test_length.py",
+        (
+            "positions: lost when rows are cut",
+            "(self.ids, self.mask, self.valid, self.positions)",
+            "(self.ids, self.mask, self.valid)",
+        ),
+        ("positions: the loss forgets them", "batch.valid, batch.positions)", "batch.valid)"),
+    ),
+    *edits(
+        "experiments/thinking/length/tuning.py",
+        "experiments/test_length.py",
+        ("gaps: before every token", " * np.isin(batch.ids.numpy(), list(before))", ""),
+        ("gaps: do not add up", "gaps.cumsum(1)", "gaps"),
+        ("gaps: some rows without", "MOST = (1, 2, 4, 8)", "MOST = (0, 2, 4, 8)"),
+    ),
+    *edits(
+        "experiments/thinking/length/lists.py",
+        "experiments/test_length.py",
+        ("lists: held out once it is changed", "        if not task.held_out:\n", "        if True:\n"),
+        (
+            "lists: letters as they were",
+            "rng.sample(string.ascii_lowercase, task.level)",
+            "string.ascii_lowercase[: task.level]",
+        ),
+        (
+            "lists: the list stands in the question after all",
+            "steps from next, end.",
+            "f +4, {task.data['steps'][1][0]} {task.data['steps'][1][1]}{task.data['steps'][1][2]}, end.",
+        ),
+    ),
+    *edits(
+        "experiments/thinking/length/typed.py",
+        "experiments/test_length.py",
+        ("windows: a first number out of the blue", "    if first_call:\n", "    if False:\n"),
+        (
+            "windows: numbers begin again",
+            'message.get("tool_calls") or [], conversation.calls)',
+            'message.get("tool_calls") or [], conversation.calls % 97)',
+        ),
+    ),
+    *edits(
         "agent/loop.py",
         "agent/test_agent.py",
         ("agent: a cut-off turn acts", '**message, "tool_calls": None}', "**message}"),

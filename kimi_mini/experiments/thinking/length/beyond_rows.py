@@ -13,6 +13,7 @@ from kimi_mini.experiments import harness
 from kimi_mini.experiments.thinking.length.lists import TRAINED
 
 CONTROL, TOOL, WINDOWS, BEST = "control", "tool", "windows", "gaps"
+COLOURS = (style.GREY, style.BLUE, style.ORANGE, style.GREEN, style.RED, style.PURPLE, style.SKY)
 STEPS, TWICE = (8, 10, 12, 16, 24), 2 * TRAINED
 ASKED = {
     BEST: "asked at once, trained with gaps in the positions",
@@ -39,14 +40,14 @@ def difference(rows: Sequence[dict], arm: str, other: str, steps: int) -> dict:
 
 @style.styled
 def draw(log: dict) -> Figure:
-    """Left: success against length, a line an arm. Right: attention on the right step, and the result, at twice the
-    trained length: the control and the best arm."""
+    """Left: success against length, a line an arm. Right: attention on the right step of the list where all steps are
+    trained, and at twice that length."""
     fig, axes = style.figure(14, 5.6, 1, 2)
     left, right = axes[0]
     _success(left, log["rows"])
     _look(right, log["rows"])
     handles, labels = left.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower left", ncols=3)
+    fig.legend(handles, labels, loc="outside lower left", ncols=4)
     return fig
 
 
@@ -56,7 +57,7 @@ def _success(ax: Axes, rows: Sequence[dict]) -> None:
         points = [success(rows, arm, steps) for steps in STEPS]
         values = [point["value"] for point in points]
         x = np.array(STEPS) + 0.09 * (place - len(arms) / 2)
-        colour, marker = (style.GREY, *style.PALETTE)[place % 8], "osv^D<>Ph"[place % 9]
+        colour, marker = COLOURS[place % len(COLOURS)], "osv^D<>Ph"[place % 9]
         ax.plot(x, values, color=colour, marker=marker, markersize=8, label=arm)
         for at, point in zip(x, points):
             if point["low"] is not None:
@@ -68,16 +69,19 @@ def _success(ax: Axes, rows: Sequence[dict]) -> None:
 
 
 def _look(ax: Axes, rows: Sequence[dict]) -> None:
-    seen = [row for row in rows if row["part"] == "look" and row["steps"] == TWICE]
-    for arm, colour in zip(dict.fromkeys(row["arm"] for row in seen), (style.RED, style.BLUE)):
-        own = [row for row in seen if row["arm"] == arm]
-        at = range(1, TWICE + 1)
-        for key, line, says in (("right", "-", "looks at the right step"), ("chance", ":", "right sign")):
-            values = np.mean([row[key] for row in own], 0)
-            ax.plot(
-                at, values, color=colour, linestyle=line, marker="o", markersize=5, label=f"{arm}: {says}"
-            )
+    looks = [row for row in rows if row["part"] == "look"]
+    lines = [
+        (CONTROL, TRAINED, style.BLUE, "s"),
+        (CONTROL, TWICE, style.GREY, "o"),
+        (BEST, TWICE, style.RED, "D"),
+    ]
+    for arm, steps, colour, marker in lines:
+        own = [row for row in looks if (row["arm"], row["steps"]) == (arm, steps)]
+        shape = {"color": colour, "marker": marker, "markersize": 6}
+        if own:
+            values = np.mean([row["right"] for row in own], 0)
+            ax.plot(range(1, steps + 1), values, label=f"{arm}, a chain of {steps}", **shape)
     ax.set(ylim=(-0.04, 1.09), xlim=(0.5, TWICE + 0.5), xticks=range(1, TWICE + 1, 3))
-    ax.set(xlabel=f"step of a chain of {TWICE}", ylabel="attention, probability")
-    ax.set_title("The head that finds the place in the list")
-    ax.legend(loc="center right", framealpha=0.9, frameon=True, fontsize=style.FONT - 2)
+    ax.set(xlabel="step of the chain", ylabel="attention on the right step of the list")
+    ax.set_title("Where the head that keeps the place looks")
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.82), framealpha=0.9, frameon=True)
