@@ -129,7 +129,7 @@ def success(rows: Sequence[dict], means: str, steps: int) -> dict:
 
 
 def report(log: Log) -> None:
-    """The claims: half again as long as the longest trained chain, with windows and without any help; and twice as long."""
+    """The claims: half again as long as the longest trained chain, without help and in windows, and twice as long."""
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/long_chains.png", "source": "this project"}
     log.claim(
         "horizon/chain_12_windows",
