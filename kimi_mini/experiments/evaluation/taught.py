@@ -47,7 +47,7 @@ LENGTHS = {
     "line": 420,
 }  # tokens, about
 REPLAY = 0.1  # of the tokens: what the agent knows already
-TOKENS, RATE, PASSES = 2_000_000, 0.5, 1.5
+TOKENS, RATE, PASSES = 1_200_000, 0.75, 1.5
 EXAMS = {  # family -> levels, tasks, what it is, floor
     "project": ((2, 3), 100, "mini-SWE, projects of two and three files", None),
     "write": ((1, 2, 3, 4), 200, "mini-Code, functions of one to four lines", 0.50),
@@ -131,6 +131,14 @@ def one(start: Path, tokens: int, rate: float, seed: int, scale: float) -> dict:
     return kept
 
 
+def untaught(start: Path, scale: float) -> dict[str, float]:
+    """What the agent can do before it is taught: measured now, or read from its folder."""
+    file = RUNS / "taught" / f"{start.name}-before-{scale:g}.json"
+    if not file.is_file():
+        write_json(file, measured(*load_agent(start), scale, 0))
+    return read_json(file)
+
+
 def main() -> None:
     """Every seed; write data/results/taught.json and its figure."""
     parser = harness.common_parser(__doc__.splitlines()[0], base=CHECKPOINTS / "final")
@@ -138,8 +146,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a training, before --scale")
     args = harness.read(parser)
     log = Log("taught", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.base))
-    model, tokenizer = load_agent(args.base)
-    before = measured(model, tokenizer, args.scale / 4, 0)
+    before = untaught(args.base, args.scale / 4)
     log.row(arm="before", seed=0, success=before)
     print("before", before, flush=True)
     for seed in args.seeds:
