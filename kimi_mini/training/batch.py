@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -30,24 +30,23 @@ class Batch:
     ids: Tensor
     mask: Tensor
     valid: Tensor
-    positions: Tensor | None = None
+    positions: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def learned(self) -> int:
         """How many tokens carry loss: the first token of a row has nothing before it and never does."""
         return int(self.mask[:, 1:].sum())
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> Self:
         """The same batch on `device`."""
         return self._each(lambda part: part.to(device))
 
-    def rows(self, start: int, stop: int) -> Batch:
+    def rows(self, start: int, stop: int) -> Self:
         """Some of its rows, as wide as before."""
         return self._each(lambda part: part[start:stop])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        parts = (self.ids, self.mask, self.valid, self.positions)
-        return Batch(*(None if part is None else change(part) for part in parts))
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: change(part) for name, part in vars(self).items() if part is not None})
 
 
 def collate(examples: Sequence[Example]) -> Batch:

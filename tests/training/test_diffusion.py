@@ -134,7 +134,8 @@ def test_padding_is_not_seen_and_not_counted(model):
     padded = Noised(
         *(
             torch.cat([getattr(alone, n), torch.zeros_like(getattr(alone, n))], 1)
-            for n in alone.__dataclass_fields__
+            for n in vars(alone)
+            if n != "positions"
         )
     )
     torch.testing.assert_close(refined_losses(model, padded), refined_losses(model, alone))
@@ -153,6 +154,30 @@ def test_queries_have_the_largest_logit_of_what_they_may_see():
     torch.testing.assert_close(out, logits.masked_fill(~seen, float("-inf")).softmax(-1) @ v)
     counted = (seen & valid[:, None, :, None]).expand(-1, 2, -1, -1)
     torch.testing.assert_close(largest, logits.masked_fill(~counted, float("-inf")).amax((0, 2, 3)))
+
+
+def test_noise_of_a_block_masks_all_behind_it_and_learns_the_block():
+    rng = np.random.default_rng(0)
+    batch = hide([example(CONTEXT, [7] * 16), example(CONTEXT, [7] * 24)] * 1500, MASK, rng, by="block")
+    masked, learned = batch.noisy == MASK, batch.weight > 0
+    assert not (masked & ~batch.mask).any() and not (learned & ~masked).any()
+    for row in range(200):
+        size = int(batch.mask[row].sum())
+        places = (learned[row].nonzero()[:, 0] - 2).tolist()
+        [block] = {place // 8 for place in places}
+        hidden = (masked[row].nonzero()[:, 0] - 2).tolist()
+        assert hidden == sorted({*places, *range(8 * block + 8, size)}), "clean before, masked behind"
+        assert batch.weight[row].max() == pytest.approx(size / len(places))
+    for start, size in ((0, 16), (1, 24)):  # each token counts 1 on average, wherever it stands
+        counts = batch.weight[start::2, 2 : 2 + size].mean(0)
+        assert counts.mean() == pytest.approx(1, abs=1e-4) and (counts - 1).abs().max() < 0.25
+
+
+def test_a_canvas_of_a_size():
+    [canvas] = canvases(example(), end=1, size=12)
+    assert canvas.ids.tolist() == [3, 5, 7, 8, 9, *[1] * 9] and canvas.mask.sum() == 12
+    with pytest.raises(ValueError, match="does not fit"):
+        canvases(example(), end=1, size=2)
 
 
 def test_every_turn_becomes_a_canvas_with_room_behind_it():

@@ -47,26 +47,24 @@ class Noised(Batch):
         """Tokens of the canvas: losses are a mean over all of them, masked or not."""
         return int(self.mask.sum())
 
-    def to(self, device: torch.device | str) -> Noised:
-        """The same batch on `device`."""
-        return Noised(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-    def rows(self, start: int, stop: int) -> Noised:
-        """Some of its rows."""
-        return Noised(*(getattr(self, name)[start:stop] for name in self.__dataclass_fields__))
-
-
-def canvases(example: Example, end: int, rng: np.random.Generator | None = None) -> list[Example]:
+def canvases(
+    example: Example, end: int, rng: np.random.Generator | None = None, size: int | None = None
+) -> list[Example]:
     """One example for each turn that the model wrote: all that stood before it, and the turn as a canvas.
 
-    A canvas has room for more than its turn: it is filled up with the token `end` to a multiple of BLOCK and, with an
-    rng, by up to two blocks more, so that a model learns to leave room empty.
+    A canvas has room for more than its turn: it is filled up with the token `end` to `size` tokens, or to a multiple of
+    BLOCK and, with an rng, by up to two blocks more, so that a model learns to leave room empty.
+    Raises ValueError for a turn that is longer than `size`.
     """
     starts = np.flatnonzero(np.diff(example.mask.astype(np.int8), prepend=0) == 1)
     stops = np.flatnonzero(np.diff(example.mask.astype(np.int8), append=0) == -1) + 1
     found = []
+    if size is not None and (stops - starts).max(initial=0) > size:
+        raise ValueError(f"a turn of {(stops - starts).max()} tokens does not fit a canvas of {size}")
     for start, stop in zip(starts, stops):
-        room = -(stop - start) % BLOCK + (0 if rng is None else BLOCK * int(rng.integers(3)))
+        more = 0 if rng is None else BLOCK * int(rng.integers(3))
+        room = -(stop - start) % BLOCK + more if size is None else size - (stop - start)
         ids = np.concatenate([example.ids[:stop], np.full(room, end, example.ids.dtype)])
         found.append(Example(ids, np.arange(len(ids)) >= start))
     return found
@@ -76,18 +74,28 @@ def hide(examples: Sequence[Example], mask_id: int, rng: np.random.Generator, by
     """Examples with noise on their canvases, each at a time of its own; mask_id: the token [MASK].
 
     by: "time" draws t and masks each token with probability t, weight 1/t; "count" draws how many of the L are masked,
-    weight L/n. The rows' times are spread evenly over (0, 1], which is still uniform for each of them.
+    weight L/n; "block" draws one of the canvas's blocks and how many of its tokens are masked; all that stands behind
+    it is masked, too, and counts nothing. The rows' times (or blocks) are spread evenly over (0, 1], which is still
+    uniform for each of them.
     """
     batch, rows = collate(examples), len(examples)
     canvas, size = batch.mask.numpy(), batch.mask.numpy().sum(1)  # (B, T), (B,)
     t = 1 - (rng.random() + rng.permutation(rows)) / rows % 1  # (B,), in (0, 1]
-    dice = np.where(canvas, rng.random(canvas.shape), np.inf)
+    open_, behind, blocks = canvas, np.zeros_like(canvas), 1
+    if by == "block":
+        blocks = -(-size // BLOCK)
+        ahead = (canvas.cumsum(1) - 1) // BLOCK - np.ceil(t * blocks - 1)[
+            :, None
+        ]  # blocks from the drawn one
+        open_, behind, t = canvas & (ahead == 0), canvas & (ahead > 0), 1 - rng.random(rows)
+    dice = np.where(open_, rng.random(canvas.shape), np.inf)
     if by == "time":
         masked, weight = dice < t[:, None], 1 / t
     else:
+        size = open_.sum(1)
         count = np.ceil(t * size)
-        masked, weight = dice.argsort(1).argsort(1) < count[:, None], size / count
-    noisy = torch.where(torch.from_numpy(masked), mask_id, batch.ids)
+        masked, weight = dice.argsort(1).argsort(1) < count[:, None], blocks * size / count
+    noisy = torch.where(torch.from_numpy(masked | behind), mask_id, batch.ids)
     weights = torch.from_numpy((masked * weight[:, None]).astype(np.float32))
     return Noised(batch.ids, batch.mask, batch.valid, noisy, weights)
 

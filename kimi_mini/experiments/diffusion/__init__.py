@@ -1,0 +1,1 @@
+"""Notebook 11: text that is refined in place of written, against text written from left to right, and RL over both."""

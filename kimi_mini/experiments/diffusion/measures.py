@@ -1,0 +1,251 @@
+"""What the two models can do: the bound and the loss, tasks solved, gaps filled in, seconds of a text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from kimi_mini.agent import loop
+from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.policy import Reply
+from kimi_mini.evaluation.scoreboard import solve
+from kimi_mini.experiments.deployment.stopwatch import Bench
+from kimi_mini.experiments.diffusion.runs import LENGTH, LEVELS, canvas_of, held_out, whole
+from kimi_mini.inference.diffusion import Style, mask_token, refine
+from kimi_mini.inference.generation import generate
+from kimi_mini.model import kernels
+from kimi_mini.model.kernels.both_ways import both_ways
+from kimi_mini.model.kimi import KimiMini, evaluating
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.batch import Example, collate, token_losses
+from kimi_mini.training.diffusion import bound
+from kimi_mini.worlds import Limits, Task
+from kimi_mini.worlds.registry import held_out_tasks
+
+ONE_TURN = Limits(turn_tokens=LENGTH, turns=1, context=1024)
+STYLES = {
+    **{f"confidence, {n} at once": Style(at_once=n) for n in (1, 2, 4, 8)},
+    "random, 1 at once": Style("random"),
+    "random, 2 at once": Style("random", at_once=2),
+    "left, 1 at once": Style("left"),
+    "left, 2 at once": Style("left", at_once=2),
+    **{f"blocks of {n}, 1 at once": Style(block=n) for n in (1, 4, 8, 16)},
+    "blocks of 8, 2 at once": Style(block=8, at_once=2),
+    "blocks of 8, 4 at once": Style(block=8, at_once=4),
+    "blocks of 8, frozen, 2 at once": Style(block=8, at_once=2, freeze=True),
+    "3 at once, 1 taken back": Style(at_once=3, remask=1),
+    "blocks of 8, 3 at once, 1 taken back": Style(block=8, at_once=3, remask=1),
+}
+HALF = ("confidence, 2 at once", "blocks of 8, 2 at once")  # half as many steps as the canvas has tokens
+FROZEN = "blocks of 8, frozen, 2 at once"
+
+
+def kind_of(name: str) -> str:
+    """The curve of a figure that a style stands on."""
+    style = STYLES[name]
+    if style.remask:
+        return f"{'blocks of 8' if style.block else 'confidence'}, some taken back"
+    if style.freeze:
+        return "blocks of 8, frozen"
+    if style.block:
+        return "blocks of 8" if style.block == 8 else "blocks of 1, 4, 16"
+    return style.order
+
+
+class Refining:
+    """Takes turns by refining a canvas: a policy, as `agent.policy` has it. The turn ends at its first <|im_end|>; one
+    without is cut off. Keeps the steps of the last reply."""
+
+    to_the_end = False
+
+    def __init__(self, model: KimiMini, tokenizer: Tokenizer, style: Style, seed: int = 0):
+        self.model, self.style, self.seed, self.steps = model, style, seed, 0
+        self.end = tokenizer.token_id("<|im_end|>")
+
+    def open(self, conversations: Sequence[Conversation], context: int) -> None:
+        """Nothing is kept between turns."""
+
+    def reply(self, conversations: Sequence[Conversation], max_tokens: int) -> list[Reply]:
+        """One canvas of `max_tokens` behind each conversation."""
+        canvas = torch.full((len(conversations), max_tokens), mask_token(self.model))
+        contexts = [conversation.ids for conversation in conversations]
+        refined = refine(self.model, contexts, canvas, self.style, self.seed)
+        self.steps = refined.steps
+        return [self._turn(*row) for row in zip(refined.ids.tolist(), refined.logprobs.tolist())]
+
+    def _turn(self, ids: list[int], logprobs: list[float]) -> Reply:
+        ended = self.end in ids
+        size = ids.index(self.end) + 1 if ended else len(ids)
+        return Reply(ids[:size], logprobs[:size], "stop" if ended else "length")
+
+
+# ---- likelihood --------------------------------------------------------------------------------------------
+
+
+def nats(refining: KimiMini, writing: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dict:
+    """family -> {"bound", "loss"}: nats a token of held-out turns; the bound pays for the room behind a turn, too, and
+    is divided by the tokens of the turn alone."""
+    found = {}
+    for family in LEVELS:
+        turns = held_out(tokenizer, family, count, seed)
+        tokens = sum(int(turn.mask.sum()) for turn in turns)
+        bounds = bound(refining, [canvas_of(turn, tokenizer) for turn in turns], draws=8, seed=seed)
+        found[family] = {"bound": sum(bounds) / tokens, "loss": _loss(writing, turns)}
+    return found
+
+
+@torch.no_grad()
+def _loss(model: KimiMini, turns: Sequence[Example]) -> float:
+    with evaluating(model):
+        return token_losses(model, collate(turns)).mean().item()
+
+
+# ---- tasks -------------------------------------------------------------------------------------------------
+
+
+def solved(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], style: Style) -> tuple[float, int]:
+    """The share of the tasks that one refined turn solves, by the world's verifier; and its steps."""
+    policy = Refining(model, tokenizer, style)
+    done = loop.run(policy, tokenizer, tasks, ONE_TURN)
+    return float(np.mean([conversation.verdict().passed for conversation in done])), policy.steps
+
+
+def written(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dict[str, float]:
+    """family -> the share of the same tasks that the one that writes solves, greedily."""
+    rates = {}
+    for family, levels in LEVELS.items():
+        tasks = held_out_tasks(family, levels, count, seed)
+        done = solve(model, tokenizer, tasks, ONE_TURN)
+        rates[family] = float(np.mean([conversation.verdict().passed for conversation in done]))
+    return rates
+
+
+def by_style(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> list[dict]:
+    """A row for each style and family: success, steps and seconds of processor time."""
+    rows = []
+    for family, levels in LEVELS.items():
+        tasks = held_out_tasks(family, levels, count, seed)
+        for name, style in STYLES.items():
+            began = time.process_time()
+            rate, steps = solved(model, tokenizer, tasks, style)
+            took = time.process_time() - began
+            rows.append(
+                dict(
+                    style=name, family=family, success=rate, steps=steps, tasks=count, seconds=round(took, 3)
+                )
+            )
+    return rows
+
+
+# ---- gaps --------------------------------------------------------------------------------------------------
+
+
+def question_gaps(example: Example, tokenizer: Tokenizer) -> np.ndarray:
+    """Places of the digits in the user's words."""
+    asked = whole(example, tokenizer).mask & ~example.mask
+    digits = {tokenizer.encode_plain(digit)[0] for digit in "0123456789"}
+    stop = int(example.mask.argmax())
+    return np.array([i for i in np.flatnonzero(asked[:stop]) if int(example.ids[i]) in digits])
+
+
+def thought_gaps(example: Example, tokenizer: Tokenizer) -> np.ndarray:
+    """Places of the middle half of the thought."""
+    ids = example.ids.tolist()
+    first, last = ids.index(tokenizer.token_id("<think>")) + 1, ids.index(tokenizer.token_id("</think>"))
+    quarter = (last - first) // 4
+    return np.arange(first + quarter, last - quarter)
+
+
+GAPS: dict[str, Callable[[Example, Tokenizer], np.ndarray]] = {
+    "question": question_gaps,
+    "thought": thought_gaps,
+}
+
+
+def filled(
+    refining: KimiMini, writing: KimiMini, tokenizer: Tokenizer, kind: str, count: int, seed: int
+) -> dict[str, list[bool]]:
+    """For each of ARMS, whether each gap of held-out examples holds exactly its own tokens again. The one that refines
+    is given all around the gap; the one that writes what stands to the left of each place, once what it wrote itself
+    for the gap, token by token."""
+    found: dict[str, list[bool]] = {"refining": [], "writing": []}
+    for family in LEVELS:
+        for example in held_out(tokenizer, family, count, seed):
+            row = canvas_of(example, tokenizer, asked=kind == "question")
+            places = GAPS[kind](example, tokenizer)
+            right = example.ids[places].tolist()
+            found["refining"].append(_refined(refining, row, places) == right)
+            found["writing"].append(_written(writing, example.ids.tolist(), places) == right)
+    return found
+
+
+def _refined(model: KimiMini, row: Example, places: np.ndarray) -> list[int]:
+    start = int(row.mask.argmax())
+    canvas = torch.from_numpy(row.ids[start:].astype(np.int64))[None].clone()
+    canvas[0, places - start] = mask_token(model)
+    refined = refine(model, [row.ids[:start].tolist()], canvas)
+    return refined.ids[0, places - start].tolist()
+
+
+def _written(model: KimiMini, ids: list[int], places: np.ndarray) -> list[int]:
+    """Each place in its turn; what is given between them stands when its turn comes, and nothing behind is seen."""
+    ids, place = list(ids), 0
+    for place in places.tolist():
+        written = generate(model, torch.tensor([ids[:place]]), 1, eos_token_id=[])
+        ids[place] = int(written[0, -1])
+    return [ids[place] for place in places.tolist()]
+
+
+# ---- seconds -----------------------------------------------------------------------------------------------
+
+
+def equal(rows: Sequence[dict], writing: dict[str, float]) -> str:
+    """The style of fewest steps whose success is at most two points below the writer's; where none is, the best."""
+    rates = {name: np.mean([row["success"] for row in rows if row["style"] == name]) for name in STYLES}
+    cost = {row["style"]: row["steps"] for row in rows}
+    good = [name for name, rate in rates.items() if rate >= np.mean(list(writing.values())) - 0.02]
+    return min(good, key=cost.__getitem__) if good else max(rates, key=rates.__getitem__)
+
+
+def speeds(
+    refining: KimiMini, writing: KimiMini, tokenizer: Tokenizer, name: str, seed: int, rows: int = 32
+) -> dict:
+    """Ratios of processor time: "many" and "one", a writer over a refiner in style `name`, for `rows` texts at a time
+    and for one; "context", a step that computes its context anew over one that has it cached; "frozen", blocks that
+    stay on the canvas over blocks that join the cache."""
+    bench = Bench(threads=torch.get_num_threads(), rounds=5, clock="cpu")
+    tasks = [
+        task
+        for family, levels in LEVELS.items()
+        for task in held_out_tasks(family, levels, -(-rows // len(LEVELS)), seed)
+    ][:rows]
+
+    def refine_all(some: Sequence[Task], style: str) -> Callable[[], object]:
+        return lambda: solved(refining, tokenizer, some, STYLES[style])
+
+    def write_all(some: Sequence[Task]) -> Callable[[], object]:
+        return lambda: solve(writing, tokenizer, some, ONE_TURN)
+
+    many = bench.compare("many", refine_all(tasks, name), write_all(tasks))
+    one = bench.compare("one", refine_all(tasks[:1], name), write_all(tasks[:1]))
+    frozen = bench.compare("frozen", refine_all(tasks, FROZEN), refine_all(tasks, HALF[1]))
+    contexts = [loop.begun(task, tokenizer, ONE_TURN).ids for task in tasks]
+    short = min(map(len, contexts))
+    contexts = [ids[len(ids) - short :] for ids in contexts]  # of one length: nothing is padded
+    canvas = torch.full((rows, LENGTH), mask_token(refining))
+    anew = lambda: [step_without_cache(refining, contexts, canvas) for _ in range(LENGTH // 4)]
+    cached = lambda: refine(refining, contexts, canvas, Style(at_once=4))
+    context = bench.compare("context", cached, anew)
+    return {"style": name} | {row["name"]: row["ratio"] for row in (many, one, frozen, context)}
+
+
+def step_without_cache(model: KimiMini, contexts: Sequence[Sequence[int]], canvas: torch.Tensor) -> None:
+    """One look at contexts and canvases, all of it computed anew: what a step costs without the cache."""
+    rows = torch.tensor([[*context, *row] for context, row in zip(contexts, canvas.tolist())])
+    marked = torch.zeros(rows.shape, dtype=torch.bool)
+    marked[:, len(contexts[0]) :] = True
+    with torch.no_grad(), evaluating(model), kernels.using(attention=both_ways(marked)):
+        model.lm_head(model.hidden_states(rows)[:, len(contexts[0]) :])

@@ -1,0 +1,137 @@
+"""Two models of one start on the same examples: one learns to refine, the other to write from left to right.
+
+Both see the same plan of examples in the same steps, with the same optimizer and schedule. Of the examples a share
+ASKED is learned as a whole, the user's words too: such a row can be filled in from behind, and what was asked is told
+by the work. The canvas of the one that refines has LENGTH tokens behind the question; unused room holds <|im_end|>.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kimi_mini.agent.folder import load_agent, save_agent
+from kimi_mini.base.files import read_json, write_json
+from kimi_mini.inference.diffusion import mask_token
+from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline.plan import Plan, Schedule
+from kimi_mini.pipeline.shared import Bar, note_of, trained
+from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft
+from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
+from kimi_mini.training.diffusion import canvases, hide, refined_losses
+from kimi_mini.training.synthesis import Source, passed_only, synthesise, trajectory, wanted
+
+LENGTH = 48  # tokens of a canvas: the longest turn has 45
+LEVELS = {"add": (2, 3, 4), "times": (2, 3, 4)}
+SHARES = {"add": 0.4, "times": 0.6}
+ARMS = ("refining", "writing")
+ASKED = 0.15  # share of rows in which the user's words are learned as well
+PASSES = 1.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights. tokens: of the examples, without canvases' room; blocks: share of micro-batches whose
+    noise is that of a block (see `hide`)."""
+
+    tokens: int = 1_500_000
+    step_tokens: int = 4096
+    micro_tokens: int = 2048
+    peak: float = 1.0
+    blocks: float = 0.5
+
+    def scaled(self, scale: float) -> Recipe:
+        """The same with fewer tokens."""
+        return Recipe(**asdict(self) | {"tokens": max(2 * self.step_tokens, int(self.tokens * scale))})
+
+
+def whole(example: Example, tokenizer: Tokenizer) -> Example:
+    """The same with the user's words learned, too: from behind the <|im_middle|> of the user's turn to the end."""
+    user = int(np.flatnonzero(example.ids == tokenizer.special["<|im_user|>"])[0])
+    start = user + int(np.flatnonzero(example.ids[user:] == tokenizer.special["<|im_middle|>"])[0]) + 1
+    return Example(example.ids, np.arange(len(example.ids)) >= start)
+
+
+def canvas_of(example: Example, tokenizer: Tokenizer, asked: bool = False) -> Example:
+    """The example of one turn as a canvas of LENGTH tokens behind the question; asked: the user's words stand on it."""
+    longer = whole(example, tokenizer) if asked else example
+    more = int(longer.mask.sum() - example.mask.sum())
+    return canvases(longer, tokenizer.token_id("<|im_end|>"), size=LENGTH + more)[0]
+
+
+def pools_of(tokenizer: Tokenizer, tokens: int, seed: int) -> sft.Pools:
+    """Training examples of all families, enough for `tokens` tokens read PASSES times."""
+    made = {}
+    for family, levels in LEVELS.items():
+        source = Source(family, "think", SHARES[family], levels, length=60)
+        count = wanted(source, tokens, PASSES)
+        made[source] = passed_only(list(synthesise(tokenizer, source, count, seed, mistakes=0.0)))
+    return sft.pools_of(made)
+
+
+def held_out(tokenizer: Tokenizer, family: str, count: int, seed: int) -> list[Example]:
+    """The expert's turns for held-out tasks, level after level."""
+    levels = LEVELS[family]
+    names = [(f"held out/{seed}/{family}/{i}", levels[i % len(levels)]) for i in range(count)]
+    return [trajectory(tokenizer, name, family, level, "think", 0.0, True).example for name, level in names]
+
+
+def batches(
+    arm: str,
+    examples: Sequence[Example],
+    model: KimiMini,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> list[Batch]:
+    """A step's micro-batches for one of ARMS; both learn the same examples whole."""
+    asked = rng.random(len(examples)) < ASKED
+    if arm == "writing":
+        rows = [
+            whole(example, tokenizer) if all_of_it else example for example, all_of_it in zip(examples, asked)
+        ]
+        return micro_batches(rows, recipe.micro_tokens)
+    rows = [canvas_of(example, tokenizer, all_of_it) for example, all_of_it in zip(examples, asked)]
+    rows.sort(key=lambda row: len(row.ids))
+    size = max(1, recipe.micro_tokens // max(len(row.ids) for row in rows))
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    kinds = ["block" if rng.random() < recipe.blocks else "count" for _ in parts]
+    return [hide(part, mask_token(model), rng, kind) for part, kind in zip(parts, kinds)]
+
+
+def learned(
+    arm: str, start: Path, recipe: Recipe, seed: int, folder: Path, title: str = ""
+) -> tuple[KimiMini, Tokenizer, dict]:
+    """The model of one arm and what is noted of its training; trained unless `folder` holds it. A run that was stopped
+    goes on from its last state."""
+    kept = folder / f"{arm}-{seed}"
+    note = kept.with_suffix(".json")
+    if note.is_file():
+        return *load_agent(kept), read_json(note)
+    model, tokenizer = load_agent(start)
+    plan = Plan(seed=seed, step_tokens=recipe.step_tokens, micro_tokens=recipe.micro_tokens)
+    pools = pools_of(tokenizer, recipe.tokens, seed)
+    steps = sft.make_plan(pools, recipe.tokens, recipe.step_tokens, seed, ramp=(0.0, 0.1))
+
+    def data(step: int) -> list[Batch]:
+        examples = [pools[key][index] for key, index in steps[step]]
+        return batches(arm, examples, model, tokenizer, recipe, np.random.default_rng([seed, step]))
+
+    schedule = Schedule(peak=recipe.peak, decay_fraction=0.5, floor=0.02)
+    losses: Callable = refined_losses if arm == "refining" else token_losses
+    state, began = folder / f"{arm}-{seed}.pt", time.process_time()
+    with Bar(sft.tokens_of(pools, steps), title) as bar:
+        history = trained(
+            model, plan, data, len(steps), schedule, state_file=state, progress=bar, losses=losses
+        )
+    save_agent(model, kept)
+    spent = round(time.process_time() - began, 1)
+    done = note_of(history) | {"examples": sft.tokens_of(pools, steps), "processor_seconds": spent}
+    write_json(note, done)
+    state.unlink()
+    return model, tokenizer, done

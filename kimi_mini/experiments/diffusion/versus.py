@@ -1,0 +1,200 @@
+"""Text that is refined against text that is written from left to right: equal weights, examples, optimizer and steps.
+
+A masked-diffusion model and an autoregressive one begin as the same checkpoint and learn sums and products with their
+thoughts (families add and times). Held-out tasks then tell how tight the bound is, how success depends on the order and
+the number of steps, what stands in a gap that is given from both sides, and what a text costs.
+
+Seconds are of processor time, so that a busy machine changes little; speeds are ratios within one run. What a canvas
+costs beyond its turn is counted: the bound pays for the room behind a turn, and a step looks at all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from kimi_mini.base.command import in_one_line
+from kimi_mini.base.evidence import Log, check_plan
+from kimi_mini.base.files import read_json, write_json
+from kimi_mini.base.paths import RUNS
+from kimi_mini.course.figures.diffusion import bounds, steps
+from kimi_mini.experiments import harness
+from kimi_mini.experiments.diffusion import measures
+from kimi_mini.experiments.diffusion.runs import ARMS, LEVELS, Recipe, learned
+from kimi_mini.experiments.verifiers.shared import BASE
+
+TASKS, TURNS, GAPS = 120, 60, 30  # a seed and family: tasks to solve, turns for the bound, gaps to fill
+RECIPE = Recipe()
+NOTEBOOK = "11_diffusion.ipynb"
+SOURCE = "article (outlook: text that is refined)"
+
+
+def main() -> None:
+    """Train both in every seed and measure; write data/results/diffusion_versus.json and its figures."""
+    args = harness.arguments(__doc__.splitlines()[0], base=BASE)
+    recipe = RECIPE.scaled(args.scale)
+    folder = RUNS / ("diffusion" if args.scale == 1 else f"diffusion_{args.scale:g}")
+    check_plan(
+        folder, {"recipe": asdict(recipe), "scale": args.scale, "start": harness.fingerprint(args.base)}
+    )
+    log = Log("diffusion_versus", seeds=args.seeds, folder=args.folder)
+    log.more |= {"recipe": asdict(recipe), "parts": []}
+    for seed in args.seeds:
+        kept = folder / f"seed-{seed}.json"
+        if not kept.is_file():
+            models = [learned(arm, args.base, recipe, seed, folder, f"{arm}, seed {seed}") for arm in ARMS]
+            write_json(kept, measured(seed, models, args.scale))
+        log.more["parts"].append(read_json(kept))
+        print(told(log.more["parts"][-1]), flush=True)
+    report(log)
+    harness.finish(log, diffusion_versus=draw_bounds, diffusion_steps=draw_steps)
+
+
+def measured(seed: int, models: Sequence[tuple], scale: float = 1.0) -> dict:
+    """All that is measured in one seed; models: what `learned` gives, in the order of ARMS."""
+    (refining, tokenizer, first), (writing, _, second) = models
+    tasks, turns, gaps = (max(6, int(count * scale)) for count in (TASKS, TURNS, GAPS))
+    part = {"seed": seed, "training": dict(zip(ARMS, (first, second)))}
+    part["nats"] = measures.nats(refining, writing, tokenizer, turns, seed)
+    part["writing"] = measures.written(writing, tokenizer, tasks, seed)
+    part["styles"] = measures.by_style(refining, tokenizer, tasks, seed)
+    part["gaps"] = {
+        kind: measures.filled(refining, writing, tokenizer, kind, gaps, seed) for kind in measures.GAPS
+    }
+    style = measures.equal(part["styles"], part["writing"])
+    part["speed"] = measures.speeds(refining, writing, tokenizer, style, seed, rows=max(2, int(32 * scale)))
+    return part
+
+
+def of_style(part: dict, name: str) -> float:
+    """Success of a style in a seed, over the families."""
+    return float(np.mean([row["success"] for row in part["styles"] if row["style"] == name]))
+
+
+def gap_of(part: dict, kind: str) -> float:
+    """How much oftener the gap is filled rightly by the one that refines."""
+    refining, writing = (np.mean(part["gaps"][kind][arm]) for arm in ARMS)
+    return float(refining - writing)
+
+
+def told(part: dict) -> str:
+    """One line about a seed."""
+    nats = " ".join(f"{name} {n['bound']:.3f}/{n['loss']:.3f}" for name, n in part["nats"].items())
+    half = " ".join(f"{name}: {of_style(part, name):.2f}" for name in measures.HALF)
+    gaps = " ".join(f"{kind} {gap_of(part, kind):+.2f}" for kind in part["gaps"])
+    return (
+        f"seed {part['seed']}: nats {nats}; {half}; written {part['writing']}; gaps {gaps}; {part['speed']}"
+    )
+
+
+# ---- claims ------------------------------------------------------------------------------------------------
+
+
+def report(log: Log) -> None:
+    """Rows and claims from the parts of the log."""
+    parts = log.more["parts"]
+    for part in parts:
+        log.rows += [{"seed": part["seed"], "arm": "refining", **row} for row in part["styles"]]
+        log.rows += [
+            {"seed": part["seed"], "arm": "writing", "family": name, "success": rate}
+            for name, rate in part["writing"].items()
+        ]
+
+    def claim(name: str, says: str, floor: float, value: Callable[[dict], float], **more) -> None:
+        common = {"figure": "figures/diffusion_versus.png", "notebook": NOTEBOOK, "source": SOURCE}
+        found = harness.across([value(part) for part in parts])
+        log.claim(f"diffusion/{name}", claim=says, floor=floor, **found, **common | more)
+
+    plot = {"figure": "figures/diffusion_steps.png"}
+    claim(
+        "bound",
+        "the bound is within 0.15 nats a token of the autoregressive loss, on the same held-out turns",
+        0.15,
+        lambda part: float(np.mean([n["bound"] - n["loss"] for n in part["nats"].values()])),
+        at_most=True,
+        source="LLaDA (arXiv 2502.09992), likelihoods",
+    )
+    for style, name in zip(measures.HALF, ("half_the_steps", "half_the_steps_in_blocks")):
+        claim(
+            name,
+            f"sums and products in half as many steps as the canvas has tokens ({style})",
+            0.90,
+            lambda part, style=style: of_style(part, style),
+            **plot,
+        )
+    claim(
+        "filling",
+        "the question from its answer: digits of the question, given all around them, against the left alone",
+        0.20,
+        lambda part: gap_of(part, "question"),
+        headline=True,
+    )
+    claim(
+        "filling_thoughts",
+        "the middle of a thought, given both ends, against a writer that sees question and beginning alone",
+        0.20,
+        lambda part: gap_of(part, "thought"),
+    )
+    claim(
+        "speed",
+        "texts a second at equal success, over those of a writer with its cache, 32 at a time",
+        1.0,
+        lambda part: part["speed"]["many"],
+        **plot,
+    )
+    claim(
+        "context_cache",
+        "a step with the context cached is at least 1.2 times as fast as one that computes it anew",
+        1.2,
+        lambda part: part["speed"]["context"],
+        **plot,
+    )
+    claim(
+        "frozen_blocks",
+        "blocks that join the cache when they are finished lose at most 5 points of success",
+        -0.05,
+        lambda part: of_style(part, measures.FROZEN) - of_style(part, measures.HALF[1]),
+        **plot,
+    )
+
+
+# ---- figures -----------------------------------------------------------------------------------------------
+
+
+def draw_bounds(log: dict):
+    """Nats a token of both models, and gaps filled."""
+    parts = log["parts"]
+    nats = {
+        name: {
+            "bound, refining": [part["nats"][name]["bound"] for part in parts],
+            "loss, writing": [part["nats"][name]["loss"] for part in parts],
+        }
+        for name in LEVELS
+    }
+    gaps = {
+        {"question": "digits of the question", "thought": "middle of the thought"}[kind]: {
+            arm: [float(np.mean(part["gaps"][kind][arm])) for part in parts] for arm in ARMS
+        }
+        for kind in measures.GAPS
+    }
+    return bounds(nats, gaps, title="")
+
+
+def draw_steps(log: dict):
+    """Success against steps, for each way to choose where to write."""
+    parts = log["parts"]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for name, row_of in ((row["style"], row) for row in parts[0]["styles"]):
+        kind = measures.kind_of(name)
+        rates = [of_style(part, name) for part in parts]
+        point = (row_of["steps"], float(np.mean(rates)), float(np.min(rates)), float(np.max(rates)))
+        if point not in curves.setdefault(kind, []):
+            curves[kind].append(point)
+    written = float(np.mean([rate for part in parts for rate in part["writing"].values()]))
+    return steps(curves, written, measures.LENGTH)
+
+
+if __name__ == "__main__":
+    raise SystemExit(in_one_line(main))
