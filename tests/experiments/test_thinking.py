@@ -8,15 +8,19 @@ from tiny import Typist
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, policy
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.thinking import long_chains, modes
+from kimi_mini.experiments.thinking import interventions, long_chains, modes
 from kimi_mini.experiments.thinking.length import copying
 from kimi_mini.experiments.thinking.length.calls import how_it_broke, numbers_of, tally
+from kimi_mini.inference import writer
+from kimi_mini.inference.thinking import Turn
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import registry
+from kimi_mini.worlds.chain.world import false_sums
 
 TOKENIZER = Tokenizer.load()
 TASK = worlds.generate(random.Random(0), "follow", 6)
 PATH = TASK.data["path"]
+CLOSE = TOKENIZER.token_id("</think>")
 
 
 def test_call_numbers_are_counted_by_call_and_by_dialogue():
@@ -111,3 +115,89 @@ def test_equal_curves_stand_side_by_side():
     for panel in curves(modes.draw({"rows": rows})) + curves(long_chains.draw({"rows": lengths})):
         points = [point for line in panel for point in line]
         assert len(set(points)) == len(points) > 0
+
+
+def chain(level: int = 4):
+    return registry.generate(random.Random(3), "chain", level)
+
+
+def turn_of(task, thought: str, answer: str):
+    """A turn as the model would have written it."""
+    ids = [*TOKENIZER.encode(f"<think>{thought}</think>{answer}<|im_end|>")]
+    inside = writer.inside_thought(ids, TOKENIZER)
+    return Turn([], ids, [True] * len(ids), inside, "stop", [0.0] * len(ids))
+
+
+def expert_turn(task):
+    message = next(worlds.registry.expert(task, random.Random(0)))
+    return turn_of(task, message["reasoning_content"], message["content"])
+
+
+def test_the_same_facts_are_said_in_every_form():
+    task = chain()
+    turn = expert_turn(task)
+    assert interventions.solves(turn, TOKENIZER, task)
+    said = set()
+    for surface in interventions.SURFACES:
+        whole = interventions.paraphrased(turn, TOKENIZER, task, surface)
+        text = TOKENIZER.decode(whole.ids)
+        assert text.startswith("<think>") and text.endswith(" end</think>") and not any(whole.own)
+        for _, value, _, operand, result in interventions.steps_of(task):
+            assert f"{value:02d}" in text and f"{operand}" in text and f"{result:02d}" in text
+        half = TOKENIZER.decode(interventions.paraphrased(turn, TOKENIZER, task, surface, 2).ids)
+        assert text.startswith(half) and "end" not in half and half.count("=") == 2
+        said.add(text)
+    assert (
+        len(said) == len(interventions.SURFACES)
+        and TOKENIZER.decode(turn.ids[: turn.ids.index(CLOSE) + 1]) not in said
+    )
+
+
+def test_sums_in_another_order_are_still_true():
+    for surface in ("operands turned", "spaces", "no labels"):
+        for _ in range(20):
+            for step in interventions.steps_of(chain()):
+                text = interventions.SURFACES[surface](*step).replace(" ", "")
+                left, result = text.lstrip(step[0]).split("=")
+                assert not false_sums(f"{left}={result}", 100), text
+
+
+def test_a_thought_is_cut_behind_the_result_of_a_step_and_knows_what_it_came_to():
+    task = chain(5)
+    turn = expert_turn(task)
+    for steps in range(1, 5):
+        tokens, result = interventions.reached(turn, TOKENIZER, task, steps)
+        inside = [token for token, thought in zip(turn.ids, turn.thought) if thought][:tokens]
+        text = TOKENIZER.decode(inside)
+        assert text.count("=") == steps and text.endswith(f"={result:02d}")
+        assert result == interventions.result_of(task, steps - 1)
+    slipped = turn_of(task, " ".join(f"a 0+0={99 - i}" for i in range(5)) + " end", "07")
+    with pytest.raises(ValueError):
+        interventions.reached(slipped, TOKENIZER, task, 2)
+    kept = {interventions.steps_kept(task, random.Random(seed)) for seed in range(40)}
+    assert kept <= {1, 2, 3, 4} and all(
+        interventions.result_of(task, n - 1) != task.data["answer"] for n in kept
+    )
+
+
+def test_right_answers_behind_wrong_thoughts_are_told_from_those_behind_right_ones(monkeypatch):
+    task = chain(3)
+    results, answer = (
+        [f"{step[-1]:02d}" for step in interventions.steps_of(task)],
+        f"{task.data['answer']:02d}",
+    )
+    other = f"{(task.data['answer'] + 1) % 100:02d}"
+
+    def thought(numbers):
+        return " ".join(f"a 0+0={number}" for number in numbers) + " end"
+
+    turns = [
+        turn_of(task, thought(results), answer),
+        turn_of(task, thought(results), other),
+        turn_of(task, thought(["99", *results[1:]]), answer),  # lucky: wrong on the way, right at the end
+        turn_of(task, thought([*results[:-1], other]), other),
+        turn_of(task, thought(results[:-1]), answer),  # a step is missing
+    ]
+    monkeypatch.setattr(interventions.shared, "write_in_batches", lambda *a, **k: turns)
+    found = interventions.natural(None, TOKENIZER, [task] * 5, 0)
+    assert found == {"n": 5, "thought": 2, "right_behind_right": 1, "right_behind_wrong": 2, "says_last": 2}

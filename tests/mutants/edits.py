@@ -1395,6 +1395,74 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "inference/attempts/routed.py",
+        "inference/test_routed.py",
+        (
+            "routed: the unsure answer at once",
+            "if sureness(one) < threshold]",
+            "if sureness(one) > threshold]",
+        ),
+        ("routed: a reflex thrown away is free", "first[index].tokens + one.tokens", "one.tokens"),
+        (
+            "routed: the choice is free",
+            "turn.thought_tokens > 0, turn.written)",
+            "turn.thought_tokens > 0, turn.written - 2)",
+        ),
+        (
+            "routed: what was cut off is as sure as it looks",
+            'if answered.turn.finish == "stop" else',
+            "if True else",
+        ),
+        ("routed: the last token says how sure", "sum(answered.turn.logprobs)", "answered.turn.logprobs[-1]"),
+        ("threshold: equally sure ones are parted", "if ends and right >= wanted:", "if right >= wanted:"),
+        (
+            "threshold: the first that will do",
+            "            best = trial.sure",
+            "            best = max(best, trial.sure)",
+        ),
+        (
+            "threshold: a share of all tasks",
+            "share * sum(trial.thinking for trial in trials)",
+            "share * len(trials)",
+        ),
+    ),
+    *edits(
+        "experiments/thinking/routed.py",
+        "experiments/test_routed.py",
+        (
+            "router: it sees the answer",
+            "found = answers(both, chooser, tokenizer, prompts, limit)",
+            "found = answers(both, chooser, tokenizer, prompts, -99 if tasks[0].data['answer'] % 2 else 0)",
+        ),
+        (
+            "router: the oracle's verdict",
+            "        best = [found",
+            "        found['surely'] = [found['thinking' if not ok else 'reflex'][i] for i, ok in enumerate(right['reflex'])]\n"
+            "        best = [found",
+        ),
+        ("router: practises what is measured", "rng.choice(levels))", "rng.choice(levels), held_out=True)"),
+        ("router: tokens cost nothing", "passed - COST * one.tokens", "passed"),
+        ("router: the tags are not taught", ">= len(prompt))", ">= len(prompt) + 2)"),
+        ("router: thoughts are cheaper", "int(np.argmax(worth))", "int(np.argmin(worth))"),
+    ),
+    *edits(
+        "experiments/thinking/interventions.py",
+        "experiments/test_thinking.py",
+        ("paraphrase: another result", "{b} = {c:02d}", "{b} = {a:02d}"),
+        (
+            "paraphrase: a difference turned round",
+            'f"{value:02d}-{operand}" if',
+            'f"{operand}-{value:02d}" if',
+        ),
+        (
+            "natural: only the last result counts",
+            "right = said ==",
+            "right = said and said[-1:] == [f'{result_of(task, task.level - 1):02d}'] or said ==",
+        ),
+        ("cut short: a step too far", "result_of(task, steps - 1)", "result_of(task, steps)"),
+        ("cut short: where the answer is reached", 'if step[-1] != task.data["answer"]', "if True"),
+    ),
+    *edits(
         "inference/thinking.py",
         "inference/test_thinking.py",
         ("thinking: a hurried answer is free", "if row.stopped or row.hurried else", "if row.stopped else"),

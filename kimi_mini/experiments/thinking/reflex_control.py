@@ -1,80 +1,151 @@
-"""Is the thought needed, or was answering at once only trained too little? A control that trains on nothing else.
+"""Is the thought needed, or was answering at once only trained too little? Two controls at equal tokens.
 
-The agent of `make run` sees few tokens of reflex chains, so its poor reflex alone proves nothing. This control starts
-from the same base checkpoint and spends all the tokens that the run spent on chains (thinking and reflex together) on
-reflex chains, with the same curriculum and schedule, and answers the same held-out tasks.
+Both start from the same base checkpoint and read the same number of tokens of chains, and of nothing else:
 
-What it shows: at this size and with these tokens, dependent steps have to be written down. What it does not show: that
-no amount of training could do without. An answer at once is three tokens to learn from (two digits and the end), one
-with its thought about fifty, and even at length 1 (one fact to recall, nothing to chain) the control stays poor.
+    reflex     answers at once. One step alone until it is learned; then all lengths, a step more at a time, while one
+               step goes on. Only a model that can do one step says anything about several.
+    thinking   a thought before the answer, all lengths, beside sheets of single steps
+
+A step is one of 2,200 facts (a number, an operation, an operand): a reflex has them by heart, and so has each step of a
+thought. Held-out chains are new as wholes, not their facts. What separates the two is only whether results may be
+written down. What this does not show: that no amount of training could do without; a pass through more layers, or more
+tokens, would carry a few steps more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from matplotlib.figure import Figure
 
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.harness import arguments, finish, mean, row, share_across
-from kimi_mini.experiments.verifiers.shared import BASE, board, pools, success, tune
-from kimi_mini.pipeline.plan import Plan
-from kimi_mini.training.synthesis import SOURCES, Source
+from kimi_mini.base.paths import RUNS, short
+from kimi_mini.course.figures import scores
+from kimi_mini.experiments.harness import arguments, fingerprint, finish, mean, row, share_across
+from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.thinking.shared import NOTEBOOK
+from kimi_mini.experiments.verifiers.shared import BASE, pools, success
+from kimi_mini.pipeline import finetune
+from kimi_mini.pipeline.plan import Finetune, Plan, Schedule
+from kimi_mini.pipeline.publish import chain_lengths
+from kimi_mini.training.synthesis import Source
 from kimi_mini.worlds.registry import trained_levels
 
-SHARE = sum(source.share for source in SOURCES if source.family == "chain") / sum(s.share for s in SOURCES)
-TASKS = 200  # at each length
-CONTROL = "chains answered at once, trained on nothing else"
+TOKENS = 2_000_000
+TASKS, TASKS_SEED = 200, 17  # at each length; other tasks than those on which the recipes were chosen
+LENGTHS = trained_levels("chain")
+DEEP = range(6, 9)  # steps of the chains that count as deep
+ARMS = {
+    "reflex": (
+        (Source("chain", "reflex", 0.3, (1,)), Source("chain", "reflex", 0.7, LENGTHS)),
+        Finetune(TOKENS, ramp=(0.4, 0.6), schedule=Schedule(decay_start=0.6)),
+    ),
+    "thinking": (
+        (Source("chain", "think", 0.85, LENGTHS), Source("chain", "sheet", 0.15, (1,))),
+        Finetune(TOKENS),
+    ),
+}
+SAYS = {"reflex": "chains answered at once", "thinking": "chains answered after a thought"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One control from one seed; weights: those it starts from. scale: of tokens and of tasks."""
+
+    arm: str
+    seed: int
+    base: str
+    weights: str
+    scale: float
+
+    def said(self) -> dict:
+        """All that decides its numbers."""
+        sources, settings = ARMS[self.arm]
+        return asdict(self) | {"recipe": repr((sources, settings, TASKS, TASKS_SEED))}
 
 
 def main() -> None:
-    """Train and measure the control; write data/results/reflex_control.json."""
+    """Train and measure both controls; write data/results/reflex_control.json and its figure."""
     args = arguments(__doc__.splitlines()[0], base=BASE)
-    tokens = int(Plan().finetune.tokens * SHARE * args.scale)
-    tasks, lengths = max(4, int(TASKS * args.scale)), trained_levels("chain")
     log = Log("reflex_control", seeds=args.seeds, folder=args.folder)
-    by_length: dict[int, list[float]] = {length: [] for length in lengths}
-    for seed in args.seeds:
-        model, tokenizer = load_agent(args.base)
-        examples = pools(
-            tokenizer, [Source("chain", "reflex", 1.0, lengths)], tokens, seed, mistakes=0.0, passes=6
+    start = (str(args.base), fingerprint(args.base), args.scale)
+    jobs = [Job(arm, seed, *start) for seed in args.seeds for arm in ARMS]
+    for found in side_by_side(jobs, RUNS / f"reflex_control_{args.scale:g}.json", 1, run):
+        log.row(**found)
+    log.more["base"] = short(args.base)
+    report(log, max(4, int(TASKS * args.scale)))
+    finish(log, reflex_control=draw)
+
+
+def run(job: Job) -> dict:
+    """Train one control and try it on held-out chains of every length: a row of the log."""
+    torch.set_num_threads(1)
+    model, tokenizer = load_agent(job.base)
+    sources, settings = ARMS[job.arm]
+    settings = replace(settings, tokens=int(settings.tokens * job.scale))
+    examples = pools(tokenizer, sources, settings.tokens, job.seed, mistakes=0.0, passes=3)
+    title = f"{job.arm}, seed {job.seed}"
+    history = finetune.tune(model, examples, Plan(seed=job.seed, finetune=settings), title=title)
+    count, thinking = max(4, int(TASKS * job.scale)), job.arm == "thinking"
+    passed = {
+        str(length): mean(
+            success(model, tokenizer, "chain", [length], count, thinking=thinking, seed=TASKS_SEED)
         )
-        history = tune(model, examples, tokens, seed, f"reflex only, seed {seed}")
-        for length in lengths:
-            outcomes = success(model, tokenizer, "chain", [length], tasks, thinking=False)
-            by_length[length].append(mean(outcomes))
-        log.row(
-            seed=seed,
-            tokens=sum(history.tokens),
-            seconds=round(history.seconds, 1),
-            loss=history.loss[-1],
-            success={str(length): values[-1] for length, values in by_length.items()},
-        )
-        print(
-            f"seed {seed}: " + " ".join(f"{length}:{v[-1]:.2f}" for length, v in by_length.items()),
-            flush=True,
-        )
-    report(log, by_length, args.seeds, tasks)
-    finish(log, reflex_control=board("Chains answered at once by a model trained on nothing else"))
+        for length in LENGTHS
+    }
+    print(title, " ".join(f"{length}:{value:.2f}" for length, value in passed.items()), flush=True)
+    spent = {"tokens": sum(history.tokens), "seconds": round(history.seconds, 1), "loss": history.loss[-1]}
+    return {"arm": job.arm, "seed": job.seed, **spent, "success": passed}
 
 
-def report(log: Log, by_length: dict[int, list[float]], seeds: Sequence[int], tasks: int) -> None:
-    """Scoreboard rows of every length and of the long ones, and the claim about these."""
+def shares(rows: list[dict], arm: str, lengths) -> list[float]:
+    """Success of an arm over some lengths, one a seed."""
+    own = [row["success"] for row in rows if row["arm"] == arm]
+    return [sum(found[str(n)] for n in lengths) / len(lengths) for found in own]
 
-    def entry(values: list[float], lengths: int, says: str, main: bool = False) -> dict:
-        return row(values, seeds, tasks * lengths, f"{CONTROL}: {says}", main) | {"thinking": False}
 
-    overall = [sum(values) / len(values) for values in zip(*by_length.values())]
-    deep = [sum(values) / len(values) for values in zip(*(v for n, v in by_length.items() if n >= 6))]
-    board = {f"chain/reflex_control/{n}": entry(v, 1, f"length {n} alone") for n, v in by_length.items()}
-    board["chain/reflex_control"] = entry(overall, len(by_length), "all lengths", main=True)
-    board["chain/reflex_control_6_to_8"] = entry(deep, 3, "lengths 6 to 8")
+def report(log: Log, tasks: int) -> None:
+    """Scoreboard rows of every length and of the long ones, and the claims."""
+    board: dict[str, dict] = {}
+    for arm in ARMS:
+
+        def entry(lengths, says: str, main: bool = False, arm: str = arm) -> dict:
+            values = shares(log.rows, arm, lengths)
+            says = f"{SAYS[arm]}, trained on nothing else: {says}"
+            return row(values, log.seeds, tasks * len(lengths), says, main) | {"thinking": arm == "thinking"}
+
+        board |= {f"chain/{arm}_control/{n}": entry([n], f"length {n} alone") for n in LENGTHS}
+        board[f"chain/{arm}_control"] = entry(LENGTHS, "all lengths", main=True)
+        board[f"chain/{arm}_control_6_to_8"] = entry(DEEP, "lengths 6 to 8")
     log.more["scoreboard"] = board
-    single = board["chain/reflex_control/1"]["value"]
-    says = f"six or more dependent steps are not learned without a thought, at equal tokens (one step: {single:.2f})"
-    where = {"figure": "figures/chain_by_length.png", "notebook": "08_thinking_mode.ipynb"}
-    where["source"] = "article (thinking mode beside a reflex mode)"
-    log.claim("chain/reflex_control", claim=says, floor=0.30, at_most=True, **share_across(deep), **where)
+
+    def claim(name: str, says: str, arm: str, lengths, floor: float, **more) -> None:
+        where = {"figure": "figures/reflex_control.png", "notebook": NOTEBOOK}
+        found = share_across(shares(log.rows, arm, lengths))
+        source = "article (thinking mode beside a reflex mode)"
+        log.claim(f"chain/{name}", claim=says, source=source, floor=floor, **found, **where, **more)
+
+    one = board["chain/reflex_control/1"]["value"]
+    claim("reflex_one_step", "a reflex trained long enough does one step", "reflex", [1], 0.95)
+    says = "six to eight dependent steps are learned with a thought, at equal tokens"
+    claim("thinking_control", says, "thinking", DEEP, 0.95)
+    says = f"and are not learned without one, by a reflex that does one step (success there: {one:.2f})"
+    claim("reflex_control", says, "reflex", DEEP, 0.30, at_most=True)
+    says = "the same reflex at two steps (both facts known; a thought does nearly all)"
+    claim("reflex_two_steps", says, "reflex", [2], 0.30, at_most=True)
+
+
+def draw(log: dict) -> Figure:
+    """Success against length, of both controls."""
+    series = {
+        "with a thought": chain_lengths(log["scoreboard"], "thinking_control"),
+        "at once, one step learned first": chain_lengths(log["scoreboard"], "reflex_control"),
+    }
+    title = "Depth, not learning: the same base, the same tokens"
+    return scores.accuracy_by_length(series, chance=0.01, xlabel="steps of the chain", title=title)
 
 
 if __name__ == "__main__":
