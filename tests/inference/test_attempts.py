@@ -1,6 +1,7 @@
 """Several attempts: pass@k, choices that never see a verdict, and equal tokens; each against its well-known wrong versions."""
 
 import dataclasses
+import random
 from itertools import combinations
 from math import comb
 from statistics import fmean
@@ -192,6 +193,18 @@ def test_a_task_is_given_more_attempts_until_the_tokens_are_the_same():
         assert all(list(group[: len(cut)]) == cut for group, cut in zip(groups, some))
     with pytest.raises(ValueError, match="make more attempts"):
         matched(attempts.majority, groups, 80.0)
+
+
+def test_a_few_very_long_attempts_do_no_harm():
+    """Mutant: the next attempt is taken where half of it is paid for."""
+    for seed in range(20):
+        dice = random.Random(seed)
+        groups = [
+            [Attempt("a", dice.choice([40] * 15 + [1000]), False, True) for _ in range(4)] for _ in range(60)
+        ]
+        tokens = score(attempts.majority, [group[:2] for group in groups]).tokens + 20
+        some = matched(attempts.majority, groups, tokens)
+        assert abs(score(attempts.majority, some).tokens - tokens) < 0.01 * tokens
 
 
 def test_who_gets_one_more_is_decided_without_the_verdicts():

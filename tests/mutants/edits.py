@@ -1017,7 +1017,8 @@ MUTANTS = [
             ".sample(range(len(groups)), len(groups))",
             ".sample(range(len(groups)), len(groups))\n        order.sort(key=lambda task: not groups[task][size].passed)",
         ),
-        ("attempts: everybody gets one more", "if more <= 2 * left:", "if True:"),
+        ("attempts: everybody gets one more", "if more[task] <= left:", "if True:"),
+        ("attempts: one too dear is taken", "if more[task] <= left:", "if more[task] <= 2 * left:"),
         ("attempts: too few are enough", "if size == most and", "if False and"),
     ),
     *edits(

@@ -42,7 +42,7 @@ from kimi_mini.worlds.rows import LIMITS
 
 # of the tokens; the rest is replay
 SHARES = {("repair", "aggregate"): 0.30, ("chain", "aggregate"): 0.22, ("repair", "revise"): 0.13}
-TOKENS, TASKS = 600_000, 160  # of training; tasks a family
+TOKENS, TASKS = 400_000, 120  # of training; tasks a family
 ATTEMPTS, DRAWS = 8, 3  # attempts at each, and requests about them
 MOST_SHOWN = 15  # attempts that a request may speak of
 AGREED = 0.3  # of the requests about attempts that all say the same

@@ -39,7 +39,7 @@ from kimi_mini.worlds.registry import held_out_tasks
 SUITES = {"repair": Suite("repair", (2, 3, 4), 1.0), "chains": Suite("chain", (6, 7, 8), 1.5)}
 HARDER = {"repair, longer": Suite("repair", (5, 6), 1.0), "repair, hot": Suite("repair", (2, 3, 4), 1.5)}
 SIZES, HEAVY, ROUNDS, BUDGETS = (1, 2, 4, 8, 16), (1, 3, 7, 15), (1, 2, 4), (16, 32, 48, 64)
-TASKS, OWN = 100, 10  # held-out tasks a seed; attempts of the copy at each
+TASKS, OWN = 60, 10  # held-out tasks a seed; attempts of the copy at each
 AT = 7  # attempts before the aggregation, in the claims
 GAIN = 8  # attempts for the verifier, in the claims
 NOTEBOOK = "09_evaluation.ipynb"

@@ -75,9 +75,13 @@ def matched(
     sizes = [max(size, 1)] * len(groups)
     if 0 < size < most:
         order = random.Random(f"{seed}/who gets one more").sample(range(len(groups)), len(groups))
+        more = [after - before for before, after in zip(costs[size - 1], costs[size])]
         left = aim - sum(costs[size - 1])
         for task in order:
-            more = costs[size][task] - costs[size - 1][task]
-            if more <= 2 * left:  # nearer with it than without
-                sizes[task], left = size + 1, left - more
+            if more[task] <= left:
+                sizes[task], left = size + 1, left - more[task]
+        others = [task for task in order if sizes[task] == size]
+        last = min(others, key=lambda task: more[task], default=None)
+        if last is not None and more[last] < 2 * left:  # nearer with it than without
+            sizes[last] = size + 1
     return [list(group[:n]) for group, n in zip(groups, sizes)]
