@@ -46,7 +46,7 @@ TOKENS, TASKS = 400_000, 120  # of training; tasks a family
 ATTEMPTS, DRAWS = 8, 3  # attempts at each, and requests about them
 MOST_SHOWN = 15  # attempts that a request may speak of
 AGREED = 0.3  # of the requests about attempts that all say the same
-SCHEDULE = Schedule(peak=0.5, decay_start=0.35)
+SCHEDULE = Schedule(peak=0.25, decay_start=0.35)
 
 
 @dataclass(frozen=True)

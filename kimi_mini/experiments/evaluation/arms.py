@@ -98,6 +98,12 @@ class Trial:
     groups: Groups
     own: Groups
 
+    def aggregators(self) -> dict[str, tuple[KimiMini, float]]:
+        """Who writes the last turn of heavy mode, and at which temperature. A vote takes what is most frequent, and so
+        the last turn is greedy; beside it one that is sampled as the attempts were, and one by the untaught agent."""
+        sampled = self.learner, self.suite.temperature
+        return {"heavy": (self.learner, 0.0), "heavy, sampled": sampled, "heavy, untaught": (self.agent, 0.0)}
+
     def rivals(self, arm: str) -> dict[str, Groups]:
         """Whose votes an arm of heavy mode is compared with."""
         others = {"majority": self.groups}
@@ -203,9 +209,8 @@ def heavily(book: Book, trial: Trial, sizes: Sequence[int]) -> list[dict]:
     found: list[dict] = []
     for size in sizes:
         some = [group[:size] for group in trial.groups]
-        for arm, model in (("heavy", trial.learner), ("heavy, untaught", trial.agent)):
-            options = trial.suite.temperature, trial.seed
-            talks = aggregated(model, trial.tokenizer, trial.tasks, some, *options)
+        for arm, (model, temperature) in trial.aggregators().items():
+            talks = aggregated(model, trial.tokenizer, trial.tasks, some, temperature, trial.seed)
             last = [attempt(talk) for talk in talks]
             chosen = heavy(some, last)
             book.row(

@@ -7,9 +7,10 @@ and is drawn beside the others.) For verifiers two harder sets of repairs: longe
 temperature 1.5.
 
 What an arm costs is what the model wrote for it. Heavy mode's last turn is written by a copy that has learned to
-aggregate (and to revise) from the agent's own attempts at training tasks, at the same temperature as the attempts; the
-vote that it is compared with has more attempts for the same tokens, once of the agent and once of the copy itself.
-A revision is compared with new attempts of the same copy; both stop when the public tests pass.
+aggregate (and to revise) from the agent's own attempts at training tasks: greedily, as a vote takes the most frequent
+answer too, and once more at the temperature of the attempts. The vote that it is compared with has more attempts for
+the same tokens, of the agent or of the copy itself. A revision is compared with new attempts of the same copy; both
+stop when the public tests pass.
 """
 
 from __future__ import annotations
@@ -183,6 +184,8 @@ def report(log: Log) -> None:
         claim(f"heavy_{suite}", says, 0.0, suite, "heavy", "majority", AT, **card)
         says = f"heavy mode over {AT} attempts beats a vote over attempts of the very copy that aggregates ({suite})"
         claim(f"heavy_own_{suite}", says, 0.0, suite, "heavy", "its own majority", AT, **card)
+        says = f"heavy mode over {AT} attempts, its last turn sampled, beats a vote at equal tokens ({suite})"
+        claim(f"heavy_sampled_{suite}", says, 0.0, suite, "heavy, sampled", "majority", AT, **card)
         says = f"the most probable of {GAIN} attempts beats a majority vote, at equal tokens ({suite})"
         claim(f"surest_{suite}", says, 0.0, suite, "surest", "majority", GAIN)
     for rounds in ROUNDS[:2]:
