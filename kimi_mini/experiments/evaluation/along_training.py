@@ -104,7 +104,8 @@ def draw(log: dict) -> Figure:
     lines: dict[str, list[Sequence[float]]] = {}
     for row in log["rows"]:
         point = (row["tokens"], row["value"], row["low"], row["high"])
-        lines.setdefault(row["part"].replace("_", " ").replace("/", ": "), []).append(point)
+        name, _, part = row["part"].partition("/")
+        lines.setdefault(f"{BENCHMARKS[name].title}: {part}", []).append(point)
     return evaluation.along(lines, title="Held-out success along fine-tuning, 40 tasks a point")
 
 
