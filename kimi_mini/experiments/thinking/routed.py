@@ -1,7 +1,7 @@
 """Routed mode: a reflex or a thought for each task. Accuracy against tokens: always one, always the other, routed.
 
-The tasks are a mix as a server might see it, fixed beforehand: five of six are easy (one step of a chain), the sixth
-needs steps. The shipped agent is taught the easy kind as a reflex and keeps its thoughts (the model `both`). It does
+The tasks are a mix as a server might see it: five of six are easy (one step of a chain), the sixth needs steps. It was
+chosen after another mix had failed (see below). The shipped agent is taught the easy kind as a reflex and keeps its thoughts (the model `both`). It does
 practice tasks, none of them held out, in both modes, and the verifier says what came of it:
 
     surely   a threshold is set there on the log-probability of the reflex answer; nothing is trained
@@ -12,7 +12,8 @@ practice tasks, none of them held out, in both modes, and the verifier says what
 The routers get prompts, as tokens (`inference.attempts.routed`). Answers are compared when all are written.
 
 Tried before: two digits times one as a second easy kind. Of the products that it had practised the model knew all, of
-held-out ones two in three; what chose by practice trusted its reflex too much, and kept 0.88 of the accuracy.
+held-out ones two in three; what chose by practice trusted its reflex too much, and kept 0.88 of the accuracy. So the
+saving holds for a mix whose easy part the reflex really has.
 """
 
 from __future__ import annotations
