@@ -6,8 +6,10 @@ import random
 import numpy as np
 import pytest
 
+from kimi_mini.base.files import read_json
 from kimi_mini.evaluation.benchmarks import BENCHMARKS, contamination, datasheet, items
 from kimi_mini.evaluation.benchmarks.contamination import Search, grams, normal, tokens_of
+from kimi_mini.evaluation.benchmarks.store import FOLDER
 from kimi_mini.experiments.evaluation.contamination import (
     LEAKS,
     other_layout,
@@ -133,6 +135,22 @@ def test_the_whole_work_of_a_task_is_read():
 
 
 # ---- the report ----------------------------------------------------------------------------------------------
+
+
+def test_the_committed_report_covers_every_part_and_found_nothing():
+    report = read_json(FOLDER / datasheet.CONTAMINATION)
+    assert {"text", "drills", "examples of fine-tuning", "tasks of RL", "examples of the reader"} == report[
+        "streams"
+    ].keys()
+    assert report["streams"]["examples of fine-tuning"]["tokens"] > 5_000_000
+    for name, benchmark in BENCHMARKS.items():
+        parts = report["benchmarks"][name]
+        assert parts.keys() == {part.name for part in benchmark.parts}
+        for part in benchmark.parts:
+            for entry in parts[part.name].values():
+                assert entry["tasks"] == part.count and entry["keys"] == entry["leaked"] == 0
+        page = (FOLDER / name / "DATASHEET.md").read_text()
+        assert "Not searched yet" not in page and "examples of the reader" in page
 
 
 def test_a_datasheet_without_a_report_says_so(tmp_path):
