@@ -68,6 +68,19 @@ def test_a_letter_is_always_followed_by_its_value_when_it_is_looked_up():
         assert all(values[letter] == int(number) for letter, number in looked_up)
 
 
+def test_the_next_step_of_a_policy_stands_behind_the_last_one():
+    """As in the system message, so that it can be read off; and what is done is what the expert does."""
+    named = 0
+    for played in shown("line"):
+        policy = played.messages[0]["content"]
+        for message in played.messages:
+            found = re.match(r"still broken, (.*?)(?:, look it up)?$", message.get("reasoning_content") or "")
+            if found:
+                assert f"{found[1]}," in policy or f"{found[1]}." in policy, found[1]
+                named += 1
+    assert named >= 20
+
+
 def test_no_lesson_is_held_out_and_every_level_has_some(monkeypatch):
     tokenizer, keys, real = Tokenizer.load(), [], worlds.generate
 

@@ -1,8 +1,9 @@
 """How a tiny model is shown worlds that no run trains: actions of experts, with thoughts from which each step follows.
 
-The experts of worlds `algebra` and `search` think as briefly as a reader needs. These think so that every token can be
-copied or worked out from what stands near: values beside their letters, sums of one width with one digit on the
-right, what is still to be found behind what is looked for now. What they do, and so the verdict, is the same.
+The experts of worlds `algebra`, `search` and `telecom` think as briefly as a reader needs. These think so that every
+token can be copied or worked out from what stands near: values beside their letters, sums of one width with one digit
+on the right, what is still to be found behind what is looked for now, and the step before the next one. What they do,
+and so the verdict, is the same.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.base import Expert, Task, turn
 from kimi_mini.worlds.registry import world_of
+from kimi_mini.worlds.telecom.service import STEPS
 
 
 def sums(left: int, sign: str, right: int) -> tuple[str, int]:
@@ -71,10 +74,27 @@ def hops(task: Task, rng: random.Random) -> Expert:
     yield turn(f"{said}end", content=name)
 
 
+def line(task: Task, rng: random.Random) -> Expert:
+    """The expert's calls and words; a thought about the next step names the last one before it, as the policy does."""
+    steps = [STEPS[step] for step in task.data["steps"]]
+    before = {after: step for step, after in pairwise(steps)}
+    expert, heard = WORLDS["telecom"].expert(task, rng), None
+    while True:
+        try:
+            message = expert.send(heard)
+        except StopIteration:
+            return
+        thought = message["reasoning_content"]
+        for after, step in before.items():
+            thought = thought.replace(f"still broken, step {after}", f"still broken, {step}, {after}")
+        heard = yield {**message, "reasoning_content": thought}
+
+
 TEACHERS: dict[str, Callable[[Task, random.Random], Expert]] = {
     "define": define,
     "solve": solve,
     "hops": hops,
+    "line": line,
 }
 
 
