@@ -1,8 +1,9 @@
 """Routed mode: a reflex or a thought for each task. Accuracy against tokens: always one, always the other, routed.
 
 The tasks are a mix as a server might see it: five of six are easy (one step of a chain), the sixth needs steps. It was
-chosen after another mix had failed (see below). The shipped agent is taught the easy kind as a reflex and keeps its thoughts (the model `both`). It does
-practice tasks, none of them held out, in both modes, and the verifier says what came of it:
+chosen after another mix had failed (see below). The shipped agent is taught the easy kind as a reflex and keeps its
+thoughts (the model `both`). It does practice tasks, none of them held out, in both modes, and the verifier says what
+came of it:
 
     surely   a threshold is set there on the log-probability of the reflex answer; nothing is trained
     itself   of the two turns the one with the higher reward, 1 if right less COST a token, becomes an example; tuned on
