@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log, check_plan
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
-from kimi_mini.course.figures.diffusion import bounds, steps
+from kimi_mini.course.figures.model.diffusion import bounds, steps
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.diffusion import measures
 from kimi_mini.experiments.diffusion.runs import ARMS, LEVELS, Recipe, learned
@@ -28,7 +29,7 @@ from kimi_mini.experiments.verifiers.shared import BASE
 TASKS, TURNS, GAPS = 120, 60, 30  # a seed and family: tasks to solve, turns for the bound, gaps to fill
 RECIPE = Recipe()
 NOTEBOOK = "11_diffusion.ipynb"
-SOURCE = "article (outlook: text that is refined)"
+SOURCE, STEPS = "article (outlook: text that is refined)", "figures/diffusion_steps.png"
 
 
 def main() -> None:
@@ -102,12 +103,19 @@ def report(log: Log) -> None:
             for name, rate in part["writing"].items()
         ]
 
-    def claim(name: str, says: str, floor: float, value: Callable[[dict], float], **more) -> None:
-        common = {"figure": "figures/diffusion_versus.png", "notebook": NOTEBOOK, "source": SOURCE}
-        found = harness.across([value(part) for part in parts])
-        log.claim(f"diffusion/{name}", claim=says, floor=floor, **found, **common | more)
+    quality(partial(claimed, log))
+    cost(partial(claimed, log))
 
-    plot = {"figure": "figures/diffusion_steps.png"}
+
+def claimed(log: Log, name: str, says: str, floor: float, value: Callable[[dict], float], **more) -> None:
+    """A claim about a number that every seed has."""
+    common = {"figure": "figures/diffusion_versus.png", "notebook": NOTEBOOK, "source": SOURCE}
+    found = harness.across([value(part) for part in log.more["parts"]])
+    log.claim(f"diffusion/{name}", claim=says, floor=floor, **found, **common | more)
+
+
+def quality(claim: Callable[..., None]) -> None:
+    """The bound, success in few steps, and gaps."""
     claim(
         "bound",
         "the bound is within 0.15 nats a token of the autoregressive loss, on the same held-out turns",
@@ -122,7 +130,7 @@ def report(log: Log) -> None:
             f"sums and products in half as many steps as the canvas has tokens ({style})",
             0.90,
             lambda part, style=style: of_style(part, style),
-            **plot,
+            figure=STEPS,
         )
     claim(
         "filling",
@@ -137,26 +145,30 @@ def report(log: Log) -> None:
         0.20,
         lambda part: gap_of(part, "thought"),
     )
+
+
+def cost(claim: Callable[..., None]) -> None:
+    """Seconds, and what caches save."""
     claim(
         "speed",
         "texts a second at equal success, over those of a writer with its cache, 32 at a time",
         1.0,
         lambda part: part["speed"]["many"],
-        **plot,
+        figure=STEPS,
     )
     claim(
         "context_cache",
         "a step with the context cached is at least 1.2 times as fast as one that computes it anew",
         1.2,
         lambda part: part["speed"]["context"],
-        **plot,
+        figure=STEPS,
     )
     claim(
         "frozen_blocks",
         "blocks that join the cache when they are finished lose at most 5 points of success",
         -0.05,
         lambda part: of_style(part, measures.FROZEN) - of_style(part, measures.HALF[1]),
-        **plot,
+        figure=STEPS,
     )
 
 
