@@ -2001,4 +2001,86 @@ MUTANTS = [
         "evaluation/test_real.py",
         ("real: any source will do", "if score.source not in known:", "if score.source is None:"),
     ),
+    *edits(
+        "training/diffusion/bound.py",
+        "training/test_diffusion.py",
+        (
+            "bound: weight 1 in place of 1/t",
+            "masked, weight = dice < t[:, None], 1 / t",
+            "masked, weight = dice < t[:, None], 1 + 0 * t",
+        ),
+        ("bound: weight 1 in place of L/n", "blocks * size / count", "blocks + 0 * count"),
+        (
+            "bound: the model is shown the answer",
+            "model.hidden_states(batch.noisy",
+            "model.hidden_states(batch.ids",
+        ),
+        (
+            "bound: causal attention",
+            "kernels.using(attention=both_ways(speaking(batch.mask)))",
+            "kernels.using()",
+        ),
+        ("bound: padding is counted", "np.where(open_, rng", "np.where(open_ | True, rng"),
+        (
+            "bound: padding is seen",
+            "hidden_states(batch.noisy, valid=batch.valid)",
+            "hidden_states(batch.noisy)",
+        ),
+        (
+            "bound: what stands behind a block is seen",
+            "torch.from_numpy(masked | behind)",
+            "torch.from_numpy(masked)",
+        ),
+        ("bound: a block counts as the whole", "blocks * size / count", "size / count"),
+        (
+            "bound: a token predicts itself",
+            "before = hidden[:, :-1][masked[:, 1:]]",
+            "before = hidden[masked]",
+        ),
+    ),
+    *edits(
+        "inference/diffusion.py",
+        "inference/test_diffusion.py",
+        (
+            "refine: given tokens are taken back",
+            "~self.masked[:, block] & ~self.given[:, block]",
+            "~self.masked[:, block]",
+        ),
+        (
+            "refine: the surest are taken back",
+            'masked_fill(~written, float("inf"))',
+            'neg().masked_fill(~written, float("inf"))',
+        ),
+        (
+            "refine: given tokens are written over",
+            "return masked & (place < self.style.at_once)",
+            "return place < self.style.at_once",
+        ),
+        ("refine: the least sure first", "rank = sure\n", "rank = -sure\n"),
+        (
+            "refine: [MASK] may be written",
+            "refused[self.mask_token] = True",
+            "refused[self.mask_token] = False",
+        ),
+        (
+            "refine: frozen blocks are forgotten",
+            "self._see(self.canvas[:, block], keep=True)",
+            "self._see(self.canvas[:, block])",
+        ),
+    ),
+    *edits(
+        "experiments/diffusion/measures.py",
+        "experiments/test_diffusion.py",
+        (
+            "versus: the canvas tells the answer",
+            "canvas[0, places - start] = mask_token(model)",
+            "canvas[0, places[:1] - start] = mask_token(model)",
+        ),
+        ("versus: a turn without an end counts", '"stop" if ended else "length"', '"stop"'),
+        (
+            "versus: the writer sees the gap",
+            "torch.tensor([ids[:place]])",
+            "torch.tensor([ids[: place + 1]])",
+        ),
+    ),
 ]

@@ -22,6 +22,7 @@ from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example, collate, token_losses
 from kimi_mini.training.diffusion import bound
+from kimi_mini.training.diffusion.bound import speaking
 from kimi_mini.worlds import Limits, Task
 from kimi_mini.worlds.registry import held_out_tasks
 
@@ -247,5 +248,5 @@ def step_without_cache(model: KimiMini, contexts: Sequence[Sequence[int]], canva
     rows = torch.tensor([[*context, *row] for context, row in zip(contexts, canvas.tolist())])
     marked = torch.zeros(rows.shape, dtype=torch.bool)
     marked[:, len(contexts[0]) :] = True
-    with torch.no_grad(), evaluating(model), kernels.using(attention=both_ways(marked)):
+    with torch.no_grad(), evaluating(model), kernels.using(attention=both_ways(speaking(marked))):
         model.lm_head(model.hidden_states(rows)[:, len(contexts[0]) :])
