@@ -128,6 +128,6 @@ def token_losses(model: KimiMini, batch: Batch) -> Tensor:
     two thirds of the logits.
     """
     batch = batch.to(model.lm_head.weight.device)
-    hidden = model.hidden_states(batch.ids, batch.valid, batch.positions)  # (B, T, h)
+    hidden = model.hidden_states(batch.ids, valid=batch.valid, positions=batch.positions)  # (B, T, h)
     learned = batch.mask[:, 1:]
     return kernels.head_losses(hidden[:, :-1][learned], model.lm_head.weight, batch.ids[:, 1:][learned])
