@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures.style import BLACK, BLUE, ORANGE, PALETTE, figure, styled
+from kimi_mini.course.figures.style import BLACK, BLUE, GREY, ORANGE, PALETTE, figure, styled
 
 Seeds = Mapping[str, Mapping[str, Sequence[float]]]  # group -> {bar: a value a seed}
 
@@ -59,10 +59,10 @@ def steps(
     of the canvas, which are the steps of a writer."""
     fig, axes = figure(11, 5.2)
     ax = axes[0, 0]
-    for index, ((name, points), colour) in enumerate(zip(curves.items(), (*PALETTE, *PALETTE))):
+    for index, ((name, points), colour) in enumerate(zip(curves.items(), (*PALETTE, GREY))):
         x, y, low, high = map(np.array, zip(*sorted(points)))
         errors = np.array([y - low, high - y])
-        marker = "osD^vPX"[index % 7]
+        marker = "osD^vPX*"[index % 8]
         ax.errorbar(x, y, errors, color=colour, marker=marker, markersize=8, capsize=3, label=name)
     ax.axhline(written, color=BLACK, linestyle="--", label="written from left to right")
     ax.axvline(length / 2, color="#BBBBBB", linestyle=":")
