@@ -18,7 +18,8 @@ from kimi_mini.evaluation.error_rates import (
     false_rejects,
 )
 from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
-from kimi_mini.worlds import FAMILIES, WORLDS, chain
+from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds.chain import world as chain
 from kimi_mini.worlds.registry import world_of
 from kimi_mini.worlds.repair import world as repair
 from kimi_mini.worlds.repair.adversary import respelt
@@ -61,8 +62,8 @@ def test_the_worlds_verifiers_hardly_err(world):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", ["reads words", "ignores the state", "ignores the work"])
 def test_a_verifier_that_is_not_good_enough_is_caught(world, name):
-    if world == "chain" and name != "reads words":
-        pytest.skip("a chain has neither state nor work: its answer is all there is")
+    if world in ("chain", "algebra") and name != "reads words":
+        pytest.skip("what is worked out in the head has neither state nor work: the answer is all there is")
     assert false_accepts(error_rates(world, 40, VERIFIERS[name])).value > 0.1
 
 

@@ -1,6 +1,7 @@
 """The measuring instruments of `logit_growth`: logits recomputed, spikes counted, clips followed to the next step."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from kimi_mini.course.figures import muonclip
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
 from kimi_mini.experiments.muonclip import clip_overshoot, clip_silence, logit_growth, logit_runs
 from kimi_mini.experiments.muonclip.logit_runs import Setting, spikes, summary, thin, train_one
+from kimi_mini.training.batch import token_losses
 
 SMALL = dict(
     vocab_size=256,
@@ -149,11 +151,11 @@ def test_a_run_that_diverges_is_a_result(small, monkeypatch):
 
     calls = []
 
-    def sometimes(model, batch, honest=logit_runs.train.__globals__["token_losses"]):
+    def sometimes(model, batch):
         calls.append(0)
-        return honest(model, batch) if len(calls) <= 12 else broken(model, batch)
+        return token_losses(model, batch) if len(calls) <= 12 else broken(model, batch)
 
-    monkeypatch.setitem(logit_runs.train.__globals__, "token_losses", sometimes)
+    monkeypatch.setattr(logit_runs, "train", partial(logit_runs.train, losses=sometimes))
     run = train_one(small)
     assert run["validation"] is None and "step 12" in run["stopped"] and len(run["loss"]) == 12
 

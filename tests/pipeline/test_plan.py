@@ -50,6 +50,7 @@ def changed(part, dotted):
         "objective": "grpo",
         "clip": (0.1, 0.1),
         "tasks": (("buy", 1),),
+        "hide": "results",
     }  # which take no value but a right one
     return replace(part, **{name: checked.get(name) or others[type(value)](value)})
 
