@@ -3,13 +3,16 @@
 The agent works on training tasks, several attempts each. From these come two kinds of conversation, in which only the
 last turns are learned:
 
-    aggregate   the request of heavy mode, and what an expert writes: in a repair, for each attempt the rule, the line
-                and the attempted line, and whether it follows the rule; then the edit that does, or one found anew.
-                In a chain, how many say what, then the steps once more
+    aggregate   the request of heavy mode, and what an expert writes: of each attempt whether it is right, until one is
+                (in a repair with the rule, the line and the attempted line beside each other), then that one's answer;
+                and where none is right, the work done anew
     revise      a repair whose public tests fail, what they say, and the expert's repair of the file as it is now
 
 Beside them stand ordinary trajectories of all families, against forgetting. The expert knows the truth; the request
 and the words of the user do not.
+
+How long the copy is taught, and at which rate, was decided on training tasks: with 400,000 tokens at half the rate it
+writes aggregations without end.
 """
 
 from __future__ import annotations
@@ -41,12 +44,12 @@ from kimi_mini.worlds.repair.revised import failing, reviser
 from kimi_mini.worlds.rows import LIMITS
 
 # of the tokens; the rest is replay
-SHARES = {("repair", "aggregate"): 0.30, ("chain", "aggregate"): 0.22, ("repair", "revise"): 0.13}
-TOKENS, TASKS = 400_000, 120  # of training; tasks a family
+SHARES = {("repair", "aggregate"): 0.28, ("chain", "aggregate"): 0.28, ("repair", "revise"): 0.12}
+TOKENS, TASKS = 1_800_000, 300  # of training; tasks a family
 ATTEMPTS, DRAWS = 8, 3  # attempts at each, and requests about them
 MOST_SHOWN = 15  # attempts that a request may speak of
 AGREED = 0.3  # of the requests about attempts that all say the same
-SCHEDULE = Schedule(peak=0.25, decay_start=0.35)
+SCHEDULE = Schedule(peak=0.5, decay_start=0.35)
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,15 @@ def _reflect_repair(task: Task, answers: Sequence[tuple[int, tuple[str, ...]]]) 
 
 
 def _reflect_chain(task: Task, answers: Sequence[tuple[int, str]]) -> Iterator[Message]:
-    votes = [
-        f"{count} {answer if answer.isdigit() and len(answer) == 2 else '?'}" for count, answer in answers
-    ]
-    own = next(worlds.registry.expert(task, random.Random(0)))
-    yield turn(f"{' '.join(votes)} {own['reasoning_content']}", content=own["content"])
+    own, notes = next(worlds.registry.expert(task, random.Random(0))), []
+    for _, answer in answers:
+        good = answer == own["content"]
+        notes.append(f"{answer if answer.isdigit() and len(answer) == 2 else '?'} {'yes' if good else 'no'}")
+        if good:
+            break
+    else:
+        notes.append(own["reasoning_content"])
+    yield turn(" ".join(notes), content=own["content"])
 
 
 # ---- training ----------------------------------------------------------------------------------------------
