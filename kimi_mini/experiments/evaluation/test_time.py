@@ -11,6 +11,9 @@ aggregate (and to revise) from the agent's own attempts at training tasks: greed
 answer too, and once more at the temperature of the attempts. The vote that it is compared with has more attempts for
 the same tokens, of the agent or of the copy itself. A revision is compared with new attempts of the same copy; both
 stop when the public tests pass.
+
+How long and how fast the copy is taught was changed after a first run on seeds 0 to 2 had been seen. The seeds here
+were not looked at before that was fixed.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds.registry import held_out_tasks
 
+SEEDS = (3, 4, 5)
 SUITES = {"repair": Suite("repair", (2, 3, 4), 1.0), "chains": Suite("chain", (6, 7, 8), 1.5)}
 HARDER = {"repair, longer": Suite("repair", (5, 6), 1.0), "repair, hot": Suite("repair", (2, 3, 4), 1.5)}
 SIZES, HEAVY, ROUNDS, BUDGETS = (1, 2, 4, 8, 16), (1, 3, 7, 15), (1, 2, 4), (16, 32, 48, 64)
@@ -48,7 +52,7 @@ NOTEBOOK = "09_evaluation.ipynb"
 
 def main() -> None:
     """Teach a copy in every seed, try all arms; write data/results/test_time.json and its figure."""
-    args = harness.arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
+    args = harness.arguments(__doc__.splitlines()[0], seeds=SEEDS, checkpoint=shipped_agent())
     model, tokenizer, log = harness.begin("test_time", args)
     folder = RUNS / ("test_time" if args.scale == 1 else f"test_time_{args.scale:g}")
     check_plan(
