@@ -99,6 +99,64 @@ def check_places(function: Callable[[Tensor, Tensor, int, int], Sequence[int]]) 
     return Checked(False, known_mistake(given, wrong) or where)
 
 
+# -- what a policy gradient takes for a log-probability ------------------------------------------------
+
+
+def _writings() -> list[tuple[Tensor, Tensor]]:
+    """losses (steps, L) of every token as every step saw it, and when each was put down, -1 for a given one."""
+    dice, made = torch.Generator().manual_seed(0), []
+    for steps, given in ((6, 0), (6, 2), (3, 0), (3, 1)):
+        losses = torch.rand(steps, 6, generator=dice) * 3
+        when = torch.randperm(6, generator=dice) % steps
+        when[:given] = -1
+        made.append((losses, when))
+    return made
+
+
+def log_probability(losses: Tensor, when: Tensor, late: int = 0, given: bool = False) -> float:
+    """Of a writing, in nats: each token as the step saw it that put it down. late: steps after that; given: whether
+    given tokens count."""
+    places = [place for place in range(len(when)) if given or when[place] >= 0]
+    seen = [min(max(int(when[place]), 0) + late, len(losses) - 1) for place in places]
+    return -sum(losses[step, place].item() for step, place in zip(seen, places))
+
+
+def _left(losses: Tensor, when: Tensor, count: bool) -> float:
+    """All tokens that were masked at each step; count: their mean in place of their sum."""
+    found = 0.0
+    for step, row in enumerate(losses):
+        own = row[when >= step]
+        found -= (own.mean() if count and len(own) else own.sum()).item()
+    return found
+
+
+WRONG_WRITINGS = (
+    (lambda a, w: -log_probability(a, w), "losses are minus log-probabilities: mind the sign"),
+    (lambda a, w: -a[0][w >= 0].sum().item(), "that is the look at a glance: every token as the empty canvas saw it"),
+    (lambda a, w: log_probability(a, w, given=True), "given tokens (-1) are nobody's choice: they do not count"),
+    (lambda a, w: log_probability(a, w, late=1), "seen a step too late: what the step saw that put a token down"),
+    (lambda a, w: log_probability(a, w) / int((w >= 0).sum()), "a mean over tokens; asked for is the whole writing"),
+    (lambda a, w: _left(a, w, False), "a step counts the tokens that it put down, not all that were masked then"),
+    (lambda a, w: _left(a, w, True), "that is the bound along this order: the mean over what each step might have put "
+     "down; the policy knows which it did"),
+)  # fmt: skip
+
+
+@checker
+def check_writing(function: Callable[[Tensor, Tensor], float]) -> Checked:
+    """function(losses, when): log-probability in nats of a writing; losses (steps, L), when (L,)."""
+    cases = _writings()
+    given = [one_number(value_of(function, losses.clone(), when.clone())) for losses, when in cases]
+    same = lambda a, b: all(abs(x - y) < 1e-4 for x, y in zip(a, b))
+    if same(given, [log_probability(*case) for case in cases]):
+        return Checked(
+            True, "its gradient, times the reward, is the policy gradient: one look a step, and no bias"
+        )
+    wrong = {hint: [rule(*case) for case in cases] for rule, hint in WRONG_WRITINGS}
+    wanted = "take each token's loss at the step that put it down"
+    return Checked(False, known_mistake(given, wrong, same) or f"not {given[0]:.3f} for the first: {wanted}")
+
+
 # -- a reward ------------------------------------------------------------------------------------------
 
 LENGTH, PLACE, DIGIT = 6, 2, 7

@@ -12,12 +12,13 @@ from kimi_mini.course.figures import (
     training,
     verifiers,
 )
-from kimi_mini.course.figures.model import attention, moe, routing
+from kimi_mini.course.figures.model import attention, diffusion, moe, routing
 
 __all__ = [
     "agent",
     "attention",
     "deployment",
+    "diffusion",
     "moe",
     "muonclip",
     "rl",

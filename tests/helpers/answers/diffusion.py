@@ -21,6 +21,7 @@ def too_many(sure, masked, block, at_once):
 RIGHT = [
     (ex.check_bound, lambda a, b, c, d: 0.5 * (a + d) + 0.5 * (b + c)),
     (ex.check_places, places),
+    (ex.check_writing, lambda losses, when: -losses[when, torch.arange(6)][when >= 0].sum()),
     (ex.check_reward, lambda text: ex.keeps_sum(text) + ex.keeps_place(text)),
     (ex.check_reward, lambda text: 2.0 * ex.keeps_sum(text) + 0.5 * ex.keeps_place(text)),
 ]
@@ -38,6 +39,26 @@ WRONG = [
     (ex.check_places, lambda s, m, b, k: m.nonzero().flatten()[:k].tolist(), "left to right"),
     (ex.check_places, lambda s, m, b, k: ex.next_places(s, m, b, k, least=True), "least certain"),
     (ex.check_places, too_many, "masked ["),
+    (ex.check_writing, lambda a, w: a[w, torch.arange(6)][w >= 0].sum(), "sign"),
+    (ex.check_writing, lambda a, w: -a[0][w >= 0].sum(), "glance"),
+    (ex.check_writing, lambda a, w: -a[w.clamp(0), torch.arange(6)].sum(), "given tokens"),
+    (
+        ex.check_writing,
+        lambda a, w: -a[(w + 1).clamp(max=len(a) - 1), torch.arange(6)][w >= 0].sum(),
+        "too late",
+    ),
+    (ex.check_writing, lambda a, w: -a[w, torch.arange(6)][w >= 0].mean(), "mean over tokens"),
+    (
+        ex.check_writing,
+        lambda a, w: -sum(row[w >= step].sum() for step, row in enumerate(a)),
+        "put down, not",
+    ),
+    (
+        ex.check_writing,
+        lambda a, w: -sum(r[w >= s].sum() / max(1, (w >= s).sum()) for s, r in enumerate(a)),
+        "bound",
+    ),
+    (ex.check_writing, lambda a, w: 0.0, "not 0.000"),
     (ex.check_reward, lambda text: float(ex.keeps_sum(text) and ex.keeps_place(text)), "climb"),
     (ex.check_reward, lambda text: float(ex.keeps_place(text)), "keeps both"),
     (ex.check_reward, lambda text: text.count(7), "keeps both"),
