@@ -6,7 +6,7 @@
 What the log says is kept where neither the edit, nor its file, nor its tests have changed since; the rest is tried.
 
 A mutant (see edits.py) names a file, the text to replace, its replacement, and the tests that should fail. The edit is made
-in a copy of the repository, one copy a core. A mutant whose text is no longer there, or whose tests fail without it, is an error: the
+in a copy of the repository, one copy a core (or `--at-once 1`). A mutant whose text is no longer there, or whose tests fail without it, is an error: the
 list has to be kept up with the code.
 """
 
@@ -140,12 +140,12 @@ def known(chosen: list[Mutant], log: Log) -> dict[int, dict]:
     return {n: row for n, row in found.items() if row["caught"] and row.get("of") == fingerprint(chosen[n])}
 
 
-def run_all(chosen: list[Mutant], folder: Path, log: Log) -> None:
+def run_all(chosen: list[Mutant], folder: Path, log: Log, at_once: int) -> None:
     """A row of the log for each mutant, in the order of the list. Raises KimiError where tests fail without a mutant."""
     copies: queue.Queue[Path] = queue.Queue()
-    for core in range(os.cpu_count() or 1):
-        (folder / str(core)).mkdir()
-        copies.put(copy_of_the_repository(folder / str(core)))
+    for number in range(at_once):
+        (folder / str(number)).mkdir()
+        copies.put(copy_of_the_repository(folder / str(number)))
     for mutant in chosen:  # a list that was not kept up says so before anything runs
         edited((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
     rows = known(chosen, log)
@@ -176,11 +176,15 @@ def main() -> None:
     """Run the chosen mutants; say which survive, and keep the log of a whole run."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("names", nargs="*", help="run only mutants whose name contains one of these")
-    names = words.parse_args().names
+    words.add_argument(
+        "--at-once", type=int, default=os.cpu_count() or 1, help="how many at a time: one a core"
+    )
+    said = words.parse_args()
+    names = said.names
     chosen = [m for m in MUTANTS if not names or any(word in m.name for word in names)]
     log = Log("mutants", seeds=[], folder=RESULTS if not names else RUNS / "rehearsal")
     with tempfile.TemporaryDirectory() as folder:
-        run_all(chosen, Path(folder), log)
+        run_all(chosen, Path(folder), log, said.at_once)
     caught = sum(row["caught"] for row in log.rows)
     print(f"{caught} of {len(chosen)} mutants caught")
     log.claim(
