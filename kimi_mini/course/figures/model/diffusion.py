@@ -74,7 +74,7 @@ def _boxes(ax: Axes, words: Sequence[str], of: Sequence[str], columns: int) -> N
         (row, column), (box, edge, ink) = divmod(place, columns), BOXES[kind]
         ax.add_patch(Rectangle((column + 0.04, row + 0.1), 0.92, 0.8, facecolor=box, edgecolor=edge))
         shown = "·" if kind in ("masked", "taken back") else visible(word)
-        size = 13 if len(shown) <= 8 else 10
+        size = min(13, 98 / len(shown))
         ax.text(
             column + 0.5,
             row + 0.52,
@@ -143,7 +143,7 @@ def estimates(
 def orders(when: Mapping[str, Sequence[int]], ends: Mapping[str, int]) -> Figure:
     """A panel a way to choose where to write: the step at which each token of a canvas was put down, -1 for given ones.
     ends: way -> where the text ends; what lies behind is room."""
-    fig, axes = figure(3.4 * len(when), 3.9, 1, len(when), sharey=True)
+    fig, axes = figure(max(9, 3.4 * len(when)), 3.9, 1, len(when), sharey=True)
     for ax, (name, steps) in zip(axes[0], when.items()):
         place, steps = np.arange(len(steps)), np.array(steps)
         text = (place <= ends[name]) & (steps >= 0)
