@@ -153,7 +153,11 @@ def chains(tokenizer: Tokenizer, played: conversation.Conversation) -> list[Exam
 def _tokenise_sheet(tokenizer: Tokenizer, rng: random.Random, family: str, breadth: float) -> Example:
     """An exercise sheet of the family's world."""
     more = (breadth,) if worlds.WORLDS[worlds.FAMILIES[family].world].varied else ()
-    pieces = worlds.FAMILIES[family].sheet(rng, *more)
+    return sheet_of(tokenizer, worlds.FAMILIES[family].sheet(rng, *more))
+
+
+def sheet_of(tokenizer: Tokenizer, pieces: Iterable[tuple[str, bool]]) -> Example:
+    """Pieces of text, each with whether it is learned, as one example."""
     parts = [(tokenizer.encode_plain(text), learned) for text, learned in pieces]
     ids = np.array([token for part, _ in parts for token in part], np.int32)
     return Example(ids, np.repeat([learned for _, learned in parts], [len(part) for part, _ in parts]))

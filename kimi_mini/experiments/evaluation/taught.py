@@ -1,18 +1,24 @@
-"""Can an agent of this size learn what it scores nothing on? Five worlds that no run trains, taught to a shipped agent.
+"""Can an agent of this size learn what it scores nothing on? Five worlds that no run trains, taught to shipped agents.
 
     python -m kimi_mini.experiments.evaluation.taught
 
-A shipped agent is fine-tuned on what its teachers do (`teachers`) at tasks of `project`, `write`, `search`, `algebra`
-and `telecom` that are not held out, with a replay of what it knows, and measured on held-out tasks before and after.
-Which agent, how fast and how long was chosen on other seeds than those that are reported. Each seed saves its agent
-and its numbers in data/run/taught/, so that an experiment that was stopped goes on.
+Arms
+    final     the agent after RL, which calculates and knows code, is taught `project`, `write`, `define` and `solve`
+    reader    the agent that copies words it has never seen is taught `hops` and `line`, whose names are all invented
+    replay    `final` again, as many tokens of what it knows and nothing else: what teaching costs is the difference
+
+Each is fine-tuned on what teachers do (`teachers`) at tasks that are not held out, on exercise sheets (`sheets`) and on
+a replay of what it knows, and measured on held-out tasks, before and after, other ones for every seed. Which agent
+learns what, the shares, how fast and how long was chosen on seeds 10 and 11, which are not reported. Each seed saves
+its agent and its numbers in data/run/taught/, so that an experiment that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -21,161 +27,246 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import opening
 from kimi_mini.agent.folder import load_agent, save_agent
 from kimi_mini.agent.policy import Script
-from kimi_mini.base.command import above_zero, in_one_line
+from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures import scores
+from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.evaluation.teachers import teach
-from kimi_mini.experiments.verifiers.shared import pools, success
+from kimi_mini.experiments.evaluation import teachers
+from kimi_mini.experiments.evaluation.sheets import SHEETS
+from kimi_mini.experiments.verifiers.shared import pools
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import finetune
 from kimi_mini.pipeline.plan import Finetune, Plan, Schedule
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
+from kimi_mini.training.batch import Example
 from kimi_mini.training.synthesis import Source
-from kimi_mini.worlds.registry import FAMILIES
+from kimi_mini.worlds import WORLDS
+from kimi_mini.worlds.registry import FAMILIES, held_out_tasks
+from kimi_mini.worlds.rows import LIMITS
 
-SHARES = {"project": 0.2, "write": 0.15, "hops": 0.25, "define": 0.15, "solve": 0.05, "line": 0.1}
-LENGTHS = {
+NOTEBOOK = "09_evaluation.ipynb"
+RATE, PASSES = 0.75, 1.5
+SHEET = 450  # tokens of an exercise sheet, about
+LENGTHS = {  # of a dialogue; of `line` of each of its answers
     "project": 460,
-    "write": 200,
-    "hops": 640,
-    "define": 220,
-    "solve": 70,
+    "write": 245,
+    "define": 140,
+    "solve": 60,
+    "hops": 690,
     "line": 420,
-}  # tokens, about
-REPLAY = 0.1  # of the tokens: what the agent knows already
-TOKENS, RATE, PASSES = 1_200_000, 0.75, 1.5
+}
 EXAMS = {  # family -> levels, tasks, what it is, floor
     "project": ((2, 3), 100, "mini-SWE, projects of two and three files", None),
     "write": ((1, 2, 3, 4), 200, "mini-Code, functions of one to four lines", 0.50),
     "define": ((6, 7, 8), 200, "mini-Math, six to eight definitions", 0.80),
     "solve": ((1, 2, 3), 200, "mini-Math, linear equations", None),
-    "hops": ((2, 3, 4), 100, "mini-Search, two to four documents", 0.60),
-    "line": ((1, 2, 3), 100, "mini-Telecom, whole calls", 0.60),
+    "hops": ((2, 3, 4), 200, "mini-Search, two to four documents", 0.60),
+    "line": ((1, 2, 3), 200, "mini-Telecom, whole calls", 0.60),
 }
-KEPT = {"repair": (2, 3, 4), "chain": (6, 7, 8), "follow": (4, 5)}  # what it could do before
-KEPT_TASKS = 60
-NOTEBOOK = "09_evaluation.ipynb"
+KNOWN = {"repair": (2, 3, 4), "chain": (6, 7, 8), "follow": (4, 5), "ask": (1, 2)}  # what it could do before
+KNOWN_TASKS, FORGOTTEN = 60, -0.05
 
 
-def sources() -> list[Source]:
-    """What is taught, each with its share of the tokens."""
-    return [
+@dataclass(frozen=True)
+class Arm:
+    """An agent and what it is taught.
+
+    shares: of the tokens, by family; sheets: the same of exercise sheets; replay: the share of what it knows already,
+    of which `plain` in the worlds whose surface is always the same; known: what it could do before; most_seeds: of
+    those that are asked for; rate: of the learning rates of the plan.
+    """
+
+    agent: str
+    tokens: int
+    shares: dict[str, float]
+    sheets: dict[str, float]
+    replay: float
+    known: tuple[str, ...]
+    exams: tuple[str, ...] = ()
+    plain: float = 1.0
+    most_seeds: int = 3
+    rate: float = RATE
+
+
+ARMS = {
+    "final": Arm(
+        "final",
+        1_600_000,
+        {"project": 0.14, "write": 0.22, "define": 0.26, "solve": 0.10},
+        {"define": 0.08},
+        0.2,
+        ("repair", "chain", "follow"),
+        ("project", "write", "define", "solve"),
+    ),
+    "reader": Arm(
+        "reader",
+        2_000_000,
+        {"hops": 0.36, "line": 0.22},
+        {"hops": 0.14, "line": 0.08},
+        0.2,
+        ("repair", "follow", "ask"),
+        ("hops", "line"),
+        plain=0.5,
+    ),
+    "replay": Arm("final", 1_600_000, {}, {}, 1.0, ("repair", "chain", "follow"), most_seeds=1),
+}
+
+
+# ---- what is taught ------------------------------------------------------------------------------------------
+
+
+def sources(arm: Arm) -> list[Source]:
+    """What an arm is taught, each with its share of the tokens."""
+    shown = [
         Source(name, "think", share, tuple(FAMILIES[name].levels), LENGTHS[name])
-        for name, share in SHARES.items()
+        for name, share in arm.shares.items()
     ]
+    return shown + [Source(name, "sheet", share, (1,), SHEET) for name, share in arm.sheets.items()]
 
 
 def lessons(tokenizer: Tokenizer, source: Source, count: int, seed: int) -> sft.Pools:
-    """What the teacher does at `count` tasks that are not held out, levels in turn; only what passes is kept. Of a
-    dialogue with several answers each is an example."""
+    """`count` sheets, or what the teacher does at `count` tasks that are not held out, levels in turn; only what passes
+    is kept. Of a dialogue with several answers each is an example."""
     found: sft.Pools = {}
     for index in range(count):
-        rng, level = (
-            random.Random(f"{seed}/taught/{source.family}/{index}"),
-            source.levels[index % len(source.levels)],
-        )
-        played = opening(worlds.generate(rng, source.family, level))
-        loop.converse(Script(lambda conversation, rng=rng: teach(conversation.task, rng)), [played])
-        if played.verdict().passed:
-            found.setdefault((source, level), []).extend(synthesis.chains(tokenizer, played))
-        played.environment.close()
+        rng = random.Random(f"{seed}/taught/{source.mode}/{source.family}/{index}")
+        level = source.levels[index % len(source.levels)]
+        found.setdefault((source, level), []).extend(lesson(tokenizer, source, level, rng))
     return found
 
 
-def curriculum(tokenizer: Tokenizer, tokens: int, seed: int) -> sft.Pools:
+def lesson(tokenizer: Tokenizer, source: Source, level: int, rng: random.Random) -> list[Example]:
+    """The examples of one sheet or of one task."""
+    if source.mode == "sheet":
+        return [synthesis.sheet_of(tokenizer, SHEETS[source.family](rng))]
+    played = opening(worlds.generate(rng, source.family, level))
+    loop.converse(Script(lambda conversation: teachers.teach(conversation.task, rng)), [played])
+    examples = synthesis.chains(tokenizer, played) if played.verdict().passed else []
+    played.environment.close()
+    return examples
+
+
+def curriculum(tokenizer: Tokenizer, arm: Arm, tokens: int, seed: int) -> sft.Pools:
     """All that is taught, and the replay."""
     found: sft.Pools = {}
-    for source in sources():
+    for source in sources(arm):
         found |= lessons(tokenizer, source, synthesis.wanted(source, tokens, PASSES, mistakes=0.0), seed)
-    old = [replace(one, share=one.share * REPLAY) for one in synthesis.SOURCES]
+    old = [replace(one, share=one.share * arm.replay) for one in synthesis.mixture(arm.plain)]
     return found | pools(tokenizer, old, tokens // 2, seed, mistakes=0.0)
 
 
-def taught(start: Path, tokens: int, rate: float, seed: int) -> tuple[KimiMini, Tokenizer, dict]:
-    """An agent that was fine-tuned on the curriculum from that checkpoint, and how it went."""
-    model, tokenizer = load_agent(start)
-    schedule = Schedule(peak=rate, decay_start=0.35)
+def taught(arm: Arm, tokens: int, seed: int) -> tuple[KimiMini, Tokenizer, dict]:
+    """An agent that was fine-tuned on the curriculum, and how it went."""
+    model, tokenizer = load_agent(CHECKPOINTS / arm.agent)
+    schedule = Schedule(peak=arm.rate, decay_start=0.35)
     plan = Plan(seed=seed, finetune=Finetune(tokens=tokens, schedule=schedule))
-    history = finetune.tune(model, curriculum(tokenizer, tokens, seed), plan, title=f"taught, seed {seed}")
+    history = finetune.tune(model, curriculum(tokenizer, arm, tokens, seed), plan, title=f"seed {seed}")
     done = {"tokens": sum(history.tokens), "seconds": round(history.seconds, 1), "loss": history.loss[-1]}
     return model, tokenizer, done
 
 
-def measured(model: KimiMini, tokenizer: Tokenizer, scale: float, seed: int) -> dict[str, float]:
-    """Greedy success on the exams, and on what it could do before; the tasks are other ones for every seed."""
+# ---- what is measured ----------------------------------------------------------------------------------------
+
+
+def solved(model: KimiMini, tokenizer: Tokenizer, name: str, levels: Sequence[int], count: int, seed: int):
+    """Greedy success at `count` held-out tasks of a family, level by level: {level: share}."""
+    rows = [row.limits for row in WORLDS[FAMILIES[name].world].rows if row.family == name]
+    limits = rows[0] if WORLDS[FAMILIES[name].world].varied else LIMITS
+    found: dict[str, list[bool]] = {}
+    for played in scoreboard.solve(model, tokenizer, held_out_tasks(name, levels, count, seed), limits):
+        found.setdefault(str(played.task.level), []).append(played.verdict().passed)
+        played.environment.close()
+    return {level: fmean(passed) for level, passed in sorted(found.items())}
+
+
+def measured(model: KimiMini, tokenizer: Tokenizer, arm: Arm, scale: float, seed: int, exams: float = 1.0):
+    """Success at the exams of an arm, of whose tasks a share `exams` is taken, and at what it could do before:
+    {family: {level: share}}."""
     found = {}
-    for name, (levels, count, *_) in EXAMS.items():
-        found[name] = harness.mean(
-            success(model, tokenizer, name, levels, max(4, int(count * scale)), seed=seed)
+    for name in arm.exams:
+        levels, count, *_ = EXAMS[name]
+        found[name] = solved(
+            model, tokenizer, name, levels, max(len(levels), int(count * scale * exams)), seed
         )
-    for name, levels in KEPT.items():
-        count = max(4, int(KEPT_TASKS * scale))
-        found[name] = harness.mean(success(model, tokenizer, name, levels, count, seed=seed))
+    for name in arm.known:
+        count = max(len(KNOWN[name]), int(KNOWN_TASKS * scale))
+        found[name] = solved(model, tokenizer, name, KNOWN[name], count, seed)
     return found
 
 
-def one(start: Path, tokens: int, rate: float, seed: int, scale: float) -> dict:
-    """A seed: trained and measured now, or read from its folder."""
-    folder = RUNS / "taught" / f"{start.name}-{tokens}-{rate:g}-{seed}"
+def one(name: str, seed: int, scale: float) -> list[dict]:
+    """A seed of an arm, before and after: measured now, or read from its folder."""
+    arm = ARMS[name]
+    tokens = int(arm.tokens * scale)
+    folder = RUNS / "taught" / f"{name}-{tokens}-{seed}"
+    asked = {"arm": repr(arm), "scale": scale, "weights": harness.fingerprint(CHECKPOINTS / arm.agent)}
     file = folder / "measured.json"
-    if file.is_file() and (kept := read_json(file)).get("scale") == scale:
-        return kept
-    model, tokenizer, done = taught(start, tokens, rate, seed)
+    if file.is_file() and (kept := read_json(file))["asked"] == asked:
+        return kept["rows"]
+    before = measured(*load_agent(CHECKPOINTS / arm.agent), arm, scale, seed, 0.25)
+    model, tokenizer, done = taught(arm, tokens, seed)
     save_agent(model, folder / "agent")
-    kept = {"scale": scale, **done, "success": measured(model, tokenizer, scale, seed)}
-    write_json(file, kept)
-    return kept
-
-
-def untaught(start: Path, scale: float) -> dict[str, float]:
-    """What the agent can do before it is taught: measured now, or read from its folder."""
-    file = RUNS / "taught" / f"{start.name}-before-{scale:g}.json"
-    if not file.is_file():
-        write_json(file, measured(*load_agent(start), scale, 0))
-    return read_json(file)
+    rows = [
+        {"arm": name, "seed": seed, "taught": False, "success": before},
+        {
+            "arm": name,
+            "seed": seed,
+            "taught": True,
+            **done,
+            "success": measured(model, tokenizer, arm, scale, seed),
+        },
+    ]
+    write_json(file, {"asked": asked, "rows": rows})
+    return rows
 
 
 def main() -> None:
-    """Every seed; write data/results/taught.json and its figure."""
-    parser = harness.common_parser(__doc__.splitlines()[0], base=CHECKPOINTS / "final")
-    parser.add_argument("--rate", type=above_zero, default=RATE, help="of the plan's own learning rates")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of a training, before --scale")
-    args = harness.read(parser)
-    log = Log("taught", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.base))
-    before = untaught(args.base, args.scale / 4)
-    log.row(arm="before", seed=0, success=before)
-    print("before", before, flush=True)
-    for seed in args.seeds:
-        found = one(args.base, int(args.tokens * args.scale), args.rate, seed, args.scale)
-        log.row(arm="taught", seed=seed, **found)
-        print(f"seed {seed}", found, flush=True)
+    """Every seed of every arm; write data/results/taught.json and its figure."""
+    args = harness.arguments(__doc__.splitlines()[0])
+    weights = {arm.agent: harness.fingerprint(CHECKPOINTS / arm.agent) for arm in ARMS.values()}
+    log = Log("taught", seeds=args.seeds, folder=args.folder, weights=weights)
+    log.more["arms"] = {name: asdict(arm) for name, arm in ARMS.items()}
+    for name, arm in ARMS.items():
+        for seed in args.seeds[: arm.most_seeds]:
+            for row in one(name, seed, args.scale):
+                log.row(**row)
+                print(row, flush=True)
     report(log)
     harness.finish(log, taught=draw)
 
 
-def by_family(log: Log, arm: str) -> dict[str, list[float]]:
-    """Family -> success, one number a seed."""
-    rows = [row["success"] for row in log.rows if row["arm"] == arm]
-    return {name: [row[name] for row in rows] for name in rows[0]}
+def by_family(log: Log, arm: str, after: bool) -> dict[str, list[float]]:
+    """Family -> success, one number a seed; levels count alike."""
+    rows = [row["success"] for row in log.rows if row["arm"] == arm and row["taught"] is after]
+    return {name: [fmean(row[name].values()) for row in rows] for name in rows[0]}
 
 
 def report(log: Log) -> None:
-    """Scoreboard rows before and after, and a claim for each floor."""
-    after, board = by_family(log, "taught"), {}
-    for name, (_, count, says, floor) in EXAMS.items():
-        board[f"taught/{name}"] = harness.row(after[name], log.seeds, count, says, main=True)
-        if floor is not None:
-            claim = f"an agent of this size, taught, does {says}"
-            where = {"figure": "figures/taught.png", "notebook": NOTEBOOK, "source": "this project"}
-            log.claim(
-                f"taught/{name}", claim=claim, floor=floor, **harness.share_across(after[name]), **where
-            )
-    for name in KEPT:
-        board[f"taught/kept/{name}"] = harness.row(after[name], log.seeds, KEPT_TASKS, f"{name}, after")
+    """Scoreboard rows, and a claim for each floor and for what each arm forgot."""
+    board, where = {}, {"figure": "figures/taught.png", "notebook": NOTEBOOK, "source": "this project"}
+    for name, arm in ARMS.items():
+        before, after = by_family(log, name, False), by_family(log, name, True)
+        for family in arm.exams:
+            _, count, says, floor = EXAMS[family]
+            says = f"{says}: the agent {arm.agent}, taught"
+            board[f"taught/{family}"] = harness.row(after[family], log.seeds, count, says, main=True)
+            if floor is not None:
+                told = harness.share_across(after[family])
+                log.claim(f"taught/{family}", claim=says, floor=floor, **told, **where)
+        lost = {known: [b - a for a, b in zip(before[known], after[known])] for known in arm.known}
+        seeds = log.seeds[: arm.most_seeds]
+        for known, gaps in lost.items():
+            says = f"{known}, {name} after less before"
+            told = harness.across(gaps).values()
+            board[f"kept/{name}/{known}"] = harness.entry(*told, KNOWN_TASKS, seeds, says) | {"gap": True}
+        if arm.exams:
+            every = [fmean(seed) for seed in zip(*lost.values())]
+            claim = f"the agent {arm.agent}, taught, keeps what it could do ({', '.join(arm.known)}), after less before"
+            log.claim(f"taught/kept/{name}", claim=claim, floor=FORGOTTEN, **harness.across(every), **where)
     log.more["scoreboard"] = board
 
 
