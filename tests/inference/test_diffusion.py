@@ -140,6 +140,35 @@ def test_what_is_taken_back_was_the_least_certain(model):
     assert found.steps == 3 and not (found.ids == MASK).any()
 
 
+def test_the_least_certain_token_goes_and_no_other(model):
+    """The first step is the same with and without taking back: the same dice."""
+    seen = []
+    looks = dict(look=lambda canvas, masked: seen.append(masked.clone()))
+    first = Style(order="random", at_once=5, temperature=1.0)
+    kept = refine(model, CONTEXTS, empty(), first, **looks)
+    put = ~seen[1]
+    doubt = kept.logprobs.masked_fill(~put, 0.0)
+    refine(model, CONTEXTS, empty(), Style(order="random", at_once=5, temperature=1.0, remask=1), **looks)
+    back = put & seen[kept.steps + 2]
+    assert back.sum(1).tolist() == [1, 1, 1] and back.int().argmax(1).equal(doubt.argmin(1))
+
+
+def test_given_tokens_stay_where_all_are_equally_certain(model):
+    """Of one allowed token the probability is 1, as certain as what was given, which stands first."""
+    canvas, allowed = empty(), torch.zeros(1024, dtype=torch.bool)
+    canvas[:, :2], allowed[20] = 7, True
+    found = refine(model, CONTEXTS, canvas, Style(at_once=3, remask=2), allowed=allowed)
+    assert found.ids.tolist() == [[7, 7, 20, 20, 20, 20]] * 3
+
+
+def test_the_mask_is_never_written(model):
+    """Not even where it is allowed: a step that wrote it would have written nothing."""
+    allowed = torch.zeros(1024, dtype=torch.bool)
+    allowed[[20, MASK]] = True
+    found = refine(model, CONTEXTS, empty(), Style("random", temperature=1.0), allowed=allowed)
+    assert found.steps == 6 and (found.ids == 20).all() and (found.logprobs == 0).all()
+
+
 def test_the_reader_is_shown_every_step(model):
     seen = []
     refine(

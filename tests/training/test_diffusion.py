@@ -113,6 +113,16 @@ def test_what_is_masked_cannot_leak(model):
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
+def test_the_mask_takes_no_share_of_what_is_predicted(model):
+    """However likely the head makes it, the losses stay: it is never among the tokens to choose from."""
+    batch, found = hide([example()] * 4, MASK, np.random.default_rng(0)), []
+    for head in (0.0, 9.0, -9.0):
+        with torch.no_grad():
+            model.lm_head.weight[MASK] = head
+            found.append(refined_losses(model, batch))
+    assert found[0].equal(found[1]) and found[0].equal(found[2])
+
+
 def test_the_canvas_is_seen_from_both_sides_and_the_context_never_sees_it(model):
     def hidden(canvas):
         ids = torch.tensor([CONTEXT + canvas])
@@ -190,6 +200,9 @@ def test_every_turn_becomes_a_canvas_with_room_behind_it():
     assert second.mask[:9].sum() == 0 and second.mask[9:].all()
     roomy = canvases(Example(ids, mask), 1, np.random.default_rng(0))
     assert all(one.mask.sum() % 8 == 0 for one in roomy)
+    rng = np.random.default_rng(0)
+    sizes = {int(one.mask.sum()) for _ in range(40) for one in canvases(Example(ids, mask), 1, rng)[:1]}
+    assert sizes == {8, 16, 24}, "up to two blocks more"
 
 
 def test_a_batch_is_cut_and_moved_with_its_noise():

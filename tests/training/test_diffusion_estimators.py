@@ -133,3 +133,15 @@ def test_nothing_that_was_given_or_padded_is_learned(name):
     learned = batch.weight != 0
     assert not (learned & ~batch.mask).any() and not (learned & (batch.ids == 7)).any()
     assert (batch.noisy[learned] == 1023).all() and (batch.noisy[~batch.mask] == batch.ids[~batch.mask]).all()
+
+
+def test_masks_drawn_anew_make_up_for_how_few_they_are():
+    """Whatever number is masked, a row's weights add up to the tokens of its text; over all rows to once the text."""
+    canvas = blank(model_of(), 1, 8)
+    texts = Refined(canvas * 0, torch.arange(8)[None], torch.zeros(1, 8), 8)
+    weight = ESTIMATORS["by the bound"](
+        Written.of([CONTEXT], texts, MASK), np.random.default_rng(0), 400
+    ).weight
+    torch.testing.assert_close(weight.sum(1), torch.full((400,), 8 / 400))
+    assert len(set((weight > 0).sum(1).tolist())) == 8, "from one to all of them"
+    torch.testing.assert_close(weight.sum(0)[2:], torch.ones(8), atol=0.35, rtol=0)
