@@ -24,7 +24,6 @@ from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from kimi_mini.inference.writer import Marks, Row, Writer, dice, stops_of
 from kimi_mini.model.kimi import KimiMini
@@ -162,7 +161,7 @@ def is_whole_number(value: object, least: int = 0) -> bool:
 
 def _answer(
     model: KimiMini, stops: Collection[int], answer_ids: Collection[int] | None
-) -> Callable[[Row], Tensor | None] | None:
+) -> Callable[[Row], bytes | None] | None:
     """What holds a row to `answer_ids` behind a hard stop (see `Row`). Raises ValueError for what is no token."""
     if answer_ids is None:
         return None
@@ -171,8 +170,8 @@ def _answer(
             raise ValueError(
                 f"answer_ids are token ids from 0 to {model.config.vocab_size - 1}, not {token!r}"
             )
-    allowed = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.lm_head.weight.device)
-    allowed[[*answer_ids, *stops]] = True
+    may_come = {*answer_ids, *stops}
+    allowed = bytes(token in may_come for token in range(model.config.vocab_size))
     return lambda row: allowed if row.stopped or row.hurried else None
 
 

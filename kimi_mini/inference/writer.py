@@ -63,8 +63,8 @@ class Row:
     of the next token, which is then ours: not sampled (log-probability 0), not counted, never trained on.
     target: tokens of a thought from which on the model is hurried: </think> gets `nudge` nats more with each further
     token, and is the model's own when it comes. hurried: it came so.
-    allowed: asked before every token with the row as it stands; (V,) bool, True for the tokens that may come next, or
-    None for any. The token is drawn from what is allowed, and so is its log-probability.
+    allowed: asked before every token with the row as it stands; a mask of V bytes, 0 for the tokens that may not come
+    next, or None for any. The token is drawn from what is allowed, and so is its log-probability.
     adapter: the name of the adapter that writes it, where the model is an `inference.adapters.Adapters`; None: none.
     temperature, top_p: its own, see `sample`; None: the writer's temperature.
     looks: told the logits of the next token, (V,), before it is drawn and before anything is masked.
@@ -77,7 +77,7 @@ class Row:
     dice: np.random.Generator | None = None
     budget: int | None = None
     marks: Marks | None = None
-    allowed: Callable[[Row], Tensor | None] | None = None
+    allowed: Callable[[Row], bytes | None] | None = None
     adapter: str | None = None
     temperature: float | None = None
     top_p: float = 1.0
@@ -223,13 +223,10 @@ class Writer:
             logits = logits.index_put((torch.arange(len(rows)), torch.tensor(ends)), hurries, accumulate=True)
         masks = [None if row.allowed is None else row.allowed(row) for row in rows]
         if any(mask is not None for mask in masks):
-            free = torch.ones(logits.shape[1], dtype=torch.bool)
-            allowed = torch.stack([free if mask is None else mask.cpu() for mask in masks]).to(logits.device)
-            some = allowed.any(-1)
-            if not some.all():
-                stuck = rows[some.tolist().index(False)]
+            if (none := bytes(logits.shape[1])) in masks:
+                stuck = rows[masks.index(none)]
                 raise ValueError(f"no token is allowed behind the {len(stuck.ids)} tokens of a row")
-            logits = torch.where(allowed, logits, float("-inf"))
+            logits = torch.where(matrix(masks, logits.shape[1]).to(logits.device), logits, float("-inf"))
         alike: dict[tuple[float, float], list[int]] = {}
         for index, row in enumerate(rows):
             temperature = self.temperature if row.temperature is None else row.temperature
@@ -258,6 +255,13 @@ class Writer:
         self.worn = [self.worn[place] for place in places]
         self.pending = [self.pending[place] for place in places]
         self.rows = {new: self.rows[old] for new, old in enumerate(places) if old in self.rows}
+
+
+def matrix(masks: Sequence[bytes | None], size: int) -> Tensor:
+    """The masks of a step's rows as one, (N, V) bool: the bytes side by side, and nothing else for each row."""
+    free = b"\1" * size
+    side_by_side = bytearray().join(free if mask is None else mask for mask in masks)
+    return torch.frombuffer(side_by_side, dtype=torch.uint8).view(len(masks), size).bool()
 
 
 def common_prefix(first: list[int], second: list[int]) -> int:

@@ -188,6 +188,9 @@ def test_frozen_blocks_are_seen_and_no_longer_change(model):
     other = empty()
     other[:, 0] = 7
     assert not refine(model, CONTEXTS, other, Style(**style, freeze=True)).ids[:, 3:].equal(frozen.ids[:, 3:])
+    given = [torch.tensor([[first, 9, 10, MASK, MASK, MASK]] * 3) for first in (7, 8)]
+    seen = [refine(model, CONTEXTS, canvas, Style(**style, freeze=True)).logprobs[:, 3:] for canvas in given]
+    assert (seen[0] != seen[1]).any(1).all(), "the whole block is remembered, not its last token alone"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The one decoding loop: rows join and leave as they like, a hook says what may come next, a full row ends."""
 
+import random
+
 import pytest
 import torch
 from tiny import tiny_model
 
 from kimi_mini.inference.generation import generate
-from kimi_mini.inference.writer import Marks, Row, Writer, dice
+from kimi_mini.inference.writer import Marks, Row, Writer, dice, matrix
 from kimi_mini.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load()
@@ -45,11 +47,9 @@ def test_rows_join_and_leave_while_others_are_written(temperature):
         assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
-def only(*ids: int) -> torch.Tensor:
-    """(V,) True for these tokens."""
-    allowed = torch.zeros(MODEL.config.vocab_size, dtype=torch.bool)
-    allowed[list(ids)] = True
-    return allowed
+def only(*ids: int) -> bytes:
+    """The mask of these tokens."""
+    return bytes(token in ids for token in range(MODEL.config.vocab_size))
 
 
 def side_by_side(temperature: float, allowed) -> list[Row]:
@@ -82,6 +82,15 @@ def test_a_hook_sees_what_has_been_written(temperature):
 def test_a_hook_that_allows_nothing_is_an_error():
     with pytest.raises(ValueError, match="no token is allowed behind the 2 tokens"):
         side_by_side(0.0, lambda row: only(*[40] * (len(row.ids) < 2)))
+
+
+def test_the_masks_of_a_step_are_what_each_is_by_itself():
+    """In one matrix, row by row, whatever a byte that is not 0 says; a row without a mask is free."""
+    drawn, size = random.Random(0), 50
+    masks = [bytes(drawn.choices([0, 1, 200], k=size)) for _ in range(4)]
+    masks[1:1], masks[5:5] = [None], [bytearray(masks[0])]
+    expected = [torch.ones(size).bool() if mask is None else torch.tensor([*mask]) != 0 for mask in masks]
+    assert len(masks) == 6 and matrix(masks, size).equal(torch.stack(expected))
 
 
 def test_a_row_that_fills_its_place_ends():

@@ -24,9 +24,6 @@ import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.serving.grammars import first_line, function_of, mask, of_content, of_ids, of_tools
 from kimi_mini.inference.writer import Row
@@ -35,8 +32,8 @@ from kimi_mini.text.tokenizer import Tokenizer
 if TYPE_CHECKING:  # an extra
     from llguidance import LLMatcher
 
-Steps = Generator[Tensor, int, None]  # gives what may come next, is told what came
-Spelt = Generator[Tensor, int, list[int]]
+Steps = Generator[bytes, int, None]  # gives what may come next, is told what came
+Spelt = Generator[bytes, int, list[int]]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -73,19 +70,20 @@ class Constraint:
         self.content = of_content(tokenizer, response_format)
         self.id_grammar = of_ids(tokenizer, self.names) if self.names else None
         self.error: str | None = None  # why a turn could not go on; it then ends where it stands
-        self._begin()
+        self._begin([])
 
-    def __call__(self, row: Row) -> Tensor:
-        """(V,) bool: the tokens that may come behind those of the row."""
-        if row.ids[: len(self.seen)] != self.seen:
-            self._begin()
-        for token in row.ids[len(self.seen) :]:
+    def __call__(self, row: Row) -> bytes:
+        """The mask of the tokens that may come behind those of the row: V bytes, 0 for those that may not."""
+        if row.ids is not self.ids or len(row.ids) < self.seen:
+            self._begin(row.ids)
+        for token in row.ids[self.seen :]:
             self.allowed = self.steps.send(token)
-            self.seen.append(token)
+        self.seen = len(row.ids)
         return self.allowed
 
-    def _begin(self) -> None:
-        self.seen: list[int] = []
+    def _begin(self, ids: list[int]) -> None:
+        """A turn with these tokens, none of them seen yet; they are the row's own list, which grows."""
+        self.ids, self.seen = ids, 0
         self.steps = self._turn()
         self.allowed = next(self.steps)
 
@@ -107,7 +105,7 @@ class Constraint:
         yield from self._calls()
         yield from self._end()
 
-    def _until(self, last: tuple[int, ...], *markers: str) -> Generator[Tensor, int, int]:
+    def _until(self, last: tuple[int, ...], *markers: str) -> Generator[bytes, int, int]:
         """Text and these markers, and calls where there are tools; returns the token of `last` that ended it."""
         calls = ("<|tool_calls_section_begin|>",) if self.names else ()
         allowed = mask(self.tokenizer, (*markers, *calls), text=True)
@@ -118,9 +116,8 @@ class Constraint:
     def _answer(self, section: int) -> Steps:
         """JSON and the end of the turn, or a section of calls."""
         matcher = self.content.deep_copy()
-        allowed = self._next(matcher)
-        if self.names:
-            allowed = allowed | self._only("<|tool_calls_section_begin|>")
+        allowed = bytearray(self._next(matcher))
+        allowed[section] = bool(self.names)
         token = yield allowed
         if token != section:
             yield from self._follow(matcher, token, "<|im_end|>")
@@ -162,15 +159,15 @@ class Constraint:
                 return spelt
             token = None
 
-    def _next(self, matcher: LLMatcher) -> Tensor:
-        """(V,) What a grammar admits now; where llguidance cannot go on, the end of the turn."""
-        allowed = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8).bool()
+    def _next(self, matcher: LLMatcher) -> bytes:
+        """What a grammar admits now; where llguidance cannot go on, the end of the turn."""
+        allowed = matcher.compute_logit_bias()
         if matcher.is_error():
             self.error = first_line(matcher.get_error())
             return self._only("<|im_end|>")
         return allowed
 
-    def _only(self, *names: str) -> Tensor:
+    def _only(self, *names: str) -> bytes:
         return mask(self.tokenizer, names)
 
 

@@ -21,8 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.writer import Row, Writer, common_prefix
 
@@ -204,13 +202,13 @@ def _told(job: Job, finished: bool) -> bool:
         return _failed(job, error)
 
 
-def _guarded(job: Job, hook: Callable[[Row], Tensor | None]) -> Callable[[Row], Tensor | None]:
+def _guarded(job: Job, hook: Callable[[Row], bytes | None]) -> Callable[[Row], bytes | None]:
     """A row's hook whose errors, and whose masks that allow nothing, end this job alone."""
 
-    def allowed(row: Row) -> Tensor | None:
+    def allowed(row: Row) -> bytes | None:
         try:
             mask = hook(row)
-            if mask is not None and not mask.any():
+            if mask is not None and mask == bytes(len(mask)):
                 raise ValueError(f"no token is allowed behind the {len(row.ids)} tokens of a row")
             return mask
         except Exception as error:  # noqa: BLE001 - as above

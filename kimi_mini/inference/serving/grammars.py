@@ -12,9 +12,6 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.serving.schemas import UnsupportedSchema, object_schema, parameters_schema
 from kimi_mini.text.tokenizer import Tokenizer
@@ -95,12 +92,11 @@ def _engine() -> ModuleType:
 
 
 @lru_cache(maxsize=256)
-def mask(tokenizer: Tokenizer, names: tuple[str, ...], text: bool = False) -> Tensor:
-    """(V,) bool: these tokens, and with `text` all that are no markers."""
-    allowed = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
-    allowed[: tokenizer.first_special] = text
-    allowed[[tokenizer.token_id(name) for name in names]] = True
-    return allowed
+def mask(tokenizer: Tokenizer, names: tuple[str, ...], text: bool = False) -> bytes:
+    """V bytes, 1 for these tokens, and with `text` for all that are no markers; 0 for others."""
+    written = range(tokenizer.first_special if text else 0)
+    named = {tokenizer.token_id(name) for name in names}
+    return bytes(token in written or token in named for token in range(tokenizer.vocab_size))
 
 
 def first_line(error: str) -> str:
