@@ -6,7 +6,10 @@
 
 `block` confines all of that to blocks that are finished from left to right: 1 is autoregressive, the canvas's whole
 length is free. `remask` takes back, at every step, the tokens that were least certain when they were put down. What is
-given stays: an infilling is a canvas on which some positions hold tokens already.
+given stays: an infilling is a canvas on which some positions hold tokens already. `sure` puts down, beside the
+`at_once` of each step, every token whose probability is at least that: steps are saved where nothing is in doubt.
+`closing` is a token that waits for what stands before it. Where a model fills up unused room with <|im_end|>, that is
+what it is surest of, and the length of a text would be settled before its first word.
 
 The state at a token predicts the next one, so the last token of the context stands at the head of what is looked at.
 The rest of the context is read once into the latent cache. Every step then looks at it and at the whole canvas, so it
@@ -14,12 +17,13 @@ costs the length of the canvas. With `freeze`, blocks that are finished join the
 recompute them, and they no longer see what comes behind. That is an approximation, for training had them see it.
 
 Sources: Nie et al., arXiv 2502.09992 (LLaDA: low-confidence remasking, semi-autoregressive blocks); Wang et al.,
-arXiv 2503.00307 (remasking); Wu et al., arXiv 2505.22618 (Fast-dLLM: frozen blocks);
+arXiv 2503.00307 (remasking); Wu et al., arXiv 2505.22618 (Fast-dLLM: frozen blocks, all tokens above a threshold);
 Gong et al., arXiv 2410.17891 (DiffuLLaMA: the shift).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +40,8 @@ Look = Callable[[Tensor, Tensor], None]  # (canvas, masked), after every step
 
 @dataclass(frozen=True)
 class Style:
-    """How a canvas is refined: see above. at_once: tokens a step; temperature 0 takes the likeliest."""
+    """How a canvas is refined: see above. at_once: tokens a step at least; sure: a probability; closing: a token id;
+    temperature 0 takes the likeliest."""
 
     order: str = "confidence"
     at_once: int = 1
@@ -44,6 +49,8 @@ class Style:
     temperature: float = 0.0
     remask: int = 0
     freeze: bool = False
+    sure: float | None = None
+    closing: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a style that cannot end."""
@@ -53,6 +60,8 @@ class Style:
             raise ValueError("at_once and block are at least 1, and a temperature at least 0")
         if not 0 <= self.remask < self.at_once:
             raise ValueError(f"who takes back {self.remask} of {self.at_once} tokens a step never ends")
+        if self.sure is not None and not 0 < self.sure <= 1:
+            raise ValueError(f"sure is a probability above 0, not {self.sure}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,11 @@ class Refined:
     when: Tensor
     logprobs: Tensor
     steps: int
+
+    @property
+    def steps_each(self) -> Tensor:
+        """(N,): the steps in which a row got a token that stayed; rows that are finished wait for the others."""
+        return torch.tensor([len(set(row) - {-1}) for row in self.when.tolist()])
 
 
 class _Canvas(Chunk):
@@ -190,22 +204,32 @@ class _State:
         else:
             tokens = chances.argmax(-1)
         sure = chances.gather(-1, tokens[..., None])[..., 0]  # (N, l)
-        chosen = self._chosen(sure, self.masked[:, block])
+        chosen = self._chosen(tokens, sure, self.masked[:, block])
         self.canvas[:, block] = torch.where(chosen, tokens, self.canvas[:, block])
         self.when[:, block] = torch.where(chosen, self.steps, self.when[:, block])
         self.logprobs[:, block] = torch.where(chosen, sure, self.logprobs[:, block])
 
-    def _chosen(self, sure: Tensor, masked: Tensor) -> Tensor:
-        """(N, l) bool: `at_once` of the masked positions of each row, or all that are left."""
+    def _chosen(self, tokens: Tensor, sure: Tensor, masked: Tensor) -> Tensor:
+        """(N, l) bool: `at_once` of the masked positions of each row, or all that are left; and all that are `sure`."""
         if self.style.order == "random":
             rank = torch.rand(sure.shape, generator=self.dice)
         elif self.style.order == "left":
             rank = -torch.arange(sure.shape[1]).expand(sure.shape).float()
         else:
             rank = sure
-        rank = rank.masked_fill(~masked, float("-inf"))
-        place = rank.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return masked & (place < self.style.at_once)
+        ready = masked
+        if self.style.closing is not None:  # it waits while anything else is to be written before it
+            other = masked & (tokens != self.style.closing)
+            ready = masked & (other | (other.cumsum(1) == 0))
+        place = (
+            rank.masked_fill(~ready, float("-inf"))
+            .argsort(dim=1, descending=True, stable=True)
+            .argsort(dim=1)
+        )
+        chosen = place < self.style.at_once
+        if self.style.sure is not None:
+            chosen |= sure >= math.log(self.style.sure)
+        return ready & chosen
 
     def _take_back(self, block: slice) -> None:
         """[MASK] again where the block's tokens were least certain when they were put down; not where it would end."""

@@ -14,6 +14,7 @@ from kimi_mini.experiments.diffusion.measures import Refining
 from kimi_mini.experiments.diffusion.runs import ARMS, LENGTH, Recipe
 from kimi_mini.inference.diffusion import Refined, Style
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training.synthesis import trajectory
 from kimi_mini.worlds.registry import held_out_tasks
 
 
@@ -88,13 +89,13 @@ def test_a_turn_ends_at_its_first_end_and_without_one_it_is_cut_off(tokenizer, m
             own += [*tokenizer.encode_plain(str(answer)), *([end] if number < 2 else [])]
             rows.append(own + [rest] * (LENGTH - len(own)))
         ids = torch.tensor(rows)
-        return Refined(ids, torch.zeros_like(ids), torch.zeros(ids.shape), 9)
+        return Refined(ids, torch.arange(LENGTH).expand(3, -1) // 8, torch.zeros(ids.shape), 9)
 
     monkeypatch.setattr(measures, "refine", typed)
-    done = loop.run(Refining(tiny_model(), tokenizer, Style()), tokenizer, tasks, measures.ONE_TURN)
+    done = loop.run(Refining(tiny_model(), tokenizer, Style()), tokenizer, tasks, measures.LIMITS)
     assert [one.verdict().passed for one in done] == [True, False, False]
     assert [one.finish for one in done] == ["stop", "stop", "length"]
-    assert measures.solved(tiny_model(), tokenizer, tasks, Style()) == (pytest.approx(1 / 3), 9)
+    assert measures.solved(tiny_model(), tokenizer, tasks, measures.ONE) == (pytest.approx(1 / 3), 6)
 
 
 def test_gaps_hold_digits_of_the_question_or_the_middle_of_the_thought(tokenizer, turns):
@@ -159,7 +160,7 @@ def part(seed, bound=0.2, half=0.95, question=True):
     ]
     gaps = {kind: {"refining": [question] * 4, "writing": [False] * 4} for kind in measures.GAPS}
     nats = {family: {"bound": bound, "loss": 0.1} for family in runs.LEVELS}
-    speed = {"style": "confidence, 2 at once", "many": 0.5, "one": 1.5, "frozen": 1.2, "context": 1.4}
+    speed = {"style": measures.HALF, "many": 0.5, "one": 1.5, "frozen": 1.2, "context": 1.4}
     return dict(
         seed=seed,
         training={arm: {"seconds": 1.0, "tokens": 10} for arm in ARMS},
@@ -184,22 +185,58 @@ def test_claims_follow_the_numbers(tmp_path):
     assert claims["diffusion/bound"]["verdict"] == "holds"
     assert claims["diffusion/filling"]["value"] == 1 and claims["diffusion/filling"]["verdict"] == "holds"
     assert claims["diffusion/speed"]["verdict"] == "does not hold"
-    assert len(log.rows) == 3 * (2 * len(measures.STYLES) + 2)
+    assert claims["diffusion/others"]["value"] == pytest.approx(-0.05)
+    assert claims["diffusion/surely_steps"]["verdict"] == "does not hold", "all 48 steps"
+    assert len(log.rows) == 3 * len(runs.LEVELS) * (len(measures.STYLES) + 1)
     log, claims = reported(tmp_path, *(part(seed, bound=0.9, half=0.1, question=False) for seed in range(3)))
-    names = ("bound", "half_the_steps", "half_the_steps_in_blocks", "filling", "filling_thoughts")
+    names = ("bound", "half_the_steps", "surely", "surely_in_blocks", "filling", "filling_thoughts", "others")
     assert all(claims[f"diffusion/{name}"]["verdict"] == "does not hold" for name in names)
+
+
+def test_turns_that_do_not_fit_are_left_out_and_the_others_have_all_before_them(tokenizer):
+    """What is learned of an example is one turn; what stood before it is given."""
+    for family in ("follow", "repair"):
+        item = trajectory(tokenizer, "x/1", family, 2, "think", 0.0, True)
+        found = runs.turns_of(item.example)
+        starts = [int(turn.mask.argmax()) for turn in found]
+        assert starts == sorted(set(starts)) and len(found) >= 2 - (family == "repair")
+        for turn in found:
+            assert turn.mask.sum() <= LENGTH and turn.mask[turn.mask.argmax() :].all()
+            assert turn.ids.tolist() == item.example.ids[: len(turn.ids)].tolist()
+            assert item.example.mask[turn.mask.nonzero()[0]].all()
+    assert len(runs.turns_of(trajectory(tokenizer, "x/3", "repair", 4, "think", 0.0, True).example)) == 1
+
+
+def test_only_sums_are_learned_with_their_question(tokenizer, turns):
+    def asked(sums):
+        rng, recipe = np.random.default_rng(0), Recipe(micro_tokens=512)
+        made = runs.batches("writing", turns * 8, tiny_model(), tokenizer, recipe, rng, sums)
+        rows = [text(tokenizer, ids[mask]) for batch in made for ids, mask in zip(batch.ids, batch.mask)]
+        return sum(row.startswith("Multiply") for row in rows)
+
+    assert asked([False] * 48) == 0 < asked([True] * 24 + [False] * 24) < asked([True] * 48) == asked(None)
+
+
+def test_every_style_stands_on_a_curve_and_the_end_waits_unless_it_is_free(tokenizer):
+    assert len({measures.kind_of(name) for name in measures.STYLES}) <= 9, "as many as there are colours"
+    end = tokenizer.token_id("<|im_end|>")
+    assert Refining(tiny_model(), tokenizer, Style()).style.closing == end
+    assert Refining(tiny_model(), tokenizer, Style(), free=True).style.closing is None
+    assert {measures.ONE, measures.HALF, measures.SURELY, measures.IN_BLOCKS, measures.FROZEN} <= set(
+        measures.STYLES
+    )
 
 
 def test_equal_success_takes_the_fewest_steps():
     rows = part(0)["styles"]
     for row in rows:
-        row["steps"], row["success"] = {"confidence, 8 at once": (6, 0.5), "left, 2 at once": (24, 0.99)}.get(
+        row["steps"], row["success"] = {"surest, 4 at once": (6, 0.5), "left, 2 at once": (24, 0.99)}.get(
             row["style"], (48, 1.0)
         )
     assert measures.equal(rows, {"add": 1.0, "times": 1.0}) == "left, 2 at once"
     for row in rows:
         row["success"] *= 0.5
-    assert measures.equal(rows, {"add": 1.0, "times": 1.0}) != "confidence, 8 at once"
+    assert measures.equal(rows, {"add": 1.0, "times": 1.0}) != "surest, 4 at once"
 
 
 def test_the_figures_are_drawn_from_the_log(tmp_path):
@@ -210,9 +247,9 @@ def test_the_figures_are_drawn_from_the_log(tmp_path):
 @pytest.mark.slow
 def test_a_tiny_run_ends_goes_on_and_measures_everything(tmp_path, tokenizer):
     recipe = Recipe(tokens=3000, step_tokens=1024, micro_tokens=512)
-    models = [runs.learned(arm, versus.BASE, recipe, 90, tmp_path) for arm in ARMS]
+    models = [runs.learned(arm, versus.TUNED, recipe, 90, tmp_path) for arm in ARMS]
     assert all(note["tokens"] > 3000 for _, _, note in models)
-    again = runs.learned("refining", versus.BASE, recipe, 90, tmp_path)
+    again = runs.learned("refining", versus.TUNED, recipe, 90, tmp_path)
     assert again[2] == models[0][2] and not list(tmp_path.glob("*.pt"))
     for mine, kept in zip(models[0][0].state_dict().values(), again[0].state_dict().values()):
         torch.testing.assert_close(mine, kept)
@@ -220,4 +257,4 @@ def test_a_tiny_run_ends_goes_on_and_measures_everything(tmp_path, tokenizer):
     assert {row["style"] for row in found["styles"]} == set(measures.STYLES)
     assert all(value > 0 for name, value in found["speed"].items() if name != "style")
     log, claims = reported(tmp_path, found, found)
-    assert versus.draw_steps(log.as_dict()).axes and len(claims) == 8
+    assert versus.draw_steps(log.as_dict()).axes and len(claims) == 11

@@ -1,5 +1,7 @@
 """Refining a canvas: orders, blocks, given tokens, the cache, and that nobody looks at the answer."""
 
+import itertools
+
 import pytest
 import torch
 from tiny import tiny_model
@@ -205,3 +207,65 @@ def test_empty_contexts_and_other_counts_are_refused(model):
     for contexts in ([[1, 2], [1]], [[1, 2]]):
         with pytest.raises(ValueError, match="contexts"):
             refine(model, contexts, empty(2))
+
+
+def steps_of(model, style, allowed):
+    """Of every step and row: (places that were masked, places put down, chances (L, V)), by the whole model."""
+    seen = []
+    found = refine(
+        model,
+        CONTEXTS,
+        empty(),
+        style,
+        allowed=allowed,
+        look=lambda canvas, masked: seen.append((canvas.clone(), masked.clone())),
+    )
+    told = []
+    for (canvas, masked), (_, left) in itertools.pairwise(seen):
+        for row, context in enumerate(CONTEXTS):
+            marked = torch.tensor([[False] * (len(context) - 1) + [True] * 7])
+            with torch.no_grad(), kernels.using(attention=both_ways(marked)):
+                logits = model(torch.tensor([[*context, *canvas[row].tolist()]])).logits[0]
+            chances = logits[len(context) - 1 : -1].masked_fill(~allowed, -torch.inf).softmax(-1)
+            places = masked[row].nonzero()[:, 0].tolist()
+            if places:
+                told.append((places, [place for place in places if not left[row, place]], chances))
+    return found, told
+
+
+def test_what_is_sure_goes_down_at_once(model):
+    """Every token above the threshold, and the surest where none is; a threshold of 1 in 10^9 takes all in one step."""
+    allowed = torch.arange(1024) != MASK
+    found, told = steps_of(model, Style(sure=0.2), allowed)
+    for places, put, chances in told:
+        sure = chances.amax(-1)
+        wanted = {place for place in places if sure[place] >= 0.2} | {max(places, key=sure.__getitem__)}
+        assert set(put) == wanted
+    assert any(len(put) > 1 for _, put, _ in told)
+    assert refine(model, CONTEXTS, empty(), Style(sure=1e-9)).steps == 1
+    assert refine(model, CONTEXTS, empty(), Style(sure=1.0)).ids.equal(refine(model, CONTEXTS, empty()).ids)
+    each = [len({step for step in row if step >= 0}) for row in found.when.tolist()]
+    assert found.steps_each.tolist() == each and max(each) == found.steps
+
+
+def test_a_closing_token_waits_for_what_stands_before_it(model):
+    """It is not put down while anything else is likeliest at a masked place before it; free, it is."""
+    allowed = torch.zeros(1024, dtype=torch.bool)
+    allowed[[5, 9]] = True
+
+    def early(closing):
+        _, told = steps_of(model, Style(closing=closing), allowed)
+        likeliest = [(places, put[0], chances.argmax(-1)) for places, put, chances in told]
+        return [
+            any(tokens[before] != 9 for before in places if before < place)
+            for places, place, tokens in likeliest
+            if tokens[place] == 9
+        ]
+
+    assert any(early(None)) and early(9) and not any(early(9))
+
+
+@pytest.mark.parametrize("sure", [0, 1.5, -0.1])
+def test_a_threshold_is_a_probability(sure):
+    with pytest.raises(ValueError, match="probability"):
+        Style(sure=sure)

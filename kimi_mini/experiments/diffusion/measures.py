@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.policy import Reply
 from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments.deployment.stopwatch import Bench
-from kimi_mini.experiments.diffusion.runs import LENGTH, LEVELS, canvas_of, held_out, whole
+from kimi_mini.experiments.diffusion.runs import LENGTH, LEVELS, SUMS, canvas_of, held_out, whole
 from kimi_mini.inference.diffusion import Style, mask_token, refine
 from kimi_mini.inference.generation import generate
 from kimi_mini.model import kernels
@@ -26,45 +27,49 @@ from kimi_mini.training.diffusion.bound import speaking
 from kimi_mini.worlds import Limits, Task
 from kimi_mini.worlds.registry import held_out_tasks
 
-ONE_TURN = Limits(turn_tokens=LENGTH, turns=1, context=1024)
+LIMITS = Limits(turn_tokens=LENGTH, turns=6, context=1024)
+SURE = (0.5, 0.8, 0.9, 0.95, 0.99)
 STYLES = {
-    **{f"confidence, {n} at once": Style(at_once=n) for n in (1, 2, 4, 8)},
-    "random, 1 at once": Style("random"),
-    "random, 2 at once": Style("random", at_once=2),
+    **{f"surest, {n} at once": Style(at_once=n) for n in (1, 2, 4)},
+    **{f"surest, ends free, {n} at once": Style(at_once=n) for n in (1, 2)},
+    **{f"all above {sure}": Style(sure=sure) for sure in SURE},
+    **{f"blocks of 8, all above {sure}": Style(sure=sure, block=8) for sure in (0.9, 0.99)},
+    "blocks of 8, frozen, all above 0.99": Style(sure=0.99, block=8, freeze=True),
+    **{f"blocks of {n}, 1 at once": Style(block=n) for n in (1, 4, 8, 16)},
     "left, 1 at once": Style("left"),
     "left, 2 at once": Style("left", at_once=2),
-    **{f"blocks of {n}, 1 at once": Style(block=n) for n in (1, 4, 8, 16)},
-    "blocks of 8, 2 at once": Style(block=8, at_once=2),
-    "blocks of 8, 4 at once": Style(block=8, at_once=4),
-    "blocks of 8, frozen, 2 at once": Style(block=8, at_once=2, freeze=True),
+    "random, 1 at once": Style("random"),
     "3 at once, 1 taken back": Style(at_once=3, remask=1),
-    "blocks of 8, 3 at once, 1 taken back": Style(block=8, at_once=3, remask=1),
 }
-HALF = ("confidence, 2 at once", "blocks of 8, 2 at once")  # half as many steps as the canvas has tokens
-FROZEN = "blocks of 8, frozen, 2 at once"
+ONE, HALF = "surest, 1 at once", "surest, 2 at once"  # HALF: half as many steps as the canvas has tokens
+SURELY, IN_BLOCKS, FROZEN = (
+    "all above 0.99",
+    "blocks of 8, all above 0.99",
+    "blocks of 8, frozen, all above 0.99",
+)
 
 
 def kind_of(name: str) -> str:
     """The curve of a figure that a style stands on."""
-    style = STYLES[name]
-    if style.remask:
-        return f"{'blocks of 8' if style.block else 'confidence'}, some taken back"
-    if style.freeze:
-        return "blocks of 8, frozen"
-    if style.block:
-        return "blocks of 8" if style.block == 8 else "blocks of 1, 4, 16"
-    return style.order
+    if name.endswith("at once"):
+        kind = name.rsplit(", ", 1)[0]
+        return "blocks of 1, 4, 8, 16" if kind.startswith("blocks") else kind
+    return "some taken back" if STYLES[name].remask else name.split("all above")[0] + "all that is sure"
 
 
 class Refining:
     """Takes turns by refining a canvas: a policy, as `agent.policy` has it. The turn ends at its first <|im_end|>; one
-    without is cut off. Keeps the steps of the last reply."""
+    without is cut off. free: the end may be put down before what stands before it. Keeps the steps of its turns."""
 
     to_the_end = False
 
-    def __init__(self, model: KimiMini, tokenizer: Tokenizer, style: Style, seed: int = 0):
-        self.model, self.style, self.seed, self.steps = model, style, seed, 0
+    def __init__(
+        self, model: KimiMini, tokenizer: Tokenizer, style: Style, seed: int = 0, free: bool = False
+    ):
+        self.model, self.seed = model, seed
         self.end = tokenizer.token_id("<|im_end|>")
+        self.style = replace(style, closing=None if free else self.end)
+        self.steps: list[int] = []
 
     def open(self, conversations: Sequence[Conversation], context: int) -> None:
         """Nothing is kept between turns."""
@@ -74,7 +79,7 @@ class Refining:
         canvas = torch.full((len(conversations), max_tokens), mask_token(self.model))
         contexts = [conversation.ids for conversation in conversations]
         refined = refine(self.model, contexts, canvas, self.style, self.seed)
-        self.steps = refined.steps
+        self.steps += refined.steps_each.tolist()
         return [self._turn(*row) for row in zip(refined.ids.tolist(), refined.logprobs.tolist())]
 
     def _turn(self, ids: list[int], logprobs: list[float]) -> Reply:
@@ -107,11 +112,13 @@ def _loss(model: KimiMini, turns: Sequence[Example]) -> float:
 # ---- tasks -------------------------------------------------------------------------------------------------
 
 
-def solved(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], style: Style) -> tuple[float, int]:
-    """The share of the tasks that one refined turn solves, by the world's verifier; and its steps."""
-    policy = Refining(model, tokenizer, style)
-    done = loop.run(policy, tokenizer, tasks, ONE_TURN)
-    return float(np.mean([conversation.verdict().passed for conversation in done])), policy.steps
+def solved(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], name: str) -> tuple[float, float]:
+    """The share of the tasks that turns refined in style `name` solve, by the world's verifier; and the mean steps of a
+    turn."""
+    policy = Refining(model, tokenizer, STYLES[name], free="ends free" in name)
+    done = loop.run(policy, tokenizer, tasks, LIMITS)
+    rate = float(np.mean([conversation.verdict().passed for conversation in done]))
+    return rate, float(np.mean(policy.steps))
 
 
 def written(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dict[str, float]:
@@ -119,25 +126,23 @@ def written(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dic
     rates = {}
     for family, levels in LEVELS.items():
         tasks = held_out_tasks(family, levels, count, seed)
-        done = solve(model, tokenizer, tasks, ONE_TURN)
+        done = solve(model, tokenizer, tasks, LIMITS)
         rates[family] = float(np.mean([conversation.verdict().passed for conversation in done]))
     return rates
 
 
 def by_style(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> list[dict]:
-    """A row for each style and family: success, steps and seconds of processor time."""
+    """A row for each style and family: success, steps of a turn and seconds of processor time. The families other than
+    SUMS are measured in four styles."""
     rows = []
     for family, levels in LEVELS.items():
         tasks = held_out_tasks(family, levels, count, seed)
-        for name, style in STYLES.items():
+        for name in STYLES if family in SUMS else (ONE, HALF, SURELY, IN_BLOCKS):
             began = time.process_time()
-            rate, steps = solved(model, tokenizer, tasks, style)
-            took = time.process_time() - began
-            rows.append(
-                dict(
-                    style=name, family=family, success=rate, steps=steps, tasks=count, seconds=round(took, 3)
-                )
-            )
+            rate, steps = solved(model, tokenizer, tasks, name)
+            took = round(time.process_time() - began, 3)
+            row = dict(style=name, family=family, success=rate, steps=round(steps, 2))
+            rows.append(row | dict(tasks=count, seconds=took))
     return rows
 
 
@@ -173,7 +178,7 @@ def filled(
     is given all around the gap; the one that writes what stands to the left of each place, once what it wrote itself
     for the gap, token by token."""
     found: dict[str, list[bool]] = {"refining": [], "writing": []}
-    for family in LEVELS:
+    for family in SUMS:
         for example in held_out(tokenizer, family, count, seed):
             row = canvas_of(example, tokenizer, asked=kind == "question")
             places = GAPS[kind](example, tokenizer)
@@ -204,10 +209,13 @@ def _written(model: KimiMini, ids: list[int], places: np.ndarray) -> list[int]:
 
 
 def equal(rows: Sequence[dict], writing: dict[str, float]) -> str:
-    """The style of fewest steps whose success is at most two points below the writer's; where none is, the best."""
-    rates = {name: np.mean([row["success"] for row in rows if row["style"] == name]) for name in STYLES}
-    cost = {row["style"]: row["steps"] for row in rows}
-    good = [name for name, rate in rates.items() if rate >= np.mean(list(writing.values())) - 0.02]
+    """The style of fewest steps whose success on SUMS is at most two points below the writer's; where none is, the
+    best."""
+    sums = [row for row in rows if row["family"] in SUMS]
+    mean = lambda key, name: float(np.mean([row[key] for row in sums if row["style"] == name]))
+    rates, cost = ({name: mean(key, name) for name in STYLES} for key in ("success", "steps"))
+    bar = np.mean([writing[family] for family in SUMS]) - 0.02
+    good = [name for name, rate in rates.items() if rate >= bar]
     return min(good, key=cost.__getitem__) if good else max(rates, key=rates.__getitem__)
 
 
@@ -218,22 +226,19 @@ def speeds(
     and for one; "context", a step that computes its context anew over one that has it cached; "frozen", blocks that
     stay on the canvas over blocks that join the cache."""
     bench = Bench(threads=torch.get_num_threads(), rounds=5, clock="cpu")
-    tasks = [
-        task
-        for family, levels in LEVELS.items()
-        for task in held_out_tasks(family, levels, -(-rows // len(LEVELS)), seed)
-    ][:rows]
+    each = -(-rows // len(SUMS))
+    tasks = [task for family in SUMS for task in held_out_tasks(family, LEVELS[family], each, seed)][:rows]
 
     def refine_all(some: Sequence[Task], style: str) -> Callable[[], object]:
-        return lambda: solved(refining, tokenizer, some, STYLES[style])
+        return lambda: solved(refining, tokenizer, some, style)
 
     def write_all(some: Sequence[Task]) -> Callable[[], object]:
-        return lambda: solve(writing, tokenizer, some, ONE_TURN)
+        return lambda: solve(writing, tokenizer, some, LIMITS)
 
     many = bench.compare("many", refine_all(tasks, name), write_all(tasks))
     one = bench.compare("one", refine_all(tasks[:1], name), write_all(tasks[:1]))
-    frozen = bench.compare("frozen", refine_all(tasks, FROZEN), refine_all(tasks, HALF[1]))
-    contexts = [loop.begun(task, tokenizer, ONE_TURN).ids for task in tasks]
+    frozen = bench.compare("frozen", refine_all(tasks, FROZEN), refine_all(tasks, IN_BLOCKS))
+    contexts = [loop.begun(task, tokenizer, LIMITS).ids for task in tasks]
     short = min(map(len, contexts))
     contexts = [ids[len(ids) - short :] for ids in contexts]  # of one length: nothing is padded
     canvas = torch.full((rows, LENGTH), mask_token(refining))

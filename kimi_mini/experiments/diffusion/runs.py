@@ -1,6 +1,7 @@
 """Two models of one start on the same examples: one learns to refine, the other to write from left to right.
 
-Both see the same plan of examples in the same steps, with the same optimizer and schedule. Of the examples a share
+Both see the same plan of examples in the same steps, with the same optimizer and schedule. An example is one turn and
+all that stood before it: a sum, a product, a chain, a repair, or a call of a tool. Of the sums and products a share
 ASKED is learned as a whole, the user's words too: such a row can be filled in from behind, and what was asked is told
 by the work. The canvas of the one that refines has LENGTH tokens behind the question; unused room holds <|im_end|>.
 """
@@ -26,9 +27,11 @@ from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
 from kimi_mini.training.diffusion import canvases, hide, refined_losses
 from kimi_mini.training.synthesis import Source, passed_only, synthesise, trajectory, wanted
 
-LENGTH = 48  # tokens of a canvas: the longest turn has 45
-LEVELS = {"add": (2, 3, 4), "times": (2, 3, 4)}
-SHARES = {"add": 0.4, "times": 0.6}
+LENGTH = 48  # tokens of a canvas; longer turns are left out
+LEVELS = {"add": (2, 3, 4), "times": (2, 3, 4), "chain": (2, 3, 4), "repair": (1,), "follow": (1, 2, 3)}
+SHARES = {"add": 0.36, "times": 0.44, "chain": 0.06, "repair": 0.06, "follow": 0.08}
+WHOLE = {"add": 60, "times": 60, "chain": 77, "repair": 174, "follow": 154}  # tokens of a trajectory, about
+SUMS = ("add", "times")
 ARMS = ("refining", "writing")
 ASKED = 0.15  # share of rows in which the user's words are learned as well
 PASSES = 1.5
@@ -39,11 +42,11 @@ class Recipe:
     """What decides the weights. tokens: of the examples, without canvases' room; blocks: share of micro-batches whose
     noise is that of a block (see `hide`)."""
 
-    tokens: int = 1_500_000
+    tokens: int = 7_000_000
     step_tokens: int = 4096
     micro_tokens: int = 2048
     peak: float = 1.0
-    blocks: float = 0.5
+    blocks: float = 0.25
 
     def scaled(self, scale: float) -> Recipe:
         """The same with fewer tokens."""
@@ -57,6 +60,17 @@ def whole(example: Example, tokenizer: Tokenizer) -> Example:
     return Example(example.ids, np.arange(len(example.ids)) >= start)
 
 
+def turns_of(example: Example) -> list[Example]:
+    """One example for each turn that fits a canvas: all that stood before it, and the turn, which is learned."""
+    steps = np.diff(example.mask.astype(np.int8), prepend=0, append=0)
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return [
+        Example(example.ids[:stop], np.arange(stop) >= start)
+        for start, stop in zip(starts, stops)
+        if stop - start <= LENGTH
+    ]
+
+
 def canvas_of(example: Example, tokenizer: Tokenizer, asked: bool = False) -> Example:
     """The example of one turn as a canvas of LENGTH tokens behind the question; asked: the user's words stand on it."""
     longer = whole(example, tokenizer) if asked else example
@@ -65,20 +79,22 @@ def canvas_of(example: Example, tokenizer: Tokenizer, asked: bool = False) -> Ex
 
 
 def pools_of(tokenizer: Tokenizer, tokens: int, seed: int) -> sft.Pools:
-    """Training examples of all families, enough for `tokens` tokens read PASSES times."""
+    """Turns of training tasks of all families, enough for `tokens` tokens read PASSES times."""
     made = {}
     for family, levels in LEVELS.items():
-        source = Source(family, "think", SHARES[family], levels, length=60)
+        source = Source(family, "think", SHARES[family], levels, length=WHOLE[family])
         count = wanted(source, tokens, PASSES)
         made[source] = passed_only(list(synthesise(tokenizer, source, count, seed, mistakes=0.0)))
-    return sft.pools_of(made)
+    pools = sft.pools_of(made)
+    return {key: [turn for one in examples for turn in turns_of(one)] for key, examples in pools.items()}
 
 
 def held_out(tokenizer: Tokenizer, family: str, count: int, seed: int) -> list[Example]:
     """The expert's turns for held-out tasks, level after level."""
     levels = LEVELS[family]
     names = [(f"held out/{seed}/{family}/{i}", levels[i % len(levels)]) for i in range(count)]
-    return [trajectory(tokenizer, name, family, level, "think", 0.0, True).example for name, level in names]
+    whole_ones = [trajectory(tokenizer, name, family, level, "think", 0.0, True) for name, level in names]
+    return [turn for one in whole_ones for turn in turns_of(one.example)]
 
 
 def batches(
@@ -88,9 +104,10 @@ def batches(
     tokenizer: Tokenizer,
     recipe: Recipe,
     rng: np.random.Generator,
+    sums: Sequence[bool] | None = None,
 ) -> list[Batch]:
-    """A step's micro-batches for one of ARMS; both learn the same examples whole."""
-    asked = rng.random(len(examples)) < ASKED
+    """A step's micro-batches for one of ARMS; both learn the same of the `sums` whole (of all examples, if None)."""
+    asked = (rng.random(len(examples)) < ASKED) & (True if sums is None else np.array(sums))
     if arm == "writing":
         rows = [
             whole(example, tokenizer) if all_of_it else example for example, all_of_it in zip(examples, asked)
@@ -120,7 +137,8 @@ def learned(
 
     def data(step: int) -> list[Batch]:
         examples = [pools[key][index] for key, index in steps[step]]
-        return batches(arm, examples, model, tokenizer, recipe, np.random.default_rng([seed, step]))
+        sums = [source.family in SUMS for (source, _), _ in steps[step]]
+        return batches(arm, examples, model, tokenizer, recipe, np.random.default_rng([seed, step]), sums)
 
     schedule = Schedule(peak=recipe.peak, decay_fraction=0.5, floor=0.02)
     losses: Callable = refined_losses if arm == "refining" else token_losses

@@ -1,8 +1,10 @@
 """Text that is refined against text that is written from left to right: equal weights, examples, optimizer and steps.
 
-A masked-diffusion model and an autoregressive one begin as the same checkpoint and learn sums and products with their
-thoughts (families add and times). Held-out tasks then tell how tight the bound is, how success depends on the order and
-the number of steps, what stands in a gap that is given from both sides, and what a text costs.
+A masked-diffusion model and an autoregressive one begin as the same checkpoint, the fine-tuned one, and learn sums and
+products with their thoughts, and some chains, repairs and calls of tools. Held-out tasks then tell how tight the bound
+is, how success depends on the order and the number of steps, what stands in a gap that is given from both sides, and
+what a text costs. The start can write from left to right already: equal tokens are a head start for the one that
+writes.
 
 Seconds are of processor time, so that a busy machine changes little; speeds are ratios within one run. What a canvas
 costs beyond its turn is counted: the bound pays for the room behind a turn, and a step looks at all of it.
@@ -23,8 +25,8 @@ from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures.model.diffusion import bounds, steps
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.diffusion import measures
-from kimi_mini.experiments.diffusion.runs import ARMS, LEVELS, Recipe, learned
-from kimi_mini.experiments.verifiers.shared import BASE
+from kimi_mini.experiments.diffusion.runs import ARMS, LEVELS, SUMS, Recipe, learned
+from kimi_mini.experiments.verifiers.shared import TUNED
 
 TASKS, TURNS, GAPS = 120, 60, 30  # a seed and family: tasks to solve, turns for the bound, gaps to fill
 RECIPE = Recipe()
@@ -34,7 +36,7 @@ SOURCE, STEPS = "article (outlook: text that is refined)", "figures/diffusion_st
 
 def main() -> None:
     """Train both in every seed and measure; write data/results/diffusion_versus.json and its figures."""
-    args = harness.arguments(__doc__.splitlines()[0], base=BASE)
+    args = harness.arguments(__doc__.splitlines()[0], base=TUNED)
     recipe = RECIPE.scaled(args.scale)
     folder = RUNS / ("diffusion" if args.scale == 1 else f"diffusion_{args.scale:g}")
     check_plan(
@@ -70,8 +72,27 @@ def measured(seed: int, models: Sequence[tuple], scale: float = 1.0) -> dict:
 
 
 def of_style(part: dict, name: str) -> float:
-    """Success of a style in a seed, over the families."""
-    return float(np.mean([row["success"] for row in part["styles"] if row["style"] == name]))
+    """Success of a style in a seed, over sums and products."""
+    return float(np.mean([rate for family, rate in by_family(part, name).items() if family in SUMS]))
+
+
+def by_family(part: dict, name: str, key: str = "success") -> dict[str, float]:
+    """family -> a number of a style in a seed."""
+    return {row["family"]: row[key] for row in part["styles"] if row["style"] == name}
+
+
+def against(part: dict, name: str) -> float:
+    """Success of a style less that of the one that writes, over the families that are not SUMS."""
+    rates = by_family(part, name)
+    return float(
+        np.mean([rates[family] - part["writing"][family] for family in LEVELS if family not in SUMS])
+    )
+
+
+def length_share(part: dict, name: str) -> float:
+    """Steps of a turn over the tokens of its canvas, sums and products."""
+    cost = by_family(part, name, "steps")
+    return float(np.mean([cost[family] for family in SUMS])) / measures.LENGTH
 
 
 def gap_of(part: dict, kind: str) -> float:
@@ -83,7 +104,8 @@ def gap_of(part: dict, kind: str) -> float:
 def told(part: dict) -> str:
     """One line about a seed."""
     nats = " ".join(f"{name} {n['bound']:.3f}/{n['loss']:.3f}" for name, n in part["nats"].items())
-    half = " ".join(f"{name}: {of_style(part, name):.2f}" for name in measures.HALF)
+    chosen = (measures.ONE, measures.HALF, measures.SURELY, measures.IN_BLOCKS)
+    half = ", ".join(f"{name}: {of_style(part, name):.2f}" for name in chosen)
     gaps = " ".join(f"{kind} {gap_of(part, kind):+.2f}" for kind in part["gaps"])
     return (
         f"seed {part['seed']}: nats {nats}; {half}; written {part['writing']}; gaps {gaps}; {part['speed']}"
@@ -124,14 +146,32 @@ def quality(claim: Callable[..., None]) -> None:
         at_most=True,
         source="LLaDA (arXiv 2502.09992), likelihoods",
     )
-    for style, name in zip(measures.HALF, ("half_the_steps", "half_the_steps_in_blocks")):
+    for style, name in (
+        (measures.HALF, "half_the_steps"),
+        (measures.SURELY, "surely"),
+        (measures.IN_BLOCKS, "surely_in_blocks"),
+    ):
         claim(
             name,
-            f"sums and products in half as many steps as the canvas has tokens ({style})",
+            f"sums and products in at most half as many steps as the canvas has tokens ({style})",
             0.90,
             lambda part, style=style: of_style(part, style),
             figure=STEPS,
         )
+    claim(
+        "surely_steps",
+        f"steps of a turn over the tokens of its canvas ({measures.SURELY})",
+        0.5,
+        lambda part: length_share(part, measures.SURELY),
+        at_most=True,
+        figure=STEPS,
+    )
+    claim(
+        "others",
+        f"chains, repairs and calls are right as often refined ({measures.SURELY}) as written: difference",
+        -0.05,
+        lambda part: against(part, measures.SURELY),
+    )
     claim(
         "filling",
         "the question from its answer: digits of the question, given all around them, against the left alone",
@@ -167,7 +207,7 @@ def cost(claim: Callable[..., None]) -> None:
         "frozen_blocks",
         "blocks that join the cache when they are finished lose at most 5 points of success",
         -0.05,
-        lambda part: of_style(part, measures.FROZEN) - of_style(part, measures.HALF[1]),
+        lambda part: of_style(part, measures.FROZEN) - of_style(part, measures.IN_BLOCKS),
         figure=STEPS,
     )
 
@@ -198,13 +238,12 @@ def draw_steps(log: dict):
     """Success against steps, for each way to choose where to write."""
     parts = log["parts"]
     curves: dict[str, list[tuple[float, float]]] = {}
-    for name, row_of in ((row["style"], row) for row in parts[0]["styles"]):
-        kind = measures.kind_of(name)
+    for name in measures.STYLES:
         rates = [of_style(part, name) for part in parts]
-        point = (row_of["steps"], float(np.mean(rates)), float(np.min(rates)), float(np.max(rates)))
-        if point not in curves.setdefault(kind, []):
-            curves[kind].append(point)
-    written = float(np.mean([rate for part in parts for rate in part["writing"].values()]))
+        cost = float(np.mean([length_share(part, name) for part in parts])) * measures.LENGTH
+        point = (cost, float(np.mean(rates)), float(np.min(rates)), float(np.max(rates)))
+        curves.setdefault(measures.kind_of(name), []).append(point)
+    written = float(np.mean([part["writing"][family] for part in parts for family in SUMS]))
     return steps(curves, written, measures.LENGTH)
 
 

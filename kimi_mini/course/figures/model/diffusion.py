@@ -31,6 +31,7 @@ from kimi_mini.course.figures.style import (
     visible,
 )
 
+BROWN = "#8C564B"
 Seeds = Mapping[str, Mapping[str, Sequence[float]]]  # group -> {bar: a value a seed}
 BOXES = {  # kind of a token -> (box, edge, text)
     "given": ("#D9D9D9", GREY, BLACK),
@@ -224,10 +225,10 @@ def steps(
     of the canvas, which are the steps of a writer."""
     fig, axes = figure(11, 5.2)
     ax = axes[0, 0]
-    for index, ((name, points), colour) in enumerate(zip(curves.items(), (*PALETTE, GREY))):
+    for index, ((name, points), colour) in enumerate(zip(curves.items(), (*PALETTE, GREY, BROWN))):
         x, y, low, high = map(np.array, zip(*sorted(points)))
         errors = np.array([y - low, high - y])
-        marker = "osD^vPX*"[index % 8]
+        marker = "osD^vPX*h"[index % 9]
         ax.errorbar(x, y, errors, color=colour, marker=marker, markersize=8, capsize=3, label=name)
     ax.axhline(written, color=BLACK, linestyle="--", label="written from left to right")
     ax.axvline(length / 2, color="#BBBBBB", linestyle=":")
