@@ -166,7 +166,7 @@ def test_the_next_step_of_a_policy_stands_behind_the_last_one():
         for message in played.messages:
             found = re.match(r"still broken, (.*?)(?:, look it up)?$", message.get("reasoning_content") or "")
             if found:
-                assert f"{found[1]}," in policy or f"{found[1]}." in policy, found[1]
+                assert ", " in found[1] and (f"{found[1]}," in policy or f"{found[1]}." in policy), found[1]
                 named += 1
     assert named >= 20
 

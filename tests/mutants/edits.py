@@ -1059,6 +1059,44 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "experiments/evaluation/teachers.py",
+        "experiments/test_taught.py",
+        ("teachers: a full ten goes on", "if tens and ones else", "if tens else"),
+        (
+            "teachers: the value of another letter",
+            '{operand} {values[operand]:02d}"',
+            '{operand} {values[before]:02d}"',
+        ),
+        ("teachers: relations in the order of the question", "[left.pop()]", "[left.pop(0)]"),
+        (
+            "teachers: the next step without the last",
+            'f"still broken, {step}, {after}"',
+            'f"still broken, {after}"',
+        ),
+        ("teachers: an APN without its marks", """f'APN to "{apn}".'""", """f"APN to {apn}.\""""),
+    ),
+    *edits(
+        "experiments/evaluation/sheets.py",
+        "experiments/test_taught.py",
+        (
+            "sheets: a letter and the next one's value",
+            "{name} = {before} {values[before]}",
+            "{name} = {before} {values[name]}",
+        ),
+        ("sheets: the limit itself is too much", "if amount <= limit", "if amount < limit"),
+        ("sheets: a path as it is gone", '["path"][::-1]', '["path"]'),
+    ),
+    *edits(
+        "experiments/evaluation/taught.py",
+        "experiments/test_taught.py",
+        (
+            "taught: on held-out tasks",
+            "(rng, source.family, level))",
+            "(rng, source.family, level, held_out=True))",
+        ),
+        ("taught: what is lost is won", "[b - a for", "[a - b for"),
+    ),
+    *edits(
         "inference/attempts/passing.py",
         "inference/test_attempts.py",
         ("pass@k: with putting back", "(comb(n, k) - comb(n - c, k)) / comb(n, k)", "1 - (1 - c / n) ** k"),

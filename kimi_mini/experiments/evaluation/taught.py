@@ -226,12 +226,14 @@ def one(name: str, seed: int, scale: float) -> list[dict]:
 
 def main() -> None:
     """Every seed of every arm; write data/results/taught.json and its figure."""
-    args = harness.arguments(__doc__.splitlines()[0])
+    parser = harness.common_parser(__doc__.splitlines()[0])
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=list(ARMS))
+    args = harness.read(parser)
     weights = {arm.agent: harness.fingerprint(CHECKPOINTS / arm.agent) for arm in ARMS.values()}
     log = Log("taught", seeds=args.seeds, folder=args.folder, weights=weights)
     log.more["arms"] = {name: asdict(arm) for name, arm in ARMS.items()}
-    for name, arm in ARMS.items():
-        for seed in args.seeds[: arm.most_seeds]:
+    for name in args.arms:
+        for seed in args.seeds[: ARMS[name].most_seeds]:
             for row in one(name, seed, args.scale):
                 log.row(**row)
                 print(row, flush=True)
@@ -248,7 +250,8 @@ def by_family(log: Log, arm: str, after: bool) -> dict[str, list[float]]:
 def report(log: Log) -> None:
     """Scoreboard rows, and a claim for each floor and for what each arm forgot."""
     board, where = {}, {"figure": "figures/taught.png", "notebook": NOTEBOOK, "source": "this project"}
-    for name, arm in ARMS.items():
+    for name in dict.fromkeys(row["arm"] for row in log.rows):
+        arm = ARMS[name]
         before, after = by_family(log, name, False), by_family(log, name, True)
         for family in arm.exams:
             _, count, says, floor = EXAMS[family]
