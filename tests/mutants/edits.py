@@ -2172,11 +2172,7 @@ MUTANTS = [
             'masked_fill(~written, float("inf"))',
             'neg().masked_fill(~written, float("inf"))',
         ),
-        (
-            "refine: given tokens are written over",
-            "return masked & (place < self.style.at_once)",
-            "return place < self.style.at_once",
-        ),
+        ("refine: given tokens are written over", "return ready & chosen", "return chosen"),
         (
             "refine: the causal mask left on",
             "self.positions[:, -1:])[:, None, None]",
