@@ -2,14 +2,15 @@
 
 A context asks for a word at a place, "put moon at third :", and a text of nine tokens answers:
 
-    red 3 4 sun fish moon rain 2 red
+    red 3 2 sun fish moon rain 5 red
     |   |-| |----------------| |  |
     |   |   four words         |  a colour again: the same fact, which must agree with the first
-    |   two digits             their sum modulo 5: the checksum, which must hold
+    |   two digits             their sum: the checksum, which must hold
     a colour                   and the word that was asked for must stand at its place
 
 Each of the three constraints is kept by a share of the training texts, independently of the others; in the rest it is
-broken. So a model that has learned these texts well keeps it that often, and rewards have something to find.
+broken. The sum is a plain one: one modulo 5 tells nothing about either digit alone, and neither model learned it. So a
+model that has learned these texts well keeps it that often, and rewards have something to find.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ from kimi_mini.training.diffusion.reinforce import (
 )
 from kimi_mini.training.loop import History, train
 
-COLOURS, DIGITS = ("red", "blue", "green", "black"), ("0", "1", "2", "3", "4")
+COLOURS, DIGITS = ("red", "blue", "green", "black"), ("0", "1", "2", "3")
+SUMS = (*DIGITS, "4", "5", "6")
 WORDS, PLACES = ("sun", "moon", "fish", "rain", "tree", "bird"), ("first", "second", "third", "fourth")
-VOCABULARY = (*COLOURS, *DIGITS, *WORDS, *PLACES, "put", "at", ":", "[PAD]", "[MASK]")
+VOCABULARY = (*COLOURS, *SUMS, *WORDS, *PLACES, "put", "at", ":", "[PAD]", "[MASK]")
 ID = {word: number for number, word in enumerate(VOCABULARY)}
 LENGTH, FIRST_WORD, CHECK, AGAIN = 9, 3, 7, 8  # tokens; places on the canvas
 KINDS = ("checksum", "word", "facts")
@@ -84,10 +86,10 @@ def context_of(word: str, place: int) -> tuple[int, ...]:
 def kept(context: Sequence[int], text: Sequence[int]) -> tuple[bool, bool, bool]:
     """Which of KINDS a text keeps."""
     digits = [VOCABULARY[token] for token in (*text[1:FIRST_WORD], text[CHECK])]
-    numbers = all(digit in DIGITS for digit in digits)
+    numbers = all(digit in SUMS for digit in digits)
     place = PLACES.index(VOCABULARY[context[3]])
     return (
-        numbers and sum(map(int, digits[:2])) % 5 == int(digits[2]),
+        numbers and sum(map(int, digits[:2])) == int(digits[2]),
         text[FIRST_WORD + place] == context[1],
         text[0] == text[AGAIN] and VOCABULARY[text[0]] in COLOURS,
     )
@@ -97,8 +99,8 @@ def draw(rng: np.random.Generator, shares: Sequence[float]) -> tuple[tuple[int, 
     """A context and a text, which keeps each of KINDS with its share."""
     word, place = WORDS[rng.integers(len(WORDS))], int(rng.integers(4))
     checks, stands, agree = rng.random(3) < shares
-    digits = rng.integers(5, size=2)
-    check = (digits.sum() + (0 if checks else rng.integers(1, 5))) % 5
+    digits = rng.integers(len(DIGITS), size=2)
+    check = int(digits.sum() + (0 if checks else rng.integers(1, len(SUMS)))) % len(SUMS)
     others = [other for other in WORDS if other != word]
     words = [WORDS[rng.integers(len(WORDS))] for _ in PLACES]
     words[place] = word if stands else others[rng.integers(len(others))]
