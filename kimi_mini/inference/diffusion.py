@@ -170,9 +170,9 @@ class _State:
             logits = self._see(self.canvas[:, self.frozen :])[:, block.start - self.frozen :][
                 :, : left.shape[1]
             ]
-            self._put_down(block, logits)
+            chosen = self._put_down(block, logits)
             if self.style.remask:
-                self._take_back(block)
+                self._take_back(block, chosen.sum(1, keepdim=True))
             self.steps += 1
             if self.look is not None:
                 self.look(self.canvas, self.masked)
@@ -191,8 +191,9 @@ class _State:
         self.cache.truncate([length + (ids.shape[1] if keep else 0) for length in before])
         return self.model.lm_head(hidden[:, :-1]).float()
 
-    def _put_down(self, block: slice, logits: Tensor) -> None:
-        """The surest, the leftmost or any of the masked tokens of the block, `at_once` of them in each row."""
+    def _put_down(self, block: slice, logits: Tensor) -> Tensor:
+        """The surest, the leftmost or any of the masked tokens of the block, `at_once` of a row; returns (N, l) bool,
+        where."""
         refused = self.refused if self.refused.dim() == 1 else self.refused[:, block]
         logits = logits.masked_fill(refused, float("-inf"))
         warm = logits / self.style.temperature if self.style.temperature else logits
@@ -208,6 +209,7 @@ class _State:
         self.canvas[:, block] = torch.where(chosen, tokens, self.canvas[:, block])
         self.when[:, block] = torch.where(chosen, self.steps, self.when[:, block])
         self.logprobs[:, block] = torch.where(chosen, sure, self.logprobs[:, block])
+        return chosen
 
     def _chosen(self, tokens: Tensor, sure: Tensor, masked: Tensor) -> Tensor:
         """(N, l) bool: `at_once` of the masked positions of each row, or all that are left; and all that are `sure`."""
@@ -231,10 +233,12 @@ class _State:
             chosen |= sure >= math.log(self.style.sure)
         return ready & chosen
 
-    def _take_back(self, block: slice) -> None:
-        """[MASK] again where the block's tokens were least certain when they were put down; not where it would end."""
+    def _take_back(self, block: slice, put: Tensor) -> None:
+        """[MASK] again where the block's tokens were least certain when they were put down: `remask` of each row, but
+        fewer than the step has put there (put, (N, 1)), or it would never end; none once nothing is masked."""
         written = ~self.masked[:, block] & ~self.given[:, block]
         doubt = self.logprobs[:, block].masked_fill(~written, float("inf"))
         place = doubt.argsort(dim=1, stable=True).argsort(dim=1)
-        back = written & (place < self.style.remask) & self.masked[:, block].any(1, keepdim=True)
+        few = (put - 1).clamp(max=self.style.remask)
+        back = written & (place < few) & self.masked[:, block].any(1, keepdim=True)
         self.canvas[:, block] = torch.where(back, self.mask_token, self.canvas[:, block])

@@ -171,6 +171,24 @@ def test_the_mask_is_never_written(model):
     assert found.steps == 6 and (found.ids == 20).all() and (found.logprobs == 0).all()
 
 
+def test_taking_back_ends_where_ends_wait(model):
+    """Who puts down one token only, for the others have to wait, takes none back."""
+    allowed = torch.zeros(1024, dtype=torch.bool)
+    allowed[[5, 9]] = True
+    left = []
+    style = Style(at_once=3, remask=2, closing=9)
+    refine(
+        model,
+        CONTEXTS,
+        empty(),
+        style,
+        allowed=allowed,
+        look=lambda _, masked: left.append(masked.sum(1).tolist()),
+    )
+    for before, after in itertools.pairwise(left):
+        assert all(now < then or then == 0 for then, now in zip(before, after))
+
+
 def test_the_reader_is_shown_every_step(model):
     seen = []
     refine(

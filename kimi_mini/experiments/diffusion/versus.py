@@ -28,7 +28,7 @@ from kimi_mini.experiments.diffusion import measures
 from kimi_mini.experiments.diffusion.runs import ARMS, LEVELS, SUMS, Recipe, learned
 from kimi_mini.experiments.verifiers.shared import TUNED
 
-TASKS, TURNS, GAPS = 120, 60, 30  # a seed and family: tasks to solve, turns for the bound, gaps to fill
+TASKS, TURNS, GAPS = 60, 36, 24  # a seed and family: tasks to solve, turns for the bound, gaps to fill
 RECIPE = Recipe()
 NOTEBOOK = "11_diffusion.ipynb"
 SOURCE, STEPS = "article (outlook: text that is refined)", "figures/diffusion_steps.png"
