@@ -54,7 +54,10 @@ def test_the_endpoint_in_small(monkeypatch):
     """A server in a process of its own: every answer is respond's, whoever leaves is gone."""
     found = experiment.many(experiment.AGENT, 40, 0)
     assert (found["answered"], found["right"], found["left"], found["refused"]) == (34, 34, 4, 2)
-    assert (found["running"], found["counted"]) == (0, 34)
+    assert found["running"] == 0
+    assert 34 <= found["counted"] <= 34 + found["left"], (
+        "who leaves may have been answered before it was noticed"
+    )
     monkeypatch.setattr(experiment, "CLIENTS", (1, 4))
     speeds = experiment.one_round(experiment.AGENT, 0, 0, 0.1)["speeds"]
     assert set(speeds) == {1, 4} and all(speed > 0 for speed in speeds.values())
