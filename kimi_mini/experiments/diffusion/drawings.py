@@ -2,6 +2,7 @@
 
 policy_gradients   error of each estimator as samples grow; success over rollouts and over looks; distinct right texts
 landscape          what is kept of each constraint against KL to the start, and what is kept when the end is given
+sums_alone         of models that learned sums alone: the bound of each kind of sum, and success in each style
 """
 
 from __future__ import annotations
@@ -126,4 +127,39 @@ def _pairs(ax: Axes, rows: Sequence[Mapping], names: Sequence[str], kind: str) -
             ax.plot([x] * len(values), values, "o", color="black", markersize=4)
     ticks = [place + shift for place in range(len(names)) for shift in (-0.2, 0.2)]
     ax.set_xticks(ticks, ["before", "after"] * len(names), rotation=35)
+    ax.grid(axis="x", visible=False)
+
+
+@styled
+def sums_alone(log: Mapping) -> Figure:
+    """A log of `diffusion_sums`; its seeds are dots."""
+    fig, axes = figure(13.5, 4.8, 1, 2, width_ratios=(1, 2.2))
+    parts, (near, right) = log["parts"], axes[0]
+    bounds = {name: [part["nats"][name]["bound"] for part in parts] for name in parts[0]["nats"]}
+    styles = dict.fromkeys(row["style"] for row in parts[0]["styles"])
+    rates = {name: [_of_style(part, name) for part in parts] for name in styles}
+    rates["left to right"] = [float(np.mean(list(part["writing"].values()))) for part in parts]
+    _dotted(near, bounds, [BLUE] * len(bounds))
+    near.axhline(0.15, color=GREY, linestyle="--", linewidth=1.2)
+    near.set(ylabel="nats a token", title="Bound of held-out sums")
+    _dotted(right, rates, [BLUE] * len(styles) + [ORANGE])
+    right.axhline(0.9, color=GREY, linestyle="--", linewidth=1.2)
+    right.set(ylim=(0, 1.05), title="Sums and products solved (steps of a turn)")
+    steps = [_of_style(parts[0], name, "steps") for name in styles]
+    labels = [f"{name.replace(', ', ',' + chr(10))}\n({count:.0f})" for name, count in zip(styles, steps)]
+    right.set_xticks(range(len(rates)), [*labels, "left to right"])
+    return fig
+
+
+def _of_style(part: Mapping, name: str, key: str = "success") -> float:
+    return float(np.mean([row[key] for row in part["styles"] if row["style"] == name]))
+
+
+def _dotted(ax: Axes, groups: Mapping[str, Sequence[float]], colours: Sequence[str]) -> None:
+    """A bar a group, its seeds as dots."""
+    means = [np.mean(values) for values in groups.values()]
+    ax.bar(list(groups), means, color=colours, width=0.6)
+    for place, (values, mean) in enumerate(zip(groups.values(), means)):
+        ax.plot([place] * len(values), values, "o", color="black", markersize=4)
+        ax.annotate(f"{mean:.2f}", (place, 0), (0, 6), textcoords="offset points", ha="center", color="white")
     ax.grid(axis="x", visible=False)

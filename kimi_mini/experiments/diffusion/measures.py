@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +47,7 @@ SURELY, IN_BLOCKS, FROZEN = (
     "blocks of 8, all above 0.99",
     "blocks of 8, frozen, all above 0.99",
 )
+FEW = (ONE, HALF, SURELY, IN_BLOCKS)
 
 
 def kind_of(name: str) -> str:
@@ -92,21 +93,33 @@ class Refining:
 
 
 def nats(refining: KimiMini, writing: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dict:
-    """family -> {"bound", "loss"}: nats a token of held-out turns; the bound pays for the room behind a turn, too, and
-    is divided by the tokens of the turn alone."""
+    """family -> {"bound", "loss"}: nats a token of held-out turns, of one model and of the other."""
+    pairs = [(bounds, refining), (losses, writing)]
+    both = [measure(model, tokenizer, LEVELS, count, seed) for measure, model in pairs]
+    return {family: {"bound": both[0][family], "loss": both[1][family]} for family in LEVELS}
+
+
+def bounds(
+    model: KimiMini, tokenizer: Tokenizer, families: Iterable[str], count: int, seed: int
+) -> dict[str, float]:
+    """family -> the bound, nats a token of held-out turns. It pays for the room behind a turn, too, and is divided by
+    the tokens of the turn alone."""
     found = {}
-    for family in LEVELS:
+    for family in families:
         turns = held_out(tokenizer, family, count, seed)
-        tokens = sum(int(turn.mask.sum()) for turn in turns)
-        bounds = bound(refining, [canvas_of(turn, tokenizer) for turn in turns], draws=8, seed=seed)
-        found[family] = {"bound": sum(bounds) / tokens, "loss": _loss(writing, turns)}
+        paid = bound(model, [canvas_of(turn, tokenizer) for turn in turns], draws=8, seed=seed)
+        found[family] = sum(paid) / sum(int(turn.mask.sum()) for turn in turns)
     return found
 
 
 @torch.no_grad()
-def _loss(model: KimiMini, turns: Sequence[Example]) -> float:
+def losses(
+    model: KimiMini, tokenizer: Tokenizer, families: Iterable[str], count: int, seed: int
+) -> dict[str, float]:
+    """family -> the loss of the one that writes, nats a token of the same turns."""
     with evaluating(model):
-        return token_losses(model, collate(turns)).mean().item()
+        turns = {family: held_out(tokenizer, family, count, seed) for family in families}
+        return {family: token_losses(model, collate(some)).mean().item() for family, some in turns.items()}
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------
@@ -121,11 +134,13 @@ def solved(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], name: s
     return rate, float(np.mean(policy.steps))
 
 
-def written(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dict[str, float]:
+def written(
+    model: KimiMini, tokenizer: Tokenizer, count: int, seed: int, families: Iterable[str] = tuple(LEVELS)
+) -> dict[str, float]:
     """family -> the share of the same tasks that the one that writes solves, greedily."""
     rates = {}
-    for family, levels in LEVELS.items():
-        tasks = held_out_tasks(family, levels, count, seed)
+    for family in families:
+        tasks = held_out_tasks(family, LEVELS[family], count, seed)
         done = solve(model, tokenizer, tasks, LIMITS)
         rates[family] = float(np.mean([conversation.verdict().passed for conversation in done]))
     return rates
@@ -133,11 +148,19 @@ def written(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> dic
 
 def by_style(model: KimiMini, tokenizer: Tokenizer, count: int, seed: int) -> list[dict]:
     """A row for each style and family: success, steps of a turn and seconds of processor time. The families other than
-    SUMS are measured in four styles."""
+    SUMS are measured in FEW styles."""
+    families = {family: tuple(STYLES) if family in SUMS else FEW for family in LEVELS}
+    return in_styles(model, tokenizer, families, count, seed)
+
+
+def in_styles(
+    model: KimiMini, tokenizer: Tokenizer, families: Mapping[str, Sequence[str]], count: int, seed: int
+) -> list[dict]:
+    """Such rows, for each of the styles of each family."""
     rows = []
-    for family, levels in LEVELS.items():
-        tasks = held_out_tasks(family, levels, count, seed)
-        for name in STYLES if family in SUMS else (ONE, HALF, SURELY, IN_BLOCKS):
+    for family, names in families.items():
+        tasks = held_out_tasks(family, LEVELS[family], count, seed)
+        for name in names:
             began = time.process_time()
             rate, steps = solved(model, tokenizer, tasks, name)
             took = round(time.process_time() - began, 3)

@@ -40,13 +40,19 @@ PASSES = 1.5
 @dataclass(frozen=True)
 class Recipe:
     """What decides the weights. tokens: of the examples, without canvases' room; blocks: share of micro-batches whose
-    noise is that of a block (see `hide`)."""
+    noise is that of a block (see `hide`); families: keys of LEVELS, in the proportions of SHARES."""
 
     tokens: int = 7_000_000
     step_tokens: int = 4096
     micro_tokens: int = 2048
     peak: float = 1.0
     blocks: float = 0.25
+    families: tuple[str, ...] = tuple(LEVELS)
+
+    def shares(self) -> dict[str, float]:
+        """family -> its share of the tokens; together 1."""
+        whole = sum(SHARES[family] for family in self.families)
+        return {family: SHARES[family] / whole for family in self.families}
 
     def scaled(self, scale: float) -> Recipe:
         """The same with fewer tokens."""
@@ -78,12 +84,12 @@ def canvas_of(example: Example, tokenizer: Tokenizer, asked: bool = False) -> Ex
     return canvases(longer, tokenizer.token_id("<|im_end|>"), size=LENGTH + more)[0]
 
 
-def pools_of(tokenizer: Tokenizer, tokens: int, seed: int) -> sft.Pools:
-    """Turns of training tasks of all families, enough for `tokens` tokens read PASSES times."""
+def pools_of(tokenizer: Tokenizer, recipe: Recipe, seed: int) -> sft.Pools:
+    """Turns of training tasks of the recipe's families, enough for its tokens read PASSES times."""
     made = {}
-    for family, levels in LEVELS.items():
-        source = Source(family, "think", SHARES[family], levels, length=WHOLE[family])
-        count = wanted(source, tokens, PASSES)
+    for family, share in recipe.shares().items():
+        source = Source(family, "think", share, LEVELS[family], length=WHOLE[family])
+        count = wanted(source, recipe.tokens, PASSES)
         made[source] = passed_only(list(synthesise(tokenizer, source, count, seed, mistakes=0.0)))
     pools = sft.pools_of(made)
     return {key: [turn for one in examples for turn in turns_of(one)] for key, examples in pools.items()}
@@ -121,6 +127,14 @@ def batches(
     return [hide(part, mask_token(model), rng, kind) for part, kind in zip(parts, kinds)]
 
 
+def tokens_of(arm: str, pools: sft.Pools, steps: Sequence[Sequence[tuple]]) -> int:
+    """Tokens that an arm reads in all: a canvas has LENGTH of them, whatever its turn has."""
+    if arm == "writing":
+        return sft.tokens_of(pools, steps)
+    examples = (pools[key][index] for step in steps for key, index in step)
+    return sum(len(one.ids) - int(one.mask.sum()) + LENGTH for one in examples)
+
+
 def learned(
     arm: str, start: Path, recipe: Recipe, seed: int, folder: Path, title: str = ""
 ) -> tuple[KimiMini, Tokenizer, dict]:
@@ -132,7 +146,7 @@ def learned(
         return *load_agent(kept), read_json(note)
     model, tokenizer = load_agent(start)
     plan = Plan(seed=seed, step_tokens=recipe.step_tokens, micro_tokens=recipe.micro_tokens)
-    pools = pools_of(tokenizer, recipe.tokens, seed)
+    pools = pools_of(tokenizer, recipe, seed)
     steps = sft.make_plan(pools, recipe.tokens, recipe.step_tokens, seed, ramp=(0.0, 0.1))
 
     def data(step: int) -> list[Batch]:
@@ -143,7 +157,7 @@ def learned(
     schedule = Schedule(peak=recipe.peak, decay_fraction=0.5, floor=0.02)
     losses: Callable = refined_losses if arm == "refining" else token_losses
     state, began = folder / f"{arm}-{seed}.pt", time.process_time()
-    with Bar(sft.tokens_of(pools, steps), title) as bar:
+    with Bar(tokens_of(arm, pools, steps), title) as bar:
         history = trained(
             model, plan, data, len(steps), schedule, state_file=state, progress=bar, losses=losses
         )

@@ -146,18 +146,7 @@ def quality(claim: Callable[..., None]) -> None:
         at_most=True,
         source="LLaDA (arXiv 2502.09992), likelihoods",
     )
-    for style, name in (
-        (measures.HALF, "half_the_steps"),
-        (measures.SURELY, "surely"),
-        (measures.IN_BLOCKS, "surely_in_blocks"),
-    ):
-        claim(
-            name,
-            f"sums and products in at most half as many steps as the canvas has tokens ({style})",
-            0.90,
-            lambda part, style=style: of_style(part, style),
-            figure=STEPS,
-        )
+    few_steps(claim)
     claim(
         "surely_steps",
         f"steps of a turn over the tokens of its canvas ({measures.SURELY})",
@@ -185,6 +174,22 @@ def quality(claim: Callable[..., None]) -> None:
         0.20,
         lambda part: gap_of(part, "thought"),
     )
+
+
+def few_steps(claim: Callable[..., None], prefix: str = "", where: str = "", figure: str = STEPS) -> None:
+    """Success in at most half as many steps as the canvas has tokens, in three ways to choose where to write."""
+    for style, name in (
+        (measures.HALF, "half_the_steps"),
+        (measures.SURELY, "surely"),
+        (measures.IN_BLOCKS, "surely_in_blocks"),
+    ):
+        claim(
+            prefix + name,
+            f"sums and products{where} in at most half as many steps as the canvas has tokens ({style})",
+            0.90,
+            partial(of_style, name=style),
+            figure=figure,
+        )
 
 
 def cost(claim: Callable[..., None]) -> None:
