@@ -28,7 +28,7 @@ def planned():
 
 
 def test_only_the_families_of_the_recipe_are_planned(planned):
-    _, recipe, pools, steps = planned
+    _, _, pools, steps = planned
     spent = dict.fromkeys(runs.SUMS, 0)
     for (source, level), number in (pick for step in steps for pick in step):
         spent[source.family] += len(pools[source, level][number].ids)
@@ -44,7 +44,9 @@ def test_a_bar_counts_to_exactly_what_is_read(planned, arm):
         examples = [pools[key][number] for key, number in step]
         made = runs.batches(arm, examples, tiny_model(), tokenizer, recipe, np.random.default_rng(0))
         read += sum(int((batch.valid if arm == "refining" else batch.ids != 0).sum()) for batch in made)
-    assert runs.tokens_of(arm, pools, steps) == pytest.approx(read, abs=0 if arm == "refining" else 0.02 * read)
+    assert runs.tokens_of(arm, pools, steps) == pytest.approx(
+        read, abs=0 if arm == "refining" else 0.02 * read
+    )
 
 
 def parts(bound=0.1, loss=0.02, success=0.95):

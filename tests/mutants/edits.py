@@ -2209,4 +2209,39 @@ MUTANTS = [
             "torch.tensor([ids[: place + 1]])",
         ),
     ),
+    *edits(
+        "experiments/diffusion/runs.py",
+        "experiments/test_diffusion_sums.py experiments/test_diffusion.py",
+        (
+            "recipe: shares of the families left out are lost",
+            "SHARES[family] / whole for family",
+            "SHARES[family] for family",
+        ),
+        ("recipe: a bar leaves out the canvas's room", " - int(one.mask.sum()) + LENGTH for", " for"),
+    ),
+    *edits(
+        "experiments/diffusion/sums.py",
+        "experiments/test_diffusion_sums.py",
+        (
+            "sums: at equal seconds the writer is the one of equal tokens",
+            "partial(above, writer=False)",
+            "above",
+        ),
+        ("sums: at equal tokens the writer loses nothing", "writer: bool = True", "writer: bool = False"),
+    ),
+    *edits(
+        "experiments/diffusion/policy_gradient.py",
+        "experiments/test_diffusion_rl.py",
+        ("toys: the largest distance stands for each", "value=min(found)", "value=max(found)"),
+        (
+            "rl: copies of a right text are variety",
+            'found["distinct"] / max(texts.ALIKE * found["right"], 1e-9)',
+            "1.0",
+        ),
+        (
+            "rl: a row that came later does not say so",
+            'LATER = "(a row added when the log had been seen)"',
+            'LATER = ""',
+        ),
+    ),
 ]

@@ -22,6 +22,8 @@ COLOURS = {
     "refining": BLUE,
     "left to right": ORANGE,
 }
+LEAST = 0.01  # where the axis of distances from the exact gradient ends
+BESIDE = {"textcoords": "offset points"}
 
 
 @styled
@@ -33,12 +35,17 @@ def policy_gradients(log: Mapping) -> Figure:
         samples = [int(count) for count in toys[0]["error"]]
         curves = np.array([list(one["error"].values()) for one in toys])
         error.plot(samples, curves.mean(0), "o-", color=COLOURS[name], label=name)
-        error.axhline(
-            np.mean([one["bias"] for one in toys]), color=COLOURS[name], linestyle=":", linewidth=1.3
-        )
+        bias = float(np.mean([one["bias"] for one in toys]))
+        if bias < LEAST:
+            error.annotate(
+                f"bias {name}: {bias:.0e}, below this axis", (1, LEAST), (4, 5), color=COLOURS[name], **BESIDE
+            )
+        else:
+            error.axhline(bias, color=COLOURS[name], linestyle=":", linewidth=1.3)
     error.set(
         xscale="log",
         yscale="log",
+        ylim=(LEAST, None),
         xlabel="sampled texts",
         ylabel="distance / length",
         title="Toy: distance from the exact gradient (dotted: bias)",
@@ -161,5 +168,5 @@ def _dotted(ax: Axes, groups: Mapping[str, Sequence[float]], colours: Sequence[s
     ax.bar(list(groups), means, color=colours, width=0.6)
     for place, (values, mean) in enumerate(zip(groups.values(), means)):
         ax.plot([place] * len(values), values, "o", color="black", markersize=4)
-        ax.annotate(f"{mean:.2f}", (place, 0), (0, 6), textcoords="offset points", ha="center", color="white")
+        ax.annotate(f"{mean:.2f}", (place, 0), (0, 6), ha="center", color="white", **BESIDE)
     ax.grid(axis="x", visible=False)

@@ -69,6 +69,7 @@ SHAPE = dict(
 )
 ROWS, STEPS = 128, 900  # texts of a training step; steps
 RL_RATE, TASKS, GROUP = 0.15, 16, 8  # of the optimizer's rates; contexts a round, texts each
+ALIKE = 16  # texts for the same context, among which distinct ones are counted
 SHARE = 0.7  # of the training texts, that keeps a constraint
 
 
@@ -235,9 +236,9 @@ def by_rl(
 def measured(
     model: KimiMini, begun: KimiMini, way: Way, reward: Sequence[str], seed: int, tasks: int
 ) -> dict:
-    """Of new contexts, 16 texts each: what is kept; distinct right texts of 16, mean over contexts; KL to the start.
-    And what is kept when checksum and second colour are given: "given"."""
-    rng, group = np.random.default_rng([seed, 4]), 16
+    """Of new contexts, ALIKE texts each: what is kept; distinct right texts of them, mean over contexts; KL to the
+    start. And what is kept when checksum and second colour are given: "given"."""
+    rng, group = np.random.default_rng([seed, 4]), ALIKE
     asked = [p for p in prompts(tasks, rng, wanted=reward, share=False) for _ in range(group)]
     texts = way.write(model, asked, seed)
     rewards, distinct = judged(asked, texts, group)
