@@ -79,6 +79,25 @@ def test_equal_seconds_are_against_a_writer_that_loses_nothing(tmp_path):
     assert strict["value"] == pytest.approx(0.16) and strict["verdict"] == "does not hold"
 
 
+def test_a_seed_without_a_writer_tells_of_its_refiner_alone(tmp_path):
+    log, _ = reported(tmp_path)
+    alone = log.more["parts"][2]
+    kept = dict(seed=2, training=alone["training"]["refining"], nats=dict.fromkeys(runs.SUMS, 0.3))
+    log.more["parts"][2] = sums.joined(kept | {"styles": alone["styles"]}, None)
+    log.rows.clear()
+    log.claims.clear()
+    sums.report(log)
+    equal, strict, *_ = log.claims
+    assert equal["seeds"] == [0, 1] and equal["value"] == pytest.approx(0.08)
+    assert strict["seeds"] == [0, 1, 2] and strict["value"] == pytest.approx(0.5 / 3)
+    assert sum(row["arm"] == "writing" for row in log.rows) == 4 and drawings.sums_alone(log.as_dict()).axes
+
+
+def test_nothing_is_trained_where_what_is_kept_is_asked_for(tmp_path):
+    missing = sums.one("writing", 90, Path("nowhere"), sums.RECIPE, tmp_path, 1.0, kept=True)
+    assert missing is None and not list(tmp_path.iterdir())
+
+
 def test_few_steps_are_the_same_three_styles_with_the_same_floor_as_of_five_families(tmp_path):
     log, claims = reported(tmp_path, success=0.8)
     few = {name: claims[name] for name in ("half_the_steps", "surely", "surely_in_blocks")}

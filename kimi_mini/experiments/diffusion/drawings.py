@@ -145,7 +145,8 @@ def sums_alone(log: Mapping) -> Figure:
     bounds = {name: [part["nats"][name]["bound"] for part in parts] for name in parts[0]["nats"]}
     styles = dict.fromkeys(row["style"] for row in parts[0]["styles"])
     rates = {name: [_of_style(part, name) for part in parts] for name in styles}
-    rates["left to right"] = [float(np.mean(list(part["writing"].values()))) for part in parts]
+    writers = [list(part["writing"].values()) for part in parts if part["writing"]]
+    rates["left to right"] = [float(np.mean(values)) for values in writers]
     _dotted(near, bounds, [BLUE] * len(bounds))
     near.axhline(0.15, color=GREY, linestyle="--", linewidth=1.2)
     near.set(ylabel="nats a token", title="Bound of held-out sums")

@@ -8,7 +8,8 @@ Equal tokens are not equal seconds: a canvas has more tokens than its turn, so t
 step. With its seconds the other would read more. How much better it would become need not be trained: no loss is below
 0, so what the bound is above 0 is at least its distance from any writer, whatever that one's seconds.
 
-The refiners are trained first, in all seeds; each training and each measurement is kept, and what is kept is read.
+The refiners are trained first, in all seeds; each training and each measurement is kept, and what is kept is read. With
+`--kept` nothing is trained: a seed whose writer is missing tells of its refiner alone.
 """
 
 from __future__ import annotations
@@ -37,28 +38,35 @@ FIGURE = "figures/diffusion_sums.png"
 
 def main() -> None:
     """Train one arm after the other and measure each; write data/results/diffusion_sums.json and its figure."""
-    args = harness.arguments(__doc__.splitlines()[0], base=TUNED)
+    parser = harness.common_parser(__doc__.splitlines()[0], base=TUNED)
+    parser.add_argument("--kept", action="store_true", help="train nothing, tell of what is kept")
+    args = harness.read(parser)
     recipe = RECIPE.scaled(args.scale)
     folder = RUNS / ("diffusion_sums" if args.scale == 1 else f"diffusion_sums_{args.scale:g}")
     check_plan(
         folder, {"recipe": asdict(recipe), "scale": args.scale, "start": harness.fingerprint(args.base)}
     )
     log = Log("diffusion_sums", seeds=args.seeds, folder=args.folder)
-    each = partial(one, start=args.base, recipe=recipe, folder=folder, scale=args.scale)
+    each = partial(one, start=args.base, recipe=recipe, folder=folder, scale=args.scale, kept=args.kept)
     found = {arm: [each(arm, seed) for seed in args.seeds] for arm in ARMS}
-    log.more |= {"recipe": asdict(recipe), "parts": [joined(*pair) for pair in zip(*found.values())]}
+    parts = [joined(*pair) for pair in zip(*found.values()) if pair[0]]
+    log.more |= {"recipe": asdict(recipe), "parts": parts}
     report(log)
     harness.finish(log, diffusion_sums=drawings.sums_alone)
 
 
-def one(arm: str, seed: int, start: Path, recipe: Recipe, folder: Path, scale: float) -> dict:
-    """What one arm has learned in one seed, measured; read, if it was measured already."""
+def one(
+    arm: str, seed: int, start: Path, recipe: Recipe, folder: Path, scale: float, kept: bool = False
+) -> dict | None:
+    """What one arm has learned in one seed, measured; read, if it was measured already. kept: None, if it was not."""
     file = folder / f"measured-{arm}-{seed}.json"
+    if kept and not file.is_file():
+        return None
     if not file.is_file():
         model, tokenizer, note = learned(arm, start, recipe, seed, folder, f"{arm}, seed {seed}")
         tasks, turns = (max(6, int(count * scale)) for count in (TASKS, TURNS))
-        kept = {name: note[name] for name in ("tokens", "examples", "processor_seconds")}
-        found = {"seed": seed, "training": kept}
+        spent = {name: note[name] for name in ("tokens", "examples", "processor_seconds")}
+        found = {"seed": seed, "training": spent}
         if arm == "refining":
             found["nats"] = measures.bounds(model, tokenizer, SUMS, turns, seed)
             styles = dict.fromkeys(SUMS, measures.FEW)
@@ -73,17 +81,18 @@ def one(arm: str, seed: int, start: Path, recipe: Recipe, folder: Path, scale: f
     return found
 
 
-def joined(refining: dict, writing: dict) -> dict:
-    """Both arms of a seed, as `versus` has its parts."""
-    nats = {name: {"bound": refining["nats"][name], "loss": writing["nats"][name]} for name in SUMS}
-    training = dict(zip(ARMS, (refining["training"], writing["training"])))
-    part = {"seed": refining["seed"], "training": training, "nats": nats}
-    return part | {"styles": refining["styles"], "writing": writing["success"]}
+def joined(refining: dict, writing: dict | None) -> dict:
+    """Both arms of a seed, as `versus` has its parts; a writer that is missing has no loss and no success."""
+    losses = writing["nats"] if writing else dict.fromkeys(SUMS)
+    nats = {name: {"bound": refining["nats"][name], "loss": losses[name]} for name in SUMS}
+    training = {arm: found["training"] for arm, found in zip(ARMS, (refining, writing)) if found}
+    part = {"seed": refining["seed"], "training": training, "nats": nats, "styles": refining["styles"]}
+    return part | {"writing": writing["success"] if writing else {}}
 
 
 def above(part: dict, writer: bool = True) -> float:
     """The bound less the loss of the one that writes, nats a token; without `writer`, less nothing."""
-    return float(np.mean([n["bound"] - writer * n["loss"] for n in part["nats"].values()]))
+    return float(np.mean([n["bound"] - (n["loss"] if writer else 0) for n in part["nats"].values()]))
 
 
 def report(log: Log) -> None:
@@ -106,6 +115,7 @@ def claims(claim: Callable[..., None]) -> None:
         "sums and products alone: the bound is within 0.15 nats a token of the loss of a writer of equal tokens",
         0.15,
         above,
+        among=lambda part: bool(part["writing"]),
         **near,
     )
     claim(
