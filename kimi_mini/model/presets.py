@@ -39,8 +39,16 @@ KIMI = dict(
 PRESETS = {
     # Two CPU cores: rows of whole 16 bytes everywhere (60 * 4), which grouped_mm needs.
     "nano": dict(),
-    # The nano with one layer more, for an agent that reads: a tool is found by its description, then its name copied.
-    "micro": dict(num_hidden_layers=4),
+    # For an agent that reads: a tool is found by its description, then its name is copied. One layer and one head more
+    # than the nano; the dense layer is as wide as the experts that a token sees: (3 + 1) * 80.
+    "micro": dict(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=320,
+        moe_intermediate_size=80,
+        kv_lora_rank=64,
+    ),
     # One GPU. The dense layer is as wide as the experts that a token sees: (6 + 1) * 256.
     "mini": dict(
         hidden_size=512,

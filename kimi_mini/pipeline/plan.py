@@ -194,12 +194,12 @@ class Plan:
     @classmethod
     def reader(cls, **more) -> Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
-        most of the fine-tuning is of worlds that put nothing the same way twice. About forty minutes."""
+        most of the fine-tuning is of worlds that put nothing the same way twice. About an hour and a half."""
         return cls(
             preset=more.pop("preset", "micro"),
             drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
             finetune=Finetune(
-                tokens=18_000_000, text_tokens=64, plain=0.2, schedule=Schedule(peak=0.5, decay_start=0.1)
+                tokens=36_000_000, text_tokens=64, plain=0.2, schedule=Schedule(peak=0.5, decay_start=0.1)
             ),
             evaluation=Evaluation(varied=True),
             **more,

@@ -12,7 +12,7 @@ from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
 from kimi_mini.worlds.desk import world
 from kimi_mini.worlds.desk.adversary import _never_finds
-from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, written
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, form, written
 from kimi_mini.worlds.desk.domains import DOMAINS
 from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, _value, missing
@@ -21,14 +21,22 @@ from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.desk.world import DONE
 from kimi_mini.worlds.tools import FIND, Toolbox
 
+DRAWN = sorted({form(random.Random(seed)) for seed in range(300)})
 
-@pytest.mark.parametrize("form", (*FORMATS, *HELD_OUT_FORMATS))
-def test_the_expert_reads_every_format(form):
+
+@pytest.mark.parametrize("shape", (*FORMATS, *HELD_OUT_FORMATS, *DRAWN))
+def test_the_expert_reads_every_format(shape):
     for value in (0, 7, 99, "fig tea", "Blue", None, ["Blue fig", "tea"], ["tea"]):
         for name in ("red fig", None):
-            assert _value(form, written(form, "price", name, value)) == value
-    assert not _value(form, written(form, "price", None, [])), "no names is none"
-    assert "true" in (said := written(form, "status", "red fig", True)) or "done" in said
+            assert _value(shape, written(shape, "price", name, value)) == value
+    assert not _value(shape, written(shape, "price", None, [])), "no names is none"
+    assert "true" in (said := written(shape, "status", "red fig", True)) or "done" in said
+
+
+def test_most_formats_are_made_for_their_task_and_none_is_held_out():
+    assert len(DRAWN) > 120 and not set(DRAWN) & set(HELD_OUT_FORMATS)
+    for shape in DRAWN:  # what marks the held-out ones stands in no other
+        assert not re.search(r"=|->|<|\n- |\[\{|checked", written(shape, "price", "red fig", 7))
 
 
 # ---- a paraphrase asks for the same thing ----------------------------------------------------------------------

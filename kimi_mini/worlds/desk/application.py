@@ -8,11 +8,13 @@ that a verifier can tell looking from guessing.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kimi_mini.worlds.desk.evolution import Spec
+from kimi_mini.worlds.desk.language.words import word
 from kimi_mini.worlds.tools import Finder, Tool, ToolError
 
 SAID = dict(read="read", link="follow", find="find", deed="do", set="set", create="new", harm="remove")
@@ -76,6 +78,7 @@ FORMATS = (
     '{{"{key}":{json},"of":"{name}","note":null}}',
     "{json}",
 )
+LISTED = 0.3  # share of results in one of FORMATS; the others are in a form of their own, drawn by `form`
 HELD_OUT_FORMATS = (
     "{key}={value}",
     "{name} -> {value}",
@@ -83,6 +86,60 @@ HELD_OUT_FORMATS = (
     "<{key}>{value}</{key}>",
     "result\n- {key}: {value}",
 )
+
+
+SAYINGS = (  # {word} is any word
+    *("{key} {value}", "{value} {key}", "{value} is the {key}", "{key} of {name}: {value}", "{key}, {value}"),
+    *("The {key} of {name} is {value}.", "{word}: {value}", "{word} {value}", "{word} {key}: {value} {word}"),
+    *(
+        "{value} ({word})",
+        "I found {value}",
+        "answer: {value}",
+        "{name}: {value}",
+        "{key} | {value}",
+        "{value}\n{word}",
+    ),
+    *(
+        "{word}\n{key} {value}",
+        "({key}) {value}",
+        "{name}, {key}: {value}.",
+        "{key} is now {value}",
+        "[{key}] {value}",
+    ),
+)
+FIELDS = (  # beside the value, in an object
+    *('"of":"{name}"', '"name":"{name}"', '"ok":true', '"{word}":null', '"{word}":true', '"{word}":false'),
+    *('"{word}":""', '"status":"{word}"', '"{word}":"{word}"', '"{word}":[]', '"source":"{word} {word}"'),
+)
+
+
+def form(rng: random.Random) -> str:
+    """A form for the results of a task: one of FORMATS, or one that is made for it. Whoever sees nine forms knows nine
+    by heart; a number has to be found wherever it stands."""
+    if rng.random() < LISTED:
+        return rng.choice(FORMATS)
+    if rng.random() < 0.5:
+        return _with_words(rng, rng.choice(SAYINGS))
+    after = rng.choice(("", " "))
+    key = rng.choice(("{key}", "{key}", "{key}", "result", "value", "data", "answer"))
+    said = [f'"{key}":{after}{{json}}']
+    others = (
+        FIELDS if key == "{key}" else FIELDS[:6]
+    )  # beside a key that says nothing a text would be another answer
+    fields = [field.replace(":", f":{after}", 1) for field in rng.sample(others, rng.choice((0, 1, 1, 2, 3)))]
+    place = rng.randint(0, len(fields))
+    inside = f",{after}".join([*fields[:place], *said, *fields[place:]])
+    whole = f"{{{{{inside}}}}}"
+    if rng.random() < 0.15:
+        whole = f'{{{{"{{word}}":{after}{whole}}}}}'
+    return _with_words(rng, whole)
+
+
+def _with_words(rng: random.Random, form: str) -> str:
+    """The form with a word of training in each place for one."""
+    while "{word}" in form:
+        form = form.replace("{word}", word(rng), 1)
+    return form
 
 
 def written(form: str, key: str, name: str | None, value: object) -> str:

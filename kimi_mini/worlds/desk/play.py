@@ -24,7 +24,7 @@ import re
 from collections.abc import Generator
 
 from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
-from kimi_mini.worlds.desk.application import FORMATS, SAID, Desk, searched, tools
+from kimi_mini.worlds.desk.application import SAID, Desk, form, searched, tools
 from kimi_mini.worlds.desk.evolution import Spec, tools_of
 from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface, assembled, drawn, named
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
@@ -258,7 +258,7 @@ def sheet(rng: random.Random, breadth: float = 1.0) -> Sheet:
     declared = {(spec.kind, spec.what) for spec in chosen}
     if rng.random() < 0.25:
         return [(_declared(chosen), False), *_looked_up(rng, chosen)]
-    form, pieces, left = rng.choice(FORMATS), [], REQUESTS
+    shape, pieces, left = form(rng), [], REQUESTS
     while left:
         pattern = rng.choice(list(PATTERNS))
         made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words(breadth=breadth))
@@ -266,7 +266,7 @@ def sheet(rng: random.Random, breadth: float = 1.0) -> Sheet:
         if not done and rng.random() < 0.9:  # most requests can be met
             continue
         outcome = "done" if done else "no tool"
-        about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": None, "form": form}
+        about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": None, "form": shape}
         task = assembled(pattern, 1, made, text, chosen, None, ({}, {}), about)
         if not task.held_out:
             pieces += _worked_on(task, rng)

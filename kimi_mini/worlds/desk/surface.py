@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from kimi_mini.worlds.base import Task
-from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, findable
+from kimi_mini.worlds.desk.application import HELD_OUT_FORMATS, findable, form
 from kimi_mini.worlds.desk.composed import composed
 from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
 from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
@@ -81,7 +81,7 @@ class Surface:
     finder: float = 0.0  # chance that nothing is declared but `find_tools`
 
 
-OUTCOMES = ("done",) * 80 + ("missing",) * 8 + ("no tool",) * 5 + ("talk",) * 4 + ("broken",) * 3
+OUTCOMES = ("done",) * 75 + ("missing",) * 8 + ("no tool",) * 10 + ("talk",) * 4 + ("broken",) * 3
 
 
 def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surface: Surface) -> Task:
@@ -104,10 +104,10 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
         random.Random(f"{text}/{made.records}").random() < surface.finder
     )  # by content: `rng` goes on as it was
     specs = _tools(rng, domain, made, surface, outcome == "no tool", finder)
-    form = rng.choice(HELD_OUT_FORMATS if surface.formats else FORMATS)
+    shape = rng.choice(HELD_OUT_FORMATS) if surface.formats else form(rng)
     system = rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS)
     errors = _errors(rng, made, specs, outcome, surface)
-    about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": form}
+    about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": shape}
     if finder:
         about["finder"], made.needs = True, [] if talk else made.needs
     return assembled(family, size, made, text, specs, system, errors, about)
