@@ -12,10 +12,10 @@ from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
 from kimi_mini.worlds.desk import world
 from kimi_mini.worlds.desk.adversary import _never_finds
-from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, form, written
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, form, value_of, written
 from kimi_mini.worlds.desk.domains import DOMAINS
 from kimi_mini.worlds.desk.language import wordings
-from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, _value, missing
+from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, missing
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.desk.world import DONE
@@ -28,8 +28,8 @@ DRAWN = sorted({form(random.Random(seed)) for seed in range(300)})
 def test_the_expert_reads_every_format(shape):
     for value in (0, 7, 99, "fig tea", "Blue", None, ["Blue fig", "tea"], ["tea"]):
         for name in ("red fig", None):
-            assert _value(shape, written(shape, "price", name, value)) == value
-    assert not _value(shape, written(shape, "price", None, [])), "no names is none"
+            assert value_of(shape, written(shape, "price", name, value)) == value
+    assert not value_of(shape, written(shape, "price", None, [])), "no names is none"
     assert "true" in (said := written(shape, "status", "red fig", True)) or "done" in said
 
 

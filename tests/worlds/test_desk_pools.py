@@ -13,7 +13,7 @@ from kimi_mini.text.corpus import book_documents, stdlib_documents
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.synthesis import SOURCES, VARIED, numbered, trajectory
 from kimi_mini.worlds import FAMILIES
-from kimi_mini.worlds.desk import play, world
+from kimi_mini.worlds.desk import application, world
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.domains import DOMAINS, HELD_OUT, TRAINED, UNSEEN, made_up
@@ -363,6 +363,6 @@ def test_what_was_found_fits_into_the_context(tokenizer, monkeypatch):
     assert all("find_tools" in tokenizer.decode(item.example.ids) for item in items)
     for item in items:
         fits(tokenizer, item)
-    monkeypatch.setattr(play.Finder, "_ranked", lambda box, asked: list(box.hidden.values()))
-    monkeypatch.setattr(play, "Finder", partial(play.Finder, best=60))
+    monkeypatch.setattr(application.Finder, "_ranked", lambda box, asked: list(box.hidden.values()))
+    monkeypatch.setattr(application, "Finder", partial(application.Finder, best=60))
     assert any(len(item.example.ids) > LIMITS.context for item in with_finder(tokenizer, 64))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kimi_mini.worlds.base import Environment, Task
 from kimi_mini.worlds.desk.evolution import Spec
 from kimi_mini.worlds.desk.language.words import word
-from kimi_mini.worlds.tools import Finder, Tool, ToolError
+from kimi_mini.worlds.tools import Finder, Tool, Toolbox, ToolError
 
 SAID = dict(read="read", link="follow", find="find", deed="do", set="set", create="new", harm="remove")
 
@@ -152,6 +154,21 @@ def written(form: str, key: str, name: str | None, value: object) -> str:
     return form.format(key=key, name=name or "all", value=plain, json=json.dumps(value))
 
 
+def value_of(form: str, result: str) -> object:
+    """What a result in that form says: a number, a name, a list of names, None; reads what `written` wrote."""
+    pattern = re.escape(form.replace("{{", "{").replace("}}", "}"))
+    for slot in ("key", "name"):
+        pattern = pattern.replace(re.escape(f"{{{slot}}}"), ".*?")
+    is_json = "{json}" in form
+    pattern = pattern.replace(re.escape("{json}" if is_json else "{value}"), "(.*)")
+    text = re.fullmatch(pattern, result, re.DOTALL)[1]
+    if is_json:
+        return json.loads(text)
+    if re.search(r'^"', text):
+        return re.findall(r'"(.*?)"', text)
+    return None if text == "none" else int(text) if text.isdecimal() else text
+
+
 def tool(spec: Spec, desk: Desk, form: str) -> Tool:
     """The tool of a spec over a desk, which answers in that form."""
     roles = {name: role for role, name, _ in spec.arguments}
@@ -168,6 +185,18 @@ def tool(spec: Spec, desk: Desk, form: str) -> Tool:
 def tools(specs: Sequence[Spec], desk: Desk, form: str) -> list[Tool]:
     """All tools of a task."""
     return [tool(spec, desk, form) for spec in specs]
+
+
+def open_environment(task: Task) -> Environment:
+    """Fresh records, and the declared tools over them."""
+    data = task.data
+    failures = {int(call): text for call, text in data["failures"].items()}
+    records = {name: dict(record) for name, record in data["records"].items()}
+    desk = Desk(records, failures, dict(data["broken"]))
+    box = Finder if data.get("finder") else Toolbox
+    return Environment(
+        box(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk
+    )
 
 
 def searched(kind: str, what: str) -> str:

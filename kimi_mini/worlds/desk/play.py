@@ -13,7 +13,8 @@ sign, as they do in declaration and call: with a space before it the same name w
 
 What a trajectory turns on is small: which of these tools is meant, what it and its arguments are called, which name to
 put in. A trajectory of 600 tokens holds that once or twice; an exercise sheet, one list of tools and nine requests
-worked on in shorthand, twenty times.
+worked on in shorthand, twenty times. Half of the sheets ask for each tool once, and for some that are not there: what
+stands in an earlier line would be copied from it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, turn
-from kimi_mini.worlds.desk.application import SAID, Desk, form, searched, tools
+from kimi_mini.worlds.base import Expert, Message, Sheet, Task, turn
+from kimi_mini.worlds.desk.application import SAID, Desk, form, open_environment, searched, tools, value_of
 from kimi_mini.worlds.desk.evolution import Spec, tools_of
 from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface, assembled, drawn, named
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
-from kimi_mini.worlds.tools import FIND, Finder, Toolbox
+from kimi_mini.worlds.tools import FIND, Toolbox
 
 NO_TOOL = "I have no tool for that."
 BROKEN = "That did not work."
@@ -108,12 +109,15 @@ class _Clerk:
         wanted = [order] if order else wanted
         thought = " ".join([*memory.split(), *wanted, *then.split()])
         yield from self.look(thought, kind, what)
+        thought = self.with_tool(thought, kind, what)
+        if lacking := self.lacking():
+            thought = thought if lacking == (kind, what) else self.with_tool(thought, *lacking)
+            raise Stopped(thought, NO_TOOL)
         spec = self.specs[kind, what]
-        thought += f" {SAID[kind]} {what} {spec.signature}"
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
-                return _value(self.data["form"], result)
+                return value_of(self.data["form"], result)
             if result.removeprefix("error: ").startswith("no "):
                 gone = re.search('"(.*)"', result)
                 if gone:
@@ -121,6 +125,16 @@ class _Clerk:
             if result.removeprefix("error: ") not in (*TRANSIENT, *HELD_OUT_TRANSIENT):
                 raise Stopped("broken", BROKEN)
             thought = thought if thought.startswith("again ") else f"again {thought}"
+
+    def with_tool(self, thought: str, kind: str, what: str) -> str:
+        """The thought, and what the declarations say about a tool: its name and arguments, or that it is not there."""
+        spec = self.specs.get((kind, what))
+        return f"{thought} {SAID[kind]} {what} {spec.signature if spec else 'no tool'}"
+
+    def lacking(self) -> tuple[str, str] | None:
+        """The first tool that the work takes and that is not there; without a call, if it has not to be found."""
+        needs = map(tuple, self.data["needs"])
+        return next((need for need in needs if need not in self.specs), None)
 
     def look(self, memory: str, kind: str, what: str) -> Step:
         """Find the tool, unless it is declared or was looked for already. Raises Stopped when there is none."""
@@ -133,8 +147,11 @@ class _Clerk:
             raise Stopped("no tool", NO_TOOL)
 
     def refuse(self, **steps: object) -> Step:
-        """What no tool can do: after a look for all that it takes, where tools have to be found."""
-        for need in self.data["needs"]:
+        """What no tool can do: after a look for all that it takes, where tools have to be found; talk at once; other
+        work is thought through up to the tool that is not there."""
+        if not self.data.get("finder") and not self.data.get("talk"):
+            yield from getattr(self, f"play_{self.data['pattern']}", self.play_plan)(**steps)
+        for need in self.data["needs"] if self.data.get("finder") else ():
             yield from self.look("", *need)
         return "no tool", NO_TOOL
 
@@ -216,48 +233,23 @@ def _yes(is_so: bool) -> str:
     return "yes" if is_so else "no"
 
 
-def _value(form: str, result: str) -> object:
-    """What a result in that form says: a number, a name, a list of names, None; reads what `written` wrote."""
-    pattern = re.escape(form.replace("{{", "{").replace("}}", "}"))
-    for slot in ("key", "name"):
-        pattern = pattern.replace(re.escape(f"{{{slot}}}"), ".*?")
-    is_json = "{json}" in form
-    pattern = pattern.replace(re.escape("{json}" if is_json else "{value}"), "(.*)")
-    text = re.fullmatch(pattern, result, re.DOTALL)[1]
-    if is_json:
-        return json.loads(text)
-    if re.search(r'^"', text):
-        return re.findall(r'"(.*?)"', text)
-    return None if text == "none" else int(text) if text.isdecimal() else text
-
-
 # -- sheets ---------------------------------------------------------------------------------------------
 
 REQUESTS = 9
-LINES = 24
 DECLARED = range(6, 13)
-
-
-def open_environment(task: Task) -> Environment:
-    """Fresh records, and the declared tools over them."""
-    data = task.data
-    failures = {int(call): text for call, text in data["failures"].items()}
-    records = {name: dict(record) for name, record in data["records"].items()}
-    desk = Desk(records, failures, dict(data["broken"]))
-    box = Finder if data.get("finder") else Toolbox
-    return Environment(
-        box(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk
-    )
+LOOKED_UP = range(8, 17)
 
 
 def sheet(rng: random.Random, breadth: float = 1.0) -> Sheet:
     """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned. One
-    sheet in four asks for nothing but the tool: kind and word, then its name and arguments."""
+    sheet in two asks for nothing but the tool: kind and word, then its name and arguments."""
     domain = drawn(rng, Surface(breadth=breadth))
-    chosen = named(rng, rng.sample(tools_of(domain, rng), rng.choice(DECLARED)), breadth=breadth)
+    of, short = tools_of(domain, rng), rng.random() < 0.5
+    count = min(len(of), rng.choice(LOOKED_UP if short else DECLARED))
+    chosen = named(rng, rng.sample(of, count), breadth=breadth)
     declared = {(spec.kind, spec.what) for spec in chosen}
-    if rng.random() < 0.25:
-        return [(_declared(chosen), False), *_looked_up(rng, chosen)]
+    if short:
+        return [(_declared(chosen), False), *_looked_up(rng, of, chosen)]
     shape, pieces, left = form(rng), [], REQUESTS
     while left:
         pattern = rng.choice(list(PATTERNS))
@@ -279,11 +271,16 @@ def _declared(chosen: list[Spec]) -> str:
     return json.dumps(box.declarations(), separators=(",", ":"))
 
 
-def _looked_up(rng: random.Random, chosen: list[Spec]) -> Sheet:
-    """The end of a thought, again and again."""
+def _looked_up(rng: random.Random, every: Sequence[Spec], chosen: Sequence[Spec]) -> Sheet:
+    """The end of a thought for each of the tools of a domain, of which the chosen ones are there."""
+    there = {(spec.kind, spec.what): spec for spec in chosen}
+    asked = [(spec.kind, spec.what) for spec in every]
+    absent = [need for need in asked if need not in there]
+    lines = [*there, *rng.sample(absent, min(len(absent), len(there) // 4))]
     pieces: Sheet = []
-    for spec in rng.choices(chosen, k=LINES):
-        pieces += [(f"\n{SAID[spec.kind]} {spec.what}", False), (f" {spec.signature}", True)]
+    for kind, what in rng.sample(lines, len(lines)):
+        spec = there.get((kind, what))
+        pieces += [(f"\n{SAID[kind]} {what}", False), (f" {spec.signature}" if spec else " no tool", True)]
     return pieces
 
 

@@ -108,6 +108,8 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
     system = rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS)
     errors = _errors(rng, made, specs, outcome, surface)
     about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": shape}
+    if talk:
+        about["talk"] = True
     if finder:
         about["finder"], made.needs = True, [] if talk else made.needs
     return assembled(family, size, made, text, specs, system, errors, about)
@@ -133,7 +135,8 @@ def assembled(
     about: dict,
 ) -> Task:
     """All that was drawn as a task. errors: failures by the number of the call, and tools that never work; about: the
-    pattern, domain, outcome, form, which thing is gone, and "finder" if the tools have to be found."""
+    pattern, domain, outcome, form, which thing is gone, "talk" if nothing is asked, "finder" if tools have to be
+    found."""
     data = about | {
         "tools": [asdict(spec) for spec in specs],
         "failures": errors[0],

@@ -11,9 +11,10 @@ import random
 
 from kimi_mini.worlds.base import Task
 from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
+from kimi_mini.worlds.desk.application import open_environment
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.judge import verify
-from kimi_mini.worlds.desk.play import expert, open_environment, sheet
+from kimi_mini.worlds.desk.play import expert, sheet
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.registry import Family, World, register
