@@ -56,7 +56,7 @@ def run(train: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--reader",
         action="store_true",
-        help="an agent that reads: about 40 minutes (default folder data/run/reader)",
+        help="an agent that reads: about an hour and a half (default folder data/run/reader)",
     )
 
 

@@ -1,5 +1,6 @@
 """The desk: requests in any words that ask for the same thing, verdicts that refuse what only looks right."""
 
+import json
 import random
 import re
 
@@ -10,9 +11,9 @@ from kimi_mini.agent import loop
 from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
 from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
-from kimi_mini.worlds.desk import world
+from kimi_mini.worlds.desk import play, world
 from kimi_mini.worlds.desk.adversary import _never_finds
-from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, form, value_of, written
+from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, SAID, form, value_of, written
 from kimi_mini.worlds.desk.domains import DOMAINS
 from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, missing
@@ -234,3 +235,36 @@ def test_few_tasks_of_training_have_a_finder_and_the_others_stay_as_they_were():
         if "finder" not in task.data:
             assert task == dressed(random.Random(i), "ask", "ask", 1, Surface())
     assert not any("finder" in task.data for task in without)
+
+
+# ---- what a thought says of a tool that is not there -----------------------------------------------------------------
+
+
+def test_a_refusal_names_the_tool_that_is_not_there_and_those_that_are():
+    for pattern in PATTERNS:
+        for task in drawn(pattern, Surface(outcome="no tool", error=False), 40):
+            only = next(world.expert(task, random.Random(0)))
+            thought, there = (
+                only["reasoning_content"],
+                {(one["kind"], one["what"]) for one in task.data["tools"]},
+            )
+            lacking = next(need for need in map(tuple, task.data["needs"]) if need not in there)
+            said = f"{SAID[lacking[0]]} {lacking[1]} no tool"
+            assert thought == "no tool" if task.data.get("talk") else thought.endswith(said)
+            assert thought.count("no tool") == 1 and not only.get("tool_calls")
+
+
+def test_a_sheet_of_tools_asks_for_each_once_and_for_some_that_are_not_there():
+    sheets, absent = 0, 0
+    for seed in range(60):
+        (declared, _), *pieces = play.sheet(random.Random(seed))
+        lines = [
+            (asked.removeprefix("\n"), said) for (asked, _), (said, _) in zip(pieces[::2], pieces[1::2])
+        ]
+        names = [tool["function"]["name"] for tool in json.loads(declared)]
+        if any(len(asked.split()) != 2 for asked, _ in lines):
+            continue  # a sheet of requests
+        found = [re.match(r" \.([^(]+)\(", said)[1] for _, said in lines if said != " no tool"]
+        assert sorted(found) == sorted(names) and len({asked for asked, _ in lines}) == len(lines)
+        sheets, absent = sheets + 1, absent + len(lines) - len(found)
+    assert sheets > 20 and absent > 2 * sheets
