@@ -1202,6 +1202,42 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "worlds/desk/application.py",
+        "worlds/test_desk.py worlds/test_desk_tools.py",
+        ("desk: forms known by heart", "if rng.random() < LISTED:", "if rng.random() < 2:"),
+        ("desk: a field that is a held-out one", '"{word}":true', '"checked":true'),
+        ("desk: set does nothing", "self.records[name][spec.what] = number", "pass"),
+        ("desk: finds what is not asked for", "record.get(spec.what) == number]", "record.get(spec.what)]"),
+    ),
+    *edits(
+        "worlds/desk/play.py",
+        "worlds/test_desk.py",
+        ("desk: refuses before it has looked", 'self.data.get("talk"):', 'self.data.get("outcome"):'),
+        (
+            "desk: says that no tool is there",
+            "spec.signature if spec else 'no tool'",
+            "spec.signature if kind else 'no tool'",
+        ),
+        ("desk: a sheet asks again", "rng.sample(lines, len(lines))", "rng.choices(lines, k=len(lines))"),
+        (
+            "desk: a sheet asks for nothing absent",
+            "lines = [*there, *rng.sample(",
+            "lines = [*there] or [*rng.sample(",
+        ),
+    ),
+    *edits(
+        "worlds/desk/judge.py",
+        "worlds/test_desk.py",
+        ("desk: harm is no fault", "if harm := [entry", "if harm := [] and [entry"),
+        (
+            "desk: tries before it refuses",
+            'most = 0 if outcome == "no tool"',
+            'most = 4 if outcome == "no tool"',
+        ),
+        ("desk: acts, then looks", "min(places) > acts[0]", "min(places) > acts[-1] + 9"),
+        ("desk: a refusal without an attempt", "and not desk.calls:", "and desk.calls < 0:"),
+    ),
+    *edits(
         "worlds/data/database.py",
         "worlds/test_data.py",
         (

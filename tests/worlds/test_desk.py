@@ -258,9 +258,7 @@ def test_a_sheet_of_tools_asks_for_each_once_and_for_some_that_are_not_there():
     sheets, absent = 0, 0
     for seed in range(60):
         (declared, _), *pieces = play.sheet(random.Random(seed))
-        lines = [
-            (asked.removeprefix("\n"), said) for (asked, _), (said, _) in zip(pieces[::2], pieces[1::2])
-        ]
+        lines = [(asked.removeprefix("\n"), said) for (asked, _), (said, _) in zip(pieces[::2], pieces[1::2])]
         names = [tool["function"]["name"] for tool in json.loads(declared)]
         if any(len(asked.split()) != 2 for asked, _ in lines):
             continue  # a sheet of requests
