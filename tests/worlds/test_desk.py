@@ -15,6 +15,7 @@ from kimi_mini.worlds.desk import play, world
 from kimi_mini.worlds.desk.adversary import _never_finds
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, SAID, form, value_of, written
 from kimi_mini.worlds.desk.domains import DOMAINS
+from kimi_mini.worlds.desk.evolution import Spec
 from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, missing
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
@@ -224,6 +225,19 @@ def test_nobody_knows_without_a_search_that_there_is_no_tool():
         "small talk asks for no search"
     )
     assert [not idle(task, NO_TOOL) for task in tasks] == searched
+
+
+def test_where_no_tool_serves_none_is_tried():
+    """A look that is of no use is not harmless where nobody knows what a tool does."""
+    tasks = drawn("ask", Surface(error=False, outcome="no tool", distractors=(2,)), 10)
+    for task in tasks:
+        played, tools = loop.play(task, random.Random(0)), map(Spec.of, task.data["tools"])
+        assert judged(played, NO_TOOL)
+        spec = next(one for one in tools if one.kind != "harm")
+        name, arguments = spec.call(name=next(iter(task.data["records"])), number=1)
+        played.environment.toolbox.call(name, json.dumps(arguments))
+        played.environment.state.journal.clear()  # whatever it did is undone: the call alone counts
+        assert not judged(played, NO_TOOL)
 
 
 def test_few_tasks_of_training_have_a_finder_and_the_others_stay_as_they_were():
