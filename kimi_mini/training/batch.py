@@ -85,11 +85,11 @@ def micro_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
 def shared_batches(examples: Sequence[Example], tokens: int) -> list[Batch]:
     """This rank's part of a step's examples in micro-batches: a run of like lengths, so that little is padded.
 
-    The runs are cut so that the rank with the most padded tokens, for which the others wait, has as few as can be.
+    The runs are cut so that the rank with the most work, for which the others wait, has as little as can be.
     """
     ordered, count = sorted(examples, key=length), ranks.world_size()
     lengths = [length(example) for example in ordered]
-    low, high = 0, sum(lengths) + len(lengths) * max(lengths, default=0)
+    low, high = 0, len(lengths) * work(max(lengths, default=0))
     while low < high:  # the smallest limit with which there are enough ranks
         limit = (low + high) // 2
         low, high = (low, limit) if len(runs(lengths, tokens, limit)) <= count else (limit + 1, high)
@@ -103,15 +103,26 @@ def length(example: Example) -> int:
     return len(example.ids)
 
 
+ATTENTION = (
+    1700  # tokens of a row whose attention takes as long as all the rest of their work (`micro`, two cores)
+)
+
+
+def work(tall: int) -> int:
+    """What a row of `tall` tokens, padding among them, costs: each token the same, and its look at all before it. In
+    tokens of a row so short that attention is free."""
+    return tall + tall * tall // ATTENTION
+
+
 def runs(lengths: Sequence[int], tokens: int, limit: int) -> list[int]:
-    """How many examples, shortest first, go into each of as few runs as can be: of at most `limit` padded tokens in
-    micro-batches of `tokens`, or of one example."""
+    """How many examples, shortest first, go into each of as few runs as can be: of at most `limit` work in
+    micro-batches of `tokens` padded tokens, or of one example."""
     sizes: list[int] = []
-    rows = closed = longest = 0  # of the last micro-batch of this run; padded tokens of those before it
+    rows = closed = longest = 0  # of the last micro-batch of this run; the work of those before it
     for tall in lengths:
         joins = (rows + 1) * tall <= tokens
-        before = closed if joins else closed + rows * longest
-        if sizes and before + (rows + 1 if joins else 1) * tall <= limit:
+        before = closed if joins else closed + rows * work(longest)
+        if sizes and before + (rows + 1 if joins else 1) * work(tall) <= limit:
             sizes[-1] += 1
             rows, closed = (rows + 1 if joins else 1), before
         else:

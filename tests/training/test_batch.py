@@ -9,7 +9,7 @@ from kimi_mini.base import ranks
 from kimi_mini.training import batch
 from kimi_mini.training.batch import Example, micro_batches, shared_batches
 
-LENGTHS = st.lists(st.integers(1, 60), max_size=14)
+LENGTHS = st.lists(st.integers(1, 60) | st.integers(300, 2000), max_size=14)
 
 
 def examples(lengths):
@@ -32,6 +32,10 @@ def padded(batches):
     return sum(part.ids.numel() for part in batches)
 
 
+def worked(batches):
+    return sum(len(part.ids) * batch.work(part.ids.shape[1]) for part in batches)
+
+
 @given(LENGTHS, st.integers(1, 200), st.integers(1, 4))
 def test_every_example_is_learned_by_one_rank(lengths, tokens, count):
     seen = [row[0].item() for share in shares(lengths, tokens, count) for part in share for row in part.ids]
@@ -43,8 +47,19 @@ def test_two_ranks_wait_for_each_other_as_little_as_can_be(lengths, tokens):
     """Against every other place to cut the sorted list."""
     ordered = sorted(examples(lengths), key=batch.length)
     cuts = [[ordered[:at], ordered[at:]] for at in range(len(ordered) + 1)]
-    best = min(max(padded(micro_batches(part, tokens)) for part in halves) for halves in cuts)
-    assert max(padded(share) for share in shares(lengths, tokens, 2)) == best
+    best = min(max(worked(micro_batches(part, tokens)) for part in halves) for halves in cuts)
+    assert max(worked(share) for share in shares(lengths, tokens, 2)) == best
+
+
+def test_a_long_row_is_more_work_than_its_tokens():
+    """Cut by tokens, the rank with the longest row would have another one beside it, and the other would wait."""
+    assert batch.work(2 * batch.ATTENTION) == 3 * 2 * batch.ATTENTION
+    lengths = [500, 500, 500, 500, 1400]
+    own = [
+        [int(part.valid[row].sum()) for part in share for row in range(len(part.ids))]
+        for share in shares(lengths, 2048, 2)
+    ]
+    assert own == [[500, 500, 500, 500], [1400]]
 
 
 def test_alone_a_step_is_what_it_was():

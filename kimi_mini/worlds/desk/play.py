@@ -1,13 +1,17 @@
 """The expert at the desk: a clerk who knows the plan and reads every result.
 
-A thought says what is wanted and which tool and arguments serve it, so that the call that follows is copied from it:
+A thought says what it is for, what is wanted now and which tool and arguments serve it, so that the call that follows is
+copied from it:
 
-    best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
-    now "red fig" for two days then "blue tea" for 4 days do rent .hire(count integer,label string)
+    least best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
+    orders now "red fig" for two days then "blue tea" for 4 days do rent .hire(count integer,label string)
 
-An order is repeated as the request has it, word by word; the call puts its name and its number apart. What comes next
-in a list stands there as well, beside its neighbour as in the request: the next thought need not look for its place
-there again, which a small model does not learn. What was read is carried along until the answer says it.
+Its first word is the goal: behind a result the request is far away, the last thought is near. An order is repeated as the
+request has it, word by word; the call puts its name and its number apart. What comes next in a list stands there as
+well, beside its neighbour as in the request: the next thought need not look for its place there again, which a small
+model does not learn. What was read is carried along until the answer says it.
+The first thought goes through all tools that the work takes, the one that is called last: each has its name and
+arguments behind it, or `find tools` if it has to be found, or `no tool`, and then the work is not begun.
 Kind and word of the tool stand side by side, as a description has them. Names of tools and arguments stand behind a
 sign, as they do in declaration and call: with a space before it the same name would be other tokens.
 
@@ -54,8 +58,8 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
     clerk = _Clerk(task, rng, mistake)
     try:
         play = getattr(clerk, f"play_{data['pattern']}", clerk.play_plan)
-        if data["outcome"] == "no tool":
-            play = clerk.refuse
+        if data.get("talk"):
+            raise Stopped("no tool", NO_TOOL)
         thought, answer = yield from play(**data["steps"])
     except Stopped as stopped:
         thought, answer = stopped.args
@@ -75,6 +79,7 @@ class _Clerk:
         self.left = rng.randrange(max(1, calls)) if mistake else None  # calls before the wrong one
         self.slipped = False
         self.unknown = set(map(tuple, task.data["needs"])) if task.data.get("finder") else set()
+        self.planned = False  # whether all tools of the work have been thought through
 
     def made_up(self) -> str:
         """An answer that nothing stands behind."""
@@ -108,12 +113,7 @@ class _Clerk:
         wanted = [f'"{name}"'] * (name is not None) + [str(number)] * (number is not None)
         wanted = [order] if order else wanted
         thought = " ".join([*memory.split(), *wanted, *then.split()])
-        yield from self.look(thought, kind, what)
-        thought = self.with_tool(thought, kind, what)
-        if lacking := self.lacking():
-            thought = thought if lacking == (kind, what) else self.with_tool(thought, *lacking)
-            raise Stopped(thought, NO_TOOL)
-        spec = self.specs[kind, what]
+        thought, spec = (yield from self.look(thought, kind, what)), self.specs[kind, what]
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -126,72 +126,64 @@ class _Clerk:
                 raise Stopped("broken", BROKEN)
             thought = thought if thought.startswith("again ") else f"again {thought}"
 
-    def with_tool(self, thought: str, kind: str, what: str) -> str:
-        """The thought, and what the declarations say about a tool: its name and arguments, or that it is not there."""
-        spec = self.specs.get((kind, what))
-        return f"{thought} {SAID[kind]} {what} {spec.signature if spec else 'no tool'}"
-
-    def lacking(self) -> tuple[str, str] | None:
-        """The first tool that the work takes and that is not there; without a call, if it has not to be found."""
-        needs = map(tuple, self.data["needs"])
-        return next((need for need in needs if need not in self.specs), None)
-
-    def look(self, memory: str, kind: str, what: str) -> Step:
-        """Find the tool, unless it is declared or was looked for already. Raises Stopped when there is none."""
-        if (kind, what) not in self.unknown:
-            return
-        self.unknown.remove((kind, what))
-        words, spec = searched(kind, what), self.specs.get((kind, what))
-        found = yield turn(f'{memory} find tools "{words}"'.strip(), call=(FIND, {"words": words}))
-        if spec is None or f'"name":"{spec.name}"' not in found:
-            raise Stopped("no tool", NO_TOOL)
-
-    def refuse(self, **steps: object) -> Step:
-        """What no tool can do: after a look for all that it takes, where tools have to be found; talk at once; other
-        work is thought through up to the tool that is not there."""
-        if not self.data.get("finder") and not self.data.get("talk"):
-            yield from getattr(self, f"play_{self.data['pattern']}", self.play_plan)(**steps)
-        for need in self.data["needs"] if self.data.get("finder") else ():
-            yield from self.look("", *need)
-        return "no tool", NO_TOOL
+    def look(self, thought: str, kind: str, what: str) -> Step:
+        """The thought, and the tools behind it: before the first call all that the work takes, this one last. Raises
+        Stopped at one that is not there."""
+        needs = (
+            []
+            if self.planned
+            else [tuple(need) for need in self.data["needs"] if tuple(need) != (kind, what)]
+        )
+        self.planned = True
+        for need in (*reversed(needs), (kind, what)):
+            thought = f"{thought} {searched(*need)}"
+            if need in self.unknown:
+                self.unknown.remove(need)
+                yield turn(f"{thought} find tools", call=(FIND, {"words": searched(*need)}))
+            if need not in self.specs:
+                raise Stopped(f"{thought} no tool", NO_TOOL)
+            thought = f"{thought} {self.specs[need].signature}"
+        return thought
 
     def play_ask(self, names: list[str], word: str) -> Step:
         found: list[object] = []
         for name, then in zip(names, _thens(_quoted(names))):
-            found.append((yield from self.use(f"{_joined(found)} now", "read", word, name, then=then)))
-        return f"{_joined(found)} end", _joined(found)
+            found.append((yield from self.use(f"ask {_joined(found)} now", "read", word, name, then=then)))
+        return f"ask {_joined(found)} end", _joined(found)
 
     def play_trace(self, start: str, word: str) -> Step:
         name, steps = start, 0
         while True:
-            after = yield from self.use("now", "link", word, name)
+            after = yield from self.use("trace now", "link", word, name)
             steps += 1
             if after is None or steps > 20:
-                return f'none so "{name}"', name
+                return f'trace none so "{name}"', name
             name = after
 
     def play_branch(self, asked: str, word: str, limit: int, verb: str, choices: list) -> Step:
         plan = f"below {limit} do {choices[0][2]} else {choices[1][2]}"
-        value = yield from self.use("now", "read", word, asked, then=plan)
+        value = yield from self.use("branch now", "read", word, asked, then=plan)
         below = value < limit
         name, number, order = choices[0] if below else choices[1]
-        yield from self.use(f"{value} below {limit} {_yes(below)}", "deed", verb, name, number, order=order)
-        return "end", "done"
+        yield from self.use(
+            f"branch {value} below {limit} {_yes(below)}", "deed", verb, name, number, order=order
+        )
+        return "branch end", "done"
 
     def play_least(self, names: list[str], word: str) -> Step:
         best, lowest, note = "", None, ""
         for name, then in zip(names, _thens(_quoted(names))):
-            value = yield from self.use(f"{note} now", "read", word, name, then=then)
+            value = yield from self.use(f"least {note} now", "read", word, name, then=then)
             lower = lowest is None or value < lowest
             note = "" if lowest is None else f"{value} below {lowest} {_yes(lower)} "
             best, lowest = (name, value) if lower else (best, lowest)
             note += f'best "{best}" {lowest}'
-        return f"{note} end", best
+        return f"least {note} end", best
 
     def play_orders(self, orders: list, verb: str) -> Step:
         for (name, number, order), then in zip(orders, _thens([order for *_, order in orders])):
-            yield from self.use("now", "deed", verb, name, number, then, order)
-        return "end", "done"
+            yield from self.use("orders now", "deed", verb, name, number, then, order)
+        return "orders end", "done"
 
     def play_search(self, key: str, n: int, word: str) -> Step:
         found = yield from self.use(f"least {word} of", "find", key, None, n)
@@ -200,9 +192,9 @@ class _Clerk:
         return (yield from self.play_least(found, word))
 
     def play_copy(self, a: str, b: str, word: str) -> Step:
-        value = yield from self.use("now", "read", word, a, then=f'set "{b}"')
-        yield from self.use("now", "set", word, b, value)
-        return "end", "done"
+        value = yield from self.use("copy now", "read", word, a, then=f'set "{b}"')
+        yield from self.use("copy now", "set", word, b, value)
+        return "copy end", "done"
 
     def play_plan(self, **steps: object) -> Step:
         """A composed task, by what its goal says; nobody is trained on it."""
@@ -211,9 +203,9 @@ class _Clerk:
         return "end", _joined(self.data["answer"] or ["done"])
 
     def play_create(self, a: str, n: int, word: str) -> Step:
-        yield from self.use("now", "create", word, a, n)
-        value = yield from self.use("now", "read", word, a)
-        return f"{value} end", str(value)
+        yield from self.use("create now", "create", word, a, n)
+        value = yield from self.use("create now", "read", word, a)
+        return f"create {value} end", str(value)
 
 
 def _quoted(names: list[str]) -> list[str]:
