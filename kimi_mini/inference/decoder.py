@@ -11,6 +11,7 @@ from kimi_mini.inference.folded import FoldedModel, foldable
 from kimi_mini.model.kimi import evaluating
 
 PIECE = 64  # tokens of a prompt that are read together
+WIDE = 8192  # padded tokens of many prompts that go through the model at once
 
 
 class Decoder:
@@ -54,7 +55,7 @@ class Decoder:
         if max(counts) == 1 and self.folded:
             logits = self._step(torch.tensor([tokens[row][0] for row in fed], device=device), fed)
         else:
-            logits = self._chunk([tokens[row] for row in fed], counts)
+            logits = self._passes(tokens, counts, fed)
         if len(fed) == len(counts):
             return logits
         everyone = torch.zeros(len(counts), logits.shape[1], device=device)
@@ -85,6 +86,21 @@ class Decoder:
         """One token for some rows, folded: (N,) -> (N, V)."""
         step = self.cache.step(rows)
         return self.folded(ids, self.table[step.slots], self.cache.store, step)
+
+    def _passes(self, tokens: list[list[int]], counts: list[int], fed: list[int]) -> Tensor:
+        """The new tokens of the fed rows, rows of like length together and at most WIDE padded tokens at once, so that
+        memory does not grow with the number of rows: -> (N, V)."""
+        self.cache.ends(counts)  # all rows have room, or none is fed
+        parts: list[list[int]] = []
+        for row in sorted(fed, key=counts.__getitem__):
+            if not parts or (len(parts[-1]) + 1) * counts[row] > WIDE:
+                parts.append([])
+            parts[-1].append(row)
+        logits: dict[int, Tensor] = {}
+        for part in map(sorted, parts):
+            own = [count if row in part else 0 for row, count in enumerate(counts)]
+            logits.update(zip(part, self._chunk([tokens[row] for row in part], own)))
+        return torch.stack([logits[row] for row in fed])
 
     def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
         """The new tokens of the fed rows, right-padded, through the model itself: -> (N, V). counts: of every row."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
+from kimi_mini.inference import decoder as decoding
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.generation import generate
 from kimi_mini.inference.sampling import sample
@@ -90,6 +91,32 @@ def test_ragged_chunks_equal_uncached():
         for row, n in enumerate(lengths):
             close(logits[row], expected[row] if n else torch.zeros(CONFIG.vocab_size))
         assert decoder.lengths.tolist() == [len(row) for row in seen]
+
+
+@pytest.mark.parametrize("wide", [1, 16, 30])
+def test_prompts_that_are_read_in_passes_equal_uncached(monkeypatch, wide):
+    """However few tokens go through the model at once; and a row that has no room leaves all others as they were."""
+    monkeypatch.setattr(decoding, "WIDE", wide)
+    model, lengths = make(), (5, 1, 12, 0, 3, 12)
+    reader, seen = Decoder(model, 6, 40), [[] for _ in lengths]
+    widths, hidden_states = [], model.hidden_states
+    monkeypatch.setattr(
+        model,
+        "hidden_states",
+        lambda ids, *more, **named: widths.append(ids.numel()) or hidden_states(ids, *more, **named),
+    )
+    for turn in (0, 1):
+        chunks = random_rows(lengths, seed=turn)
+        seen = [old + new for old, new in zip(seen, chunks)]
+        widths.clear()
+        logits = reader.extend(chunks)
+        assert all(logits[3] == 0) and sum(widths) >= 33 and all(width <= max(wide, 12) for width in widths)
+        expected = uncached(model, [row or [0] for row in seen])
+        for row in (0, 1, 2, 4, 5):
+            close(logits[row], expected[row])
+    with pytest.raises(ValueError, match="holds 40 tokens"):
+        reader.extend([[1], [1] * 39, [], [], [], []])
+    assert reader.lengths.tolist() == [len(row) for row in seen]
 
 
 def test_a_row_may_fill_the_cache_to_the_last_slot():
