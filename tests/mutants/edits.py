@@ -1212,11 +1212,19 @@ MUTANTS = [
     *edits(
         "worlds/desk/play.py",
         "worlds/test_desk.py",
-        ("desk: refuses before it has looked", 'self.data.get("talk"):', 'self.data.get("outcome"):'),
+        ("desk: refuses before it has looked", 'if data.get("talk"):', 'if data["outcome"] == "no tool":'),
+        ("desk: says that no tool is there", "if need not in self.specs:", "if need in self.specs:"),
+        ("desk: the goal is forgotten", 'f"least {note} now"', 'f"{note} now"'),
+        ("desk: a plan of the first tool alone", "(*reversed(needs), (kind, what))", "((kind, what),)"),
         (
-            "desk: says that no tool is there",
-            "spec.signature if spec else 'no tool'",
-            "spec.signature if kind else 'no tool'",
+            "desk: calls what it names first",
+            "(*reversed(needs), (kind, what))",
+            "((kind, what), *reversed(needs))",
+        ),
+        (
+            "desk: knows what will be found",
+            "            if need in self.unknown:",
+            "            if need in self.unknown and need in self.specs:",
         ),
         ("desk: a sheet asks again", "rng.sample(lines, len(lines))", "rng.choices(lines, k=len(lines))"),
         (

@@ -262,10 +262,43 @@ def test_a_refusal_names_the_tool_that_is_not_there_and_those_that_are():
                 only["reasoning_content"],
                 {(one["kind"], one["what"]) for one in task.data["tools"]},
             )
-            lacking = next(need for need in map(tuple, task.data["needs"]) if need not in there)
+            lacking = next(need for need in map(tuple, reversed(task.data["needs"])) if need not in there)
             said = f"{SAID[lacking[0]]} {lacking[1]} no tool"
             assert thought == "no tool" if task.data.get("talk") else thought.endswith(said)
             assert thought.count("no tool") == 1 and not only.get("tool_calls")
+
+
+def thoughts(task):
+    """What the expert thinks before each call and before the answer."""
+    played = loop.play(task, random.Random(0))
+    return [m["reasoning_content"] for m in played.messages if m["role"] == "assistant"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_thought_says_what_it_is_for(pattern):
+    """Behind a result `least` and `ask` would go on alike, were it not for their first words."""
+    goals = {"search": "least"}
+    for task in drawn(pattern, Surface(error=False, outcome="done"), 20):
+        assert {thought.split()[0] for thought in thoughts(task)} == {goals.get(pattern, pattern)}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_before_the_first_call_all_tools_are_thought_of_and_the_last_one_is_called(pattern):
+    for task in drawn(pattern, Surface(error=False, outcome="done"), 20):
+        signs = {(one["kind"], one["what"]): Spec.of(one).signature for one in task.data["tools"]}
+        needs = [tuple(need) for need in task.data["needs"]]
+        said = " ".join(f"{SAID[kind]} {what} {signs[kind, what]}" for kind, what in reversed(needs))
+        assert thoughts(task)[0].endswith(said)
+
+
+def test_nobody_knows_beforehand_whether_a_tool_will_be_found():
+    """Up to the last search, the work that turns out to lack a tool is thought through like any other."""
+    refused = drawn("branch", Surface(error=False, outcome="no tool", finder=1.0), 40)
+    for task in (one for one in refused if not one.data.get("talk")):
+        *before, last = thoughts(task)
+        assert before and all(thought.endswith(" find tools") for thought in before)
+        assert last == before[-1].removesuffix("find tools") + "no tool"
+        assert last.startswith(f'branch now "{task.data["steps"]["asked"]}" below ')
 
 
 def test_a_sheet_of_tools_asks_for_each_once_and_for_some_that_are_not_there():

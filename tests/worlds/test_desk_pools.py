@@ -86,8 +86,12 @@ SLOTS = {
     "copy": "a b word",
     "create": "a n word",
 }
-BELOW = r"below|under|(less|smaller|lower) than|is less|beneath|<|not (reaching|attained)|Short of"
-AT_MOST = r"at most|up to|or (less|below|under|fewer)|no more than|not more than|<="
+BELOW = (
+    r"below|under|(less|smaller|lower) .*than|(is|finds|with|anything) (less|lower)|beneath|<|short|not (reach|attained)"
+    r"|[Nn]ot yet|at least|or (more|higher|even more)|[Mm]iss(es|ed)|reached|(greater|too high).*:|fails|tops|inferior|lacks"
+    r"|more than its|get to|negative|Lighter|already enough|got to|is less|or (beyond|over)|from .* (up|on)"
+)
+AT_MOST = r"at most|up to|\bor (less|below|under|fewer)|no more than|not more than|<="
 
 
 def runs(texts, length=4):

@@ -48,7 +48,7 @@ def generate(rng: random.Random, family: str, level: int, breadth: float = 1.0) 
 
 EVERY = range(1, len(PATTERNS) + 1)
 NAMED = [number for number, pattern in enumerate(PATTERNS, 1) if pattern not in ("search", "create")]
-TOKENS = 580
+TOKENS = 640
 SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.24, orders=0.14, search=0.18, copy=0.13, create=0.12)
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
@@ -57,7 +57,7 @@ FAMILIES = {
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }
 
-LIMITS = Limits(turn_tokens=192, turns=16, context=2048)  # the longest turns of the expert have 110 tokens
+LIMITS = Limits(turn_tokens=224, turns=16, context=2048)  # the longest turns of the expert have 180 tokens
 SAYS = {
     "ask": "look up numbers, in any words and with any tools",
     "trace": "follow a link to its end, in any words and with any tools",
