@@ -1,13 +1,13 @@
 """The expert at the desk: a clerk who knows the plan and reads every result.
 
-A thought says what it is for, what is wanted now and which tool and arguments serve it, so that the call that follows is
+A thought says what it is for, what is wanted now and which tool and arguments serve it, so that the call behind it is
 copied from it:
 
     least best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
     orders now "red fig" for two days then "blue tea" for 4 days do rent .hire(count integer,label string)
 
-Its first word is the goal: behind a result the request is far away, the last thought is near. An order is repeated as the
-request has it, word by word; the call puts its name and its number apart. What comes next in a list stands there as
+Its first word is the goal: behind a result the request is far away, the last thought is near. An order is repeated as
+the request has it, word by word; the call puts its name and its number apart. What comes next in a list stands there as
 well, beside its neighbour as in the request: the next thought need not look for its place there again, which a small
 model does not learn. What was read is carried along until the answer says it.
 The first thought goes through all tools that the work takes, the one that is called last: each has its name and
