@@ -90,6 +90,7 @@ BELOW = (
     r"below|under|(less|smaller|lower) .*than|(is|finds|with|anything) (less|lower)|beneath|<|short|not (reach|attained)"
     r"|[Nn]ot yet|at least|or (more|higher|even more)|[Mm]iss(es|ed)|reached|(greater|too high).*:|fails|tops|inferior|lacks"
     r"|more than its|get to|negative|Lighter|already enough|got to|is less|or (beyond|over)|from .* (up|on)"
+    r"|attained|[Ss]maller|even higher|[Aa]ny (less|lower)|counted as high|being lower|exceed|a higher figure|attains|matched or passed|the latter is"
 )
 AT_MOST = r"at most|up to|\bor (less|below|under|fewer)|no more than|not more than|<="
 
