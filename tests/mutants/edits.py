@@ -197,9 +197,10 @@ MUTANTS = [
         ),
         (
             "batch: finished rows cost nothing",
-            "before = closed if joins else closed + rows * longest",
+            "before = closed if joins else closed + rows * work(longest)",
             "before = closed",
         ),
+        ("batch: attention is free", "return tall + tall * tall // ATTENTION", "return tall"),
         ("batch: empty ranks unknown", "*[0] * count]", "*[0]]"),
     ),
     *edits(
@@ -472,6 +473,17 @@ MUTANTS = [
             "model.lm_head.weight, batch.ids[:, 1:][learned])",
             "model.lm_head.weight, batch.ids[:, :-1][learned])",
         ),
+    ),
+    *edits(
+        "inference/decoder.py",
+        "inference/test_generation.py",
+        (
+            "decoder: all prompts in one pass",
+            "(len(parts[-1]) + 1) * counts[row] > WIDE",
+            "len(parts[-1]) > WIDE",
+        ),
+        ("decoder: a pass answers for another's rows", "zip(part, self._chunk(", "zip(fed, self._chunk("),
+        ("decoder: fed before it is known to fit", "        self.cache.ends(counts)  # all", "        # all"),
     ),
     *edits(
         "training/balance.py",

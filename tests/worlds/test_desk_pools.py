@@ -146,7 +146,7 @@ def test_a_run_of_words_that_is_shared_is_found():
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("each", [1, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("each", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_experts_work_passes_in_every_wording(monkeypatch, pattern, each):
     for held_out, pool in ((False, wordings.FRAMES), (True, wordings.HELD_OUT_FRAMES)):
         for frame in pool[pattern]:
