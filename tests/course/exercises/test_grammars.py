@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kimi_mini.course.exercises import grammars as ex
-from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES
+from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, voice
 
 COPY = """
 Pass the {word} of {a} [on|along] to {b}.
@@ -81,11 +81,11 @@ def test_a_grammar_that_changes_the_task_or_leaks_gets_a_hint(grammar, pattern, 
 
 
 @pytest.mark.parametrize("pattern", ex.READ)
-def test_the_clerk_reads_every_wording_of_the_package(pattern):
+def test_the_clerk_reads_every_wording_in_plain_english(pattern):
     """And none of them with two slots exchanged: the verifier refuses the work on each."""
     plans = ex._plans(pattern)
     exchanged = {"copy": ("a", "b"), "branch": ("then", "other")}.get(pattern)
-    for frame in (*FRAMES[pattern], *HELD_OUT_FRAMES[pattern]):
+    for frame in (*voice("plain")[pattern], *HELD_OUT_FRAMES[pattern]):
         ex._try_work(pattern, frame, plans)
         if exchanged:
             with pytest.raises(ex.Hint, match="changes the task"):
