@@ -14,7 +14,13 @@ import itertools
 import re
 from pathlib import Path
 
-VOICES = ("plain", "terse", "spoken", "letters", "teacher")  # the plainest first: training begins with few frames
+VOICES = (
+    "plain",
+    "terse",
+    "spoken",
+    "letters",
+    "teacher",
+)  # the plainest first: training begins with few frames
 
 
 def expanded(grammar: str) -> tuple[str, ...]:
