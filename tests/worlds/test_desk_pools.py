@@ -138,6 +138,21 @@ def test_a_frame_that_is_not_clear_is_found(pattern, frame):
     assert not clear(pattern, frame)
 
 
+def test_a_short_sentence_of_the_exam_is_the_end_of_none_that_is_trained():
+    """It has no run of four words (`Kindly {verb} {list}.`), and would be a part of many texts by its words alone."""
+    short = {
+        (pattern, frame.lower())
+        for pattern, frames in wordings.HELD_OUT_FRAMES.items()
+        for frame in frames
+        if not runs([frame])
+    }
+    assert ("orders", "kindly {verb} {list}.") in short
+    ends = [
+        (p, one, frame) for p, one in short for frame in wordings.FRAMES[p] if frame.lower().endswith(one)
+    ]
+    assert ends == []
+
+
 def test_a_run_of_words_that_is_shared_is_found():
     """Mutants: a trained frame with another slot order, or a few words before it."""
     trained = runs(wordings.FRAMES["ask"])
@@ -247,7 +262,7 @@ NEW = set().union(*(parts(str(domain)) for domain in UNSEEN)) - set().union(*(pa
 NEW_TOOLS = {spec.name for domain in UNSEEN for spec in evolve(domain.name)} - {
     spec.name for domain in TRAINED for spec in evolve(domain.name)
 }
-REWORDED = [gaps(frame) for frames in wordings.HELD_OUT_FRAMES.values() for frame in frames]
+REWORDED = [gaps(frame) for frames in wordings.HELD_OUT_FRAMES.values() for frame in frames if runs([frame])]
 ASKED_ANEW = [
     gaps(frame)
     for frame in (
