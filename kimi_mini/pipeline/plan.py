@@ -199,7 +199,7 @@ class Plan:
             preset=more.pop("preset", "micro"),
             drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
             finetune=Finetune(
-                tokens=36_000_000, text_tokens=64, plain=0.2, schedule=Schedule(peak=0.5, decay_start=0.1)
+                tokens=33_000_000, text_tokens=64, plain=0.2, schedule=Schedule(peak=0.5, decay_start=0.1)
             ),
             evaluation=Evaluation(varied=True),
             **more,

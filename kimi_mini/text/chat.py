@@ -84,9 +84,10 @@ def encode(
     Only the template itself makes special tokens: a marker inside content, a name or an argument stays plain text,
     so a web page that says "<|im_end|>" ends nothing.
 
-    The mask covers an assistant's turn from behind its <|im_middle|> up to its <|im_end|>, with two exceptions:
+    The mask covers an assistant's turn from behind its <|im_middle|> up to its <|im_end|>, with three exceptions:
     the empty tags that a reflex was given, and a whole turn whose thought was dropped, because those are not
-    the tokens that the model produced. With `as_written` (default here, for training) the turns after the last
+    the tokens that the model produced; and a turn of `"weight": 0`, a wrong step that is there to be put right
+    (the field of OpenAI's fine-tuning files). With `as_written` (default here, for training) the turns after the last
     question are complete, thoughts included.
 
     Returns:
@@ -164,7 +165,8 @@ def _turn(opening: str, name: str, text: str) -> Iterator[Piece]:
 
 def _assistant_turn(message: dict, is_history: bool) -> Iterator[Piece]:
     reflex, thought = not message["thinking"], message["reasoning_content"]
-    trained = not (thought and is_history)  # with its thought gone, this is not what the model wrote
+    # with its thought gone, this is not what the model wrote; weight 0: it is shown, not learned
+    trained = not (thought and is_history) and message["weight"] != 0
     yield from (
         ("<|im_assistant|>", True, False),
         (message["name"], False, False),

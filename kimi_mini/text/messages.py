@@ -10,7 +10,8 @@ THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
 def checked(messages: list[dict]) -> list[dict]:
     """Copies that hold what the chat format shows: role, name and content; of an assistant also reasoning_content,
-    thinking (false for a reflex) and tool_calls (id and arguments as text); of a tool its tool_call_id.
+    thinking (false for a reflex), tool_calls (id and arguments as text) and weight (0: not to be learned); of a tool
+    its tool_call_id.
 
     Raises:
         ValueError: one line that names the message, by its index, and the field.
@@ -64,6 +65,7 @@ def _message(where: str, message: dict) -> dict:
         thought = _thought(message, where)
         clean["reasoning_content"] = thought if clean["thinking"] else ""
         clean["tool_calls"] = _calls(message, where)
+        clean["weight"] = 0 if message.get("weight") == 0 else 1
     return clean
 
 

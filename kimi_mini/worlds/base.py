@@ -157,12 +157,17 @@ def needs(**properties: dict) -> dict:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def turn(thought: str, content: str | None = None, call: tuple[str, dict] | None = None) -> Message:
-    """One assistant message of an expert: a thought, then an answer or a call `(name, arguments)`.
+def turn(
+    thought: str, content: str | None = None, call: tuple[str, dict] | None = None, weight: int = 1
+) -> Message:
+    """One assistant message of an expert: a thought, then an answer or a call `(name, arguments)`. weight 0: a wrong
+    step, which is not learned; what puts it right is.
 
     The call's id is left open: the loop that plays the expert counts the calls of the dialogue.
     """
     message: Message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    if weight != 1:
+        message["weight"] = weight
     if call is not None:
         name, arguments = call
         text = json.dumps(arguments, separators=(",", ":"))

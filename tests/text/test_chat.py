@@ -457,6 +457,10 @@ def check_mask(encode) -> None:
         f"<think>second thought</think>wait{begin}{call_1}{call_2}{end}",
         "<think>third thought</think>It is 47.<|im_end|>",
     ]
+    wrong, *rest = (i for i, message in enumerate(DONE) if message["role"] == "assistant")
+    shown = [{**message, "weight": 0} if i == wrong else message for i, message in enumerate(DONE)]
+    said = [part for part in trained_text(encode, shown, add_generation_prompt=True).split("·") if part]
+    assert rest and said == written[1:]  # a wrong step is there to be put right
     reflex = [user("2+2?"), assistant("", "4", thinking=False)]
     assert trained_text(encode, reflex).strip("·") == "4<|im_end|>"
     assert (

@@ -61,7 +61,8 @@ def untold(task):
     words = {
         key: {steps[key], *synonyms.get(steps[key], ())} for key in ("word", "key", "verb") if key in steps
     }
-    rest = re.sub("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "$^", " ", task.prompt)
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "$^"
+    rest = re.sub(rf"""["'](?:{longest_first})["']""", " ", task.prompt)
     told = set(re.findall(r"\w+", rest.lower()))
     return [
         *(name for name in names if not re.search(rf"""["']{re.escape(name)}["']""", task.prompt)),
@@ -269,9 +270,10 @@ def test_a_refusal_names_the_tool_that_is_not_there_and_those_that_are():
 
 
 def thoughts(task):
-    """What the expert thinks before each call and before the answer."""
+    """What the expert thinks before each call and before the answer, and means: wrong steps left out."""
     played = loop.play(task, random.Random(0))
-    return [m["reasoning_content"] for m in played.messages if m["role"] == "assistant"]
+    turns = [m for m in played.messages if m["role"] == "assistant" and m.get("weight", 1)]
+    return [turn["reasoning_content"].removeprefix("again ") for turn in turns]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -289,6 +291,42 @@ def test_before_the_first_call_all_tools_are_thought_of_and_the_last_one_is_call
         needs = [tuple(need) for need in task.data["needs"]]
         said = " ".join(f"{SAID[kind]} {what} {signs[kind, what]}" for kind, what in reversed(needs))
         assert thoughts(task)[0].endswith(said)
+
+
+def test_each_thought_says_what_is_left_of_the_list():
+    """All of it at first, one entry less each time: nobody has to find his place in the request again."""
+    for pattern in ("ask", "least", "orders"):
+        for task in drawn(pattern, Surface(error=False, outcome="done"), 20):
+            lists = [re.search(r"now (.*? then end) (?:read|do) ", said)[1] for said in thoughts(task)[:-1]]
+            steps = task.data["steps"]
+            entries = [said for *_, said in steps.get("orders", [])] or [f'"{name}"' for name in steps["names"]]
+            left = [" then ".join([*entries[place:], "end"]) for place in range(len(entries))]
+            assert lists == left
+
+
+def test_types_that_were_taken_for_each_other_are_put_right_and_the_mistake_is_not_learned(monkeypatch):
+    monkeypatch.setattr(play, "CONFUSED", 1.0)
+    confused = 0
+    for pattern in ("orders", "copy", "branch", "create"):
+        for task in drawn(pattern, Surface(error=False, outcome="done"), 10):
+            played = loop.play(task, random.Random(0))
+            assert played.verdict().passed
+            for said, result, then in zip(played.messages, played.messages[1:], played.messages[2:]):
+                if said["role"] != "assistant":
+                    continue
+                refused = result["content"].startswith("error: arguments.")
+                assert refused == (said.get("weight", 1) == 0)
+                if refused:
+                    confused += 1
+                    names = [one["name"] for one in task.data["tools"]]
+                    spec = Spec.of(task.data["tools"][names.index(result["name"])])
+                    assert f" {spec.signature}" in then["reasoning_content"]
+                    assert f" {spec.confused().signature}" not in then["reasoning_content"]
+                    assert then["reasoning_content"].startswith("again ")
+    assert confused >= 50
+    for seed in range(20):
+        for before, (result, _) in zip(pieces := play.sheet(random.Random(seed)), pieces[1:]):
+            assert not (before[1] and result.startswith("\nerror: arguments."))
 
 
 def test_nobody_knows_beforehand_whether_a_tool_will_be_found():

@@ -60,6 +60,11 @@ class Spec:
         """Name and arguments of a call; values by role, in the order of the schema."""
         return self.name, {name: values[role] for role, name, _ in self.arguments}
 
+    def confused(self) -> Spec:
+        """The same with the roles of its two arguments exchanged: what a reader makes of it who mixes them up."""
+        (role, first, _), (other, second, _) = self.arguments
+        return replace(self, arguments=((other, first, ""), (role, second, "")))
+
     def as_data(self) -> dict:
         """For a task, which holds plain data."""
         return asdict(self)

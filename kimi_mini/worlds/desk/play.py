@@ -3,13 +3,14 @@
 A thought says what it is for, what is wanted now and which tool and arguments serve it, so that the call behind it is
 copied from it:
 
-    least best "red fig" 12 now "blue tea" then "old rope" read price .lookup_cost(label)
-    orders now "red fig" for two days then "blue tea" for 4 days do rent .hire(count integer,label string)
+    least best "red fig" 12 now "blue tea" then "old rope" then end read price .lookup_cost(label)
+    orders now "red fig" for two days then "blue tea" for 4 days then end do rent .hire(count integer,label string)
 
 Its first word is the goal: behind a result the request is far away, the last thought is near. An order is repeated as
-the request has it, word by word; the call puts its name and its number apart. What comes next in a list stands there as
-well, beside its neighbour as in the request: the next thought need not look for its place there again, which a small
-model does not learn. What was read is carried along until the answer says it.
+the request has it, word by word; the call puts its name and its number apart. What is left of a list stands there as
+well: the first thought copies all of it, each thought after that begins one entry later in the one before. Who looks
+for his place in the request again, far behind, often finds another one. What was read is carried along until the
+answer says it.
 The first thought goes through all tools that the work takes, the one that is called last: each has its name and
 arguments behind it, or `find tools` if it has to be found, or `no tool`, and then the work is not begun.
 Kind and word of the tool stand side by side, as a description has them. Names of tools and arguments stand behind a
@@ -35,6 +36,7 @@ from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
 from kimi_mini.worlds.tools import FIND, Toolbox
 
+CONFUSED = 0.06  # share of calls with two arguments whose types are taken for each other at first
 NO_TOOL = "I have no tool for that."
 BROKEN = "That did not work."
 NOTHING = "There is none."
@@ -114,6 +116,10 @@ class _Clerk:
         wanted = [order] if order else wanted
         thought = " ".join([*memory.split(), *wanted, *then.split()])
         thought, spec = (yield from self.look(thought, kind, what)), self.specs[kind, what]
+        if len(spec.arguments) == 2 and self.mistake is None and self.rng.random() < CONFUSED:
+            confused = thought.replace(spec.signature, spec.confused().signature)
+            yield turn(confused, call=spec.confused().call(name=name, number=number), weight=0)
+            thought = f"again {thought}"
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
@@ -213,8 +219,9 @@ def _quoted(names: list[str]) -> list[str]:
 
 
 def _thens(entries: list[str]) -> list[str]:
-    """What comes after each entry of a list, as a thought says it."""
-    return [*(f"then {entry}" for entry in entries[1:]), "then end"]
+    """What comes after each entry of a list, as a thought says it: all the others, and the end."""
+    after = [*(f"then {entry}" for entry in entries[1:]), "then end"]
+    return [" ".join(after[place:]) for place in range(len(entries))]
 
 
 def _joined(found: list[object]) -> str:
@@ -283,6 +290,7 @@ def _worked_on(task: Task, rng: random.Random) -> Sheet:
     while message.get("tool_calls"):
         call = message["tool_calls"][0]["function"]
         result = environment.toolbox.call(call["name"], call["arguments"]).content
-        pieces += [(message["reasoning_content"], True), (f"\n{result}\n", False)]
+        learned = message.get("weight", 1) != 0
+        pieces += [(message["reasoning_content"], learned), (f"\n{result}\n", False)]
         message = script.send(result)
     return [*pieces, (f"{message['reasoning_content']} {message['content']}", True)]

@@ -54,7 +54,7 @@ HELD_OUT_TRANSIENT = (
 )
 BROKEN = ("out of order", "permission denied", "not allowed for this account", "switched off by the owner")
 RENAMED = 0.5  # share of trajectories whose tools have names that say nothing
-MADE_UP = 0.1  # share of trajectories in a domain whose every word is any word
+MADE_UP = 0.4  # share of trajectories in a domain whose every word is any word
 DISTRACTORS = (0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 9)  # of a task in training, each as likely
 FINDER = 0.06  # share of the tasks in training whose tools have to be found first
 BEHIND = range(19, 59)  # how many distractors such a task has: 20 to 60 tools with those that it takes

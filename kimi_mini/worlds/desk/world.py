@@ -49,7 +49,7 @@ def generate(rng: random.Random, family: str, level: int, breadth: float = 1.0) 
 EVERY = range(1, len(PATTERNS) + 1)
 NAMED = [number for number, pattern in enumerate(PATTERNS, 1) if pattern not in ("search", "create")]
 TOKENS = 640
-SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.24, orders=0.14, search=0.18, copy=0.13, create=0.12)
+SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.20, orders=0.18, search=0.18, copy=0.18, create=0.12)
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
     "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.8), sheet=sheet, length=TOKENS),

@@ -25,15 +25,16 @@ HELD_OUT_ENDINGS = ("",) + expanded("[Much obliged.|Cheers!|No rush.|Bye.|Sent f
 TALK = expanded("""
 [Hello!|How are you today?|What is the weather like?|Tell me a joke.|Who wrote this?|Sing me a song.|Good night.]
 [What time is it?|Are you a robot?|I am tired.|What do you think about {a}?|Sketch {a} for me.|Call my brother.]
-[Translate {a} into French.|Where is {a} from?|Why is the sky blue?|Do you like {a}?|Write a poem about {a}.]
+[Translate {a} into French.|Why is the sky blue?|Do you like {a}?|Write a poem about {a}.]
 [Find me a hotel by the sea.|Remind me tomorrow.|Explain {a} to me.|Write a letter to {a}.|Is {a} happy?]
-[What is the meaning of {a}?|How far is the moon?|I had a bad day.|Who was the first king?|Wake me at six.]
-[Turn on the light.|Open the window.|Can you dance?|My name is {a}.|What colour is {a}?|Have you met {a}?]
+[How far is the moon?|I had a bad day.|Who was the first king?|Wake me at six.]
+[Turn on the light.|Open the window.|Can you dance?|My name is {a}.|Have you met {a}?]
 [Who is {a}?|When was {a} born?|Say something kind.|What did you dream?|Is it cold outside?|Count to a million.]
 [Draft a speech on {a}.|Tell me a story about {a}.|Read the news to me.|Do you sleep at night?|I love {a}.]
 [Which language do you speak?|Where do you live?|Let us talk about {a}.|It rains again.|Make me laugh.]
 [Rhyme {a} with something.|Why are people sad?|Teach me to swim.|I do not know what to do.|Nice to meet you.]
 [Shall we play a game?|Is {a} a good idea?|What does {a} taste like?|Guess my age.|Close the door behind you.]
+[Whistle a tune.|Can you keep a secret?|I forgot my umbrella.]
 """)
 HELD_OUT_TALK = expanded("""
 [Hey there.|Which team won last night?|My cat is ill.|Draw a picture of {a}.|How old are you?|Order a taxi.]
