@@ -210,7 +210,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         held.close()
         raise KimiError(
-            f"{host}:{port} cannot be used ({error.strerror}): --port names another one"
+            f"{host}:{port} cannot be used ({error.strerror}): --host and --port name another address"
         ) from None
     held.listen(128)
     return held

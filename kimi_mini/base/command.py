@@ -109,6 +109,11 @@ def natural(text: str) -> int:
     return _between(0, int(text), MOST)
 
 
+def port(text: str) -> int:
+    """The number of a port; 0 is any that is free."""
+    return _between(0, int(text), 65535)
+
+
 def threads(text: str) -> int:
     """A number of threads: from 1, and not more than a machine can start."""
     return _between(1, int(text), 1024)

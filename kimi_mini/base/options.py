@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kimi_mini.base.command import above_zero, folder, from_zero, json_object, natural, positive, threads
+from kimi_mini.base.command import above_zero, folder, from_zero, json_object, natural, port, positive, threads
 
 
 def serve(server: argparse.ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def serve(server: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: this machine alone)"
     )
-    server.add_argument("--port", type=natural, default=8000, help="default 8000; 0: any that is free")
+    server.add_argument("--port", type=port, default=8000, help="default 8000; 0: any that is free")
     server.add_argument("--places", type=positive, default=16, help="answers written at a time (default 16)")
     server.add_argument("--queue", type=natural, default=64, help="requests that may wait (default 64)")
     server.add_argument("--timeout", type=above_zero, default=120.0, help="seconds a request may take (120)")

@@ -319,6 +319,7 @@ def test_a_model_says_what_it_wants(given):
         ["run", "--scale", "1e300"],
         ["run", "--folder", "x" * 300],
         ["eval", "--tasks", str(10**30)],
+        ["serve", "--port", "65536"],
     ],
 )
 def test_a_number_that_no_machine_holds_is_refused_at_once(capsys, words):
