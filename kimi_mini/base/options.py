@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from kimi_mini.base.command import above_zero, folder, from_zero, json_object, natural, port, positive, threads
+from kimi_mini.base.command import (
+    above_zero,
+    folder,
+    from_zero,
+    json_object,
+    natural,
+    port,
+    positive,
+    threads,
+)
 
 
 def serve(server: argparse.ArgumentParser) -> None:

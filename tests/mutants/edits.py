@@ -339,9 +339,7 @@ MUTANTS = [
         ("parser: text behind calls is content", "    left_out = ", '    left_out = "" and '),
     ),
     *edits(
-        "text/chat.py",
-        "text/test_chat.py",
-        ("a wrong step is learned", ' and message["weight"] != 0', ""),
+        "text/chat.py", "text/test_chat.py", ("a wrong step is learned", ' and message["weight"] != 0', "")
     ),
     *edits(
         "text/messages.py",
@@ -1243,9 +1241,17 @@ MUTANTS = [
             "            if need in self.unknown:",
             "            if need in self.unknown and need in self.specs:",
         ),
-        ("desk: one entry ahead", 'return [" ".join(after[place:])', 'return [" ".join(after[place : place + 1])'),
+        (
+            "desk: one entry ahead",
+            'return [" ".join(after[place:])',
+            'return [" ".join(after[place : place + 1])',
+        ),
         ("desk: a mistake is learned", "number=number), weight=0)", "number=number), weight=1)"),
-        ("desk: a mistake stands in a sheet", 'message.get("weight", 1) != 0', 'message.get("weight", 1) != 2'),
+        (
+            "desk: a mistake stands in a sheet",
+            'message.get("weight", 1) != 0',
+            'message.get("weight", 1) != 2',
+        ),
         ("desk: a sheet asks again", "rng.sample(lines, len(lines))", "rng.choices(lines, k=len(lines))"),
         (
             "desk: a sheet asks for nothing absent",

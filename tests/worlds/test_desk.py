@@ -299,7 +299,9 @@ def test_each_thought_says_what_is_left_of_the_list():
         for task in drawn(pattern, Surface(error=False, outcome="done"), 20):
             lists = [re.search(r"now (.*? then end) (?:read|do) ", said)[1] for said in thoughts(task)[:-1]]
             steps = task.data["steps"]
-            entries = [said for *_, said in steps.get("orders", [])] or [f'"{name}"' for name in steps["names"]]
+            entries = [said for *_, said in steps.get("orders", [])] or [
+                f'"{name}"' for name in steps["names"]
+            ]
             left = [" then ".join([*entries[place:], "end"]) for place in range(len(entries))]
             assert lists == left
 
