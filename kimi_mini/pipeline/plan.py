@@ -194,7 +194,7 @@ class Plan:
     @classmethod
     def reader(cls, **more) -> Plan:
         """An agent that reads what it is told: any word may be asked for, so drills cover the whole vocabulary, and
-        most of the fine-tuning is of worlds that put nothing the same way twice. About an hour and a half."""
+        most of the fine-tuning is of worlds that put nothing the same way twice. Under two hours."""
         return cls(
             preset=more.pop("preset", "micro"),
             drill=Drill(2_400_000, whole=True, kept=256, stop_loss=0.1),
