@@ -83,8 +83,11 @@ class Tokenizer:
         self._recent_bytes, self._lock = 0, threading.Lock()
 
     @classmethod
-    def train(cls, texts: Iterable[str | tuple[str, int]], vocab_size: int = 1024) -> "Tokenizer":
-        """Learn the merges from `texts`: strings, or (string, weight) pairs that count as `weight` copies.
+    def train(
+        cls, texts: Iterable[str | tuple[str, int]], vocab_size: int = 1024, apart: bool = False
+    ) -> "Tokenizer":
+        """Learn the merges from `texts`: strings, or (string, weight) pairs that count as `weight` copies. `apart`: a
+        space is a token of its own.
 
         Markers in the texts (of rendered chats) only separate: nothing is learned from them or across them.
         If the texts run out of merges, `<|reserved_token_N|>` fill up, so that `vocab_size` is always met.
@@ -96,7 +99,8 @@ class Tokenizer:
         if n_ordinary < 256:
             raise ValueError(f"vocab_size must be at least {256 + len(SPECIAL_TOKENS)}, not {vocab_size}")
         backend = tokenizers.Tokenizer(models.BPE())
-        split = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
+        pattern = SPLIT_PATTERN.replace(" ?", "") if apart else SPLIT_PATTERN
+        split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
         backend.decoder = decoders.ByteLevel()

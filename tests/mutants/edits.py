@@ -363,8 +363,20 @@ MUTANTS = [
         ("messages: any id", "if not isinstance(mapping[field], str):", "if False:"),
     ),
     *edits(
+        "experiments/pretraining/spellings.py",
+        "experiments/test_spellings.py",
+        ("spellings: half a name counts", "== ids[span]).all()", "== ids[span]).any()"),
+        ("spellings: names that were trained", "page(rng, held_out=True)", "page(rng)"),
+        ("spellings: one kind of result", "+ place) % 2", "+ 0) % 2"),
+    ),
+    *edits(
         "text/tokenizer.py",
         "text/test_tokenizer.py",
+        (
+            "tokenizer: spaces are never apart",
+            'SPLIT_PATTERN.replace(" ?", "") if apart',
+            "SPLIT_PATTERN if apart",
+        ),
         ("tokenizer: nothing is forgotten", "while self._recent_bytes > MEMORY:", "while False:"),
         ("tokenizer: the newest are forgotten", "next(iter(self._recent))", "next(reversed(self._recent))"),
         (

@@ -45,6 +45,30 @@ def test_shipped_tokenizer_has_the_promised_size():
 
 def test_digits_are_single():
     check_digits(SHIPPED)
+    check_digits(Tokenizer.train(SMALL_TEXTS, 320, apart=True))
+
+
+AROUND = ('"{}"', "'{}'", "the {} is", "get_{}", "({}), ", "\n{}", "answer:{}", "<{}>")
+WORDS = ("nasalin", "rotten", "prodromus")
+
+
+def spellings(tokenizer: Tokenizer, word: str) -> set[tuple[int, ...]]:
+    """The ids of a word in the places in which tools, requests and thoughts have it."""
+    found = set()
+    for text in (around.format(word) for around in AROUND):
+        made, start = tokenizer.backend.encode(text), text.index(word)
+        inside = [left < start + len(word) and right > start for left, right in made.offsets]
+        found.add(tuple(index for index, own in zip(made.ids, inside) if own))
+    return found
+
+
+def test_with_spaces_apart_a_word_is_the_same_tokens_everywhere():
+    """With the space in the token it has two spellings at least, and a model has to know both of every word."""
+    assert all(len(spellings(SHIPPED, word)) > 1 for word in WORDS)
+    apart, attached = (Tokenizer.train(SMALL_TEXTS, 320, apart=apart) for apart in (True, False))
+    assert all(len(spellings(apart, word)) == 1 for word in (*WORDS, "price"))
+    assert len(spellings(attached, "price")) > 1
+    assert apart.decode(apart.encode("a  b\n   c d")) == "a  b\n   c d"
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ def world_texts(seed: int = 0) -> Iterator[str]:
             yield from (world.recital(rng) for _ in range(CONVERSATIONS))
 
 
-def make() -> Tokenizer:
-    """Train on worlds and real text."""
-    texts = [(text, WEIGHT) for text in world_texts()]
+def real_text() -> list[tuple[str, int]]:
+    """Code and a book, a weight of one each."""
+    texts = []
     for documents in (corpus.stdlib_documents(), corpus.book_documents()):
         left = TEXT_CHARACTERS
         for document in documents:
@@ -45,7 +45,12 @@ def make() -> Tokenizer:
                 break
             texts.append((document.text[:left], 1))
             left -= len(document.text)
-    return Tokenizer.train(texts, 1024)
+    return texts
+
+
+def make() -> Tokenizer:
+    """Train on worlds and real text."""
+    return Tokenizer.train([*((text, WEIGHT) for text in world_texts()), *real_text()], 1024)
 
 
 def write() -> None:
