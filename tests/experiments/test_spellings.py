@@ -39,6 +39,15 @@ def test_a_page_holds_names_in_sentences_and_in_json(held_out):
         assert all((word in words.HELD_OUT) == held_out for word in name.lower().split())
 
 
+def test_what_is_measured_are_names_that_nobody_has_seen(monkeypatch):
+    seen, page = [], spellings.page
+    monkeypatch.setattr(spellings, "page", lambda *how, **more: seen.append(page(*how, **more)) or seen[-1])
+    spellings.copied(Oracle(), spellings.vocabulary(False), 2, seed=0)
+    copies = [copy for pieces, _ in seen for copy, learned in pieces if learned]
+    said = {word for copy in copies for word in copy.lower()[5:-1].split()}
+    assert len(copies) == 2 * spellings.LINES and said <= set(words.HELD_OUT)
+
+
 def test_only_a_whole_name_is_copied():
     tokenizer = spellings.vocabulary(True)
     everything = spellings.copied(Oracle(), tokenizer, 3, seed=0)
