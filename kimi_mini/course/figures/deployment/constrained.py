@@ -44,9 +44,12 @@ def calls_held_to_schemas(log: Mapping) -> Figure:
     right.set_xscale("log", base=2)
     right.set_xticks(ticks := sorted({row["places"] for row in costs}), map(str, ticks))
     right.set(
-        xlabel="rows decoded at once", ylabel="% of decoding time", title="What masks cost, every token held"
+        ylim=(None, max(26.0, right.get_ylim()[1] * 1.2)),  # room for the legend
+        xlabel="rows decoded at once",
+        ylabel="% of decoding time",
+        title="What masks cost, every token held",
     )
-    right.legend(loc="lower right")
+    right.legend(loc="upper left", ncols=3)
     return fig
 
 
