@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from kimi_mini.pipeline.plan import Drill, Run
+from kimi_mini.pipeline.plan import Drill, Plan, Run
 from kimi_mini.pipeline.pretrain import read_text, tokens_to_read
 from kimi_mini.pipeline.shared import (
     Bar,
@@ -25,16 +27,11 @@ from kimi_mini.training.batch import Batch, Example, shared_batches
 def drill(run: Run) -> dict:
     """Recall and copy drills from random weights, until the loss is low enough."""
     plan, settings = run.plan, run.plan.drill
-    model, alphabet, steps = first_model(plan), drill_alphabet(plan), settings.tokens // plan.step_tokens
+    model, steps, made = first_model(plan), drill_steps(plan), drills_of(plan)
     whole = settings.whole_after * steps if settings.whole else 0
 
     def data(step: int) -> list[Batch]:
-        rng = np.random.default_rng([plan.seed, 1, step])
-        size = symbols_in_use(settings, step, steps, len(alphabet))
-        kinds = drills.KINDS if settings.whole and step >= whole else drills.FIRST
-        made = drills.drills(rng, plan.step_tokens, alphabet[:size], kinds)
-        examples = [Example(*pair) for pair in made]
-        return shared_batches(examples, settings.micro_tokens)
+        return shared_batches([Example(*pair) for pair in made(step)], settings.micro_tokens)
 
     with Bar(steps * plan.step_tokens) as bar:
         history = trained(
@@ -54,6 +51,24 @@ def drill(run: Run) -> dict:
     save_checkpoint(run, model, "drilled")
     loss = late_loss(history, settings.stop_steps)
     return note_of(history, loss=loss, summary=f"loss {loss:.2f} after {sum(history.tokens):,} tokens")
+
+
+def drill_steps(plan: Plan) -> int:
+    """Steps of the first stage at the most: it ends when the loss is low enough."""
+    return plan.drill.tokens // plan.step_tokens
+
+
+def drills_of(plan: Plan) -> Callable[[int], list[drills.Drill]]:
+    """step -> the drills of that step of the first stage."""
+    settings, alphabet, steps = plan.drill, drill_alphabet(plan), drill_steps(plan)
+
+    def made(step: int) -> list[drills.Drill]:
+        rng = np.random.default_rng([plan.seed, 1, step])
+        size = symbols_in_use(settings, step, steps, len(alphabet))
+        kinds = drills.KINDS if settings.whole and step >= settings.whole_after * steps else drills.FIRST
+        return drills.drills(rng, plan.step_tokens, alphabet[:size], kinds)
+
+    return made
 
 
 def symbols_in_use(settings: Drill, step: int, steps: int, count: int) -> int:

@@ -15,6 +15,7 @@ from kimi_mini.experiments.evaluation.contamination import (
     other_layout,
     other_numbers,
     planted,
+    streams,
     word_for_word,
 )
 from kimi_mini.text.tokenizer import Tokenizer
@@ -89,6 +90,12 @@ def test_every_planted_leak_of_a_whole_report(search):
     assert LEAKS["word for word"][1] == tuple(BENCHMARKS)
 
 
+def test_leaks_are_planted_of_every_part(search):
+    search = fresh(search)
+    parts = {(name, item.part) for name, item in search.tasks}
+    assert len(parts) > len(NAMES) and planted(search, 1)["word for word"] == (len(parts),) * 2
+
+
 # ---- wrong searches ------------------------------------------------------------------------------------------
 
 
@@ -139,9 +146,7 @@ def test_the_whole_work_of_a_task_is_read():
 
 def test_the_committed_report_covers_every_part_and_found_nothing():
     report = read_json(FOLDER / datasheet.CONTAMINATION)
-    assert {"text", "drills", "examples of fine-tuning", "tasks of RL", "examples of the reader"} == report[
-        "streams"
-    ].keys()
+    assert report["streams"].keys() == streams(TOKENIZER).keys()
     assert report["streams"]["examples of fine-tuning"]["tokens"] > 5_000_000
     for name, benchmark in BENCHMARKS.items():
         parts = report["benchmarks"][name]

@@ -1,8 +1,9 @@
 """Has training seen the benchmarks? Every stream of the shipped agents is made again and searched for every task.
 
-The streams are those of the real plans, at their seeds: the text, the drills, the synthesised examples that passed, the
-tasks that RL drew (its rounds are replayed from the log of the run), and the examples of the agent that reads. Then
-leaks are planted, to see whether the search finds them: a task word for word, one in another layout, and one with other
+The streams are those of the real plans of both agents, at their seeds: the text, the drills of the first stage and
+those kept up in every step after it, the synthesised examples that passed, the tasks that RL drew (its rounds are
+replayed from the log of the run); and the lessons of `taught`, which no shipped agent has seen. Then leaks are planted,
+to see whether the search finds them: of every part a task word for word and in another layout, and one with other
 numbers, which is another task and must not count.
 """
 
@@ -13,9 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from tqdm import tqdm
 
+from kimi_mini.base import ledger
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log, this_command
 from kimi_mini.base.files import read_json, write_json
@@ -25,16 +26,18 @@ from kimi_mini.evaluation.benchmarks.contamination import Search, tokens_of
 from kimi_mini.evaluation.benchmarks.datasheet import CONTAMINATION
 from kimi_mini.evaluation.benchmarks.store import FOLDER
 from kimi_mini.experiments import harness
+from kimi_mini.experiments.evaluation import taught
 from kimi_mini.pipeline import shared
 from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.pipeline.shared import drills_kept_up
 from kimi_mini.pipeline.synthesise import trajectories
-from kimi_mini.text import drills
+from kimi_mini.pipeline.text import drill_steps, drills_of
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
 from kimi_mini.training.rl.curriculum import Curriculum
 
 Read = tuple[Sequence[int], str | None]  # an example, and the content key of its task
-PLANTED = 20  # tasks of each benchmark
+PLANTED = 10  # tasks of each part of each benchmark
 NOTEBOOK = "09_evaluation.ipynb"
 
 
@@ -48,11 +51,13 @@ def text(plan: Plan) -> Iterator[Read]:
 
 
 def drilled(plan: Plan) -> Iterator[Read]:
-    """All drills that the first stage may see."""
-    alphabet = shared.drill_alphabet(plan)
-    for step in range(plan.drill.tokens // plan.step_tokens):
-        for ids, _ in drills.drills(np.random.default_rng([plan.seed, 1, step]), plan.step_tokens, alphabet):
-            yield ids, None
+    """All drills that the first stage may see, and those that stay in every step after it."""
+    made, later = drills_of(plan), drills_kept_up(plan) if plan.drill.kept else None
+    for step in range(drill_steps(plan)):
+        yield from ((ids, None) for ids, _ in made(step))
+    if later:  # step numbers begin anew with each stage: fine-tuning has the most
+        for step in range(plan.finetune.tokens // plan.step_tokens):
+            yield from ((one.ids, None) for one in later(step))
 
 
 def examples(plan: Plan) -> Iterator[Read]:
@@ -63,15 +68,25 @@ def examples(plan: Plan) -> Iterator[Read]:
             yield one.example.ids, one.key
 
 
-def drawn(plan: Plan, tokenizer: Tokenizer) -> Iterator[Read]:
+def drawn(plan: Plan, tokenizer: Tokenizer, log: str) -> Iterator[Read]:
     """The tasks of RL, each with the expert's work: drawn again as the logged successes make the curriculum draw."""
     curriculum = Curriculum()
-    for index, one in enumerate(read_json(RESULTS / "run.json")["rounds"]):
+    for index, one in enumerate(read_json(RESULTS / log)["rounds"]):
         tasks = curriculum.draw(plan.rl, plan.seed, index)
         for entry in tasks:
             task = entry.task()
             yield tokens_of(tokenizer, Item("", plan.rl.limits, task)), task.key
         curriculum.learn(tasks, one["successes"])
+
+
+def lessons(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
+    """What `taught` adds to an agent, from all its seeds: dialogues and sheets of worlds that no run trains."""
+    for arm in taught.ARMS.values():
+        for seed in range(arm.most_seeds):
+            for source in taught.sources(arm):
+                count = synthesis.wanted(source, int(arm.tokens * scale), taught.PASSES, mistakes=0.0)
+                for pool in taught.lessons(tokenizer, source, count, seed).values():
+                    yield from ((one.ids, None) for one in pool)
 
 
 def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], Iterator[Read]]]:
@@ -80,9 +95,12 @@ def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], 
     return {
         "text": partial(text, plan),
         "drills": partial(drilled, plan),
+        "drills of the reader": partial(drilled, reader),
         "examples of fine-tuning": partial(examples, plan),
-        "tasks of RL": partial(drawn, Plan(), tokenizer),
+        "tasks of RL": partial(drawn, Plan(), tokenizer, ledger.RUN),
         "examples of the reader": partial(examples, reader),
+        "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, "run_reader.json"),
+        "lessons of taught": partial(lessons, tokenizer, scale),
     }
 
 
@@ -119,9 +137,10 @@ def planted(search: Search, count: int) -> dict[str, tuple[int, int]]:
     """kind -> (tasks that are called leaked, tasks that were planted); each kind in a stream of its own."""
     found = {}
     for kind, (plant, names) in LEAKS.items():
-        chosen = [
-            item for name in names for item in [one for other, one in search.tasks if other == name][:count]
-        ]
+        parts: dict[tuple[str, str], list[Item]] = {}
+        for name, item in search.tasks:
+            parts.setdefault((name, item.part), []).append(item)
+        chosen = [item for (name, _), members in parts.items() if name in names for item in members[:count]]
         rng = random.Random(f"0/{kind}")
         search.read(kind, [plant(search.tokenizer, item, rng) for item in chosen])
         keys = {item.task.key for item in search.leaked(kind)}

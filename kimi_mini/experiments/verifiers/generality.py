@@ -5,14 +5,16 @@
 Every row of world `desk` that is trained nowhere, greedily; beside it a control that cannot read: it looks up the
 training task whose request is most alike and does and says what was done and said there. An agent that is not far
 above the control recalls. And how often the agent makes something up: answers where the honest one is a refusal, calls
-of tools that nobody declared, per 1,000.
+of tools that nobody declared, per 1,000; and the share of calls of declared tools whose arguments fit the schema.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -34,11 +36,15 @@ from kimi_mini.worlds.base import Expert, final_answer
 from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.rows import Row
 
-TASKS = 100  # a row; the run that made the agent measures 200
+TASKS = 200  # a row, as many as the run that made the agent measures
 MEMORY = 2_000  # training tasks that the control knows
 GRAM = 4  # letters; requests are alike by the sets of these that they share
 HONEST = ("missing", "refuse")  # rows on which any other answer is made up
 MOST_INVENTED = 20  # in 1,000
+FITS = 0.995  # of the calls of declared tools
+ABOVE_RECALL = 0.5  # of the mean row
+Z = 1.96
+PAGE = "06_the_verifier_economy.ipynb"
 DESK = WORLDS["desk"]
 ROWS = tuple(row for row in DESK.rows if not FAMILIES[row.family].shares)
 
@@ -80,18 +86,33 @@ class Recall:
         return conversations
 
 
-def calls_of(conversation: Conversation) -> Iterator[bool]:
-    """For each call, whether its tool was declared."""
-    box = conversation.environment.toolbox
-    for message in conversation.messages:
-        for call in message.get("tool_calls") or []:
-            yield call["function"]["name"] in box.tools
+def calls_of(messages: Sequence[dict]) -> Counter[str]:
+    """What became of each call, by the message that its toolbox gave at that moment: undeclared, misfit, ran."""
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    return Counter(
+        "undeclared"
+        if result.startswith(
+            "error: no tool"
+        )  # none of this name, or none at all: kimi_mini.worlds.tools.toolbox
+        else "misfit"
+        if result.startswith("error: arguments")
+        else "ran"
+        for result in results
+    )
 
 
 def made_up(conversation: Conversation) -> bool:
-    """An answer that denies nothing, where the honest one does."""
-    answer = final_answer(conversation.messages)
-    return answer is not None and not DENIES.search(answer)
+    """An answer that denies nothing, where the honest one does. An attempt that was cut off, or that ends without a
+    word, has made nothing up."""
+    answer = final_answer(conversation.messages) if conversation.finish == "stop" else None
+    return bool(answer and answer.strip()) and not DENIES.search(answer)
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
+    """The difference of two success rates on the same tasks, and its variance."""
+    n, gains = len(first), [int(a) - int(b) for a, b in zip(first, second)]
+    mean = sum(gains) / n
+    return {"value": mean, "variance": sum((gain - mean) ** 2 for gain in gains) / n / max(1, n - 1)}
 
 
 def measure(
@@ -101,7 +122,7 @@ def measure(
     tasks = registry.held_out_tasks(row.family, row.levels, count, 0)
     done = scoreboard.solve(model, tokenizer, tasks, row.limits)
     passed = [conversation.verdict().passed for conversation in done]
-    recalled = sum(conversation.verdict().passed for conversation in control.work(tasks))
+    recalled = [conversation.verdict().passed for conversation in control.work(tasks)]
     by_level: dict[str, list[bool]] = {}
     for task, right in zip(tasks, passed):
         by_level.setdefault(str(task.data["pattern"]), []).append(right)
@@ -109,7 +130,8 @@ def measure(
         "row": row.name,
         "n": len(tasks),
         **rate(sum(passed), len(tasks)),
-        "control": rate(recalled, len(tasks)),
+        "control": rate(sum(recalled), len(tasks)),
+        "above": paired(passed, recalled),
         "by_pattern": {name: [sum(found), len(found)] for name, found in by_level.items()},
         "floor": row.floor,
         "says": row.says,
@@ -123,11 +145,11 @@ def main() -> None:
     args = read(parser)
     model, tokenizer, log = begin(args.name, args)
     count, control = max(8, int(TASKS * args.scale)), Recall(max(16, int(MEMORY * args.scale)), 0)
-    honest, calls = [], []
+    honest, calls = [], Counter()
     for row in tqdm(ROWS, unit="row"):
         found, done = measure(model, tokenizer, row, count, control)
         log.row(**found)
-        calls += [declared for conversation in done for declared in calls_of(conversation)]
+        calls += sum((calls_of(conversation.messages) for conversation in done), Counter())
         if row.family in HONEST:
             honest += [made_up(conversation) for conversation in done]
         tqdm.write(f"{row.name:20s} {found['value']:.3f}  control {found['control']['value']:.3f}")
@@ -135,33 +157,47 @@ def main() -> None:
     finish(log, **{args.name: draw})
 
 
-def report(log: Log, honest: list[bool], calls: list[bool]) -> None:
-    """What was made up, per 1,000, and whether recall could have done it."""
+def report(log: Log, honest: Sequence[bool], calls: Counter[str]) -> None:
+    """What was made up, per 1,000; whether calls fit; and whether recall could have done it."""
+    shared = {"source": "this project", "notebook": PAGE, "figure": f"figures/{log.path.stem}.png"}
     for name, wrong, of, says in (
         ("invented", sum(honest), len(honest), "answers made up where there is none, of 1,000"),
-        ("undeclared", len(calls) - sum(calls), len(calls), "calls of tools that nobody declared, of 1,000"),
+        ("undeclared", calls["undeclared"], calls.total(), "calls of tools that nobody declared, of 1,000"),
     ):
-        low, high = wilson(wrong, of) if of else (None, None)
-        value = 1000 * wrong / of if of else None
+        value, low, high = (1000 * part for part in (wrong / of, *wilson(wrong, of))) if of else (None,) * 3
         log.claim(
-            f"reading/{name}",
+            f"{log.path.stem}/{name}",
             claim=says,
-            source="this project",
             value=value,
-            low=low and 1000 * low,
-            high=high and 1000 * high,
+            low=low,
+            high=high,
             floor=MOST_INVENTED,
             at_most=True,
+            **shared,
         )
-    gaps = [row["value"] - row["control"]["value"] for row in log.rows]
+    fit, declared = calls["ran"], calls["ran"] + calls["misfit"]
+    value, low, high = (fit / declared, *wilson(fit, declared)) if declared else (None,) * 3
+    says = "calls of declared tools whose arguments fit the schema"
+    log.claim(f"{log.path.stem}/schema", claim=says, value=value, low=low, high=high, floor=FITS, **shared)
+    above_recall(log, shared)
+
+
+def above_recall(log: Log, shared: dict[str, str]) -> None:
+    """The mean row above the control's, with the error of drawing the tasks (the rows are what they are); and the rows
+    in which the control is better."""
+    gaps = [row["above"] for row in log.rows]
+    mean = sum(gap["value"] for gap in gaps) / len(gaps)
+    half = Z * math.sqrt(sum(gap["variance"] for gap in gaps)) / len(gaps)
+    log.more["recall_better"] = [row["row"] for row in log.rows if row["above"]["value"] < 0]
+    says = "the mean generality row above that of a control that recalls the most similar training task"
     log.claim(
-        "reading/above recall",
-        claim="the mean generality row above that of a control that recalls the most similar training task",
-        source="this project",
-        value=sum(gaps) / len(gaps),
-        low=min(gaps),
-        high=max(gaps),
-        floor=0.5,
+        f"{log.path.stem}/above recall",
+        claim=says,
+        value=mean,
+        low=mean - half,
+        high=mean + half,
+        floor=ABOVE_RECALL,
+        **shared,
     )
 
 
