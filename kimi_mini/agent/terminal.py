@@ -43,6 +43,7 @@ HELP = """\
 Or type a task yourself. It is a very small model: it looks things up, follows links, compares, carries out lists.
 With --tools file.py it gets the functions of that file as tools. What none of its tools can do it should refuse.
 """
+GUESS = "outside what this agent was trained for, so expect a guess: /help shows what it knows; --tools names tools"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -118,7 +119,10 @@ class Talk:
         elif re.fullmatch("[0-9]{1,9}", line):
             self.take(int(line))
         elif line:
-            self.work(own_task(line, self.tools))
+            conversation = own_task(line, self.tools)
+            if not self.tools and not is_known(conversation.task):
+                self.say("note", GUESS)
+            self.work(conversation)
         return True
 
     def take(self, number: int) -> None:
@@ -221,11 +225,17 @@ class Talk:
 
 def own_task(words: str, tools: Sequence[Tool] = ()) -> conversation_.Conversation:
     """The user's own words: with the user's own tools; else as a task of the world that they are about, with its tools;
-    else without any."""
+    else without any, in no family."""
     if tools:
         return dialogue(words, tools)
     found = (world.demo.own_task(words) for world in worlds.WORLDS.values())
-    return conversation_.opening(next(filter(None, found), Task("chain", "chain", 1, words)))
+    return conversation_.opening(next(filter(None, found), Task("chain", "", 1, words)))
+
+
+def is_known(task: Task) -> bool:
+    """Whether requests of this kind are trained; the agent answers the others all the same."""
+    family = worlds.FAMILIES.get(task.family)
+    return family is not None and family.trained
 
 
 def _indented(text: str, by: int) -> str:

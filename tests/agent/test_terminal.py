@@ -113,6 +113,27 @@ def test_chains_have_no_tools(scripted, capsys):
     assert [tool["function"]["name"] for tool in tools] == ["price"]
 
 
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("hello", False),
+        ("What is the weather like?", False),
+        ("Move the note on cats.", False),  # a world that no run trains
+        ("Add 1 and 2, end.", True),
+        ('Buy f 2 "red fig", end.', True),
+    ],
+)
+def test_what_is_outside_training_is_said_to_be_so(scripted, capsys, words, known):
+    scripted([words], ["<think>so</think>7"])
+    shown = capsys.readouterr().out
+    assert (terminal.GUESS in shown) is not known and "7" in shown
+
+
+def test_words_of_no_world_are_in_no_family():
+    task = terminal.own_task("hello").task
+    assert not terminal.is_known(task) and task.family not in terminal.worlds.FAMILIES
+
+
 def test_reflex_shows_no_thought(scripted, capsys, monkeypatch):
     begun = []
     monkeypatch.setattr(

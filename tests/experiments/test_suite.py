@@ -26,6 +26,11 @@ def test_a_vote_takes_the_most_frequent_answer_and_the_first_of_equals():
     assert suite.by_vote(group[:2]) is group[0]
 
 
+def test_an_attempt_without_an_answer_has_no_vote():
+    group = [ended(answer) for answer in (None, None, "9")]
+    assert suite.by_vote(group) is group[2] and suite.by_vote(group[:2]) is group[0]
+
+
 def test_a_choice_by_tests_looks_at_the_public_ones_alone():
     task = items(BENCHMARKS["mini_swe"], 1)[0].task
     lazy, right = (loop.play(task, random.Random(0), mistake) for mistake in ("lazy", None))
@@ -45,6 +50,8 @@ def board(names, share):
             entry = dict(value=passed / n, low=low, high=high, n=n, tokens=1.0, seconds=1.0)
             tasks = [["key", i < passed, 1, None] for i in range(n)]
             found[f"{name}/{part.name}"] = entry | {"tasks": tasks}
+        if len(BENCHMARKS[name].parts) > 1:
+            found[name] = {key: value for key, value in entry.items() if key != "tasks"}
     return found
 
 
@@ -58,7 +65,8 @@ def test_a_benchmark_is_claimed_for_its_own_agent(tmp_path):
     log = Log("suite", seeds=[9], folder=tmp_path)
     suite.report(log, boards)
     floored = [claim for claim in log.claims if claim["floor"]]
-    assert len(floored) == sum(part.floor is not None for b in BENCHMARKS.values() for part in b.parts)
+    parts = sum(part.floor is not None for b in BENCHMARKS.values() for part in b.parts)
+    assert len(floored) == parts + 3  # mini-Math as a whole, and the minutes of two agents
     assert {claim["verdict"] for claim in floored} == {HOLDS}
     gains = {claim["name"]: claim for claim in log.claims if not claim["floor"]}
     assert {claim["verdict"] for claim in gains.values()} == {FAILS}  # half is less than all
