@@ -13,12 +13,14 @@ from kimi_mini.worlds import WORLDS
 
 
 @styled
-def scoreboard(rows: Mapping[str, Mapping], title: str = "Held-out success") -> Figure:
+def scoreboard(
+    rows: Mapping[str, Mapping], title: str = "Held-out success", gains: str = "What a step adds"
+) -> Figure:
     """One bar a row of a scoreboard, grouped by what stands before the slash, with its 95% interval.
 
     rows: name -> the entry of a log {value, low, high, n, floor, thinking, gap}; low and high may be None, the rest
-    may be missing. Differences (gap) get a panel of their own, around zero; a floor is a red tick. A world's rows have
-    its colour, but those without a thought are orange.
+    may be missing. Differences (gap) get a panel of their own, around zero, with the title `gains`; a floor is a red
+    tick. A world's rows have its colour, but those without a thought are orange.
     """
     gaps = {name: rows[name] for name in _in_groups(rows) if rows[name].get("gap")}
     levels = {name: rows[name] for name in _in_groups(rows) if name not in gaps}
@@ -32,7 +34,7 @@ def scoreboard(rows: Mapping[str, Mapping], title: str = "Held-out success") -> 
         _bars_with_intervals(ax, part, slot)
         if part is gaps:
             ax.axvline(0, color=BLACK, linewidth=1)
-            ax.set_title("What a step adds (difference of success rates)")
+            ax.set_title(f"{gains} (difference of success rates)")
         else:
             ax.set_xlim(0, 1.34)
             ax.set_xticks(np.linspace(0, 1, 6))

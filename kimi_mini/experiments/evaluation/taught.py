@@ -275,7 +275,8 @@ def report(log: Log) -> None:
 
 def draw(log: dict) -> Figure:
     """Success on every exam, with the spread over seeds."""
-    return scores.scoreboard(log["scoreboard"], title="Worlds that no run trains, after they were taught")
+    title = "Worlds that no run trains, after they were taught"
+    return scores.scoreboard(log["scoreboard"], title, gains="What it could do before, afterwards")
 
 
 if __name__ == "__main__":

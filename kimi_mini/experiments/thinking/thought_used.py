@@ -273,8 +273,11 @@ def draw_natural(ax: Axes, rows: Sequence[dict]) -> None:
             ("right", own["right_behind_right"], own["thought"]),
             ("wrong", own["right_behind_wrong"], own["n"] - own["thought"]),
         ):
-            stacked(ax, len(names), [right / count, 0.0] if count else [0.0, 0.0])
-            ax.text(0.03, len(names), f"{right} of {count}", va="center", color="white", fontweight="bold")
+            if count:
+                stacked(ax, len(names), [right / count, 0.0])
+            shown = f"{right} of {count}" if count else "none"
+            colour = "white" if count else style.GREY
+            ax.text(0.03, len(names), shown, va="center", color=colour, fontweight="bold")
             names.append(f"{thought} thought,\n{kind}")
     ax.set_yticks(range(len(names)), names, fontsize=12)
     ax.set(xlim=(0, 1), xlabel="share of right answers", title="Untouched, sampled")
