@@ -2,28 +2,38 @@
 
     python -m kimi_mini.experiments.verifiers.fixed_and_varied
 
-From the same base checkpoint two agents are fine-tuned on the same number of tokens: one on the errands of world
-`shop`, whose sentences, tools and formats are always the same, one on world `desk`, which draws them anew for every
-trajectory. Both are measured on the generality rows of the desk, and on the errands that the fixed one was trained on.
+From the same weights two agents are fine-tuned on the same number of tokens, as the agent that reads is: one on the
+errands of world `shop`, whose sentences, tools and formats are always the same, one on world `desk`, which draws them
+anew for every trajectory. The weights come from the reader's own drills and real text, in which both learn to look up
+any token. Both are measured on the generality rows of the desk, and on the errands that the fixed one was trained on.
 """
 
 from __future__ import annotations
 
-import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
 
 from kimi_mini.agent.folder import load_agent
-from kimi_mini.base.command import in_one_line
+from kimi_mini.base import processes
+from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RUNS
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import arguments, finish, gap, row
-from kimi_mini.experiments.verifiers.shared import BASE, board, pools, tune
+from kimi_mini.experiments.harness import common_parser, fingerprint, finish, gap, read, row
+from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.verifiers.shared import board
 from kimi_mini.model.kimi import KimiMini
+from kimi_mini.pipeline import finetune, text
+from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.pipeline.synthesise import trajectories
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft, synthesis
 from kimi_mini.training.synthesis import SOURCES, VARIED, Source
 from kimi_mini.worlds import FAMILIES, WORLDS, registry
 
 TOKENS, TASKS = 4_000_000, 48
-MISTAKES = 0.15
 GENERAL = (
     "names",
     "wordings",
@@ -40,13 +50,55 @@ ARMS = {"fixed": "shop", "varied": "desk"}
 FLOOR = 0.5  # the gap that varied synthesis has to be worth
 
 
+@dataclass(frozen=True)
+class Job:
+    """One agent to fine-tune and measure."""
+
+    arm: str
+    seed: int
+    tokens: int
+    tasks: int
+    start: Path
+
+    def said(self) -> dict:
+        """All that decides its numbers."""
+        return asdict(self) | {"start": self.start.name, "weights": fingerprint(self.start)}
+
+
+def base(scale: float) -> Path:
+    """The checkpoint that both arms start from: the first two stages of the reader's plan, made once."""
+    run = Run(RUNS / f"fixed_and_varied_{scale:g}", Plan.reader().scaled(scale))
+    if not (run.folder / "checkpoints" / "base" / "model.safetensors").is_file():
+        text.drill(run)
+        text.pretrain(run)
+    return run.folder / "checkpoints" / "base"
+
+
 def sources(world: str) -> list[Source]:
-    """The thinking sources of one world, their shares as in the run."""
-    return [
-        source
-        for source in (*SOURCES, *VARIED)
-        if source.mode == "think" and FAMILIES[source.family].world == world
+    """The thinking sources of one world: shares as in the run, together 1."""
+    found = [
+        one for one in (*SOURCES, *VARIED) if one.mode == "think" and FAMILIES[one.family].world == world
     ]
+    whole = sum(one.share for one in found)
+    return [replace(one, share=one.share / whole) for one in found]
+
+
+def tuned(job: Job) -> tuple[KimiMini, Tokenizer, int]:
+    """The agent of an arm, and how many tokens it was tuned on."""
+    reader = Plan.reader(seed=job.seed)
+    plan = replace(reader, finetune=replace(reader.finetune, tokens=job.tokens))
+    model, tokenizer = load_agent(job.start)
+    made = trajectories(plan, sources(ARMS[job.arm]), job.tokens, job.seed)
+    examples = sft.pools_of({source: synthesis.passed_only(items) for source, items in made.items()})
+    history = finetune.tune(model, examples, plan, title=f"{job.arm} {job.seed}")
+    return model, tokenizer, sum(history.tokens)
+
+
+def work(job: Job) -> dict:
+    """A row of the log."""
+    torch.set_num_threads(1)
+    model, tokenizer, tokens = tuned(job)
+    return {"seed": job.seed, "arm": job.arm, "tokens": tokens, **measure(model, tokenizer, job.tasks)}
 
 
 def measure(model: KimiMini, tokenizer: Tokenizer, count: int) -> dict[str, float]:
@@ -65,20 +117,18 @@ def measure(model: KimiMini, tokenizer: Tokenizer, count: int) -> dict[str, floa
 
 def main() -> None:
     """Fine-tune both arms from every seed; write data/results/fixed_and_varied.json."""
-    args = arguments(__doc__.splitlines()[0], base=BASE)
+    parser = common_parser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--processes", type=positive, default=processes.default_count(), help="runs side by side"
+    )
+    args = read(parser)
     tokens, tasks = int(TOKENS * args.scale), max(4, int(TASKS * args.scale))
-    log = Log("fixed_and_varied", seeds=args.seeds, folder=args.folder)
-    start, tokenizer = load_agent(args.base)
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    for seed in args.seeds:
-        for arm, world in ARMS.items():
-            model = copy.deepcopy(start)
-            examples = pools(tokenizer, sources(world), tokens, seed, MISTAKES)
-            history = tune(model, examples, tokens, seed, title=f"{arm} {seed}")
-            found[arm].append(measure(model, tokenizer, tasks))
-            log.row(seed=seed, arm=arm, tokens=sum(history.tokens), **found[arm][-1])
-            print(f"seed {seed} {arm:7s} general {found[arm][-1]['general']:.3f}", flush=True)
-            log.save()
+    log, start = Log("fixed_and_varied", seeds=args.seeds, folder=args.folder), base(args.scale)
+    jobs = [Job(arm, seed, tokens, tasks, start) for seed in args.seeds for arm in ARMS]
+    for told in side_by_side(jobs, start.parents[1] / "rows.json", args.processes, work):
+        log.row(**told)
+        print(f"seed {told['seed']} {told['arm']:7s} general {told['general']:.3f}", flush=True)
+    found = {arm: [told for told in log.rows if told["arm"] == arm] for arm in ARMS}
     report(log, found, args.seeds, tasks)
     finish(
         log, fixed_and_varied=board("The same tokens: one form learned by heart, or every form drawn anew")
@@ -104,6 +154,7 @@ def report(log: Log, found: dict[str, list[dict]], seeds: list[int], tasks: int)
         source="this project",
         floor=FLOOR,
         figure="figures/fixed_and_varied.png",
+        notebook="06_the_verifier_economy.ipynb",
         **says,
     )
 
