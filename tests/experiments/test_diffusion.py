@@ -89,7 +89,8 @@ def test_a_turn_ends_at_its_first_end_and_without_one_it_is_cut_off(tokenizer, m
             own += [*tokenizer.encode_plain(str(answer)), *([end] if number < 2 else [])]
             rows.append(own + [rest] * (LENGTH - len(own)))
         ids = torch.tensor(rows)
-        return Refined(ids, torch.arange(LENGTH).expand(3, -1) // 8, torch.zeros(ids.shape), 9)
+        when, each = torch.arange(LENGTH).expand(3, -1) // 8, torch.tensor([6, 9, 3])
+        return Refined(ids, when, torch.zeros(ids.shape), 9, each)
 
     monkeypatch.setattr(measures, "refine", typed)
     done = loop.run(Refining(tiny_model(), tokenizer, Style()), tokenizer, tasks, measures.LIMITS)
