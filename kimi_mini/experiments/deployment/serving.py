@@ -60,6 +60,7 @@ def main() -> None:
     log = Log("serving", seeds=args.seeds, folder=args.folder, weights=weights, places=PLACES)
     folder = RUNS / "serving"
     plan = {"weights": weights, "scale": args.scale, "seeds": args.seeds, "most": MOST, "clients": CLIENTS}
+    plan["minutes"] = MINUTES
     check_plan(folder, plan)
     for number in range(max(2, int(ROUNDS * args.scale))):
         part = partial(one_round, AGENT, number, seed, args.scale)
