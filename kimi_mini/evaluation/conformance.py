@@ -6,9 +6,10 @@ Two figures of Moonshot's K2 Vendor Verifier, which asks many vendors the same r
     schema accuracy      of the answers that end with tool_calls, the share in which every call is valid: its tool is
                          declared in this request, its arguments are JSON that fits the declared schema
 
-A model that samples agrees with itself to 0.76 (K2 Thinking at temperature 1; vendors pass from 0.73), so a similarity
-below 1 is no fault by itself; a schema accuracy below 1 is one of the engine. The requests are cut from held-out tasks
-that the experts play: before the first turn, in the middle, and before the answer.
+A model that samples agrees with itself to 0.76 (K2 Thinking at temperature 1; a vendor's similarity is accepted from
+0.73), so a similarity below 1 is no fault by itself. No threshold is published for schema accuracy: the official server
+has 1, and less is a fault of the engine. The requests are cut from held-out tasks that the experts play: before the
+first turn, in the middle, and before the answer.
 
 The truth here is what the shipped agent decides in this process (data/conformance.json), or what another endpoint did:
 --record writes such a file. Source: github.com/MoonshotAI/K2-Vendor-Verifier, tool_calls_eval.py.
@@ -40,7 +41,7 @@ from kimi_mini.base.paths import ROOT, RUNS, short
 from kimi_mini.evaluation.by_endpoint import counted, endpoint_of
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.inference.api import respond_all
-from kimi_mini.worlds import FAMILIES
+from kimi_mini.worlds import FAMILIES, Row
 from kimi_mini.worlds.base import Message
 from kimi_mini.worlds.registry import held_out_tasks
 from kimi_mini.worlds.tools.arguments import CallError, read
@@ -48,7 +49,7 @@ from kimi_mini.worlds.tools.schema import compile_schema
 
 REFERENCE = ROOT / "data" / "conformance.json"
 MAX_TOKENS = 256  # of an answer, unless --max-tokens says more
-ACCEPTED = {"trigger similarity": 0.73, "schema accuracy": 1.0}  # of K2 Thinking
+ACCEPTED = 0.73  # trigger similarity of K2 Thinking; for schema accuracy nobody has published a threshold
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Prompt:
         object.__setattr__(self, "name", sha256(content.encode()).hexdigest()[:16])
 
 
-def prompts(count: int, seed: int = 0) -> list[Prompt]:
-    """The requests of `count` held-out tasks, family after family; the same for everybody."""
-    families = list(dict.fromkeys(row.family for row in ROWS))
+def prompts(count: int, seed: int = 0, rows: Sequence[Row] = ROWS) -> list[Prompt]:
+    """The requests of `count` held-out tasks, family after family of these rows; the same for everybody."""
+    families = list(dict.fromkeys(row.family for row in rows))
     asked: dict[str, Prompt] = {}
     with_tools = [family for family in families if _conversation(family, 1, seed)[0].tools]
     for place, family in enumerate(with_tools):
@@ -184,7 +185,7 @@ def print_report(found: dict) -> None:
     """The figures as a table."""
     trigger, schema = found["trigger_similarity"], found["schema_accuracy"]
     rows = [
-        ("trigger similarity (F1)", trigger["f1"], f"accepted from {ACCEPTED['trigger similarity']}"),
+        ("trigger similarity (F1)", trigger["f1"], f"accepted from {ACCEPTED}"),
         (
             "  precision",
             trigger["precision"],

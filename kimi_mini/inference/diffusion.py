@@ -67,17 +67,15 @@ class Style:
 @dataclass(frozen=True)
 class Refined:
     """What became of the canvases, (N, L) each: ids; when, the step at which each token was put down to stay, -1 for
-    given ones; logprobs, of each token when it was put down (0 for given ones); and how many steps it took."""
+    given ones; logprobs, of each token when it was put down (0 for given ones); steps, how many it took until all were
+    done; steps_each (N,), those in which a row had something to write where the step wrote: what is taken back later
+    was a step too, and rows that are finished wait for the others. None where nobody has counted."""
 
     ids: Tensor
     when: Tensor
     logprobs: Tensor
     steps: int
-
-    @property
-    def steps_each(self) -> Tensor:
-        """(N,): the steps in which a row got a token that stayed; rows that are finished wait for the others."""
-        return torch.tensor([len(set(row) - {-1}) for row in self.when.tolist()])
+    steps_each: Tensor | None = None
 
 
 class _Canvas(Chunk):
@@ -126,7 +124,7 @@ def refine(
         block = size if style.block is None else min(style.block, size)
         for start in range(0, size, block):
             state.write(slice(start, min(start + block, size)))
-    return Refined(state.canvas, state.when, state.logprobs, state.steps)
+    return Refined(state.canvas, state.when, state.logprobs, state.steps, state.steps_each)
 
 
 class _State:
@@ -142,7 +140,8 @@ class _State:
         refused = torch.zeros(model.config.vocab_size, dtype=torch.bool)
         refused[self.mask_token] = True
         self.refused = refused if allowed is None else refused | ~allowed
-        self.steps, self.frozen = 0, 0  # tokens of the canvas that have joined the context
+        self.steps, self.steps_each = 0, torch.zeros(len(canvas), dtype=torch.long)
+        self.frozen = 0  # tokens of the canvas that have joined the context
 
     def read(self, contexts: Sequence[Sequence[int]]) -> None:
         """The contexts, into the cache, but for their last tokens."""
@@ -174,6 +173,7 @@ class _State:
             if self.style.remask:
                 self._take_back(block, chosen.sum(1, keepdim=True))
             self.steps += 1
+            self.steps_each += left.any(1)
             if self.look is not None:
                 self.look(self.canvas, self.masked)
         if self.style.freeze:

@@ -50,8 +50,9 @@ def stops_of(model, tokenizer: Tokenizer | None = None) -> frozenset[int]:
 
 
 def dice(*seeds: int) -> np.random.Generator:
-    """The random numbers of one row, from any whole numbers that name it."""
-    return np.random.default_rng(np.random.SeedSequence([abs(seed) for seed in seeds]))
+    """The random numbers of one row, from any whole numbers that name it; -1 and 1 are two of them."""
+    named = [seed if seed >= 0 else seed % 2**64 for seed in seeds]  # numpy takes no negative ones
+    return np.random.default_rng(np.random.SeedSequence(named))
 
 
 @dataclass

@@ -21,6 +21,22 @@ def test_every_row_has_a_source_and_a_difference(rows):
     assert all(0.8 * row.published < row.computed < 12 * row.published for row in rows)
 
 
+def test_no_gap_is_left_out_of_the_claims(rows, tmp_path):
+    """The farthest of all that was timed on cards of servers is the value of a claim."""
+    log = Log("costs", folder=tmp_path)
+    for row in rows:
+        log.row(part="published", **row._asdict(), ratio=row.computed / row.published)
+    for batch in (1, 8, 64, 512):
+        log.row(part="formats", batch=batch, bf16=2.0, fp8=1.0, int4=1.0)
+    costs.own_or_api(log)
+    log.row(part="routing", error=0.0, success=1.0, cost=1.0)
+    costs.report(log)
+    found = {claim["name"]: claim for claim in log.claims}
+    gaps = [row["ratio"] for row in log.rows if row["part"] == "published"]
+    assert found["costs/prompts"]["value"] == max(gaps) > found["costs/small"]["value"]
+    assert found["costs/large"]["value"] < 3 < found["costs/small"]["value"]
+
+
 def test_routes_begin_at_reflex_and_end_at_thinking():
     cheap, dear = costs.classes()
     ends = costs.routes(cheap, dear, 0.0)

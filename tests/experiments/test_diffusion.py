@@ -89,7 +89,8 @@ def test_a_turn_ends_at_its_first_end_and_without_one_it_is_cut_off(tokenizer, m
             own += [*tokenizer.encode_plain(str(answer)), *([end] if number < 2 else [])]
             rows.append(own + [rest] * (LENGTH - len(own)))
         ids = torch.tensor(rows)
-        return Refined(ids, torch.arange(LENGTH).expand(3, -1) // 8, torch.zeros(ids.shape), 9)
+        when, each = torch.arange(LENGTH).expand(3, -1) // 8, torch.tensor([6, 9, 3])
+        return Refined(ids, when, torch.zeros(ids.shape), 9, each)
 
     monkeypatch.setattr(measures, "refine", typed)
     done = loop.run(Refining(tiny_model(), tokenizer, Style()), tokenizer, tasks, measures.LIMITS)
@@ -185,12 +186,27 @@ def test_claims_follow_the_numbers(tmp_path):
     assert claims["diffusion/bound"]["verdict"] == "holds"
     assert claims["diffusion/filling"]["value"] == 1 and claims["diffusion/filling"]["verdict"] == "holds"
     assert claims["diffusion/speed"]["verdict"] == "does not hold"
+    assert claims["diffusion/speed_one"]["value"] == 1.5 and claims["diffusion/frozen_speed"]["value"] == 1.2
+    later = {name for name, claim in claims.items() if claim["claim"].endswith(versus.LATER)}
+    assert later == {"diffusion/speed_one", "diffusion/frozen_speed"}
     assert claims["diffusion/others"]["value"] == pytest.approx(-0.05)
     assert claims["diffusion/surely_steps"]["verdict"] == "does not hold", "all 48 steps"
     assert len(log.rows) == 3 * len(runs.LEVELS) * (len(measures.STYLES) + 1)
     log, claims = reported(tmp_path, *(part(seed, bound=0.9, half=0.1, question=False) for seed in range(3)))
     names = ("bound", "half_the_steps", "surely", "surely_in_blocks", "filling", "filling_thoughts", "others")
     assert all(claims[f"diffusion/{name}"]["verdict"] == "does not hold" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("rates", "says"),
+    [((0.99, 0.98), "at equal success"), ((0.99, 0.9), "most successful style (success 0.90 to 0.99, the")],
+)
+def test_seconds_are_called_those_of_equal_success_where_every_seed_has_it(tmp_path, rates, says):
+    _, claims = reported(tmp_path, *(part(seed, half=rate) for seed, rate in enumerate(rates)))
+    told = [claims[f"diffusion/{name}"]["claim"] for name in ("speed", "speed_one")]
+    assert all(says in one for one in told) and all(
+        ("the writer's 1.00" in one) == ("most" in says) for one in told
+    )
 
 
 def test_turns_that_do_not_fit_are_left_out_and_the_others_have_all_before_them(tokenizer):
@@ -257,4 +273,4 @@ def test_a_tiny_run_ends_goes_on_and_measures_everything(tmp_path, tokenizer):
     assert {row["style"] for row in found["styles"]} == set(measures.STYLES)
     assert all(value > 0 for name, value in found["speed"].items() if name != "style")
     log, claims = reported(tmp_path, found, found)
-    assert versus.draw_steps(log.as_dict()).axes and len(claims) == 11
+    assert versus.draw_steps(log.as_dict()).axes and len(claims) == 13

@@ -142,6 +142,22 @@ def test_what_is_taken_back_was_the_least_certain(model):
     assert found.steps == 3 and not (found.ids == MASK).any()
 
 
+def test_a_step_whose_tokens_are_all_taken_back_later_is_a_step(model):
+    """Two down and one back: a row of six tokens needs five steps at least, and none is lost from the count."""
+    style = Style(order="random", at_once=2, remask=1, temperature=1.0)
+    found = [refine(model, CONTEXTS, empty(), style, seed) for seed in range(4)]
+    assert all(one.steps_each.tolist() == [5] * 3 and one.steps == 5 for one in found)
+    stayed = [len(set(row)) for one in found for row in one.when.tolist()]
+    assert min(stayed) < 5, "some steps left nothing behind"
+
+
+def test_rows_that_are_finished_wait_and_count_no_step(model):
+    canvas = empty()
+    canvas[1, 2:], canvas[2] = 7, 7
+    found = refine(model, CONTEXTS, canvas, Style(block=2))
+    assert found.steps_each.tolist() == [6, 2, 0] and found.steps == 6
+
+
 def test_the_least_certain_token_goes_and_no_other(model):
     """The first step is the same with and without taking back: the same dice."""
     seen = []

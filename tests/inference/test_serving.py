@@ -210,15 +210,19 @@ def test_many_at_once_get_what_each_gets_alone(client):
     tasks = [*held_out_tasks("chain", [1, 3, 5], 6, seed=7), *held_out_tasks("buy", [1, 2], 4, seed=7)]
     bodies = [(opened.messages, opened.tools or None) for opened in map(state.opening, tasks)]
     model, tokenizer = load_agent(CHECKPOINTS / "final")
-    alone = [respond(model, tokenizer, *body)["choices"][0] for body in bodies]
+    alone = [respond(model, tokenizer, *body) for body in bodies]
 
     def one(body):
         messages, tools = body
-        return ask(client, messages=messages, **({"tools": tools} if tools else {})).choices[0]
+        return ask(client, messages=messages, **({"tools": tools} if tools else {}))
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(one, bodies * 2))
-    for there, here in zip(found, alone * 2):
+    assert len({here["usage"]["prompt_tokens"] for here in alone}) > 3, "nobody else's prompt is counted"
+    for whole, wanted in zip(found, alone * 2):
+        there, here = whole.choices[0], wanted["choices"][0]
+        assert whole.usage.prompt_tokens == wanted["usage"]["prompt_tokens"]
+        assert whole.usage.completion_tokens == wanted["usage"]["completion_tokens"]
         assert (
             there.message.content == here["message"]["content"]
             and there.finish_reason == here["finish_reason"]

@@ -103,6 +103,14 @@ def test_a_row_that_fills_its_place_ends():
     assert full.ids == generate(MODEL, torch.tensor([PROMPTS[0]]), 6)[0, 3:].tolist()
 
 
+def test_dice_of_other_names_are_other_dice():
+    """Minus one is not one; the names of a row are told apart, and named again they are the same."""
+    names = [(0,), (1,), (-1,), (2**31,), (-(2**31),), (1, 2), (-1, 2), (1, -2), (-(2**63),)]
+    drawn = [dice(*name).random(4).tolist() for name in names]
+    assert len({tuple(one) for one in drawn}) == len(names)
+    assert [dice(*name).random(4).tolist() for name in names] == drawn
+
+
 def test_a_budget_is_not_counted_anew_at_every_token():
     """`thought_tokens` is kept, so that a long thought costs no more a token than a short one."""
 

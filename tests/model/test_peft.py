@@ -149,6 +149,8 @@ def damage(folder, kind):
             settings["lora_alpha"] = "16"
         case "a pattern that is a program":
             settings["alpha_pattern"] = {"(a+)+$": 3}
+        case "an alpha for one expert":
+            settings["alpha_pattern"] = {"experts.3.up_proj": 12}
         case "half a pair":
             del tensors[some]
         case "a shared expert":
@@ -193,6 +195,7 @@ KINDS = {
     "no rank": "r is 0",
     "alpha is text": "lora_alpha",
     "a pattern that is a program": "alpha_pattern",
+    "an alpha for one expert": "not all of one alpha",
     "half a pair": "no other half",
     "a shared expert": "shared_experts",
     "another shape": "of another model",

@@ -835,6 +835,7 @@ MUTANTS = [
         ("writer: a full cache is no end", "len(self.held[place]) == self.max_length:", "False:"),
         ("writer: one mask for all rows", "free if mask is None else mask for", "masks[0] or free for"),
         ("writer: masks are ones and noughts", "size).bool()", "size) == 1"),
+        ("writer: the dice of -1 are those of 1", "seed if seed >= 0 else seed % 2**64", "abs(seed)"),
         ("writer: a row without a mask may write nothing", 'free = b"\\1" * size', "free = bytes(size)"),
         ("writer: anything is allowed", "if any(mask is not None for mask in masks):", "if False:"),
         (
@@ -1455,6 +1456,11 @@ MUTANTS = [
             "return Folder(_with_all_three(matrices, config), scale * rank, None)",
             'return Folder(_with_all_three(matrices, config), settings["lora_alpha"], None)',
         ),
+        (
+            "peft: an alpha for one expert is dropped",
+            "len({scale for _, _, scale in parts.values()}) > 1",
+            "False",
+        ),
         ("peft: pickles pass for missing", "(folder / PICKLE).is_file()", "False"),
         ("peft: NaN taken", "or not value.isfinite().all()", ""),
     ),
@@ -1796,6 +1802,14 @@ MUTANTS = [
             "if status in LATER and error.code not in UNPAID",
             "if status in LATER and True",
         ),
+        (
+            "remote: a call runs twice after a retry",
+            "return self._once(request)",
+            "found = self._once(request)\n"
+            '                calls = found.message.get("tool_calls", []) * (2 if number else 1)\n'
+            '                found.message.update({"tool_calls": calls} if calls else {})\n'
+            "                return found",
+        ),
     ),
     *edits(
         "agent/outcome.py",
@@ -1898,6 +1912,11 @@ MUTANTS = [
             "serving: a prompt is counted for each choice",
             "prompt = len(rows[0].context)",
             "prompt = sum(len(row.context) for row in rows)",
+        ),
+        (
+            "serving: padding is counted",
+            "prompt = len(rows[0].context)",
+            "prompt = -(-len(rows[0].context) // 16) * 16",
         ),
     ),
     *edits(
@@ -2255,6 +2274,12 @@ MUTANTS = [
             'neg().masked_fill(~written, float("inf"))',
         ),
         ("refine: given tokens are written over", "return ready & chosen", "return chosen"),
+        ("refine: who waits counts a step", "self.steps_each += left.any(1)", "self.steps_each += 1"),
+        (
+            "refine: what is taken back was no step",
+            "state.steps, state.steps_each)",
+            "state.steps, torch.tensor([len({*row} - {-1}) for row in state.when.tolist()]))",
+        ),
         (
             "refine: the causal mask left on",
             "self.positions[:, -1:])[:, None, None]",

@@ -240,6 +240,9 @@ def report(log: Log) -> None:
     claim("large", says, "LMSYS, DeepSeek", found, 3.0, at_most=True)
     says = "a node that cuts every matrix comes within 3 times of it with 4 sequences: the farthest"
     claim("small", says, INFERENCEX, worst(lambda n: n.endswith(" 4 at once")), 3.0, at_most=True)
+    says = "a node that cuts every matrix comes within 3 times of the roofline with prompts of 8,000: the largest gap"
+    says += " of all (a row added when the log had been seen)"
+    claim("prompts", says, VLLM, worst(lambda n: n.endswith("prompts of 8,000")), 3.0, at_most=True)
     first, *_, many = parts["formats"]
     card = "K2 Thinking's card: INT4 is twice as fast (as what, it does not say)"
     says = "INT4 halves the bytes of a step against bf16, at one sequence"

@@ -47,7 +47,7 @@ AGENT = CHECKPOINTS / "final"
 FAMILIES = ("follow", "condition", "buy", "repair")
 PLACES, MOST = 32, 96  # rows at a time, and tokens of an answer
 CLIENTS = (1, 2, 4, 8, 16, 32)
-ROUNDS, REQUESTS, MINUTES = 5, 1000, 8.0
+ROUNDS, REQUESTS, MINUTES = 5, 1000, 10.0
 HOW = (*[LEAVE] * 2, BROKEN, *[WHOLE] * 8, *[STREAM] * 9)  # of twenty requests
 TOGETHER = 64  # conversations that `respond` writes at a time
 FASTER, FIRST, GROWTH = 5.0, 1.0, 10.0  # times; seconds; MiB: chosen before the first run
@@ -60,6 +60,7 @@ def main() -> None:
     log = Log("serving", seeds=args.seeds, folder=args.folder, weights=weights, places=PLACES)
     folder = RUNS / "serving"
     plan = {"weights": weights, "scale": args.scale, "seeds": args.seeds, "most": MOST, "clients": CLIENTS}
+    plan["minutes"] = MINUTES
     check_plan(folder, plan)
     for number in range(max(2, int(ROUNDS * args.scale))):
         part = partial(one_round, AGENT, number, seed, args.scale)

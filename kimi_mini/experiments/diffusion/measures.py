@@ -48,6 +48,7 @@ SURELY, IN_BLOCKS, FROZEN = (
     "blocks of 8, frozen, all above 0.99",
 )
 FEW = (ONE, HALF, SURELY, IN_BLOCKS)
+NEAR = 0.02  # success that is called equal is so near
 
 
 def kind_of(name: str) -> str:
@@ -237,7 +238,7 @@ def equal(rows: Sequence[dict], writing: dict[str, float]) -> str:
     sums = [row for row in rows if row["family"] in SUMS]
     mean = lambda key, name: float(np.mean([row[key] for row in sums if row["style"] == name]))
     rates, cost = ({name: mean(key, name) for name in STYLES} for key in ("success", "steps"))
-    bar = np.mean([writing[family] for family in SUMS]) - 0.02
+    bar = np.mean([writing[family] for family in SUMS]) - NEAR
     good = [name for name, rate in rates.items() if rate >= bar]
     return min(good, key=cost.__getitem__) if good else max(rates, key=rates.__getitem__)
 

@@ -5,8 +5,9 @@ with the same plan of examples, optimizer and steps, and the same measures tell 
 how many are right in half as many steps as a canvas has tokens.
 
 Equal tokens are not equal seconds: a canvas has more tokens than its turn, so that the one that refines costs more a
-step. With its seconds the other would read more. How much better it would become need not be trained: no loss is below
-0, so what the bound is above 0 is at least its distance from any writer, whatever that one's seconds.
+step. With its seconds the other would read more. How much better its loss would become need not be trained: no loss is
+below 0, so what the bound is above 0 is at least its distance from any writer, whatever that one's seconds. Success at
+equal seconds was not measured.
 
 The refiners are trained first, in all seeds; each training and each measurement is kept, and what is kept is read. With
 `--kept` nothing is trained: a seed whose writer is missing tells of its refiner alone.
@@ -120,7 +121,8 @@ def claims(claim: Callable[..., None]) -> None:
     )
     claim(
         "sums/bound_at_equal_seconds",
-        "sums and products alone: it is within 0.15 nats of any writer, also one of equal processor seconds (loss 0)",
+        "sums and products alone: it is within 0.15 nats of any writer, also one of equal processor seconds (derived:"
+        " the writer's loss is taken as 0; success at equal seconds was not measured)",
         0.15,
         partial(above, writer=False),
         **near,

@@ -1,6 +1,6 @@
 """One thread that owns the model, and writes for everybody at once: continuous batching.
 
-    engine = Engine(model, tokenizer, places=16, queue=64)
+    engine = Engine(model, places=16, queue=64)
     engine.submit(Job(row, heard))       # heard(row, finished) after every token, on the engine's thread
 
 At every step rows that wait join free places, each live row gets one token, and rows that are over leave. A row

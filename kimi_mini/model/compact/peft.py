@@ -194,6 +194,8 @@ def _gathered(tensors: dict[str, Tensor], settings: dict[str, Any], config: Kimi
             raise BadFile(f"{name} has {len(parts)} experts where the model has {config.n_routed_experts}")
         if len({(a.shape, b.shape) for a, b, _ in parts.values()}) > 1:
             raise BadFile(f"the experts of {name} are not all of one shape")
+        if len({scale for _, _, scale in parts.values()}) > 1:
+            raise BadFile(f"the experts of {name} are not all of one alpha")
         a, b = (torch.stack([parts[j][side] for j in sorted(parts)]) for side in (0, 1))
         scaled[name] = a, b, parts[0][2]
     rank = max(a.shape[-2] for a, _, _ in scaled.values())

@@ -19,7 +19,11 @@ def row(seed, name, training, value):
 def log():
     rows = [row(seed, name, "plain", value) for name, value in LEVELS.items() for seed in (0, 1)]
     rows += [row(seed, "int2", "aware", 0.8) for seed in (0, 1)]
-    return {"rows": [*rows, {"kind": "reader", "format": "int4", "training": "plain", "success": {"a": 0.0}}]}
+    for name, value in (("int4", 0.2), ("fp32", 0.4)):
+        rows.append(
+            {"kind": "reader", "format": name, "training": "plain", "success": {"a": value, "c": 0.0}}
+        )
+    return {"rows": rows}
 
 
 def test_each_format_has_its_runs_and_their_mean():
@@ -33,7 +37,8 @@ def test_each_format_has_its_runs_and_their_mean():
     assert [y for _, (y,) in points["_"]] == pytest.approx(
         [v - 0.005 for v in LEVELS.values()][:4] + [0.295, 0.795]
     )
-    assert len(text.lines) == len(success.lines)
+    assert points["s"] == [(0, pytest.approx([0.2, 0.1]))]  # one line, fp32 first
+    assert len(text.lines) == len(success.lines) - 1  # it has no loss on text
     shown = {line.get_label(): list(line.get_ydata()) for line in drift.lines}
     assert shown["2 bits"] == pytest.approx([0.03, 0.06]) and set(shown) == {
         "INT4",
@@ -42,6 +47,7 @@ def test_each_format_has_its_runs_and_their_mean():
         "2 bits",
     }
     assert {"rounded afterwards", "trained with it"} <= set(texts(fig))
+    assert any("agent that reads" in text for text in texts(fig))
 
 
 def test_what_is_kept_stands_beside_what_it_was():

@@ -31,8 +31,9 @@ def picked(rows: Sequence[Mapping], training: str, name: str) -> list[Mapping]:
 
 @styled
 def int4(log: Mapping, title: str = "Experts in few bits") -> Figure:
-    """Left: mean success over the rows, a dot a seed, rounded afterwards and trained with the rounding. Middle: the
-    same of the loss on text. Right: KL from the model in fp32 in each tenth of a long decode, rounded afterwards."""
+    """Left: mean success over the rows, a dot a seed, rounded afterwards and trained with the rounding; and the agent
+    that reads, on rows of its own. Middle: the loss on text. Right: KL from the model in fp32 in each tenth of a long
+    decode, rounded afterwards; its tokens are given."""
     fig, axes = figure(16, 5.2, 1, 3)
     success, text, drift = axes[0]
     for ax, measure in (
@@ -50,6 +51,10 @@ def int4(log: Mapping, title: str = "Experts in few bits") -> Figure:
                     ax.plot(place + shift, fmean(values), "_", color=colour, markersize=22, markeredgewidth=3)
                     label = None
         ax.set_xticks(range(len(FORMATS)), [told(name) for name in FORMATS])
+    reader = {row["format"]: fmean(row["success"].values()) for row in log["rows"] if row["kind"] == "reader"}
+    places = [place for place, name in enumerate(FORMATS) if name in reader]
+    label = "the agent that reads, rounded"
+    success.plot(places, [reader[list(FORMATS)[i]] for i in places], "s", color=ORANGE, label=label)
     success.set(title=title, ylabel="success, mean of held-out rows", ylim=(-0.03, 1.05))
     text.set(title="Loss on held-out text", ylabel="nats a token")
     for name, colour in list(FORMATS.items())[1:]:
@@ -58,7 +63,10 @@ def int4(log: Mapping, title: str = "Experts in few bits") -> Figure:
             parts = [fmean(values) for values in zip(*runs)]
             drift.plot(range(1, len(parts) + 1), parts, "o-", color=colour, label=told(name))
     drift.set(
-        title="Along a hundred calls", xlabel="tenth of the way", ylabel="KL from fp32, nats", yscale="log"
+        title="Along a hundred calls",
+        xlabel="tenth of the way (tokens given, old calls hidden)",
+        ylabel="KL from fp32, nats",
+        yscale="log",
     )
     drift.legend()
     success.legend(loc="lower left")
