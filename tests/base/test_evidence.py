@@ -13,7 +13,7 @@ import torch
 from kimi_mini.base import evidence, files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import CLAIM_KEYS, Log
-from kimi_mini.base.paths import RESULTS
+from kimi_mini.base.paths import RESULTS, ROOT
 
 
 # ------------------------------------------------------------------------------------------------- the log
@@ -86,6 +86,39 @@ def test_every_committed_claim_carries_the_verdict_of_its_interval():
     assert len(claims) > 150
     for claim in claims:
         assert claim["verdict"] == evidence.verdict(**claim), claim["name"]
+
+
+def exists(command: str) -> bool:
+    """Whether the target of make, the module or the file that a command line names is there."""
+    match command.split():
+        case ["make", target, *_]:
+            return f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        case ["python", "-m", module, *_]:
+            place = ROOT.joinpath(*module.split("."))
+            return place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
+        case ["python", file, *_]:
+            return (ROOT / file).is_file()
+    return False
+
+
+def test_the_command_of_every_committed_log_is_there():
+    logs = {file.name: files.read_json(file, object) for file in sorted(RESULTS.rglob("*.json"))}
+    commands = {name: log["command"] for name, log in logs.items() if isinstance(log, dict)}
+    assert len(commands) > 50
+    assert [name for name, command in commands.items() if not exists(command)] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m kimi_mini.experiments.balance",
+        "python -m kimi_mini.experiments.moe",
+        "make runs",
+        "balance",
+    ],
+)
+def test_the_check_for_commands_can_fail(command):
+    assert not exists(command)
 
 
 @pytest.mark.parametrize(
