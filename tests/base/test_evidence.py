@@ -137,6 +137,31 @@ def test_the_processor_is_named_with_its_make(tmp_path, lines, name):
     assert evidence._processor(tmp_path / "cpuinfo") == name
 
 
+def test_the_seconds_of_earlier_starts_count(tmp_path, monkeypatch):
+    """A part that an earlier start kept adds its seconds; one that is made now is in the log's own count already."""
+    clock = [0.0]
+    monkeypatch.setattr(evidence, "perf_counter", lambda: clock[0])
+
+    def make(seconds, found):
+        clock[0] += seconds
+        return found
+
+    first = Log("a", folder=tmp_path)
+    assert first.part(tmp_path / "one.json", lambda: make(10, {"rows": [1]})) == {"rows": [1]}
+    with pytest.raises(KeyboardInterrupt):  # stopped in its second part
+        first.part(tmp_path / "two.json", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert first.as_dict()["seconds"] == 10
+
+    clock[0] += 1000  # nobody worked
+    second = Log("a", folder=tmp_path)
+    assert second.part(tmp_path / "one.json", lambda: make(99, {})) == {"rows": [1]}
+    assert second.part(tmp_path / "two.json", lambda: make(5, {"rows": [2]})) == {"rows": [2]}
+    assert second.as_dict()["seconds"] == 15
+
+    (tmp_path / "old.json").write_text('{"rows": []}')  # kept before seconds were
+    assert second.part(tmp_path / "old.json", dict) == {"rows": []} and second.as_dict()["seconds"] == 15
+
+
 def test_a_run_that_fails_leaves_the_last_log(tmp_path):
     with Log("a", folder=tmp_path) as log:
         log.row(good=1)

@@ -38,12 +38,13 @@ NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
 def main() -> None:
     """Train what is not there yet; write data/results/other_seeds.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
-    log = Log("other_seeds", seeds=args.seeds, folder=args.folder, stages={}, rounds={})
+    log = Log("other_seeds", seeds=args.seeds, folder=args.folder, seconds=0.0, stages={}, rounds={})
     for seed in args.seeds:
         run = run_of(seed, args.scale)
         for name, entry in run["scoreboard"].items():
             log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
         log.more["stages"][seed] = run["stages"]
+        log.more["seconds"] = round(log.more["seconds"] + run["total_seconds"], 1)
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
     report(log)
     harness.finish(log, other_seeds=draw)
