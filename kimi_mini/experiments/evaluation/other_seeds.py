@@ -2,7 +2,7 @@
 
 The seed decides weights, drills, order of the text, trajectories, RL's tasks; the held-out tasks are the same for all.
 Seed 0 is the run that is shipped, read from data/results/run.json. Each other one is trained in
-data/run/seeds/SEED by the stages of `make run` (a quarter of an hour each), and may be stopped and gone on with.
+data/run/seeds/SEED by the stages of `make run` (twenty-five minutes each), and may be stopped and gone on with.
 """
 
 from __future__ import annotations
