@@ -112,7 +112,7 @@ def draw(log: dict) -> Figure:
         title="Whole runs that differ in their seed (red: floor)",
     )
     ax.invert_yaxis()
-    ax.legend(loc="center left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
