@@ -1,7 +1,7 @@
 # make run    train the miniature from random weights to a thinking agent; prints and plots the scoreboard
 # make check  style, import directions, all tests that are not slow: a minute or so
 # make test   style, import directions, all tests, every notebook
-# make mutants   small wrong edits, one at a time: do the tests notice each? (half an hour)
+# make mutants   small wrong edits, one at a time: do the tests notice each? (hours)
 # make lab    open the course in JupyterLab
 # make publish   for maintainers: put the finished run of data/run in the place of what is shipped
 # Each makes .venv first and installs requirements.txt, once. Another Python: make run PYTHON=python3.12

@@ -15,7 +15,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
@@ -41,6 +41,7 @@ CLAIM_KEYS = (
     "headline",
 )
 HOLDS, OPEN, FAILS = VERDICTS = ("holds", "open", "does not hold")
+TOOK = "took"  # the seconds of a kept part, in its file
 VERSIONS = ("torch", "numpy", "tokenizers", "transformers", "pydantic-monty")
 
 
@@ -98,7 +99,20 @@ class Log:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KimiError(explain_os_error(error, self.path.parent)) from error
+        self.earlier = 0.0  # seconds of earlier starts whose work is taken over
         self._start = perf_counter()
+
+    def part(self, file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `file` keeps of an earlier start, whose seconds then count in this log; where there is no such file,
+        what `make` makes now, kept with the seconds that it took."""
+        made = not file.is_file()
+        if made:
+            began = perf_counter()
+            write_json(file, make() | {TOOK: round(perf_counter() - began, 3)})
+        found = read_json(file)
+        took = found.pop(TOOK, 0.0)
+        self.earlier += 0.0 if made else took
+        return found
 
     def row(self, **values: Any) -> None:
         """Keep one measurement, as a figure will want to read it."""
@@ -142,7 +156,7 @@ class Log:
             "threads": machine.pop("threads"),
             "versions": machine,
             "seeds": self.seeds,
-            "seconds": round(perf_counter() - self._start, 3),
+            "seconds": round(self.earlier + perf_counter() - self._start, 3),
         }
         return head | self.more | {"rows": self.rows, "claims": self.claims}
 

@@ -4,6 +4,7 @@ gap = logs.read("filter_gap")        # data/results/filter_gap.json
 logs.board()["shop/buy"]             # one scoreboard row, from whichever log has it
 print(logs.origin(gap))              # what made it
 logs.claims(gap)["filter/gap"]       # one claim: value, low, high, floor, verdict, ...
+logs.line(claim)                     # the same in a line, with its bar
 logs.table(gap)                      # all of them, as a table
 """
 
@@ -59,15 +60,20 @@ def interval(measured: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -
     return f"{value} [{low}, {high}]" if low is not None and high is not None else f"{value}"
 
 
+def bar(claim: Mapping[str, Any]) -> str:
+    """What was to be reached: "at least 0.1"."""
+    return f"{'at most' if claim['at_most'] else 'at least'} {claim['floor']:g}"
+
+
+def line(claim: Mapping[str, Any], digits: int = 3) -> str:
+    """A claim in a line: what was measured, the verdict with its bar, what is claimed."""
+    return f"{interval(claim, digits):>23s}  {claim['verdict']} ({bar(claim)}): {claim['claim']}"
+
+
 def table(log: Mapping[str, Any], *names: str, digits: int = 3) -> Markdown:
     """Claims as a table: what was measured, the bar set beforehand, the verdict. All of them, or those named."""
     rows = [
-        (
-            claim["claim"],
-            interval(claim, digits),
-            f"{'at most' if claim['at_most'] else 'at least'} {claim['floor']:g}",
-            claim["verdict"],
-        )
+        (claim["claim"], interval(claim, digits), bar(claim), claim["verdict"])
         for claim in log["claims"]
         if not names or claim["name"] in names
     ]

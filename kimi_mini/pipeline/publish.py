@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
@@ -45,7 +46,7 @@ def publish(folder: Path) -> None:
     for name in SHIPPED:
         ship(folder / "checkpoints" / name, CHECKPOINTS / name)
     shutil.copyfile(folder / "run.json", RESULTS / ledger.RUN)
-    draw({**read_json(RESULTS / ledger.RUN), "scoreboard": ledger.join(ledger.read_logs(RESULTS))}, FIGURES)
+    draw_shipped()
     ledger.update()
     print(f"{folder} is what this repository ships now: see git status")
 
@@ -58,6 +59,7 @@ def publish_reader(folder: Path) -> None:
         raise KimiError(f"there is no finished run in {folder}: python -m kimi_mini run --reader makes one")
     run.begin()
     ship_reader(folder)
+    draw_shipped()
     ledger.update()
 
 
@@ -128,12 +130,24 @@ def run_log(run: Run, stages: Sequence[str]) -> Log:
     return log
 
 
-def draw(log: dict, folder: Path) -> None:
-    """The figures of a run: the scoreboard, chains by length, and training from the first step to the last."""
+def draw_shipped() -> None:
+    """The figures of what is shipped: in the scoreboard both agents; beside the chains by length their control."""
+    logs = ledger.read_logs(RESULTS)
+    board = ledger.join(
+        {name: log for name, log in logs.items() if name in (ledger.RUN, f"run_{READER}.json")}
+    )
+    control = logs.get("reflex_control.json", {}).get("scoreboard", {})
+    draw({**logs[ledger.RUN], "scoreboard": board}, FIGURES, control)
+
+
+def draw(log: dict, folder: Path, control: Mapping[str, dict] = MappingProxyType({})) -> None:
+    """The figures of a run: the scoreboard's main rows, chains by length beside those of a control, and training from
+    the first step to the last."""
     from kimi_mini.course.figures import scores, training
 
     board = log["scoreboard"]
-    lengths = {mode: chain_lengths(board, mode) for mode in ("thinking", "reflex", "reflex_control")}
+    modes = ("thinking", "reflex", "reflex_control")
+    lengths = {mode: chain_lengths({**control, **board}, mode) for mode in modes}
     figures = {
         "scoreboard": scores.scoreboard({name: row for name, row in board.items() if row["main"]}),
         "chain_by_length": scores.accuracy_by_length(

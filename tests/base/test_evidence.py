@@ -13,7 +13,7 @@ import torch
 from kimi_mini.base import evidence, files
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import CLAIM_KEYS, Log
-from kimi_mini.base.paths import RESULTS
+from kimi_mini.base.paths import RESULTS, ROOT
 
 
 # ------------------------------------------------------------------------------------------------- the log
@@ -88,6 +88,39 @@ def test_every_committed_claim_carries_the_verdict_of_its_interval():
         assert claim["verdict"] == evidence.verdict(**claim), claim["name"]
 
 
+def exists(command: str) -> bool:
+    """Whether the target of make, the module or the file that a command line names is there."""
+    match command.split():
+        case ["make", target, *_]:
+            return f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        case ["python", "-m", module, *_]:
+            place = ROOT.joinpath(*module.split("."))
+            return place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
+        case ["python", file, *_]:
+            return (ROOT / file).is_file()
+    return False
+
+
+def test_the_command_of_every_committed_log_is_there():
+    logs = {file.name: files.read_json(file, object) for file in sorted(RESULTS.rglob("*.json"))}
+    commands = {name: log["command"] for name, log in logs.items() if isinstance(log, dict)}
+    assert len(commands) > 50
+    assert [name for name, command in commands.items() if not exists(command)] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m kimi_mini.experiments.balance",
+        "python -m kimi_mini.experiments.moe",
+        "make runs",
+        "balance",
+    ],
+)
+def test_the_check_for_commands_can_fail(command):
+    assert not exists(command)
+
+
 @pytest.mark.parametrize(
     ("lines", "name"),
     [
@@ -102,6 +135,31 @@ def test_every_committed_claim_carries_the_verdict_of_its_interval():
 def test_the_processor_is_named_with_its_make(tmp_path, lines, name):
     (tmp_path / "cpuinfo").write_text(lines)
     assert evidence._processor(tmp_path / "cpuinfo") == name
+
+
+def test_the_seconds_of_earlier_starts_count(tmp_path, monkeypatch):
+    """A part that an earlier start kept adds its seconds; one that is made now is in the log's own count already."""
+    clock = [0.0]
+    monkeypatch.setattr(evidence, "perf_counter", lambda: clock[0])
+
+    def make(seconds, found):
+        clock[0] += seconds
+        return found
+
+    first = Log("a", folder=tmp_path)
+    assert first.part(tmp_path / "one.json", lambda: make(10, {"rows": [1]})) == {"rows": [1]}
+    with pytest.raises(KeyboardInterrupt):  # stopped in its second part
+        first.part(tmp_path / "two.json", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert first.as_dict()["seconds"] == 10
+
+    clock[0] += 1000  # nobody worked
+    second = Log("a", folder=tmp_path)
+    assert second.part(tmp_path / "one.json", lambda: make(99, {})) == {"rows": [1]}
+    assert second.part(tmp_path / "two.json", lambda: make(5, {"rows": [2]})) == {"rows": [2]}
+    assert second.as_dict()["seconds"] == 15
+
+    (tmp_path / "old.json").write_text('{"rows": []}')  # kept before seconds were
+    assert second.part(tmp_path / "old.json", dict) == {"rows": []} and second.as_dict()["seconds"] == 15
 
 
 def test_a_run_that_fails_leaves_the_last_log(tmp_path):

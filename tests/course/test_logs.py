@@ -31,6 +31,10 @@ def test_claims_come_by_name_with_interval_bar_and_verdict(measured):
         "| more \\| better | 0.50 [0.25, 0.75] | at least 0.2 | holds |",
         "| less | 0.12 | at most 0.1 | does not hold |",
     ]
+    assert [logs.line(claim, 2).strip() for claim in measured["claims"]] == [
+        "0.50 [0.25, 0.75]  holds (at least 0.2): more | better",
+        "0.12  does not hold (at most 0.1): less",
+    ]
     assert logs.table(measured, "a/less").data.count("\n") == 2
 
 

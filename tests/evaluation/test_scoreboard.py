@@ -257,3 +257,6 @@ def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path)
         found["rl/gap"]["verdict"] == HOLDS and found["rl/pass@8"]["verdict"] == FAILS
     )  # sharpened, and it shows
     assert found["rl/forgetting"]["verdict"] == FAILS and "buy" in found["rl/forgetting"]["claim"]
+    assert (
+        len(gap.OTHERS) == 8 and "(worst of 8 families" in found["rl/forgetting"]["claim"]
+    )  # not the varied ones

@@ -137,10 +137,13 @@ def test_what_is_whole_is_not_measured_again_and_what_was_stopped_goes_on(rehear
 def test_rows_of_another_machine_are_not_taken_over(site):
     sheet = Sheet(site, "a")
     sheet.once("x", lambda: {"value": 1})
-    assert Sheet(site, "a").once("x", lambda: {"value": 2})["value"] == 1
+    again = Sheet(site, "a")
+    assert again.once("x", lambda: {"value": 2})["value"] == 1
+    assert again.log.earlier == read_json(sheet.log.path)["seconds"]  # what it takes over it counts
     saved = read_json(sheet.log.path)
     sheet.log.path.write_text(json.dumps({**saved, "versions": {**saved["versions"], "processor": "other"}}))
-    assert Sheet(site, "a").once("x", lambda: {"value": 2})["value"] == 2
+    other = Sheet(site, "a")
+    assert other.once("x", lambda: {"value": 2})["value"] == 2 and other.log.earlier == 0
 
 
 def test_a_part_that_fails_leaves_the_others_their_turn(site, monkeypatch, capsys):

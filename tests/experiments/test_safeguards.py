@@ -12,6 +12,7 @@ from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.folder import load_agent, save_agent
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
 from kimi_mini.experiments.rl import hacking, objectives, safeguards, shared, toggle
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl import rounds
@@ -153,6 +154,9 @@ def test_what_was_run_is_not_run_again(agent, tmp_path):
     assert asked == [0, 1]
     rows = shared.side_by_side(jobs, kept, 1, lambda job: asked.append(job.seed) or {"seed": job.seed})
     assert asked == [0, 1, 2] and rows == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+    took, log = sum(entry["took"] for entry in read_json(kept, list)), Log("a", folder=tmp_path)
+    shared.side_by_side(jobs, kept, 1, work, log)
+    assert log.earlier == pytest.approx(took)  # of both starts
     other = [replace(job, config=replace(TINY, tau=0.2)) for job in jobs]
     shared.side_by_side(other, kept, 1, lambda job: asked.append("tau") or {"seed": job.seed})
     save_agent(tiny_model(seed=5), agent)

@@ -1148,6 +1148,11 @@ MUTANTS = [
     *edits(
         "base/evidence.py",
         "base/test_evidence.py base/test_ledger.py",
+        (
+            "log: the seconds of earlier starts are forgotten",
+            "round(self.earlier + perf_counter()",
+            "round(perf_counter()",
+        ),
         ("verdict: an interval that contains the floor holds", "low <= floor <= high:", "False:"),
         (
             "verdict: the other direction",

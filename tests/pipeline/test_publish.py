@@ -12,6 +12,7 @@ from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
+from kimi_mini.course.figures import scores
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.inference.generation import generate
 from kimi_mini.pipeline import Plan, Run
@@ -91,6 +92,29 @@ def test_a_finished_run_is_shipped_whole(clone, capsys):
         "training",
     }
     assert (clone / "results" / "README.md").read_text() == "asked" and "ships now" in capsys.readouterr().out
+
+
+@pytest.fixture
+def board(clone, monkeypatch):
+    """The rows of the scoreboard that is drawn, once there is something to draw from."""
+    for name in ("run", "run_reader", "reflex_control"):
+        shutil.copy(RESULTS / f"{name}.json", clone / "results")
+    drawn, scoreboard = {}, scores.scoreboard
+    monkeypatch.setattr(scores, "scoreboard", lambda rows: drawn.update(rows) or scoreboard(rows))
+    return drawn
+
+
+def test_the_scoreboard_shows_the_main_rows_of_both_agents_and_nothing_else(clone, board):
+    publishing.draw_shipped()
+    logs = [read_json(RESULTS / f"{name}.json")["scoreboard"] for name in ("run", "run_reader")]
+    assert board == {name: row for rows in logs for name, row in rows.items() if row["main"]}
+    assert "shop/buy" in board and "reader/desk/names" in board and not any("gap" in name for name in board)
+
+
+def test_shipping_the_agent_that_reads_draws_it(clone, board, monkeypatch):
+    monkeypatch.setattr(publishing, "ship_reader", lambda folder: None)
+    publishing.publish_reader(finished(clone / "run", Plan.reader()))
+    assert "reader/desk/names" in board and (clone / "figures" / "scoreboard.png").is_file()
 
 
 @pytest.mark.parametrize(

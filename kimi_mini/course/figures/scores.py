@@ -36,7 +36,7 @@ def scoreboard(
             ax.axvline(0, color=BLACK, linewidth=1)
             ax.set_title(f"{gains} (difference of success rates)")
         else:
-            ax.set_xlim(0, 1.34)
+            ax.set_xlim(0, 1.4)
             ax.set_xticks(np.linspace(0, 1, 6))
             ax.set_title(
                 title
@@ -72,12 +72,12 @@ def _bars_with_intervals(ax: Axes, rows: Mapping, slots: Mapping[str, float]) ->
             ax.plot([low, high], [place, place], color=BLACK, linewidth=2, marker="|", markersize=9)
         if _floor(row) is not None:
             ax.plot([_floor(row)] * 2, [place - 0.42, place + 0.42], color=RED, linewidth=3, label="floor")
-        end = max(row["value"], high or 0, 0)
+        end = max(row["value"], high or 0, _floor(row) or 0, 0)  # numbers stand right of all that is drawn
         ax.annotate(
             _in_words(row), (end, place), (8, 0), textcoords="offset points", va="center", color=BLACK
         )
     ax.set_yticks(y, [name.replace("_", " ") for name in names])
-    ax.invert_yaxis()
+    ax.set_ylim(max(y) + 0.8, min(y) - 0.8)
     ax.grid(axis="y", visible=False)
     ax.margins(x=0.35)
 

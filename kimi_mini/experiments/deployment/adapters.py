@@ -240,7 +240,7 @@ def main() -> None:
         weights=fingerprint(args.start),
         settings=jobs[1].said(),
     )
-    for told in side_by_side(jobs, RUNS / f"adapters_{args.scale:g}.json", args.processes, work):
+    for told in side_by_side(jobs, RUNS / f"adapters_{args.scale:g}.json", args.processes, work, log):
         log.row(**told)
         print(told["arm"], told["seed"], f"new {told['new']:.3f} kept {told['kept']:.3f}", flush=True)
     log.more["served"] = serve([job for job in jobs if job.arm == "lora"])

@@ -42,7 +42,7 @@ def main() -> None:
     log = Log("int4", seeds=args.seeds, folder=args.folder, weights=fingerprint(args.base))
     jobs = [Job("trained", seed, args.scale, args.base) for seed in args.seeds]
     jobs += [Job("reader", 0, args.scale, READER, name) for name in ("fp32", *FORMATS)]
-    for found in side_by_side(jobs, RUNS / f"int4_{args.scale:g}.json", args.processes, work):
+    for found in side_by_side(jobs, RUNS / f"int4_{args.scale:g}.json", args.processes, work, log):
         for row in found["found"]:
             log.row(**row)
     log.more["bytes"] = sizes(load_agent(args.base)[0])

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
 from kimi_mini.experiments.diffusion import drawings, texts
 from kimi_mini.experiments.harness import across, arguments, finish
@@ -37,17 +36,20 @@ def main() -> None:
     rounds, tasks = max(2, int(ROUNDS * args.scale)), max(4, int(TASKS * args.scale))
     for seed in args.seeds:
         for name in WAYS:
-            log.row(**arm(name, seed, rounds, tasks, max(20, int(texts.STEPS * args.scale))))
+            log.row(**arm(log, name, seed, rounds, tasks, max(20, int(texts.STEPS * args.scale))))
     report(log)
     finish(log, diffusion_landscape=drawings.landscape)
 
 
-def arm(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path | None = None) -> dict:
+def arm(log: Log, name: str, seed: int, rounds: int, tasks: int, steps: int) -> dict:
     """One model: what it keeps before RL and after each stretch of it. Read, if it has been run already."""
-    folder = folder or RUNS / "diffusion_texts"
+    folder = RUNS / "diffusion_texts"
     file = folder / f"landscape_{name.replace(' ', '_')}_{seed}_{rounds}_{tasks}_{steps}.json"
-    if file.is_file():
-        return read_json(file)
+    return log.part(file, lambda: reinforced(name, seed, rounds, tasks, steps, folder))
+
+
+def reinforced(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path) -> dict:
+    """One model, learned and run now; what `folder` holds of it is read."""
     begun, way = texts.start(name == REFINING, seed, steps, folder), WAYS[name]
     model = copy.deepcopy(begun)
     found = [texts.measured(begun, begun, way, texts.KINDS, seed, tasks)]
@@ -55,9 +57,7 @@ def arm(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path 
         texts.by_rl(model, way, rounds, 100 * seed + stretch, texts.KINDS, share=True)
         found.append(texts.measured(model, begun, way, texts.KINDS, seed, tasks))
         print(f"seed {seed} {name:13s} all three kept {found[-1]['kept']['all']:.2f}", flush=True)
-    row = dict(name=name, seed=seed, rollouts=rounds * texts.TASKS * texts.GROUP, stretches=found)
-    write_json(file, row)
-    return row
+    return dict(name=name, seed=seed, rollouts=rounds * texts.TASKS * texts.GROUP, stretches=found)
 
 
 def difference(log: Log, value) -> dict:

@@ -16,7 +16,6 @@ import numpy as np
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
 from kimi_mini.experiments.diffusion import drawings, texts, toy
 from kimi_mini.experiments.harness import across, arguments, finish
@@ -45,7 +44,7 @@ def main() -> None:
     rounds, tasks = max(4, int(ROUNDS * args.scale)), max(4, int(TASKS * args.scale))
     for seed in args.seeds:
         for name in ESTIMATORS:
-            log.row(**arm(name, seed, rounds, tasks, max(20, int(texts.STEPS * args.scale))))
+            log.row(**arm(log, name, seed, rounds, tasks, max(20, int(texts.STEPS * args.scale))))
     report(log)
     finish(log, diffusion_rl=drawings.policy_gradients)
 
@@ -59,12 +58,15 @@ def toy_errors(seeds) -> dict:
     }
 
 
-def arm(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path | None = None) -> dict:
+def arm(log: Log, name: str, seed: int, rounds: int, tasks: int, steps: int) -> dict:
     """RL by one estimator: its rounds, and what was measured before and after. Read, if it has been run already."""
-    folder = folder or RUNS / "diffusion_texts"
+    folder = RUNS / "diffusion_texts"
     file = folder / f"rl_{name.replace(' ', '_')}_{seed}_{rounds}_{tasks}_{steps}.json"
-    if file.is_file():
-        return read_json(file)
+    return log.part(file, lambda: reinforced(name, seed, rounds, tasks, steps, folder))
+
+
+def reinforced(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path) -> dict:
+    """RL by one estimator, run now from the model that `folder` holds or that is learned now."""
     begun = texts.start(True, seed, steps, folder)
     model, way = copy.deepcopy(begun), texts.refining_by(ESTIMATORS[name])
     whole = texts.LENGTH + LOOKS[UNBIASED]
@@ -74,7 +76,6 @@ def arm(name: str, seed: int, rounds: int, tasks: int, steps: int, folder: Path 
     after = texts.measured(model, begun, way, REWARD, seed, tasks)
     found = dict(name=name, seed=seed, rollouts=rounds, before=before, after=after)
     found |= dict(rounds=[one._asdict() for one in course.rounds], kept_rounds=longer)
-    write_json(file, found)
     print(f"seed {seed} {name:13s} {before['right']:.2f} -> {after['right']:.2f}", flush=True)
     return found
 

@@ -2,7 +2,7 @@
 
 The seed decides weights, drills, order of the text, trajectories, RL's tasks; the held-out tasks are the same for all.
 Seed 0 is the run that is shipped, read from data/results/run.json. Each other one is trained in
-data/run/seeds/SEED by the stages of `make run` (a quarter of an hour each), and may be stopped and gone on with.
+data/run/seeds/SEED by the stages of `make run` (twenty-five minutes each), and may be stopped and gone on with.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
 def main() -> None:
     """Train what is not there yet; write data/results/other_seeds.json and its figure."""
     args = arguments(__doc__.splitlines()[0])
-    log = Log("other_seeds", seeds=args.seeds, folder=args.folder, stages={}, rounds={})
+    log = Log("other_seeds", seeds=args.seeds, folder=args.folder, seconds=0.0, stages={}, rounds={})
     for seed in args.seeds:
         run = run_of(seed, args.scale)
         for name, entry in run["scoreboard"].items():
             log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
         log.more["stages"][seed] = run["stages"]
+        log.more["seconds"] = round(log.more["seconds"] + run["total_seconds"], 1)
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
     report(log)
     harness.finish(log, other_seeds=draw)
@@ -111,7 +112,7 @@ def draw(log: dict) -> Figure:
         title="Whole runs that differ in their seed (red: floor)",
     )
     ax.invert_yaxis()
-    ax.legend(loc="center left")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 

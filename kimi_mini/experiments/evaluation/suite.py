@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json, write_json
+from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import bootstrap
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures import evaluation
@@ -77,7 +78,7 @@ def main() -> None:
         name: harness.fingerprint(CHECKPOINTS / name) for name in ("base", "tuned", "final", "reader")
     }
     most = None if args.scale >= 1 else max(4, int(200 * args.scale))
-    boards = {arm.name: measure(arm, most) for arm in ARMS}
+    boards = {arm.name: measure(log, arm, most) for arm in ARMS}
     for arm in ARMS:
         for part, entry in boards[arm.name].items():
             log.row(arm=arm.name, agent=arm.agent, part=part, **{key: entry[key] for key in KEPT})
@@ -85,7 +86,7 @@ def main() -> None:
     harness.finish(log, suite=draw, real_scores=draw_real)
 
 
-def measure(arm: Arm, most: int | None) -> dict[str, dict]:
+def measure(log: Log, arm: Arm, most: int | None) -> dict[str, dict]:
     """The board of an arm, with the outcome of every task; kept benchmark by benchmark, so that a stopped experiment
     goes on. What is kept is of the same weights and the same tasks."""
     weights = harness.fingerprint(CHECKPOINTS / arm.agent)
@@ -95,8 +96,10 @@ def measure(arm: Arm, most: int | None) -> dict[str, dict]:
         file = RUNS / "suite" / f"{arm.name}-{name}-{most}-{weights}-{sums}.json".replace(" ", "_")
         if not file.is_file():
             agent = agent or load_agent(CHECKPOINTS / arm.agent)
-            write_json(file, measured(*agent, BENCHMARKS[name], most, arm.way))
-        found = dict(read_json(file))
+        work = partial(
+            measured, *(agent or ()), BENCHMARKS[name], most, arm.way
+        )  # called where there is no file
+        found = log.part(file, work)
         board |= found
         print(
             f"{arm.name}, {name}:",

@@ -48,7 +48,7 @@ class Sheet:
         if self.log.path.is_file():
             saved = read_json(self.log.path)
             if saved["versions"] == self.log.as_dict()["versions"]:
-                self.log.rows = saved["rows"]
+                self.log.rows, self.log.earlier = saved["rows"], saved["seconds"]
 
     def once(self, name: str, measure: Callable[[], Row]) -> Row:
         """The row of that name: as it was saved, or measured now."""

@@ -129,7 +129,7 @@ def main() -> None:
     start, tokenizer = load_agent(args.start)
     log.row(arm="before", seed=None, **measure(start, tokenizer, tasks))
     jobs = [Job(arm, seed, config, tasks, Path(args.start)) for seed in args.seeds for arm in ARMS]
-    for row in side_by_side(jobs, RUNS / f"rl_hacking_{args.scale:g}.json", args.processes, run):
+    for row in side_by_side(jobs, RUNS / f"rl_hacking_{args.scale:g}.json", args.processes, run, log):
         log.row(**row)
         print(f"{row['arm']:22s} seed {row['seed']}  proxy {row['proxy']:.3f}  truth {row['truth']:.3f}")
     report(log)

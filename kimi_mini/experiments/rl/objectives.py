@@ -102,10 +102,10 @@ def main() -> None:
         for arm in ARMS
         for rate in (ADAMW_RATES if arm == ADAMW else RATES)
     ]
-    found = side_by_side(search, kept, args.processes, run)
+    found = side_by_side(search, kept, args.processes, run, log)
     rates = log.more["rates"] = best(found)
     reported = [job(arm, rates[arm], seed, *settings) for seed in args.seeds for arm in ARMS]
-    for row in (*found, *side_by_side(reported, kept, args.processes, run)):
+    for row in (*found, *side_by_side(reported, kept, args.processes, run, log)):
         log.row(**row)
         print(
             f"{row['arm']:12s} rate {row['rate']:.0e} seed {row['seed']:3d}  {row['success']:.3f}", flush=True

@@ -97,7 +97,7 @@ def main() -> None:
     jobs = [Job(BEFORE, 0, config, tasks, args.start)]
     jobs += [Job(AFTER, seed, config, tasks, args.start) for seed in args.seeds]
     kept = RUNS / f"rl_reading_{args.scale:g}.json"
-    for told in shared.side_by_side(jobs, kept, args.processes, work):
+    for told in shared.side_by_side(jobs, kept, args.processes, work, log):
         log.row(**told)
         print(
             f"{told['arm']:12s} seed {told['seed']}", *(f"{key} {told[key]:.3f}" for key in SAYS), flush=True

@@ -124,7 +124,7 @@ def main() -> None:
         for seed in args.seeds
         for arm, config in ARMS.items()
     ]
-    for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes):
+    for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes, log=log):
         log.row(**row, collapsed=collapsed(row["rounds"]["success"]))
         said(log.rows[-1])
     report(log)

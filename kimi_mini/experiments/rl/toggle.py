@@ -174,7 +174,7 @@ def main() -> None:
         for seed in args.seeds
         for arm, config in ARMS.items()
     ]
-    for row in side_by_side(jobs, RUNS / f"rl_toggle_{args.scale:g}.json", args.processes, run):
+    for row in side_by_side(jobs, RUNS / f"rl_toggle_{args.scale:g}.json", args.processes, run, log):
         log.row(**row)
         print(f"{row['arm']:10s} seed {row['seed']}", row["before"], "->", row["after"], flush=True)
     report(log)

@@ -73,7 +73,7 @@ def main() -> None:
     log = Log("reflex_control", seeds=args.seeds, folder=args.folder)
     start = (str(args.base), fingerprint(args.base), args.scale)
     jobs = [Job(arm, seed, *start) for seed in args.seeds for arm in ARMS]
-    for found in side_by_side(jobs, RUNS / f"reflex_control_{args.scale:g}.json", 1, run):
+    for found in side_by_side(jobs, RUNS / f"reflex_control_{args.scale:g}.json", 1, run, log):
         log.row(**found)
     log.more["base"] = short(args.base)
     report(log, max(4, int(TASKS * args.scale)))

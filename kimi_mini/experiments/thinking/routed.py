@@ -90,7 +90,7 @@ def main() -> None:
     args = harness.arguments(__doc__.splitlines()[0], start=shipped_agent())
     log = Log("routed", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.start))
     jobs = [Job(seed, str(args.start), harness.fingerprint(args.start), args.scale) for seed in args.seeds]
-    for found in side_by_side(jobs, RUNS / f"routed_{args.scale:g}.json", 1, run):
+    for found in side_by_side(jobs, RUNS / f"routed_{args.scale:g}.json", 1, run, log):
         for row in found["rows"]:
             log.row(seed=found["seed"], **row)
     report(log)

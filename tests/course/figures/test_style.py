@@ -43,6 +43,12 @@ def test_scoreboard_bars_intervals_labels_and_floors():
     assert not any(line.get_xdata()[0] != 0 for line in gaps.lines), "a gap without interval gets none drawn"
 
 
+def test_a_floor_does_not_strike_through_the_numbers():
+    fig = scores.scoreboard({"shop/buy": dict(value=0.4, low=0.3, high=0.5, n=200, floor=0.55)})
+    [label] = [text for text in fig.axes[0].texts if "0.4 [" in text.get_text()]
+    assert label.xy[0] == 0.55 and label.get_position()[0] > 0  # points right of it
+
+
 def test_scoreboard_without_rows_is_refused():
     with pytest.raises(ValueError, match="no rows"):
         scores.scoreboard({})

@@ -25,7 +25,6 @@ from kimi_mini.agent.conversation import opening
 from kimi_mini.agent.folder import load_agent, shipped_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log, check_plan
-from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RUNS
 from kimi_mini.evaluation.scoreboard import solve
 from kimi_mini.experiments import harness
@@ -87,9 +86,8 @@ def main() -> None:
     for seed in args.seeds:
         for agent in ("shipped", "dropped", "hidden"):
             file = folder / f"{agent}_{seed}.json"
-            if not file.is_file():
-                write_json(file, {"rows": rows_of(args, agent, seed)})
-            for row in read_json(file)["rows"]:
+            part = log.part(file, lambda agent=agent, seed=seed: {"rows": rows_of(args, agent, seed)})
+            for row in part["rows"]:
                 log.row(**row)
     report(log)
     harness.finish(log, context=draw)
