@@ -22,7 +22,8 @@ from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.worlds import FAMILIES
 
 SHIPPED = ("base", "tuned", "final")
-READER = "reader"
+READER, READER_PAGE = "reader", "06_the_verifier_economy.ipynb"
+MINUTES, GIGABYTES = 30, 4  # what a run may take on two cores
 HEADLINE = "repair/pass@1"  # the claim of a run that README shows first
 
 
@@ -73,9 +74,30 @@ def ship_reader(folder: Path) -> None:
         f"{READER}/{name}": entry | {"main": name in probes} for name, entry in log["scoreboard"].items()
     }
     for claim in log["claims"]:
+        drawn = "figures/generality.png" if claim["name"] in probes else None
         claim |= {"name": f"{READER}/{claim['name']}", "claim": f"the agent that reads: {claim['claim']}"}
-        claim |= {"figure": "figures/generality.png", "notebook": "06_the_verifier_economy.ipynb"}
+        claim |= {"figure": drawn, "notebook": READER_PAGE}
+    log["claims"] += cost_claims(log)
     write_json(RESULTS / f"run_{READER}.json", log)
+
+
+def cost_claims(log: dict) -> list[dict]:
+    """What the reader's run took, beside what the whole of it should take; one run has no interval."""
+    costs = Log("costs", seeds=log["seeds"])
+    for name, says, value, most in (
+        ("minutes", "minutes of its whole run", log["total_seconds"] / 60, MINUTES),
+        ("memory", "gigabytes at the peak of its run", log["peak_bytes"] / 1e9, GIGABYTES),
+    ):
+        costs.claim(
+            f"{READER}/{name}",
+            claim=f"the agent that reads: {says}",
+            source="this project",
+            value=value,
+            floor=most,
+            at_most=True,
+            notebook=READER_PAGE,
+        )
+    return costs.claims
 
 
 def add_stage(log: Log, name: str, seconds: float, tokens: int = 0) -> None:

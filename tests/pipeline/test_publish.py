@@ -10,6 +10,7 @@ import torch
 from kimi_mini import KimiMini
 from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
+from kimi_mini.base.evidence import FAILS, HOLDS
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import scores
@@ -115,6 +116,14 @@ def test_shipping_the_agent_that_reads_draws_it(clone, board, monkeypatch):
     monkeypatch.setattr(publishing, "ship_reader", lambda folder: None)
     publishing.publish_reader(finished(clone / "run", Plan.reader()))
     assert "reader/desk/names" in board and (clone / "figures" / "scoreboard.png").is_file()
+
+
+def test_what_the_run_of_the_reader_took_is_claimed_beside_what_it_should_take():
+    claims = publishing.cost_claims({"seeds": [0], "total_seconds": 25 * 60, "peak_bytes": 5_000_000_000})
+    assert [(one["name"], one["value"], one["verdict"]) for one in claims] == [
+        ("reader/minutes", 25, HOLDS),
+        ("reader/memory", 5, FAILS),
+    ]
 
 
 @pytest.mark.parametrize(
