@@ -56,7 +56,7 @@ def interval(measured: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -
         None if measured[key] is None else f"{measured[key] * scale:.{digits}f}"
         for key in ("value", "low", "high")
     )
-    return f"{value} [{low}, {high}]" if low is not None and high is not None else f"{value}"
+    return f"{value} [{low}, {high}]" if low is not None and high is not None else value or "-"
 
 
 def table(log: Mapping[str, Any], *names: str, digits: int = 3) -> Markdown:
@@ -66,7 +66,7 @@ def table(log: Mapping[str, Any], *names: str, digits: int = 3) -> Markdown:
             claim["claim"],
             interval(claim, digits),
             f"{'at most' if claim['at_most'] else 'at least'} {claim['floor']:g}",
-            claim["verdict"],
+            ledger.NOBODY if claim.get("waits") else claim["verdict"],
         )
         for claim in log["claims"]
         if not names or claim["name"] in names
