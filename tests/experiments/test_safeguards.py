@@ -62,6 +62,8 @@ def test_an_arm_differs_from_the_guarded_recipe_in_its_safeguard_alone():
         guarded = safeguards.ARMS[f"with {name}" if guard.both else "all"]
         changed = {f.name for f in fields(arm) if getattr(arm, f.name) != getattr(guarded, f.name)}
         assert changed == set(guard.off), name
+    partial = safeguards.ARMS["all, partial rollouts"]
+    assert partial == replace(safeguards.GUARDED, segment_tokens=safeguards.SEGMENT)
     faster, none = safeguards.ARMS["all, faster"], safeguards.ARMS["none, faster"]
     assert faster.lr == none.lr > safeguards.GUARDED.lr, "or the rate would be what collapses"
     assert {f.name for f in fields(none) if getattr(none, f.name) != getattr(faster, f.name)} == set(
@@ -183,10 +185,26 @@ def test_the_start_is_left_alone_and_every_round_has_other_tasks(agent, tokenize
 
 def rows_of(**changes):
     """Made-up rows: three seeds of every arm; changes: (arm, measure) -> how much it differs from the rest."""
-    rows = [{"arm": "before", "seed": None, **dict.fromkeys(safeguards.MEASURES, 0.5), "collapsed": None}]
-    for arm in safeguards.ARMS:
+    families = {
+        "sampled": dict.fromkeys(shared.JOINT, 0.9) | {"follow": 0.5},
+        "elsewhere": {"add": 1.0, "buy": 1.0},
+    }
+    rows = [
+        {
+            "arm": "before",
+            "seed": None,
+            **dict.fromkeys(safeguards.MEASURES, 0.5),
+            "collapsed": None,
+            **families,
+        }
+    ]
+    for arm in safeguards.ARMS if changes.get("partial", True) else list(safeguards.ARMS)[:-1]:
         for seed in (2, 0, 1):
             row = dict.fromkeys(safeguards.MEASURES, 0.5 + 0.001 * seed)
+            row |= {
+                "sampled": {"follow": 0.88 + 0.01 * seed},
+                "elsewhere": {"add": 0.9 + 0.01 * seed, "buy": 1.0},
+            }
             row |= {name: row[name] + by for (of, name), by in changes.get("by", {}).items() if of == arm}
             rows.append({"arm": arm, "seed": seed, "collapsed": changes.get("dates", {}).get(arm), **row})
     return rows
@@ -212,6 +230,27 @@ def test_verdicts_are_read_off_the_intervals(tmp_path):
     worse = verdicts(tmp_path, by={("without PTX", "kept"): 0.1}, dates={"all, faster": 3})
     assert worse["PTX"]["verdict"] == worse["collapse/all, faster"]["verdict"] == "does not hold"
     assert worse["collapse/none, faster"]["verdict"] == "does not hold"
+
+
+def test_what_rl_wins_and_loses_has_claims_of_its_own(tmp_path):
+    by = {("all, faster", "kept"): -0.1, ("all, faster", "success"): -0.2, ("none, faster", "success"): -0.3}
+    found = verdicts(tmp_path, by=by, partial=False)
+    assert found["bar/follow"]["value"] == pytest.approx(0.89) and found["bar/follow"]["verdict"] == "holds"
+    assert "bar/repair" not in found, "began above the bar"
+    assert found["forgetting/all, faster"]["value"] == pytest.approx(-0.099)
+    worst = found["forgetting/all, faster/worst"]
+    assert worst["value"] == pytest.approx(-0.09) and "(add)" in worst["claim"]
+    assert found["faster/all, faster"]["value"] == pytest.approx(-0.199)
+    assert found["faster/none, faster"]["value"] == pytest.approx(-0.299)
+    assert found["partial rollouts"]["waits"] and found["partial rollouts"]["value"] is None
+    assert "waits" not in verdicts(tmp_path)["partial rollouts"]
+
+
+def test_a_measure_at_its_ceiling_is_called_so(tmp_path):
+    by = {(arm, "kept"): 0.5 for arm in ("all", "without PTX")}
+    assert "ceiling" not in verdicts(tmp_path, by=by)["PTX"]["claim"], "where the start was below it"
+    assert "; 1.00 in every run: a ceiling" in safeguards.at_the_ceiling([[1.0], [1.0, 1.0]])
+    assert safeguards.at_the_ceiling([[1.0], [1.0, 0.99]]) == ""
 
 
 # ---- losses -----------------------------------------------------------------------------------------------
