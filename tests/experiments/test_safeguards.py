@@ -6,13 +6,25 @@ from statistics import fmean
 
 import pytest
 import torch
+from digits import to_five
 from tiny import Typist, tiny_model, typed
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.folder import load_agent, save_agent
-from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.rl import hacking, objectives, safeguards, shared, toggle
+from kimi_mini.base.evidence import FAILS, Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import RESULTS
+from kimi_mini.experiments.rl import (
+    critic,
+    hacking,
+    mismatch,
+    objectives,
+    reading,
+    safeguards,
+    shared,
+    toggle,
+)
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl import rounds
 from kimi_mini.training.rl.config import OBJECTIVES, RLConfig
@@ -251,6 +263,39 @@ def test_a_measure_at_its_ceiling_is_called_so(tmp_path):
     assert "ceiling" not in verdicts(tmp_path, by=by)["PTX"]["claim"], "where the start was below it"
     assert "; 1.00 in every run: a ceiling" in safeguards.at_the_ceiling([[1.0], [1.0, 1.0]])
     assert safeguards.at_the_ceiling([[1.0], [1.0, 0.99]]) == ""
+
+
+MODULES = {
+    "rl_safeguards": safeguards.report,
+    "rl_hacking": hacking.report,
+    "rl_critic": critic.report,
+    "rl_toggle": toggle.report,
+    "mismatch": mismatch.report,
+    "rl_reading": lambda log: reading.report(log, reading.TASKS),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_committed_log_claims_what_its_rows_say(name, tmp_path):
+    kept = read_json(RESULTS / f"{name}.json")
+    log = Log(name, folder=tmp_path, seeds=kept["seeds"])
+    log.rows = kept["rows"]
+    MODULES[name](log)
+    assert to_five(log.claims) == to_five(kept["claims"])
+
+
+def test_far_mismatches_are_claimed_against_the_same_dice(tmp_path):
+    log = Log("made_up", folder=tmp_path, seeds=(3, 4, 5))
+    for seed in log.seeds:
+        for repair, share in (("none", 1.0), ("mask", 0.4), ("truncated", 0.6), ("replay", 1.0)):
+            errors = dict.fromkeys(("error", "dice_error", "tokens_error"), 2.0 * share + 0.01 * seed)
+            row = {"seed": seed, "mismatch": "int4", "repair": repair, "dice_cosine": 1 - share, **errors}
+            log.row(**row, effective=0.1)
+    mismatch.report(log)
+    found = {claim["name"].removeprefix("mismatch/int4/"): claim for claim in log.claims}
+    said = {name: found[name]["verdict"] for name in ("mask", "truncated", "replay", "mask/cosine")}
+    assert said == {"mask": "holds", "truncated": FAILS, "replay": FAILS, "mask/cosine": "holds"}
+    assert found["mismatch/mask"]["value"] is None, "no seed has enough attempts that count"
 
 
 # ---- losses -----------------------------------------------------------------------------------------------
