@@ -332,6 +332,31 @@ def test_the_rubric_has_a_hole_and_both_safeguards_close_it(tokenizer):
 
     assert gain(hacking.by_style) < -0.1
     assert gain(hacking.by_two) > 0.1 and gain(hacking.by_sample) > 0.1
+    assert gain(hacking.by_verdict) == 1.0 and 0.5 < gain(hacking.by_gated) < 1.0
+    assert hacking.by_gated(idler, 0) == 0.0 < hacking.by_gated(worker, 0) == hacking.style(worker)
+
+
+def hacked(tmp_path, **truth):
+    """The claims of made-up rows: arm -> true success at the end; two seeds."""
+    log = Log("made_up", folder=tmp_path, seeds=(0, 1))
+    log.row(arm="before", seed=None, proxy=0.6, truth=0.9)
+    for seed in log.seeds:
+        for arm, value in truth.items():
+            log.row(arm=arm.replace("_", " "), seed=seed, proxy=0.7, truth=value + 0.001 * seed)
+    hacking.report(log)
+    return {claim["name"].removeprefix("hacking/"): claim for claim in log.claims}
+
+
+def test_what_the_rate_costs_is_told_from_what_the_rubric_costs(tmp_path):
+    arms = {"one_rubric": 0.1, "two_rubrics": 0.5, "verifier_on_a_sample": 0.6}
+    found = hacked(tmp_path, **arms)
+    waits = {name for name, claim in found.items() if claim.get("waits")}
+    assert waits == {"rate", *(f"against/{arm}" for arm in hacking.AGAINST)}
+    found = hacked(tmp_path, **arms, verdict_alone=0.5, style_where_right=0.4)
+    assert found["rate"]["value"] == pytest.approx(-0.3995) and found["rate"]["verdict"] == FAILS
+    said = {arm: found[f"against/{arm}"]["verdict"] for arm in hacking.AGAINST}
+    assert said["one rubric"] == said["two rubrics"] == said["verifier on a sample"] == "holds"
+    assert said["style where right"] == FAILS
 
 
 def test_the_judge_keeps_the_proxy_of_every_round(tokenizer):
