@@ -64,9 +64,17 @@ class RLConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for an objective or a reward that is unknown, a cap, a budget, a segment or a clip that is
-        none, and for a temperature at which an attempt has no probability: the objective divides by it."""
+        none, and for what the objective divides by: a temperature or, of k2, a tau of 0, of rloo one attempt alone."""
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
+        if not self.tau >= 0 or (self.objective == "k2" and self.tau == 0):
+            raise ValueError(
+                f"tau is a number above 0 (0 itself: not with k2, which divides by it), not {self.tau}"
+            )
+        if self.attempts < 1 + (self.objective == "rloo"):
+            raise ValueError(
+                f"attempts is 1 or more, and 2 or more with rloo: each is compared with the others, not {self.attempts}"
+            )
         if not all(0 < temperature < float("inf") for temperature in self.temperature):
             raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
         if strange := [name for name, _ in self.reward if name not in PARTS]:

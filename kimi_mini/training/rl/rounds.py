@@ -132,7 +132,7 @@ def update(
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):  # before the step: one such step turns every weight into NaN
             raise KimiError(
-                f"the gradient of an RL update is {norm.item()}: lower tau, or raise the temperature"
+                f"the gradient of an RL update is {norm.item()}: lower the rates or tau, or raise the temperature"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
