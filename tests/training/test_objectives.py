@@ -249,6 +249,8 @@ def test_a_config_says_what_each_number_means():
         ({"tau": float("nan")}, "tau is a number above 0"),
         ({"objective": "rloo", "attempts": 1}, "2 or more with rloo"),
         ({"attempts": 0}, "attempts is 1 or more"),
+        ({"loops": 1}, "loops is 2 or more, or 0"),
+        ({"loops": -3}, "loops is 2 or more, or 0"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, says):
