@@ -15,6 +15,7 @@ from kimi_mini.worlds.rows import Limits
 
 CUT_OFF = {
     "length": "the turn did not end",
+    "loops": "the same words again and again",
     "turns": "too many turns",
     "context": "the context is full",
     "repeats": "the same calls again and again",

@@ -51,9 +51,9 @@ def take_turn(
         return
     conversation.turns += 1
     message = _message(conversation, turn, tokenizer)
-    if turn.finish == "length":
+    if turn.finish in ("length", "loops"):
         conversation.messages.append({**message, "tool_calls": None})
-        conversation.finish = "length"
+        conversation.finish = turn.finish
         return
     answers = act(conversation, message)
     if not answers:

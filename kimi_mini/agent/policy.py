@@ -42,7 +42,7 @@ class Reply:
 
     ids: list[int]
     logprobs: list[float]
-    finish: str  # stop | length | paused
+    finish: str  # stop | length | loops | paused
     own: list[bool] | None = None  # None: all of them
 
     @classmethod
@@ -109,7 +109,7 @@ class LocalPolicy:
     where a batch is cut from a longer list, its entry in `numbers`.
 
     segment: how many tokens a conversation may write before it is paused, in the middle of a turn if need be; another
-    policy may go on with it.
+    policy may go on with it. loops: a turn that writes the same so many times in a row ends there; 0: it may go on.
     """
 
     to_the_end = False
@@ -123,11 +123,12 @@ class LocalPolicy:
         budget: int | None = None,
         numbers: Sequence[int] | None = None,
         segment: int | None = None,
+        loops: int = 0,
     ):
         check_budget(budget)
         self.model, self.temperature, self.seed, self.budget = model, temperature, seed, budget
         self.stops, self.marks = stops_of(model, tokenizer), Marks.of(tokenizer)
-        self.given, self.segment = numbers, segment
+        self.given, self.segment, self.loops = numbers, segment, loops
         self.writer: Writer | None = None
         self.places: dict[Conversation, int] = {}
         self.numbers: dict[Conversation, int] = {}
@@ -158,7 +159,9 @@ class LocalPolicy:
         part = len(conversation.part)
         start, again = len(conversation.ids) - part, [part] if part else []
         own_dice = dice(self.seed, self.numbers[conversation], conversation.turns, *again)
-        row = Row(conversation.ids[:start], 0, self.stops, own_dice, self.budget, self.marks)
+        row = Row(
+            conversation.ids[:start], 0, self.stops, own_dice, self.budget, self.marks, loops=self.loops
+        )
         for token, own in zip(conversation.part, conversation.mask[start:]):
             row.add(token, own)
         row.most = min(max_tokens, row.written + self.left[conversation])

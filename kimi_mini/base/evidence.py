@@ -147,6 +147,12 @@ class Log:
         about = dict(seeds=seeds, figure=figure, notebook=notebook, headline=headline)
         self.claims.append(dict(name=name, claim=claim, source=source) | measured | {"verdict": said} | about)
 
+    def later(self, name: str, **about: Any) -> None:
+        """Keep a claim that nobody has measured yet, by `claim`'s arguments but value, low and high: the ledger says
+        so, and does not count it."""
+        self.claim(name, value=None, **about)
+        self.claims[-1]["waits"] = True
+
     def as_dict(self) -> dict[str, Any]:
         """The whole log as it is written."""
         machine = environment(self.device)

@@ -22,19 +22,11 @@ from kimi_mini.base.paths import GPU_FLOORS, GPU_RESULTS, RESULTS, ROOT
 README = ROOT / "README.md"
 NOTEBOOKS = ROOT / "notebooks"
 RUN = "run.json"  # the log of `make run`
-ROW_KEYS = (
-    "value",
-    "low",
-    "high",
-    "n",
-    "seeds",
-    "main",
-    "floor",
-    "says",
-)  # of an entry of a log's `scoreboard`
+ROW_KEYS = ("value", "low", "high", "n", "seeds", "main", "floor", "says")  # of an entry of `scoreboard`
 Claim = dict[str, Any]
 GPU = GPU_RESULTS.relative_to(RESULTS).as_posix()
-UNMEASURED = "not measured on a GPU"
+NOBODY = "not measured"
+UNMEASURED = f"{NOBODY} on a GPU"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -186,19 +178,21 @@ def course_table(claims: Iterable[Claim], notebooks: Iterable[Notebook]) -> str:
 
 # ---------------------------------------------------------------------------------------------- verdicts
 def count(claims: Iterable[Claim]) -> dict[str, int]:
-    """How many hold, are open, do not hold."""
-    found = Counter(claim["verdict"] for claim in claims)
+    """How many hold, are open, do not hold; without those that wait."""
+    found = Counter(claim["verdict"] for claim in claims if not claim.get("waits"))
     return {said: found[said] for said in VERDICTS}
 
 
 def summary(claims: list[Claim], waiting: Sequence[Claim] = ()) -> str:
-    """One line: how many were measured, and with which result; and how many wait for a GPU."""
+    """One line: how many were measured, and with which result; and how many wait, some of them for a GPU."""
+    claims, whole = [claim for claim in claims if not claim.get("waits")], len(claims)
     found, speed = count(claims), count(claim for claim in claims if not claim["notebook"])
     of_speed = " / ".join(map(str, speed.values()))
     bare = sum(claim["low"] is None or claim["high"] is None for claim in claims)
     return (
         f"**{len(claims)} measured: {found[HOLDS]} hold, {found[OPEN]} open, {found[FAILS]} do not.** "
         f"{bare} have no interval. By notebook: the table above; speed: {of_speed}."
+        + (f" {whole - len(claims)} more are {NOBODY}." if whole > len(claims) else "")
         + (f" {len(waiting)} more are {UNMEASURED}." if waiting else "")
     )
 
@@ -234,6 +228,8 @@ def _claim_row(claim: Claim, root: Path) -> tuple[str, ...]:
 
 def said(claim: Claim) -> str:
     """The verdict in words; bold where it does not hold, and with a remark where there is no interval."""
+    if claim.get("waits"):
+        return NOBODY
     bare = claim["low"] is None or claim["high"] is None
     text = f"**{FAILS}**" if claim["verdict"] == FAILS else claim["verdict"]
     return f"{text} (no interval)" if bare else text

@@ -57,7 +57,7 @@ def interval(measured: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -
         None if measured[key] is None else f"{measured[key] * scale:.{digits}f}"
         for key in ("value", "low", "high")
     )
-    return f"{value} [{low}, {high}]" if low is not None and high is not None else f"{value}"
+    return f"{value} [{low}, {high}]" if low is not None and high is not None else value or "-"
 
 
 def bar(claim: Mapping[str, Any]) -> str:
@@ -73,7 +73,12 @@ def line(claim: Mapping[str, Any], digits: int = 3) -> str:
 def table(log: Mapping[str, Any], *names: str, digits: int = 3) -> Markdown:
     """Claims as a table: what was measured, the bar set beforehand, the verdict. All of them, or those named."""
     rows = [
-        (claim["claim"], interval(claim, digits), bar(claim), claim["verdict"])
+        (
+            claim["claim"],
+            interval(claim, digits),
+            bar(claim),
+            ledger.NOBODY if claim.get("waits") else claim["verdict"],
+        )
         for claim in log["claims"]
         if not names or claim["name"] in names
     ]

@@ -20,6 +20,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
 REHEARSAL = RUNS / "rehearsal"
+SEEN = "; seen afterwards"  # behind a claim that was added when the rows were known
 
 
 def common_parser(

@@ -22,6 +22,8 @@ from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.sampling import COLDEST, sample
 from kimi_mini.text.tokenizer import Tokenizer
 
+PERIOD, SHORTEST = 32, 16  # tokens: the longest stretch whose repetition is seen, and the fewest in all
+
 
 class Marks(NamedTuple):
     """Ids of the tokens that open and close a thought. A call ends it too, closed or not (as the parser reads it)."""
@@ -69,7 +71,8 @@ class Row:
     adapter: the name of the adapter that writes it, where the model is an `inference.adapters.Adapters`; None: none.
     temperature, top_p: its own, see `sample`; None: the writer's temperature.
     looks: told the logits of the next token, (V,), before it is drawn and before anything is masked.
-    finish: "stop" at an end, "length" when its tokens or its place in the cache are used up.
+    loops: ends the row where it has written the same so many times in a row, see `looping`; 0: it may go on.
+    finish: "stop" at an end, "length" when its tokens or its place in the cache are used up, "loops" where it repeats.
     """
 
     context: list[int]
@@ -85,6 +88,7 @@ class Row:
     looks: Callable[[Tensor], None] | None = None
     target: int | None = None
     nudge: float = 0.0
+    loops: int = 0
     ids: list[int] = field(default_factory=list)
     own: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -129,6 +133,20 @@ class Row:
             self.finish = "stop"
         elif self.written >= self.most:
             self.finish = "length"
+        elif self.loops and looping(self.ids, self.loops):
+            self.finish = "loops"
+
+
+def looping(ids: Sequence[int], times: int) -> bool:
+    """Whether the last tokens are the same stretch of up to PERIOD of them again and again: so many times or more, and
+    SHORTEST tokens in all, so that a row of equal digits is none."""
+    for period in range(1, min(PERIOD, len(ids) - 1) + 1):
+        span = max(times * period, SHORTEST)
+        if span > len(ids):
+            return False
+        if ids[-1 - period] == ids[-1] and ids[-span:-period] == ids[period - span :]:
+            return True
+    return False
 
 
 def inside_thought(ids: Sequence[int], tokenizer: Tokenizer) -> list[bool]:

@@ -5,7 +5,7 @@
     synthesise   scripted experts work on generated tasks, some of them err on purpose; verifiers judge each trajectory
     filter       only what passed is kept, counted by family and level; no held-out task may be among it
     finetune     on what passed
-    reinforce    K2's policy objective with verifiable rewards, on tasks of all worlds
+    reinforce    K2's policy objective with verifiable rewards, on tasks of three worlds
     evaluate     the scoreboard on held-out tasks
     report       the run as one log, and its figures
 

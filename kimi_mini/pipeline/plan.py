@@ -135,8 +135,8 @@ JOINT = (
 
 
 def joint(**more) -> RLConfig:
-    """RL on all worlds in one run: the hardest levels that fine-tuning shows, and of chains of records those beyond
-    them; what is half solved is drawn more often."""
+    """RL on three worlds (shop, repair, chain) in one run: the hardest levels that fine-tuning shows, and of chains of
+    records those beyond them; what is half solved is drawn more often."""
     return RLConfig(tasks=JOINT, prioritised=True, **more)
 
 

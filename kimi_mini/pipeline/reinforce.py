@@ -1,4 +1,4 @@
-"""A short run of joint RL: tasks of all worlds, the half solved ones more often, with PTX beside them."""
+"""A short run of joint RL: tasks of three worlds (shop, repair, chain), the half solved ones more often, with PTX."""
 
 from __future__ import annotations
 

@@ -17,12 +17,13 @@ def measured(tmp_path, monkeypatch):
         about = {"source": "s", "notebook": None, "figure": None}
         log.claim("a/more", claim="more | better", value=0.5, low=0.25, high=0.75, floor=0.2, **about)
         log.claim("a/less", claim="less", value=0.125, floor=0.1, at_most=True, **about)
+        log.later("a/later", claim="later", floor=0.1, **about)
     monkeypatch.setattr(logs, "RESULTS", tmp_path)
     return logs.read("gap")
 
 
 def test_claims_come_by_name_with_interval_bar_and_verdict(measured):
-    assert list(logs.claims(measured)) == ["a/more", "a/less"]
+    assert list(logs.claims(measured)) == ["a/more", "a/less", "a/later"]
     assert logs.interval(logs.claims(measured)["a/more"]) == "0.50 [0.25, 0.75]"
     assert logs.interval(logs.claims(measured)["a/more"], 1, scale=100) == "50.0 [25.0, 75.0]"
     assert logs.interval(logs.claims(measured)["a/less"], 3) == "0.125"
@@ -30,6 +31,7 @@ def test_claims_come_by_name_with_interval_bar_and_verdict(measured):
     assert rows == [
         "| more \\| better | 0.50 [0.25, 0.75] | at least 0.2 | holds |",
         "| less | 0.12 | at most 0.1 | does not hold |",
+        "| later | - | at least 0.1 | not measured |",
     ]
     assert [logs.line(claim, 2).strip() for claim in measured["claims"]] == [
         "0.50 [0.25, 0.75]  holds (at least 0.2): more | better",

@@ -248,7 +248,8 @@ def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path)
     before = dict.fromkeys(("sampled", "greedy", "pass@8", *gap.OTHERS), 0.5)
     after = [before | {"sampled": 0.7, "greedy": 0.4, "pass@8": 0.45, "buy": 0.3}] * 3
     log = Log("rl_gap", folder=tmp_path)
-    gap.report(log, before, after, [0, 1, 2], 200)
+    log.seeds = [0, 1, 2]
+    gap.report(log, before, after, [0, 1, 2], 200, seconds=660.0)
     board, found = log.more["scoreboard"], claims(log)
     assert board["rl/gap"]["value"] == pytest.approx(0.2) and board["rl/greedy_gap"][
         "value"
@@ -257,6 +258,9 @@ def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path)
         found["rl/gap"]["verdict"] == HOLDS and found["rl/pass@8"]["verdict"] == FAILS
     )  # sharpened, and it shows
     assert found["rl/forgetting"]["verdict"] == FAILS and "buy" in found["rl/forgetting"]["claim"]
+    assert found["rl/bar"]["value"] == pytest.approx(0.7) and found["rl/bar"]["verdict"] == FAILS
     assert (
         len(gap.OTHERS) == 8 and "(worst of 8 families" in found["rl/forgetting"]["claim"]
     )  # not the varied ones
+    assert "from 0.50 before it; seen afterwards" in found["rl/bar"]["claim"]
+    assert found["rl/minutes"]["value"] == 11.0 and found["rl/minutes"]["verdict"] == FAILS

@@ -17,12 +17,13 @@ def log_of(tmp_path, accuracy=0.95, late=0.9):
     log.row(seed=None, arm="before", success=0.5, style=0.4)
     for seed in (0, 1):
         for arm in (FIRST, LAST):
-            log.row(seed=seed, arm=arm, critic=dict.fromkeys(RUBRICS, accuracy + 0.01 * seed))
+            less = 0.0 if arm == FIRST else 0.2
+            log.row(seed=seed, arm=arm, critic=dict.fromkeys(RUBRICS, accuracy - less + 0.01 * seed))
         for arm in ARMS:
             known = [0.1, late if arm == FIRST else 0.6, None]
             rounds = {"success": [0.5, 0.6, 1.0], "style": [0.4, 0.5, 0.6], "critic": known}
-            more = 0.01 * seed
-            log.row(seed=seed, arm=arm, rounds=rounds, success=SUCCESS[arm] + more, style=0.6 + more)
+            more, style = 0.01 * seed, 0.7 if arm == LAST else 0.6
+            log.row(seed=seed, arm=arm, rounds=rounds, success=SUCCESS[arm] + more, style=style + more)
     return log
 
 
@@ -37,7 +38,10 @@ def test_claims_stand_on_their_own_arms(tmp_path):
         "against the verdict": -0.05,
         "frozen": 0.1,
         "order": 0.2,
-    } | {f"accuracy/{rubric}": 0.955 for rubric in RUBRICS}
+        "order/style": -0.1,
+    }
+    expected |= {f"accuracy/{rubric}": 0.955 for rubric in RUBRICS}
+    expected |= {f"accuracy of the other/{rubric}": 0.755 for rubric in RUBRICS}
     assert {name: claim["value"] for name, claim in found.items()} == pytest.approx(expected)
     assert found["against the verdict"]["verdict"] == FAILS and found["order"]["verdict"] == HOLDS
     assert found["accuracy/right"]["floor"] == 0.9 and found["accuracy/polite"]["floor"] == 0.8

@@ -1,6 +1,7 @@
 """`python -m kimi_mini gpu`: every part by rehearsal on a CPU, and no row of a GPU without one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,11 +23,13 @@ from kimi_mini.experiments.gpu import (
     timing,
 )
 from kimi_mini.experiments.gpu.sheet import Sheet, floors
-from kimi_mini.experiments.gpu.site import Site
+from kimi_mini.experiments.gpu.site import OutOfTime, Site
 from kimi_mini.model import kernels
 from kimi_mini.model.kernels import TABLE, Versions
 from kimi_mini.model.moe import Router
+from kimi_mini.pipeline.plan import Optimizer
 from kimi_mini.training.batch import text_batch
+from kimi_mini.training.loop import History, load_state
 
 
 @pytest.fixture
@@ -154,6 +157,84 @@ def test_a_part_that_fails_leaves_the_others_their_turn(site, monkeypatch, capsy
     status = command_line.main(["gpu", "--rehearsal", "--folder", str(site.folder)])
     assert status == 2 and read_json(site.folder / "whole.json")["complete"]
     assert "broken failed" in capsys.readouterr().err
+
+
+class Clock:
+    """A row takes fifteen minutes."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def row(self):
+        self.now += 15 * 60
+        return {"value": self.now}
+
+
+def in_rows(clock, part, *rows):
+    def measure(site):
+        sheet = Sheet(site, part)
+        for row in rows:
+            sheet.once(row, clock.row)
+        return sheet
+
+    return measure
+
+
+def test_after_25_minutes_nothing_new_is_begun_and_the_same_command_goes_on(site, monkeypatch, capsys):
+    clock = Clock()
+    parts = {"long": in_rows(clock, "long", "a", "b", "c"), "next": in_rows(clock, "next", "d")}
+    monkeypatch.setattr(main, "PARTS", parts)
+    monkeypatch.setattr(main.Site, "choose", lambda *_: replace(site, clock=clock))
+    command = ["gpu", "--rehearsal", "--folder", str(site.folder)]
+    assert command_line.main(command) == 2
+    log = read_json(site.folder / "long.json")
+    assert [row["name"] for row in log["rows"]] == ["a", "b"] and not log["complete"]
+    assert (
+        log["stopped"].startswith("c: the 25 minutes are over") and not (site.folder / "next.json").exists()
+    )
+    said = capsys.readouterr().err
+    assert "25 minutes are over: the same command goes on with long, next" in said and "failed" not in said
+    assert command_line.main(command) == 0
+    log = read_json(site.folder / "long.json")
+    assert (
+        [row["name"] for row in log["rows"]] == ["a", "b", "c"] and log["complete"] and "stopped" not in log
+    )
+    assert log["rows"][0]["value"] == 1000.0 and read_json(site.folder / "next.json")["complete"]
+
+
+def test_a_long_training_that_is_out_of_time_is_saved_and_goes_on(site, monkeypatch):
+    """Not a step is lost: what the second call trains are the steps behind the first one's."""
+    calls = []
+
+    def train(model, optimizer, data, steps, schedule, state_file, progress, **_):
+        history = History()
+        if state_file.exists():
+            history = load_state(state_file, model, optimizer)
+        for step in range(len(history.loss), steps):
+            calls.append(step)
+            for values in (history.loss, history.max_logit):
+                values.append(1.0)
+            history.tokens.append(10)
+            history.seconds += 1.0
+            progress(step, history)
+        return history
+
+    monkeypatch.setattr(pretraining, "train", train)
+    monkeypatch.setattr(pretraining, "evaluate_loss", lambda *_: 1.0)
+    monkeypatch.setattr(pretraining, "sample", lambda *_: "text")
+    monkeypatch.setattr(Site, "windows", lambda *_: (torch.zeros(8, 128).int().numpy(),) * 2)
+    late = replace(site, deadline=0.0, clock=lambda: float(len(calls) >= 2))
+    sheet, plan = (
+        Sheet(site, "pretraining"),
+        {"window": 128, "step_tokens": 256, "steps": 5, "micro_tokens": None},
+    )
+    arguments = (sheet, site, plan, Optimizer())
+    with pytest.raises(OutOfTime):
+        pretraining.read_on(sheet, late, plan, Optimizer())
+    assert calls == [0, 1] and pretraining.read_on(*arguments)["tokens"] == 50
+    assert calls == [0, 1, 2, 3, 4]
 
 
 # ---- no GPU, no row ----------------------------------------------------------------------------------------

@@ -6,14 +6,25 @@ from statistics import fmean
 
 import pytest
 import torch
+from digits import to_five
 from tiny import Typist, tiny_model, typed
 
 from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.folder import load_agent, save_agent
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import FAILS, Log
 from kimi_mini.base.files import read_json
-from kimi_mini.experiments.rl import hacking, objectives, safeguards, shared, toggle
+from kimi_mini.base.paths import RESULTS
+from kimi_mini.experiments.rl import (
+    critic,
+    hacking,
+    mismatch,
+    objectives,
+    reading,
+    safeguards,
+    shared,
+    toggle,
+)
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl import rounds
 from kimi_mini.training.rl.config import OBJECTIVES, RLConfig
@@ -63,6 +74,8 @@ def test_an_arm_differs_from_the_guarded_recipe_in_its_safeguard_alone():
         guarded = safeguards.ARMS[f"with {name}" if guard.both else "all"]
         changed = {f.name for f in fields(arm) if getattr(arm, f.name) != getattr(guarded, f.name)}
         assert changed == set(guard.off), name
+    partial = safeguards.ARMS["all, partial rollouts"]
+    assert partial == replace(safeguards.GUARDED, segment_tokens=safeguards.SEGMENT)
     faster, none = safeguards.ARMS["all, faster"], safeguards.ARMS["none, faster"]
     assert faster.lr == none.lr > safeguards.GUARDED.lr, "or the rate would be what collapses"
     assert {f.name for f in fields(none) if getattr(none, f.name) != getattr(faster, f.name)} == set(
@@ -187,10 +200,26 @@ def test_the_start_is_left_alone_and_every_round_has_other_tasks(agent, tokenize
 
 def rows_of(**changes):
     """Made-up rows: three seeds of every arm; changes: (arm, measure) -> how much it differs from the rest."""
-    rows = [{"arm": "before", "seed": None, **dict.fromkeys(safeguards.MEASURES, 0.5), "collapsed": None}]
-    for arm in safeguards.ARMS:
+    families = {
+        "sampled": dict.fromkeys(shared.JOINT, 0.9) | {"follow": 0.5},
+        "elsewhere": {"add": 1.0, "buy": 1.0},
+    }
+    rows = [
+        {
+            "arm": "before",
+            "seed": None,
+            **dict.fromkeys(safeguards.MEASURES, 0.5),
+            "collapsed": None,
+            **families,
+        }
+    ]
+    for arm in safeguards.ARMS if changes.get("partial", True) else list(safeguards.ARMS)[:-1]:
         for seed in (2, 0, 1):
             row = dict.fromkeys(safeguards.MEASURES, 0.5 + 0.001 * seed)
+            row |= {
+                "sampled": {"follow": 0.88 + 0.01 * seed},
+                "elsewhere": {"add": 0.9 + 0.01 * seed, "buy": 1.0},
+            }
             row |= {name: row[name] + by for (of, name), by in changes.get("by", {}).items() if of == arm}
             rows.append({"arm": arm, "seed": seed, "collapsed": changes.get("dates", {}).get(arm), **row})
     return rows
@@ -216,6 +245,60 @@ def test_verdicts_are_read_off_the_intervals(tmp_path):
     worse = verdicts(tmp_path, by={("without PTX", "kept"): 0.1}, dates={"all, faster": 3})
     assert worse["PTX"]["verdict"] == worse["collapse/all, faster"]["verdict"] == "does not hold"
     assert worse["collapse/none, faster"]["verdict"] == "does not hold"
+
+
+def test_what_rl_wins_and_loses_has_claims_of_its_own(tmp_path):
+    by = {("all, faster", "kept"): -0.1, ("all, faster", "success"): -0.2, ("none, faster", "success"): -0.3}
+    found = verdicts(tmp_path, by=by, partial=False)
+    assert found["bar/follow"]["value"] == pytest.approx(0.89) and found["bar/follow"]["verdict"] == "holds"
+    assert "bar/repair" not in found, "began above the bar"
+    assert found["forgetting/all, faster"]["value"] == pytest.approx(-0.099)
+    worst = found["forgetting/all, faster/worst"]
+    assert worst["value"] == pytest.approx(-0.09) and "(add)" in worst["claim"]
+    assert found["faster/all, faster"]["value"] == pytest.approx(-0.199)
+    assert found["faster/none, faster"]["value"] == pytest.approx(-0.299)
+    assert found["partial rollouts"]["waits"] and found["partial rollouts"]["value"] is None
+    assert "waits" not in verdicts(tmp_path)["partial rollouts"]
+
+
+def test_a_measure_at_its_ceiling_is_called_so(tmp_path):
+    by = {(arm, "kept"): 0.5 for arm in ("all", "without PTX")}
+    assert "ceiling" not in verdicts(tmp_path, by=by)["PTX"]["claim"], "where the start was below it"
+    assert "; 1.00 in every run: a ceiling" in safeguards.at_the_ceiling([[1.0], [1.0, 1.0]])
+    assert safeguards.at_the_ceiling([[1.0], [1.0, 0.99]]) == ""
+
+
+MODULES = {
+    "rl_safeguards": safeguards.report,
+    "rl_hacking": hacking.report,
+    "rl_critic": critic.report,
+    "rl_toggle": toggle.report,
+    "mismatch": mismatch.report,
+    "rl_reading": lambda log: reading.report(log, reading.TASKS),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_committed_log_claims_what_its_rows_say(name, tmp_path):
+    kept = read_json(RESULTS / f"{name}.json")
+    log = Log(name, folder=tmp_path, seeds=kept["seeds"])
+    log.rows = kept["rows"]
+    MODULES[name](log)
+    assert to_five(log.claims) == to_five(kept["claims"])
+
+
+def test_far_mismatches_are_claimed_against_the_same_dice(tmp_path):
+    log = Log("made_up", folder=tmp_path, seeds=(3, 4, 5))
+    for seed in log.seeds:
+        for repair, share in (("none", 1.0), ("mask", 0.4), ("truncated", 0.6), ("replay", 1.0)):
+            errors = dict.fromkeys(("error", "dice_error", "tokens_error"), 2.0 * share + 0.01 * seed)
+            row = {"seed": seed, "mismatch": "int4", "repair": repair, "dice_cosine": 1 - share, **errors}
+            log.row(**row, effective=0.1)
+    mismatch.report(log)
+    found = {claim["name"].removeprefix("mismatch/int4/"): claim for claim in log.claims}
+    said = {name: found[name]["verdict"] for name in ("mask", "truncated", "replay", "mask/cosine")}
+    assert said == {"mask": "holds", "truncated": FAILS, "replay": FAILS, "mask/cosine": "holds"}
+    assert found["mismatch/mask"]["value"] is None, "no seed has enough attempts that count"
 
 
 # ---- losses -----------------------------------------------------------------------------------------------
@@ -252,6 +335,31 @@ def test_the_rubric_has_a_hole_and_both_safeguards_close_it(tokenizer):
 
     assert gain(hacking.by_style) < -0.1
     assert gain(hacking.by_two) > 0.1 and gain(hacking.by_sample) > 0.1
+    assert gain(hacking.by_verdict) == 1.0 and 0.5 < gain(hacking.by_gated) < 1.0
+    assert hacking.by_gated(idler, 0) == 0.0 < hacking.by_gated(worker, 0) == hacking.style(worker)
+
+
+def hacked(tmp_path, **truth):
+    """The claims of made-up rows: arm -> true success at the end; two seeds."""
+    log = Log("made_up", folder=tmp_path, seeds=(0, 1))
+    log.row(arm="before", seed=None, proxy=0.6, truth=0.9)
+    for seed in log.seeds:
+        for arm, value in truth.items():
+            log.row(arm=arm.replace("_", " "), seed=seed, proxy=0.7, truth=value + 0.001 * seed)
+    hacking.report(log)
+    return {claim["name"].removeprefix("hacking/"): claim for claim in log.claims}
+
+
+def test_what_the_rate_costs_is_told_from_what_the_rubric_costs(tmp_path):
+    arms = {"one_rubric": 0.1, "two_rubrics": 0.5, "verifier_on_a_sample": 0.6}
+    found = hacked(tmp_path, **arms)
+    waits = {name for name, claim in found.items() if claim.get("waits")}
+    assert waits == {"rate", *(f"against/{arm}" for arm in hacking.AGAINST)}
+    found = hacked(tmp_path, **arms, verdict_alone=0.5, style_where_right=0.4)
+    assert found["rate"]["value"] == pytest.approx(-0.3995) and found["rate"]["verdict"] == FAILS
+    said = {arm: found[f"against/{arm}"]["verdict"] for arm in hacking.AGAINST}
+    assert said["one rubric"] == said["two rubrics"] == said["verifier on a sample"] == "holds"
+    assert said["style where right"] == FAILS
 
 
 def test_the_judge_keeps_the_proxy_of_every_round(tokenizer):

@@ -1,6 +1,7 @@
 """The benchmark runs every row, times what it says, and leaves the process as it was."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from kimi_mini import KimiMini
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.deployment import compared, speed
 from kimi_mini.model import kernels
+from kimi_mini.model.kernels import engine
 
 
 def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch):
@@ -23,6 +25,26 @@ def test_every_row_runs_at_a_fraction_of_its_size(tmp_path, capsys, monkeypatch)
     assert saved["rows"] == json.loads(json.dumps(rows))
     assert [claim["verdict"] for claim in saved["claims"]] == [row["verdict"] for row in rows if row["floor"]]
     assert len(capsys.readouterr().out.splitlines()) == 29
+
+
+@pytest.mark.parametrize("named", [None, "mkl"])
+def test_the_engine_is_probed_unless_it_is_named(tmp_path, capsys, monkeypatch, named):
+    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setenv(engine.VARIABLE, named or "")
+    if not named:
+        monkeypatch.delenv(engine.VARIABLE)
+    monkeypatch.setattr(engine, "probe", lambda: "onednn")
+    monkeypatch.setattr(speed, "run", lambda threads: [])
+    monkeypatch.setattr(speed, "bf16_pays", lambda config: True)
+    monkeypatch.setattr(speed, "Log", lambda name: Log(name, folder=tmp_path))
+    monkeypatch.setattr(speed.rollouts, "record", lambda log: log)
+    assert speed.main(SimpleNamespace(threads=None)) == 0
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved["engine"] == (named or ("onednn" if engine.AVAILABLE else "mkl")) and saved["bf16_pays"]
+    assert "bf16 would pay" in capsys.readouterr().out
+    assert {(claim["name"], claim["value"], claim["waits"]) for claim in saved["claims"]} == {
+        (f"bench/amx/{name}", None, True) for name in ("step/nano", "step/mid", "loss", "run")
+    }
 
 
 def test_ratio_says_how_many_times_faster_ours_is():

@@ -641,6 +641,49 @@ MUTANTS = [
         ("rl: the phases begin without the budget", "% 2 == 0", "% 2 == 1"),
     ),
     *edits(
+        "training/rl/critic.py",
+        "training/test_critic.py",
+        (
+            "critic: told the verdict",
+            '[{"role": "system", "content": rubric}])[0]',
+            '[{"role": "system", "content": f"{rubric} {conversation.verdict().passed}"}])[0]',
+        ),
+        (
+            "critic: learns before it judges",
+            "        scores = self.critic.score(flat",
+            "        refresh(self.critic, self.optimizer, groups, (), 4, 0) if self.optimizer else 0\n"
+            "        scores = self.critic.score(flat",
+        ),
+        ("critic: never refreshed", "if self.optimizer is not None:", "if False:"),
+        (
+            "critic: feels no surprise",
+            "lambda _, inputs, output: output + said",
+            "lambda _, inputs, output: output",
+        ),
+        ("critic: any two attempts are a pair", "zip(group, passed) if not good]", "zip(group, passed)]"),
+    ),
+    *edits(
+        "inference/writer.py",
+        "agent/test_loops.py",
+        (
+            "loops: twice is too often",
+            "span = max(times * period, SHORTEST)",
+            "span = max(2 * period, SHORTEST)",
+        ),
+        ("loops: equal digits are one", "span = max(times * period, SHORTEST)", "span = times * period"),
+        (
+            "loops: stopped unasked",
+            "elif self.loops and looping(self.ids, self.loops):",
+            "elif looping(self.ids, 4):",
+        ),
+    ),
+    *edits(
+        "training/rl/config.py",
+        "training/test_objectives.py",
+        ("rl: k2 without tau", '(self.objective == "k2" and self.tau == 0)', "False"),
+        ("rl: one attempt of rloo", '1 + (self.objective == "rloo")', "1"),
+    ),
+    *edits(
         "training/rl/rewards.py",
         "training/test_rl.py",
         (
@@ -809,8 +852,8 @@ MUTANTS = [
         ),
         (
             "policy: budget ignored",
-            "self.stops, own_dice, self.budget, self.marks)",
-            "self.stops, own_dice, None, self.marks)",
+            "self.stops, own_dice, self.budget, self.marks,",
+            "self.stops, own_dice, None, self.marks,",
         ),
     ),
     *edits(

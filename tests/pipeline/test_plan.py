@@ -51,6 +51,7 @@ def changed(part, dotted):
         "clip": (0.1, 0.1),
         "tasks": (("buy", 1),),
         "hide": "results",
+        "loops": 4,
     }  # which take no value but a right one
     return replace(part, **{name: checked.get(name) or others[type(value)](value)})
 

@@ -313,7 +313,7 @@ def test_attempts_that_all_pass_teach_a_critic_nothing(critic, tokenizer):
 
 def test_verifiable_pairs_are_those_of_the_verdict(tokenizer):
     group = mixed_group(tokenizer)
-    pairs = critic_.verifiable([group[::-1]])
+    pairs = critic_.verifiable([group[::-1]]) + critic_.verifiable([group])
     assert all(pair.one.verdict().passed and not pair.other.verdict().passed for pair in pairs)
     assert all(pair.better == {"right": True} for pair in pairs)
     assert len(critic_.verifiable([group], most=1)) == 1

@@ -244,8 +244,23 @@ def test_a_config_says_what_each_number_means():
         ({"budget": 0.0}, "budget is a percentile"),
         ({"cap": 0.0}, "cap must be above 0"),
         ({"clip": (0.2,)}, "clip is two numbers above 0"),
+        ({"tau": 0.0}, "not with k2, which divides by it"),
+        ({"objective": "k2.5", "tau": -0.1}, "tau is a number above 0"),
+        ({"tau": float("nan")}, "tau is a number above 0"),
+        ({"objective": "rloo", "attempts": 1}, "2 or more with rloo"),
+        ({"attempts": 0}, "attempts is 1 or more"),
+        ({"loops": 1}, "loops is 2 or more, or 0"),
+        ({"loops": -3}, "loops is 2 or more, or 0"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as refused:
         RLConfig(**wrong)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_divides_by_nothing_is_allowed():
+    assert (
+        RLConfig(objective="k2.5", tau=0.0).tau == 0.0
+        and RLConfig(objective="grpo", attempts=1).attempts == 1
+    )

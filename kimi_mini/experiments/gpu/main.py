@@ -1,5 +1,6 @@
 """`python -m kimi_mini gpu`: every row that wants a GPU, in parts that save. A part whose log is whole is not measured
-again; one that was stopped goes on behind its last row. A part that fails leaves the others their turn."""
+again; one that was stopped goes on behind its last row. A part that fails leaves the others their turn. After MINUTES
+nothing new is begun, and the parts that are not whole are named."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import argparse
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import locked, read_json
@@ -14,7 +16,7 @@ from kimi_mini.base.paths import short
 from kimi_mini.experiments.gpu import dense, exactness, generation, logits, pretraining, speed
 from kimi_mini.experiments.gpu.drawings import DRAWINGS
 from kimi_mini.experiments.gpu.sheet import Sheet, finished
-from kimi_mini.experiments.gpu.site import Site
+from kimi_mini.experiments.gpu.site import MINUTES, OutOfTime, Site
 
 Part = Callable[[Site], Sheet]
 PARTS: dict[str, Part] = {
@@ -33,15 +35,19 @@ def main(args: argparse.Namespace) -> None:
     if unknown:
         raise KimiError(f"no part {', '.join(unknown)}; choose from: {', '.join(PARTS)}")
     site = Site.choose(args.rehearsal, args.folder)
+    site = replace(site, deadline=site.clock() + 60 * MINUTES)
     with locked(site.work), site.kernels():
-        failed = run(site, args.parts or list(PARTS))
+        failed, late = run(site, args.parts or list(PARTS))
+    if late:
+        also = f"; {', '.join(failed)} failed" if failed else ""
+        raise KimiError(f"{MINUTES} minutes are over: the same command goes on with {', '.join(late)}{also}")
     if failed:
         raise KimiError(f"{', '.join(failed)} failed; the other parts are saved")
 
 
-def run(site: Site, names: Sequence[str]) -> list[str]:
-    """Each part in turn; returns those that failed."""
-    failed = []
+def run(site: Site, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Each part in turn; returns those that failed, and those that there was no time for, or not enough."""
+    failed, late = [], []
     for name in names:
         file = site.folder / f"{name}.json"
         if finished(file):
@@ -50,8 +56,12 @@ def run(site: Site, names: Sequence[str]) -> list[str]:
         print(f"{name}:", flush=True)
         began = time.perf_counter()
         try:
+            site.in_time()
             PARTS[name](site).close()
             draw(site, name)
+        except OutOfTime as error:
+            print(f"kimi_mini: {error}", flush=True)
+            late.append(name)
         except Exception as error:  # noqa: BLE001 - an hour of a GPU is not lost for one part
             print(
                 f"kimi_mini: {error}" if isinstance(error, KimiError) else traceback.format_exc(), flush=True
@@ -59,7 +69,7 @@ def run(site: Site, names: Sequence[str]) -> list[str]:
             failed.append(name)
         site.clear()
         print(f"{name}: {time.perf_counter() - began:.0f} s, {short(file)}", flush=True)
-    return failed
+    return failed, late
 
 
 def draw(site: Site, part: str) -> None:

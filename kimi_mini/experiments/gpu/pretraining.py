@@ -9,13 +9,13 @@ import numpy as np
 from kimi_mini.base.files import read_json
 from kimi_mini.experiments.gpu import timing
 from kimi_mini.experiments.gpu.sheet import Row, Sheet, finished
-from kimi_mini.experiments.gpu.site import Site
+from kimi_mini.experiments.gpu.site import OutOfTime, Site
 from kimi_mini.pipeline.plan import Optimizer, Plan
 from kimi_mini.pipeline.pretrain import sample
 from kimi_mini.pipeline.shared import curve
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Batch, in_turn, text_batch
-from kimi_mini.training.loop import History, evaluate_loss, train
+from kimi_mini.training.loop import History, evaluate_loss, save_state, train
 
 SECONDS = 600
 SAMPLES = 5
@@ -53,7 +53,7 @@ def read_on(sheet: Sheet, site: Site, plan: Row, optimizer: Optimizer) -> Row:
         site.place(plan["micro_tokens"]),
     )
     model, tokenizer = timing.fresh(site, site.config("mini")), Tokenizer.load()
-    chosen = in_turn(training, rows, [0, 2])
+    chosen, steps_by = in_turn(training, rows, [0, 2]), optimizer.build(model)
     parts = [text_batch(part) for part in np.array_split(validation[: 4 * rows], 4)]
     before = evaluate_loss(model, parts, place)
 
@@ -61,6 +61,11 @@ def read_on(sheet: Sheet, site: Site, plan: Row, optimizer: Optimizer) -> Row:
         return [text_batch(chosen(step))]
 
     def write(step: int, history: History) -> None:
+        try:
+            site.in_time()
+        except OutOfTime:
+            save_state(state_file(site, steps), model, steps_by, history)
+            raise
         if (step + 1) % max(1, steps // SAMPLES) == 0:
             texts = {prompt: sample(model, tokenizer, prompt, site.pick(80, 4)) for prompt in PROMPTS}
             tokens = sum(history.tokens)
@@ -68,7 +73,7 @@ def read_on(sheet: Sheet, site: Site, plan: Row, optimizer: Optimizer) -> Row:
 
     history = train(
         model,
-        optimizer.build(model),
+        steps_by,
         data,
         steps,
         Plan().pretrain.schedule.over(steps),

@@ -12,7 +12,7 @@ from typing import Any
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import GPU_FLOORS
-from kimi_mini.experiments.gpu.site import Site
+from kimi_mini.experiments.gpu.site import OutOfTime, Site
 
 Row = dict[str, Any]
 SHOWN = (
@@ -44,6 +44,7 @@ class Sheet:
     """A log in the site's folder. Rows of another machine or another torch are left out: they would not compare."""
 
     def __init__(self, site: Site, part: str, seeds: tuple[int, ...] = (0,)):
+        self.site = site
         self.log = Log(part, seeds=seeds, device=site.device.type, folder=site.folder, complete=False)
         if self.log.path.is_file():
             saved = read_json(self.log.path)
@@ -51,11 +52,19 @@ class Sheet:
                 self.log.rows, self.log.earlier = saved["rows"], saved["seconds"]
 
     def once(self, name: str, measure: Callable[[], Row]) -> Row:
-        """The row of that name: as it was saved, or measured now."""
+        """The row of that name: as it was saved, or measured now. OutOfTime where the time is over before it is whole;
+        then the log says so."""
         for row in self.log.rows:
             if row["name"] == name:
                 return row
-        self.log.row(name=name, **measure())
+        try:
+            self.site.in_time()
+            found = measure()
+        except OutOfTime as error:
+            self.log.more["stopped"] = f"{name}: {error}"
+            self.log.save()
+            raise
+        self.log.row(name=name, **found)
         self.log.save()
         row = self.log.rows[-1]
         numbers = [f"{key} {row[key]:.4g}" for key in SHOWN if isinstance(row.get(key), int | float)]

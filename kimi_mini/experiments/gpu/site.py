@@ -6,6 +6,9 @@ A rehearsal takes the same paths: the kernels for a GPU, layers compiled (traced
 from __future__ import annotations
 
 import gc
+import math
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from kimi_mini.training.machine.choice import Choice, choose
 from kimi_mini.training.machine.placement import Placement, matmul_rate, memory_of
 
 T = TypeVar("T")
+MINUTES = 25  # of the whole command
 MOST_BYTES = 120_000_000  # of text
 TINY = dict(
     hidden_size=32,
@@ -44,14 +48,26 @@ TINY = dict(
 )
 
 
+class OutOfTime(KimiError):
+    """The minutes of the command are over: what is done is saved, and the same command goes on behind it."""
+
+
 @dataclass(frozen=True)
 class Site:
-    """A device, the folder of the logs, and one for text and saved states."""
+    """A device, the folder of the logs, and one for text and saved states; `deadline`: on `clock`, when nothing new is
+    begun."""
 
     rehearsal: bool
     device: torch.device
     folder: Path
     work: Path
+    deadline: float = math.inf
+    clock: Callable[[], float] = time.perf_counter
+
+    def in_time(self) -> None:
+        """Raises OutOfTime behind the deadline."""
+        if self.clock() > self.deadline:
+            raise OutOfTime(f"the {MINUTES} minutes are over: the same command goes on from here")
 
     @classmethod
     def choose(cls, rehearsal: bool, folder: str | Path | None = None) -> Site:

@@ -31,7 +31,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import rl as figures
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import across, arguments, finish, share_across
+from kimi_mini.experiments.harness import SEEN, across, arguments, finish, share_across
 from kimi_mini.experiments.verifiers.shared import TUNED, tune
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Optimizer, Plan, Schedule
@@ -176,11 +176,13 @@ def report(log: Log) -> None:
     place = {"figure": "figures/rl_critic.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
     place |= {"source": "K2 report 3.2.2; article (objective first, subjective later)"}
     found = {"rows": log.rows}
-    for rubric in RUBRICS:
-        value = share_across([row["critic"][rubric] for row in of(found, FIRST, "critic")])
-        says = f"the critic knows which of two attempts is better, held-out tasks: {rubric}"
-        floor = 0.90 if rubric == RIGHT else 0.80
-        log.claim(f"critic/accuracy/{rubric}", claim=says, floor=floor, **value, **place)
+    for arm, name, seen in ((FIRST, "accuracy", ""), (LAST, "accuracy of the other", SEEN)):
+        whose = "the critic" if arm == FIRST else "the critic that learned style first"
+        for rubric in RUBRICS:
+            value = share_across([row["critic"][rubric] for row in of(found, arm, "critic")])
+            says = f"{whose} knows which of two attempts is better, held-out tasks: {rubric}{seen}"
+            floor = 0.90 if rubric == RIGHT else 0.80
+            log.claim(f"critic/{name}/{rubric}", claim=says, floor=floor, **value, **place)
     (before,) = [row for row in log.rows if row["arm"] == "before"]
 
     def gap(one: str, other: str, name: str) -> dict:
@@ -207,6 +209,7 @@ def report(log: Log) -> None:
         ),
         "frozen": (gap(FIRST, FROZEN, "success"), "true success: refreshed - frozen critic"),
         "order": (gap(FIRST, LAST, "success"), "true success: objective first - subjective first"),
+        "order/style": (gap(FIRST, LAST, "style"), f"true style: objective first - subjective first{SEEN}"),
     }
     for name, (value, says) in claims.items():
         floor = -0.02 if name == "against the verdict" else 0.0

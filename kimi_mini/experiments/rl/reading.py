@@ -22,7 +22,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import across, entry, finish, gap, read
+from kimi_mini.experiments.harness import across, entry, fingerprint, finish, gap, read
 from kimi_mini.experiments.rl import safeguards, shared
 from kimi_mini.experiments.rl.shared import Job
 from kimi_mini.experiments.verifiers.generality import ROWS
@@ -92,7 +92,8 @@ def main() -> None:
     options.set_defaults(start=READER)
     args = read(options)
     tasks = max(4, int(TASKS * args.scale))
-    log = Log("rl_reading", seeds=args.seeds, folder=args.folder, config=str(CONFIG))
+    told = {"config": str(CONFIG), "weights": fingerprint(args.start)}
+    log = Log("rl_reading", seeds=args.seeds, folder=args.folder, **told)
     config = safeguards.scaled(CONFIG, args.scale)
     jobs = [Job(BEFORE, 0, config, tasks, args.start)]
     jobs += [Job(AFTER, seed, config, tasks, args.start) for seed in args.seeds]
@@ -107,8 +108,13 @@ def main() -> None:
 
 
 def report(log: Log, tasks: int) -> None:
-    """What RL won on what it has, and lost elsewhere."""
+    """What RL won on what it has, and lost elsewhere. A log without `weights` is of an agent that was replaced."""
     before, *after = log.rows
+    whose = (
+        f"the agent that reads ({log.more['weights']})"
+        if "weights" in log.more
+        else "an earlier agent that reads"
+    )
     board: dict = {}
     for name in (*SAYS, *TRAINED, *(one.name for one in ROWS)):
         change = [told[name] - before[name] for told in after]
@@ -125,7 +131,7 @@ def report(log: Log, tasks: int) -> None:
     ):
         log.claim(
             f"rl/{name}",
-            claim=f"joint RL of the agent that reads, with PTX: {SAYS[name]}, after - before",
+            claim=f"joint RL of {whose}, with PTX: {SAYS[name]}, after - before",
             source=source,
             floor=floor,
             figure="figures/rl_reading.png",

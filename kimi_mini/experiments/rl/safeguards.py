@@ -6,7 +6,8 @@ GUARDED has them all. An arm without one differs in that alone: same start, task
 were fixed before the run. The reward has a part that nobody should give, a little for each call; the two arms of the
 cap have five times as much, so that an attempt which calls without end is worth more than a right one. Two more arms
 have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the rule of
-`measures.collapsed` says. The runs are kept in data/run, so that a command that was stopped goes on.
+`measures.collapsed` says, from success while sampling, which may hide what held-out success shows. One arm has partial
+rollouts, of which no safeguard is made. The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import across, common_parser, finish, read
-from kimi_mini.experiments.rl.shared import KINDS, LIMITS, START, Job, measure, side_by_side
+from kimi_mini.experiments.harness import SEEN, across, common_parser, finish, read
+from kimi_mini.experiments.rl.shared import JOINT, KINDS, LIMITS, START, Job, measure, side_by_side
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.measures import collapsed
 
@@ -48,6 +49,9 @@ GUARDED = RLConfig(
 )
 FASTER = 8
 TASKS = 60
+SEGMENT = 64  # tokens an attempt may write a round, of partial rollouts
+BAR = 0.85  # asked of success after RL
+PLACE = {"figure": "figures/rl_safeguards.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ ARMS: dict[str, RLConfig] = {
     **{f"without {name}": replace(GUARDED, **guard.both, **guard.off) for name, guard in GUARDS.items()},
     "all, faster": replace(GUARDED, **FAST),
     "none, faster": replace(GUARDED, **NONE, **FAST),
+    "all, partial rollouts": replace(GUARDED, segment_tokens=SEGMENT),
 }
 MEASURES = {"success": 100, "kept": 100, "pass@8": 100, "tokens": 1, "entropy": 1, "kl": 1}  # shown times
 
@@ -155,8 +160,7 @@ def effect(rows: Sequence[dict], name: str, measured: str) -> dict:
 
 
 def report(log: Log) -> None:
-    """What every safeguard does for what it is there for, and how often runs collapse."""
-    place = {"figure": "figures/rl_safeguards.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
+    """What every safeguard does for what it is there for, what RL wins and loses, and how often runs collapse."""
     for name, guard in GUARDS.items():
         found = effect(log.rows, name, guard.measure)
         if not guard.more:
@@ -164,38 +168,97 @@ def report(log: Log) -> None:
         what = (
             f"{name} {guard.says} ({guard.measure}, {'with - without' if guard.more else 'without - with'})"
         )
-        log.claim(f"safeguards/{name}", claim=what, source=guard.source, floor=guard.floor, **found, **place)
-    (start,) = values(log.rows, "before", "kept")
-    for arm, says in (("all", "RL with PTX forgets nothing elsewhere"), ("without PTX", "nor without PTX")):
-        kept = across([value - start for value in values(log.rows, arm, "kept")])
-        claim = f"{says}: families that RL has not, after - before"
-        name = f"safeguards/forgetting/{arm}"
-        log.claim(name, claim=claim, source="K2 report 3.2.3 (PTX)", floor=-0.02, **kept, **place)
+        ends = [values(log.rows, arm, guard.measure) for arm in ("before", "all", f"without {name}")]
+        what += at_the_ceiling(ends) if guard.measure == "kept" else ""
+        log.claim(f"safeguards/{name}", claim=what, source=guard.source, floor=guard.floor, **found, **PLACE)
+    claim_success(log)
+    claim_forgetting(log)
     collapse_claims(log)
+    claim_partial(log)
+
+
+def at_the_ceiling(ends: Sequence[Sequence[float]]) -> str:
+    """A remark where a measure is 1 in all of these runs: what it may have lost does not show there."""
+    return "; 1.00 in every run: a ceiling, which tells no arms apart" if min(map(min, ends)) == 1 else ""
+
+
+def claim_success(log: Log) -> None:
+    """Of the families that RL has and that began below the bar, success as sampled with all safeguards."""
+    (before,) = sorted_rows(log.rows, "before")
+    for family in JOINT:
+        if before["sampled"][family] < BAR:
+            ends = across([row["sampled"][family] for row in sorted_rows(log.rows, "all")])
+            says = f"success of {family} after joint RL, as sampled, from {before['sampled'][family]:.2f} before{SEEN}"
+            log.claim(
+                f"safeguards/bar/{family}", claim=says, source="this project", floor=BAR, **ends, **PLACE
+            )
+
+
+def claim_forgetting(log: Log) -> None:
+    """What is lost of the families that RL has not, at both rates; and at the higher one, of the worst of them."""
+    (before,) = sorted_rows(log.rows, "before")
+    slow, fast = (
+        "RL with PTX forgets nothing elsewhere",
+        "at eight times the rate RL with PTX forgets nothing",
+    )
+    for arm, says in (
+        ("all", f"{slow}: families that RL has not, after - before"),
+        ("without PTX", "nor without PTX: families that RL has not, after - before"),
+        ("all, faster", f"{fast}: families that RL has not, after - before{SEEN}"),
+        ("none, faster", f"nor without any safeguard, at that rate: the same, after - before{SEEN}"),
+    ):
+        ends = values(log.rows, arm, "kept")
+        says += at_the_ceiling([[before["kept"]], ends])
+        _forgotten(log, arm, says, [value - before["kept"] for value in ends])
+    rows = sorted_rows(log.rows, "all, faster")
+    lost = {name: [row["elsewhere"][name] - one for row in rows] for name, one in before["elsewhere"].items()}
+    worst = min(lost, key=lambda name: fmean(lost[name]))
+    says = f"{fast}: the worst of {len(lost)} families that RL has not ({worst}), after - before{SEEN}"
+    _forgotten(log, "all, faster/worst", says, lost[worst])
+
+
+def _forgotten(log: Log, name: str, says: str, lost: Sequence[float]) -> None:
+    source, found = "K2 report 3.2.3 (PTX)", across(lost)
+    log.claim(f"safeguards/forgetting/{name}", claim=says, source=source, floor=-0.02, **found, **PLACE)
 
 
 def collapse_claims(log: Log) -> None:
-    """The share of seeds that collapse at the higher rate, without and with safeguards, and what they are worth."""
-    place = {"figure": "figures/rl_collapse.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
+    """In how many seeds the rule fires at the higher rate, without and with safeguards, and what success does."""
+    place = PLACE | {"figure": "figures/rl_collapse.png"}
     for arm, floor, at_most, says in (
-        ("none, faster", 1.0, False, "without safeguards, at a higher rate, RL collapses"),
-        ("all, faster", 0.0, True, "with all of them, at the same rate, it does not"),
+        ("none, faster", 1.0, False, "without safeguards, at a higher rate, the rule of collapse fires"),
+        (
+            "all, faster",
+            0.0,
+            True,
+            "with all of them, at the same rate, the rule of collapse fires in no seed",
+        ),
     ):
         dates = values(log.rows, arm, "collapsed")
         when = f" (round {', '.join('-' if date is None else str(date + 1) for date in dates)})"
+        says += f": share of the seeds{when if any(d is not None for d in dates) else ''}"
+        about = {"source": "this project", "floor": floor, "at_most": at_most, **place}
         share = fmean(date is not None for date in dates)
-        log.claim(
-            f"safeguards/collapse/{arm}",
-            claim=f"{says}: share of the seeds{when if any(d is not None for d in dates) else ''}",
-            source="this project",
-            value=share,
-            floor=floor,
-            at_most=at_most,
-            **place,
-        )
+        log.claim(f"safeguards/collapse/{arm}", claim=says, value=share, **about)
+    (before,) = values(log.rows, "before", "success")
+    for arm, whose in (("none, faster", "without safeguards"), ("all, faster", "with all of them")):
+        lost = across([value - before for value in values(log.rows, arm, "success")])
+        says = f"held-out success does not fall at the higher rate, {whose}: after - before{SEEN}"
+        log.claim(f"safeguards/faster/{arm}", claim=says, source="this project", floor=-0.02, **lost, **place)
     pairs = zip(values(log.rows, "all, faster", "success"), values(log.rows, "none, faster", "success"))
     gain, says = across([on - off for on, off in pairs]), "held-out success at the higher rate: all - none"
     log.claim("safeguards/together", claim=says, source="article", floor=0.0, **gain, **place)
+
+
+def claim_partial(log: Log) -> None:
+    """What attempts that go on in the next round cost, if that arm was run."""
+    about = {"claim": "partial rollouts cost no success (success, with - without)", "floor": -0.02, **PLACE}
+    about["source"] = "K2 report 3.3; k1.5 report 2.6.2"
+    ends = values(log.rows, "all, partial rollouts", "success")
+    if not ends:
+        return log.later("safeguards/partial rollouts", **about)
+    cost = across([on - off for on, off in zip(ends, values(log.rows, "all", "success"), strict=True)])
+    return log.claim("safeguards/partial rollouts", **about, **cost)
 
 
 def turned(value: float | None) -> float | None:

@@ -1,8 +1,9 @@
 """What the experiments of joint RL share: a start, the kinds of task, one run with its measures, and runs side by side.
 
 The start is the shipped agent before RL. It was fine-tuned on chains of 1 to 5 records and, in windows, a little longer
-ones; of 8 and 9 it follows about half: there RL has most to win. The hardest kinds of three other families, of all
-worlds, are beside them; four families are only measured, greedily: what is forgotten there.
+ones; of 8 and 9 it follows about half: there RL has most to win. The hardest kinds of three other families, of three
+worlds (shop, repair, chain) in all, are beside them; four families are only measured, greedily: what is forgotten
+there.
 A run is one process with one thread, and depends on its settings alone: not on how many run beside it.
 """
 

@@ -29,7 +29,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import across, finish, read
+from kimi_mini.experiments.harness import SEEN, across, finish, read
 from kimi_mini.experiments.rl.safeguards import parser, scaled, sorted_rows
 from kimi_mini.experiments.rl.shared import Job, attempts_at, close, curves, reinforced, side_by_side
 from kimi_mini.experiments.verifiers.shared import tune
@@ -197,6 +197,16 @@ def report(log: Log) -> None:
         kept = across([a - b["thrice"] for a, b in zip(after(arm, usual, "thrice"), before)])
         says = f"and keeps success ({arm}): after - before"
         log.claim(f"toggle/kept/{arm}", claim=says, source=source, floor=-0.02, **kept, **place)
+    alone = [1 - a / b["tokens"] for a, b in zip(after("no budget", usual, "tokens"), before)]
+    says = f"RL without a budget saves median tokens an answer: share of those before{SEEN}"
+    log.claim("toggle/saved/no budget", claim=says, source=source, floor=0.25, **across(alone), **place)
+    for arm in ("always", "Toggle"):
+        more = [
+            1 - a / b["tokens"] - one
+            for a, b, one in zip(after(arm, usual, "tokens"), before, alone, strict=True)
+        ]
+        says = f"a budget ({arm}) saves more than RL without one: share of the tokens before{SEEN}"
+        log.claim(f"toggle/budget/{arm}", claim=says, source=source, floor=0.0, **across(more), **place)
     pairs = zip(after("Toggle", longest, "thrice"), after("always", longest, "thrice"))
     says = "with three times the budget, Toggle keeps what a rigid one loses: success on the longest tasks"
     gain = across([toggle - always for toggle, always in pairs])

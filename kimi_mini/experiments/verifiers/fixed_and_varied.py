@@ -125,7 +125,7 @@ def main() -> None:
     tokens, tasks = int(TOKENS * args.scale), max(4, int(TASKS * args.scale))
     log, start = Log("fixed_and_varied", seeds=args.seeds, folder=args.folder), base(args.scale)
     jobs = [Job(arm, seed, tokens, tasks, start) for seed in args.seeds for arm in ARMS]
-    for told in side_by_side(jobs, start.parents[1] / "rows.json", args.processes, work):
+    for told in side_by_side(jobs, start.parents[1] / "rows.json", args.processes, work, log):
         log.row(**told)
         print(f"seed {told['seed']} {told['arm']:7s} general {told['general']:.3f}", flush=True)
     found = {arm: [told for told in log.rows if told["arm"] == arm] for arm in ARMS}

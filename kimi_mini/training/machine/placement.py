@@ -54,7 +54,8 @@ class Placement:
 
     @classmethod
     def choose(cls, device: str = "auto", dtype: str = "auto", micro_tokens: int | None = None) -> Placement:
-        """The best there is on this machine, or what is asked for. KimiError for what it does not have."""
+        """The best there is on this machine, or what is asked for; on a CPU "auto" is fp32, whatever the processor has
+        for bf16 (`probe.bf16_pays` reports it). KimiError for what it does not have."""
         where = choose_device(device)
         if dtype not in ("auto", *DTYPES):
             raise KimiError(f"unknown dtype {dtype!r}; choose one of: auto, {', '.join(DTYPES)}")

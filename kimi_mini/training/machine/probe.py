@@ -1,7 +1,8 @@
-"""What pays on this processor is tried at the start of a run, not read off the processor's name.
+"""What pays on this processor is tried, not read off the processor's name.
 
-`bf16_pays` times a training step in both number formats; `settle_engine` chooses the engine of the products (see
-kimi_mini.model.kernels.engine) and keeps it with a run, for its last bits depend on it.
+`settle_engine` chooses the engine of the products at the start of a run (see kimi_mini.model.kernels.engine) and keeps
+it with the run, for its last bits depend on it. `bf16_pays` times a training step in both number formats: a report,
+which `bench` prints. Nothing is switched by it: `Placement.choose` takes fp32 on every CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ WINDOW = 256
 def bf16_pays(
     config: KimiConfig, window: int = WINDOW, clock: Callable[[], float] = time.perf_counter
 ) -> bool:
-    """Whether a training step on this CPU is at least GAIN times as fast in bf16, tried on two layers of the model.
+    """Whether a training step on this CPU is at least GAIN times as fast in bf16, tried on two layers of the model: a
+    report only, see above.
 
     Without bf16 in the processor (AVX512-BF16 or AMX) the answer is no, untried. Takes a second or two; draws no random
     number that a run would miss.

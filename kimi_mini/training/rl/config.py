@@ -55,6 +55,9 @@ class RLConfig:
     )
     budget_from: float = _said(0.5, "it holds where at least this share of the attempts at a task pass,")
     toggle: int = _said(0, "and in every other phase of so many rounds; 0: always")
+    loops: int = _said(
+        0, "an attempt that writes the same so many times in a row is cut off, as K2's is; 0: it goes on"
+    )
     int4: bool = _said(False, "samples and learns with experts in INT4: model.compact.int4")
     least_moderate: float = _said(0.1, "the run ends when fewer tasks than this share still teach something,")
     solved: float = _said(0.9, "and more attempts than this share succeed")
@@ -63,10 +66,19 @@ class RLConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an objective or a reward that is unknown, a cap, a budget, a segment or a clip that is
-        none, and for a temperature at which an attempt has no probability: the objective divides by it."""
+        """Raises ValueError for an objective or a reward that is unknown, for a cap, a budget, a segment, a clip or a
+        loop that is none, and for what an objective divides by: a temperature, and k2's tau, of 0, rloo's one attempt.
+        """
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
+        if not self.tau >= 0 or (self.objective == "k2" and self.tau == 0):
+            raise ValueError(
+                f"tau is a number above 0 (0 itself: not with k2, which divides by it), not {self.tau}"
+            )
+        if self.attempts < 1 + (self.objective == "rloo"):
+            raise ValueError(
+                f"attempts is 1 or more, and 2 or more with rloo: each is compared with the others, not {self.attempts}"
+            )
         if not all(0 < temperature < float("inf") for temperature in self.temperature):
             raise ValueError(f"RL samples at temperatures above 0, not {self.temperature}")
         if strange := [name for name, _ in self.reward if name not in PARTS]:
@@ -75,6 +87,8 @@ class RLConfig:
             raise ValueError(f"cap must be above 0, not {self.cap}: it would make all attempts alike")
         if self.segment_tokens is not None and self.segment_tokens < 1:
             raise ValueError(f"segment_tokens is 1 or more, not {self.segment_tokens}")
+        if self.loops and self.loops < 2:
+            raise ValueError(f"loops is 2 or more, or 0, not {self.loops}: what stands once is no repetition")
         if self.budget is not None and not 0 < self.budget <= 100:
             raise ValueError(f"budget is a percentile, above 0 and up to 100, not {self.budget}")
         if self.clip is not None and not (len(self.clip) == 2 and min(self.clip) > 0):

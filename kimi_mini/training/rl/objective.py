@@ -106,7 +106,8 @@ def k2(w: Written, gain: Tensor, scale: Scale, tau: float, clip: tuple[float, fl
 
 
 def k25(w: Written, gain: Tensor, scale: Scale, tau: float, clip: tuple[float, float]) -> Tensor:
-    """Tokens; those whose log-ratio left [-low, high] have no gradient, whatever the sign of the advantage."""
+    """Tokens; those whose log-ratio left [-low, high] learn nothing from the reward, whatever the advantage's sign: tau
+    alone still pulls them back."""
     low, high = clip
     ratio = w.log_ratio.clamp(-low, high).exp()
     return (tau * w.log_ratio**2 - ratio * gain[w.attempt]).sum() / scale.tokens

@@ -75,7 +75,9 @@ class Backlog:
             for conversation in waiting:
                 conversation.round = index
             numbers = list(waiting.values())
-            policy = LocalPolicy(model, tokenizer, *dice, numbers=numbers, segment=config.segment_tokens)
+            policy = LocalPolicy(
+                model, tokenizer, *dice, numbers=numbers, segment=config.segment_tokens, loops=config.loops
+            )
             loop.converse(policy, list(waiting), tokenizer, config.limits)
             done = [group for group in self.groups if group.finished]
             if done or not self.groups:
@@ -143,8 +145,8 @@ def _turns(conversation: Conversation) -> list[dict]:
         }
         for segment in conversation.segments
     ]
-    if conversation.finish == "length":
-        turns[-1]["finish"] = "length"
+    if conversation.finish in ("length", "loops"):
+        turns[-1]["finish"] = conversation.finish
     return turns
 
 

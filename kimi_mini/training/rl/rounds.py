@@ -8,7 +8,7 @@ reward r_i. With r_mean over the K attempts K2 minimises (report, section 3.2.3;
 whose gradient is that of REINFORCE with the group's mean as baseline, and a pull back towards pi_old:
 no value network, no division by the standard deviation, no clipping. Around it stand
 
-    budget        an attempt that runs out of its token budget is cut off and punished
+    budget        an attempt that runs out of its token budget is cut off and punished; so is one that repeats itself
     capping       rewards lie between -cap and cap, so that no single attempt can dominate a step
     PTX           the language-model loss on examples that passed, of the other families too, against forgetting
     temperature   sampling starts warm and cools down over the rounds
@@ -79,7 +79,9 @@ def sample_round(
         range(config.attempts),
     )
     numbers = [number * config.attempts + attempt for number, _ in own for attempt in each]
-    policy = LocalPolicy(model, tokenizer, temperature, hash_seed(seed, index), numbers=numbers)
+    policy = LocalPolicy(
+        model, tokenizer, temperature, hash_seed(seed, index), numbers=numbers, loops=config.loops
+    )
     done = loop.run(policy, tokenizer, [task for _, task in own for _ in each], config.limits)
     groups = [done[i : i + config.attempts] for i in range(0, len(done), config.attempts)]
     return groups, temperature
@@ -132,7 +134,7 @@ def update(
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not torch.isfinite(norm):  # before the step: one such step turns every weight into NaN
             raise KimiError(
-                f"the gradient of an RL update is {norm.item()}: lower tau, or raise the temperature"
+                f"the gradient of an RL update is {norm.item()}: lower the rates or tau, or raise the temperature"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
