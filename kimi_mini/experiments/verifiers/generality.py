@@ -21,6 +21,7 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, opening
 from kimi_mini.agent.policy import Script
 from kimi_mini.base.command import in_one_line
+from kimi_mini.base.denials import denies
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS
@@ -31,7 +32,6 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import FAMILIES, WORLDS, Task, registry
 from kimi_mini.worlds.base import Expert, final_answer
-from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.rows import Row
 
 TASKS = 100  # a row; the run that made the agent measures 200
@@ -91,7 +91,7 @@ def calls_of(conversation: Conversation) -> Iterator[bool]:
 def made_up(conversation: Conversation) -> bool:
     """An answer that denies nothing, where the honest one does."""
     answer = final_answer(conversation.messages)
-    return answer is not None and not DENIES.search(answer)
+    return answer is not None and not denies(answer)
 
 
 def measure(
