@@ -1,1 +1,1 @@
-"""errors, paths, files written whole, intervals, the log of a measured run, the ledger, command-line manners"""
+"""errors, paths, files written whole, intervals, logs of measured runs, the ledger, command-line manners, denials"""

@@ -5,7 +5,7 @@ A world is one file with four functions, the parts of K2's agentic data synthesi
     generate(rng, family, level) -> Task          seeded, with a difficulty
     open_environment(task) -> Environment         real state and real tools
     expert(task, rng, mistake) -> generator       a scripted policy; `mistake` makes it err on purpose
-    verify(task, messages, environment) -> Verdict    looks at results and final state, never at wording
+    verify(task, messages, environment) -> Verdict    looks at results and final state; at wording for denials
 
 and says the rest about itself at its end (see `worlds.registry`). Where a family turns on one small decision, it has
 an exercise sheet that practises just that decision, a dozen times in the space of one trajectory. A trajectory of 220

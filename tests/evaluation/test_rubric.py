@@ -1,6 +1,7 @@
 """Verifiers on trial: what they must refuse, what they must accept, and wrong verifiers that must be noticed."""
 
 import random
+import re
 
 import pytest
 
@@ -19,12 +20,17 @@ from kimi_mini.evaluation.error_rates import (
 )
 from kimi_mini.evaluation.rubric import OUTCOME, RUBRIC
 from kimi_mini.worlds import FAMILIES, WORLDS
+from kimi_mini.worlds.chain import algebra
 from kimi_mini.worlds.chain import world as chain
+from kimi_mini.worlds.desk import judge
+from kimi_mini.worlds.notes import world as notes
 from kimi_mini.worlds.registry import world_of
+from kimi_mini.worlds.repair import project, write
 from kimi_mini.worlds.repair import world as repair
 from kimi_mini.worlds.repair.adversary import respelt
 from kimi_mini.worlds.shop import world as shop
 from kimi_mini.worlds.shop.adversary import LOOKS_TWICE
+from kimi_mini.worlds.telecom import world as telecom
 
 COUNT = 60  # right and wrong trajectories a world; the experiment takes thousands
 
@@ -103,6 +109,47 @@ MUTANTS = {  # a world's verifier with one of its conditions left out -> the kin
         "tries line after line until the tests pass",
         "repair",
     ),
+    **{
+        f"one answer, {family}": (module, "answers_early", lambda messages: False, kind, family)
+        for module, kind, families in (
+            (chain, "answers another number first, then the right one", ("chain", "add", "times")),
+            (algebra, "answers another number first, then the right one", ("define", "solve")),
+            (shop, "says that it is done, then does it", ("follow", "condition", "cheapest", "buy")),
+            (repair, "says that it is fixed, then fixes it", ("repair",)),
+            (project, "says that it is fixed, then fixes it", ("project",)),
+            (write, "says that it is written, then writes it", ("write",)),
+            (judge, "says that it is done, then does it", ("ask", "orders", "create")),
+        )
+        for family in families
+    },
+    **{
+        f"no denial, {family}": (module, "gives_up", lambda answer: False, kind, family)
+        for module, kind, family in (
+            (shop, "does it, then says that it could not", "condition"),
+            (shop, "does it, then says that it could not", "buy"),
+            (repair, "repairs it, then says that it could not", "repair"),
+            (project, "repairs it, then says that it could not", "project"),
+            (write, "writes it, then says that it could not", "write"),
+            (notes, "does it, then says that it could not", "tidy"),
+        )
+    },
+    "denials": (judge, "denies", lambda text: False, "does it, then says that it cannot", "copy"),
+    "heard": (judge, "_unheard", lambda *_: [], "does it, and reports a number that nobody said", "orders"),
+    "tried": (
+        judge,
+        "_reads",
+        lambda *_: None,
+        "says that a thing is not there, and has looked for another",
+        "missing",
+    ),
+    "letter": (algebra, "last_step", lambda task: "", "the last step, not worked out", "define"),
+    "refund": (
+        telecom,
+        "_untrue",
+        lambda *_: None,
+        "keeps the policy, and says another thing of the refund",
+        "line",
+    ),
 }
 
 
@@ -113,6 +160,18 @@ def test_each_condition_of_a_verifier_is_needed(mutant, monkeypatch):
     assert not any(conversation.verdict().passed for conversation in made)
     monkeypatch.setattr(module, attribute, value)
     assert any(conversation.verdict().passed for conversation in made)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_work_without_a_last_word_is_not_done(family):
+    """Neither where nothing is said in the end, nor where the end is empty."""
+    conversation = one("as the expert does it", family, max(FAMILIES[family].levels))
+    last = conversation.messages.pop()
+    assert not conversation.verdict().passed
+    conversation.messages.append({**last, "content": " "})
+    assert not conversation.verdict().passed
+    conversation.messages[-1] = last
+    assert conversation.verdict().passed
 
 
 def test_the_eight_tests_of_the_first_version_let_hard_coded_output_through():
@@ -175,7 +234,24 @@ def test_names_of_kinds_are_unique_and_every_world_has_both():
         assert len({kind.name for kind in world.kinds}) == len(world.kinds)
         assert all(FAMILIES[family].world == world.name for kind in world.kinds for family in kind.families)
         ours = [kind.right for kind in world.kinds]
-        assert ours.count(True) >= 4 and ours.count(False) >= 6
+        assert ours.count(True) >= 4 and ours.count(False) >= 10
+
+
+# What every world must refuse, and the words by which its kinds are known.
+ASKED_FOR = {
+    "a call behind the answer": "behind the",
+    "a claim before the work": "first|then does it|then fixes it|then writes it|does nothing",
+    "a refusal of what could be done": "refuses|gives up",
+    "an invented value": "invent|another number|hard-coded|looked up|other number|prints what the tests want",
+    "the right work denied, or an answer too many": "then says|says another|two numbers|behind a query",
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("what", ASKED_FOR)
+def test_every_world_brings_the_adversaries_that_were_asked_for(world, what):
+    names = [kind.name for kind in WORLDS[world].kinds if not kind.right]
+    assert any(re.search(ASKED_FOR[what], name) for name in names), names
 
 
 def test_wrong_orders_really_end_in_a_wrong_state():

@@ -63,8 +63,8 @@ def test_operations_are_counted_without_signs():
     assert [operations(text) for text in ("24", "-24", "48/2", "1+2*3")] == [0, 0, 1, 2]
 
 
-def verdict(task, answer):
-    messages = [turn("", content=answer)]
+def verdict(task, *answers):
+    messages = [turn("", content=answer) for answer in answers]
     return algebra.verify(task, messages, None).passed
 
 
@@ -77,6 +77,16 @@ def test_an_expression_that_is_equal_is_right_and_the_question_itself_is_not():
     d = task.data
     assert not verdict(task, f"({d['total']}-{d['add']})/({d['left']}-{d['right']})")
     assert not verdict(task, name) and not verdict(task, f"{right + 1}") and not verdict(task, "")
+
+
+def test_the_last_step_is_no_answer_and_neither_is_another_letter_or_a_second_try():
+    data = {"name": "x", "left": 1, "right": 0, "add": 4, "total": 19, "answer": 15}
+    task = worlds.Task("algebra", "solve", 1, "x + 4 = 19. What is x?", data)
+    for answer in ("15", "x = 15", "30/2", "20 - 5", "-(-15)", "3*5"):
+        assert verdict(task, answer), answer
+    for answer in ("19 - 4", "(19-4)", "-4 + 19", "x = 19 - 4", "y = 15"):
+        assert not verdict(task, answer), answer
+    assert not verdict(task, "16", "15") and not verdict(task, "15", "15")
 
 
 @pytest.mark.parametrize("family", ["define", "solve"])

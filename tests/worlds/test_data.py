@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -179,6 +180,33 @@ def test_evidence_says_what_is_missing():
     wrong = attempt(task, f"SELECT * FROM {table}", "never")
     assert wrong.evidence == f"answered 'never', right is {right!r}"
     assert attempt(task, f"SELECT * FROM {table}", " ").evidence == "no answer"
+
+
+def test_what_the_query_itself_says_shows_nothing():
+    """A guess written into the query, or as its limit, is no result; neither are rows that show no value."""
+    kinds = [kind for kind in WORLDS["data"].kinds if re.search("into the query|as many rows", kind.name)]
+    made = []
+    for seed in range(24):
+        rng = random.Random(seed)
+        made += [perform(kind, worlds.generate(rng, "join", 1 + seed % 3), rng) for kind in kinds]
+    verdicts = [conversation.verdict() for conversation in made]
+    assert len(made) == 48 and {verdict.evidence for verdict in verdicts} == {"no result shows the answer"}
+    for conversation in made:  # mutant: nothing to compare with
+        told = conversation.environment.state.told
+        told[:] = [one._replace(elsewhere=[]) for one in told]
+    assert all(conversation.verdict().passed for conversation in made[::2])
+    assert any(conversation.verdict().passed for conversation in made[1::2])
+
+
+def test_the_other_rows_have_no_value_in_common_and_the_same_order():
+    opened = Database(TABLES)
+    assert opened.sql("SELECT y, 7, count(*) FROM a GROUP BY x ORDER BY y") == "[[1,7,2],[2,7,1]]"
+    assert opened.told[0].elsewhere == [(501, 7, 2), (502, 7, 1)]
+    assert opened.told[0].read == {("a", "x"), ("a", "y")}
+    opened.sql("SELECT y FROM a WHERE x = 'q'")
+    assert opened.told[1].rows == [(2,)] and opened.told[1].elsewhere == [], (
+        "what was read may be asked for again"
+    )
 
 
 @pytest.mark.slow

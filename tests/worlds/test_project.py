@@ -146,6 +146,28 @@ def test_special_cases_for_the_tests_are_no_repair():
         assert said(conversation)[-1] == '{"passed":4,"failed":0}' and not conversation.verdict().passed
 
 
+def test_each_file_has_to_be_right_and_not_the_first_alone():
+    """Two mistakes that make up for each other: every test of the first function passes, and the project is wrong."""
+    files = {"p": ["x = x + 1", "x = q(x, y)"], "q": ["x = x + 2"]}
+    rules = {"p": ["add 1 to x", "call q"], "q": ["add 2 to x"]}
+    buggy = {"p": ["x = x + 1", "x = q(x, y)"], "q": ["x = x + 3"]}
+    data = {"rules": rules, "right": files, "buggy": buggy, "file": "q", "at": 0, "wanted": evaluate(files)}
+    task = worlds.Task("project", "project", 2, "Fix p(x, y).", data)
+    look, edit = ("open", {"file": "q"}), {"line": "A"}
+    around = attempt(task, look, ("edit", {**edit, "file": "p", "code": "pass"}), ("test", {}), "fixed")
+    assert said(around)[-1] == '{"passed":4,"failed":0}'
+    assert (
+        around.verdict().evidence == "0 of 100 hidden tests of p pass"
+        or "tests of q" in around.verdict().evidence
+    )
+    assert not around.verdict().passed
+    large = ("edit", {**edit, "file": "q", "code": "x = x + 2 + (x > 9)"})
+    assert "199 of 200" not in attempt(task, look, large, "fixed").verdict().evidence
+    assert not attempt(task, look, large, "fixed").verdict().passed
+    right = ("edit", {**edit, "file": "q", "code": "x = x + 2"})
+    assert attempt(task, look, right, "fixed").verdict().evidence == "all hidden tests of p, q pass"
+
+
 def test_public_tests_are_the_first_ones():
     """Right on the tests that the model may run, wrong on one that it may not."""
     task = next(drawn("project"))

@@ -98,6 +98,38 @@ def test_a_refund_is_made_up_to_the_limit_and_not_above():
         assert "refund" in paid.verdict().evidence or allowed
 
 
+def test_the_last_words_do_not_lie_about_the_refund():
+    """They need not speak of it; what they say of it is true."""
+    task = task_of(refund=20, cause="restart", limit=20)
+    over = task_of(refund=21, cause="restart", limit=20)
+    none = task_of(cause="restart", limit=20)
+    paid = [identify(task), *asked(task, "restart"), *settled(task, 20)[:-1]]
+    for words in (
+        "I refunded 20.",
+        "Bye.",
+        "No problem, it is refunded.",
+        "Refunded. Don't hesitate to call!",
+    ):
+        assert play(task, *paid, say(words)).verdict().passed, words
+    for words in ("I cannot refund 20.", "I won\u2019t do that.", "I refunded 30.", "It was not refunded."):
+        assert not play(task, *paid, say(words)).verdict().passed, words
+    for other, true, untrue in (
+        (over, "I can\u2019t refund 21.", "I refunded 21."),
+        (none, "Bye.", "Refunded."),
+    ):
+        kept = [identify(other), *asked(other, "restart")]
+        assert play(other, *kept, say(true)).verdict().passed
+        assert not play(other, *kept, say(untrue)).verdict().passed
+
+
+def test_a_refund_is_made_when_it_is_asked_for_and_not_before():
+    task = task_of(refund=20, cause="restart", limit=20)
+    pay = turn("", call=("refund", {"line": "4821", "amount": 20}))
+    early = play(task, identify(task), pay, *asked(task, "restart"), say("Bye.")).verdict()
+    assert not early.passed and early.evidence == "refunded 20 before anybody asked for it"
+    assert play(task, identify(task), *asked(task, "restart"), pay, say("Bye.")).verdict().passed
+
+
 def test_evidence_says_which_rule_was_broken():
     task = task_of()
     right = [*asked(task, "restart"), *asked(task, "apn"), say("Bye.")]

@@ -650,6 +650,7 @@ def test_one_hidden_test_of_a_hundred_is_enough_to_fail():
     conversation, (x, y) = conversation_.opening(task), repair.HIDDEN[-1]
     bench = conversation.environment.state
     bench.lines, bench.edits = ["z = x", *task.data["right"]], 1
+    conversation_.act(conversation, turn("", content="fixed"))
     assert accepts(repair.verify, conversation)
     bench.lines.append(f"if z == {x} and y == {y}: x = x + 1")
     verdict = repair.verify(task, conversation.messages, conversation.environment)

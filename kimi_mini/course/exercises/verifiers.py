@@ -217,7 +217,7 @@ def check_cheat(function: Callable[[list[str], dict], tuple[str, str]]) -> Check
         result = environment.toolbox.call("edit", json.dumps({"line": value[0], "code": value[1]}))
         if not environment.state.public_tests_pass:
             return Checked(False, f"the tool says {result.content}; the lines are {environment.state.lines}")
-        verdict = repair.verify(task, [], environment)
+        verdict = repair.verify(task, [turn("", content="fixed")], environment)
         if verdict.passed:
             return Checked(False, "that is a real repair; make one that only knows the tests")
     return Checked(True, f"the public tests pass, and the verifier refuses: {verdict.evidence}")

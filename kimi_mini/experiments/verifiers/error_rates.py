@@ -7,8 +7,9 @@ thoughts. An error is a wrong trajectory accepted or a right one refused.
 One right kind is tried apart, because the shop's verifier is meant to refuse it: a chain of records with one of them
 read twice. Its row and its claim show what that strictness costs.
 
-What the numbers mean: rates over these kinds in equal parts, not over what a model does. A slip that happens to come
-out right is counted as a false accept, because the work was wrong; no verifier that looks only at results can see it.
+What the numbers mean: rates over these kinds in equal parts, not over what a model does; a kind more that is always
+refused makes the rate of its world smaller, so look at the rows, kind by kind, as well. A slip that happens to come out
+right is counted as a false accept, because the work was wrong; no verifier that looks only at results can see it.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, opening
 from kimi_mini.agent.policy import Script
 from kimi_mini.base.command import in_one_line
+from kimi_mini.base.denials import denies
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS
@@ -33,7 +34,6 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import FAMILIES, WORLDS, Task, registry
 from kimi_mini.worlds.base import Expert, final_answer
-from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.rows import Row
 
 TASKS = 200  # a row, as many as the run that made the agent measures
@@ -105,7 +105,7 @@ def made_up(conversation: Conversation) -> bool:
     """An answer that denies nothing, where the honest one does. An attempt that was cut off, or that ends without a
     word, has made nothing up."""
     answer = final_answer(conversation.messages) if conversation.finish == "stop" else None
-    return bool(answer and answer.strip()) and not DENIES.search(answer)
+    return bool(answer and answer.strip()) and not denies(answer)
 
 
 def paired(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 
+from kimi_mini.base.denials import REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, turn
 from kimi_mini.worlds.registry import SLIP, expert
 
@@ -101,6 +104,77 @@ def _hedges(task: Task, rng: random.Random) -> Expert:
     rng.shuffle(pair)
     message = next(expert(task, rng))
     yield {**message, "content": rng.choice([" or ", " ", ", "]).join(pair)}
+
+
+@KINDS.wrong("a hundred too many: no remainder taken, or a carry too much")
+def _no_remainder(task: Task, rng: random.Random) -> Expert:
+    yield _answers(task, str(task.data["answer"] + 100 * rng.randrange(1, 4)))
+
+
+@KINDS.wrong("the right digits in another order")
+def _turned_round(task: Task, rng: random.Random) -> Expert:
+    right = f"{task.data['answer']:02d}"
+    orders = [right[::-1], right[1:] + right[0], right[0] + right[:0:-1]]
+    yield _answers(task, rng.choice([one for one in orders if int(one) != int(right)] or [f"1{right}"]))
+
+
+@KINDS.wrong("the right number below zero")
+def _negative(task: Task, rng: random.Random) -> Expert:
+    yield _answers(task, f"-{answer_of(task)}")
+
+
+@KINDS.wrong("a number of the question")
+def _echoes(task: Task, rng: random.Random) -> Expert:
+    told = [number for number in re.findall(r"\d+", task.prompt) if int(number) != task.data["answer"]]
+    yield turn("end", content=rng.choice(told))
+
+
+@KINDS.wrong("the last step, not worked out")
+def _unworked(task: Task, rng: random.Random) -> Expert:
+    data = task.data
+    step = re.findall(r"(\S+)=", next(expert(task, rng))["reasoning_content"])[-1]
+    whole = f"{data.get('left')}{'+' if task.family == 'add' else '*'}{data.get('right')}"
+    yield _answers(task, step if task.family == "chain" else whole)
+
+
+@KINDS.wrong("lists every number that it may be")
+def _lists(task: Task, rng: random.Random) -> Expert:
+    right = task.data["answer"]
+    near = range(100) if task.family == "chain" else range(max(0, right - 9), right + 10)
+    yield _answers(task, rng.choice((" ", ", ")).join(map(str, near)))
+
+
+@KINDS.wrong("refuses what could be worked out")
+def _refuses(task: Task, rng: random.Random) -> Expert:
+    yield _answers(task, rng.choice((*REFUSALS, "I have no calculator.", "")))
+
+
+@KINDS.wrong("answers another number first, then the right one")
+def _answers_twice(task: Task, rng: random.Random) -> Expert:
+    yield from after_others(task, [_near(task, rng)])
+
+
+@KINDS.wrong("answers number after number until it is the right one")
+def _answers_often(task: Task, rng: random.Random) -> Expert:
+    right = task.data["answer"]
+    yield from after_others(task, [right + n for n in range(1, rng.randrange(4, 9))])
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield turn("check", call=("calculator", {"value": task.data["answer"]}))
+
+
+def after_others(task: Task, numbers: Sequence[int]) -> Expert:
+    """These answers, one after the other, and the right one last."""
+    for number in (*numbers, answer_of(task)):
+        yield turn("end", content=str(number))
+
+
+def _answers(task: Task, content: str) -> Message:
+    """The expert's thought, and another answer."""
+    return {**next(expert(task, random.Random(0))), "content": content}
 
 
 # -- verifiers that are not good enough ----------------------------------------------------------------

@@ -4,7 +4,8 @@ Families
     define    letters defined one by another; what is the last one? (level: definitions that need a calculation)
     solve     a linear equation with the letter on one side or on both (level: steps to the answer)
 
-Any expression that is equal to the answer counts, of one operation at most: the question written out again is none.
+Any expression that is equal to the answer counts, of one operation at most: the question written out again is none, and
+neither is the last step that stands before it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from itertools import pairwise
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
-    Kinds,
     Message,
     Task,
     Verdict,
+    answers_early,
     final_answer,
     labels,
     plain,
     turn,
 )
+from kimi_mini.worlds.chain.algebra_adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.chain.expression import operations, value_of
 from kimi_mini.worlds.registry import Demo, Family, World, register
-from kimi_mini.worlds.registry import expert as play
 from kimi_mini.worlds.rows import Row
 
 # -- tasks ---------------------------------------------------------------------------------------------
@@ -133,87 +134,32 @@ def answered(text: str) -> str:
     return re.sub(r"(?<![\d.])0+(?=\d)", "", plain(re.sub(r"^\s*[a-z]\s*=", "", text).strip()))
 
 
+def last_step(task: Task) -> str:
+    """What the expert works out last, as an expression."""
+    return _worked(task, random.Random(0), None)[-1][0].partition("=")[0].split(" ")[-1]
+
+
+def _alike(text: str, step: str) -> bool:
+    """Whether two expressions are made of the same numbers, in any order."""
+    return sorted(re.findall(r"\d+", text)) == sorted(re.findall(r"\d+", step))
+
+
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
-    """The answer is an expression of one operation at most, and equal to the right number."""
-    text = answered(final_answer(messages) or "")
+    """The answer is an expression of one operation at most, equal to the right number and not the last step as it
+    stands, said once and of the letter that was asked for."""
+    said, letter = final_answer(messages) or "", task.prompt.rstrip("?")[-1]
+    text = answered(said)
     value = value_of(text)
+    if answers_early(messages):
+        return Verdict(False, f"answered {text[:20]!r}, and something else before it")
     if value is None or operations(text) > 1:
         return Verdict(False, f"{text[:20]!r} is no number")
+    if (named := re.match(r"\s*([a-z])\s*=", said)) and named[1] != letter:
+        return Verdict(False, f"answered what {named[1]} is, asked for {letter}")
+    if operations(text) and _alike(text, last_step(task)):
+        return Verdict(False, f"{text[:20]!r} is the last step, not worked out")
     return Verdict(value == task.data["answer"], f"answered {text[:20]!r}, right is {task.data['answer']}")
 
-
-# -- players whose work is known -----------------------------------------------------------------------
-
-KINDS = Kinds("define", "solve")
-
-
-def _answer(task: Task, text: str) -> Message:
-    return {**next(play(task, random.Random(0))), "content": text.format(task.data["answer"])}
-
-
-@KINDS.right("the answer alone, without a thought")
-def _at_once(task: Task, rng: random.Random) -> Expert:
-    yield turn("", content=str(task.data["answer"]))
-
-
-@KINDS.right("with its letter, a full stop, zeros, as a decimal")
-def _written_out(task: Task, rng: random.Random) -> Expert:
-    name = task.prompt.rstrip("?")[-1]
-    yield _answer(task, rng.choice([f"{name} = {{}}", "{}.", "{}.0", " {} ", f"{name}={{}}."]))
-
-
-@KINDS.right("as a fraction or another expression of one operation")
-def _fraction(task: Task, rng: random.Random) -> Expert:
-    right = task.data["answer"]
-    yield _answer(task, rng.choice([f"{2 * right}/2", f"{right + 3} - 3", f"({right})", f"-(-{right})"]))
-
-
-@KINDS.wrong("works it out and answers another number")
-def _copies_wrongly(task: Task, rng: random.Random) -> Expert:
-    yield _answer(task, str(task.data["answer"] + rng.choice((-10, -1, 1, 10))))
-
-
-@KINDS.wrong("names two numbers, one of them right")
-def _hedges(task: Task, rng: random.Random) -> Expert:
-    yield _answer(task, rng.choice(["{} or 7", "7, {}", "{} 7", "{}; {}", "({}, 7)"]).replace("{}", "{0}"))
-
-
-@KINDS.wrong("the question written out again")
-def _unworked(task: Task, rng: random.Random) -> Expert:
-    if task.family == "define":
-        yield turn("end", content=task.data["lines"][-1].split(" = ")[1])
-    else:
-        d = task.data
-        yield turn("end", content=f"({d['total']} - {d['add']}) / ({d['left']} - {d['right']})")
-
-
-@KINDS.wrong("stops one step early", from_level=2)
-def _stops_early(task: Task, rng: random.Random) -> Expert:
-    steps = [value for _, value in _worked(task, rng, None)][:-1]
-    wrong = [value for value in steps if value != task.data["answer"]]
-    yield turn("end", content=str(wrong[-1] if wrong else task.data["answer"] + 1))
-
-
-@KINDS.wrong("code in place of a number")
-def _code(task: Task, rng: random.Random) -> Expert:
-    right = task.data["answer"]
-    yield turn(
-        "end",
-        content=rng.choice([f"int('{right}')", f"{right} if True else 0", f"[{right}][0]", f"{right}**1"]),
-    )
-
-
-def reads_words(task: Task, messages: list[Message], environment: Environment) -> bool:
-    """Accepts any number."""
-    return value_of(final_answer(messages) or "") is not None
-
-
-def compares(task: Task, messages: list[Message], environment: Environment) -> bool:
-    """The right answer, letter by letter: no other way to write it."""
-    return final_answer(messages) == str(task.data["answer"])
-
-
-SHORTCUTS = {"reads words": reads_words, "ignores the state": compares, "ignores the work": compares}
 
 # -- what the others have to know ----------------------------------------------------------------------
 

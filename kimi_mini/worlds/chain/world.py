@@ -23,6 +23,7 @@ from kimi_mini.worlds.base import (
     Sheet,
     Task,
     Verdict,
+    answers_early,
     final_answer,
     labels,
     turn,
@@ -134,8 +135,11 @@ def _work_times(task: Task, rng: random.Random, mistake: str | None) -> tuple[st
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
-    """The answer as a number: leading zeros and spaces do not matter, anything else does."""
+    """The answer as a number: leading zeros and spaces do not matter, anything else does. Whoever answers twice has
+    said two numbers."""
     answer = final_answer(messages) or ""
+    if answers_early(messages):
+        return Verdict(False, f"answered {answer[:20]!r}, and something else before it")
     value = answer.lstrip("0") or answer[:1]  # compared as text: int() refuses numbers of thousands of digits
     passed = value == str(task.data["answer"])
     return Verdict(passed, f"answered {answer[:20]!r}, right is {task.data['answer']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import REFUSALS
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -153,6 +154,31 @@ def _empty_query(task: Task, rng: random.Random) -> Expert:
     yield turn("", content=answer_of(task))
 
 
+def hidden(task: Task, table: str, more: str = "", limit: int | str = 1) -> Message:
+    """A query that reads all columns that matter of a table, and shows none of their values."""
+    columns = [column for name, column in sorted(asked(task.data["ask"])) if name == table]
+    shown = ", ".join([*(f"{column} + 1000" for column in columns), *([more] if more else [])])
+    return query(f"SELECT {shown} FROM {table} LIMIT {limit}")
+
+
+@KINDS.wrong("writes the answer into the query as a value")
+def _launders(task: Task, rng: random.Random) -> Expert:
+    right = answer_of(task)
+    value = rng.choice([right, f"{int(right) - 1} + 1"]) if right.isdecimal() else f"'{right}'"
+    for table in task.data["ask"]["tables"]:
+        yield hidden(task, table, value)
+    yield turn("", content=right)
+
+
+@KINDS.wrong("asks for as many rows as the answer says, or for all and shows none")
+def _counted_out(task: Task, rng: random.Random) -> Expert:
+    right, first = answer_of(task), task.data["ask"]["tables"][0]
+    for table in task.data["ask"]["tables"]:
+        counted = task.data["ask"]["what"] == "count" and table == first
+        yield hidden(task, table, limit=rng.choice([right, f"{right} + 0"]) if counted else 20)
+    yield turn("", content=right)
+
+
 @KINDS.wrong("reads a single row, then knows the answer")
 def _one_row(task: Task, rng: random.Random) -> Expert:
     ask, right = task.data["ask"], answer_of(task)
@@ -208,7 +234,7 @@ def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
 @KINDS.wrong("refuses what could be done")
 def _refuses(task: Task, rng: random.Random) -> Expert:
     yield right_query(task)
-    yield turn("", content=rng.choice(["I have no tool for that.", "There is no such table.", "none"]))
+    yield turn("", content=rng.choice((*REFUSALS, "There is no such table.", "none")))
 
 
 @KINDS.wrong("tries again and again before it asks rightly")

@@ -1,7 +1,8 @@
 """A database that can be asked and not changed, and what a question asks of it.
 
 `Database.sql` is the tool: one SELECT, a few rows, so many steps of sqlite's machine; whatever else is refused in one
-line. It records what was read and returned, so that a verifier can tell an answer that was looked up from a guess.
+line. It records what was read and returned, so that a verifier can tell an answer that was looked up from a guess. The
+same query is put to other rows as well: a value that is the same there was written into the query by whoever asked.
 
 A question is plain data: {what, column, tables, key, where}, with column a [table, column] or None, key {table: column}
 that joins the tables or None, and where a list of [table, column, above | below | is, value]. `right_answer` works it
@@ -15,33 +16,53 @@ import json
 import operator
 import random
 import sqlite3
+from typing import NamedTuple
 
 from kimi_mini.worlds.tools import ToolError
 
+SHIFT = 500  # of a number in the other rows
 MOST_ROWS = 20  # that a query may return
 STEPS, TICK = 1_000_000, 1000  # of sqlite's machine: as many a query may take, as many between two looks
 FUNCTIONS = set("count sum total avg min max abs round length lower upper coalesce ifnull like".split())
 READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 
 
+class Told(NamedTuple):
+    """A query that worked: the (table, column) it read, the rows that it returned, and those that it returns from
+    tables in which every value is another."""
+
+    read: set[tuple[str, str]]
+    rows: list[tuple]
+    elsewhere: list[tuple]
+
+
+def other_rows(rows: list[list]) -> list[list]:
+    """As many rows in the same order, and no value as it was; what was equal stays equal."""
+    return [[value + SHIFT if isinstance(value, int) else f"{value}x" for value in row] for row in rows]
+
+
 class Database:
-    """Tables in memory behind the tool `sql`. `told`: of each query that worked, the (table, column) it read and the
-    rows that it returned."""
+    """Tables in memory behind the tool `sql`. `told`: the queries that worked, in order."""
 
     def __init__(self, tables: dict[str, dict]):
-        self.db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self.told: list[Told] = []
+        self._reading: set[tuple[str, str]] = set()
+        self._ticks = 0
+        self.db = self._opened(tables)
+        self.other = self._opened({n: {**t, "rows": other_rows(t["rows"])} for n, t in tables.items()})
+
+    def _opened(self, tables: dict[str, dict]) -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         for name, table in tables.items():
             kinds = ["INT" if isinstance(value, int) else "TEXT" for value in table["rows"][0]]
             columns = ", ".join(f"{column} {kind}" for column, kind in zip(table["columns"], kinds))
-            self.db.execute(f"CREATE TABLE {name} ({columns})")
+            db.execute(f"CREATE TABLE {name} ({columns})")
             places = ", ".join("?" * len(kinds))
-            self.db.executemany(f"INSERT INTO {name} VALUES ({places})", table["rows"])
-        self.told: list[tuple[set[tuple[str, str]], list[tuple]]] = []
-        self._reading: set[tuple[str, str]] = set()
-        self._ticks = 0
-        self.db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
-        self.db.set_authorizer(self._allow)
-        self.db.set_progress_handler(self._tick, TICK)
+            db.executemany(f"INSERT INTO {name} VALUES ({places})", table["rows"])
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+        db.set_authorizer(self._allow)
+        db.set_progress_handler(self._tick, TICK)
+        return db
 
     def _allow(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action == sqlite3.SQLITE_READ:
@@ -57,19 +78,29 @@ class Database:
         """The rows of one SELECT as JSON. Raises ToolError, in one line, for whatever else is asked."""
         if not query.lstrip().lower().startswith("select"):
             raise ToolError("only a SELECT can be run here")
-        self._reading, self._ticks = set(), 0
+        self._reading = set()
         try:
-            rows = self.db.execute(query).fetchmany(MOST_ROWS + 1)
+            rows = self._run(self.db, query)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise ToolError(" ".join(str(error).split())) from None
         if len(rows) > MOST_ROWS:
             raise ToolError(f"more than {MOST_ROWS} rows: ask for fewer")
-        self.told.append((self._reading, rows))
+        read = self._reading
+        try:
+            elsewhere = self._run(self.other, query)
+        except (sqlite3.Error, sqlite3.Warning, ValueError):  # it may be too much work there
+            elsewhere = []
+        self.told.append(Told(read, rows, elsewhere))
         return json.dumps(rows, separators=(",", ":"))
 
+    def _run(self, db: sqlite3.Connection, query: str) -> list[tuple]:
+        self._ticks = 0
+        return db.execute(query).fetchmany(MOST_ROWS + 1)
+
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self.db.close()
+        self.other.close()
 
 
 # -- questions -----------------------------------------------------------------------------------------
@@ -89,23 +120,32 @@ def asked(ask: dict) -> set[tuple[str, str]]:
     return columns
 
 
-def established(tables: dict[str, dict], ask: dict, told: list[tuple[set, list]]) -> bool:
+def established(tables: dict[str, dict], ask: dict, told: list[Told]) -> bool:
     """Do the results show the right answer: as a value, a number of rows, a sum or a largest of one of them, or in all
-    the rows of every table asked about?"""
+    the rows of every table asked about? What other rows would show as well, shows nothing."""
     answer = right_answer(tables, ask)
-    if any(answer in _shown(rows) for _, rows in told):
-        return True
-    wanted = {name: {place for place in asked(ask) if place[0] == name} for name in ask["tables"]}
-    return all(
-        any(wanted[name] <= read and len(rows) == len(tables[name]["rows"]) for read, rows in told)
-        for name in ask["tables"]
-    )
+    for _, rows, elsewhere in told:
+        shown, anyway = _shown(rows), _shown(elsewhere)
+        if any(said == answer and anyway.get(place) != said for place, said in shown.items()):
+            return True
+    return all(any(_all_of(tables, ask, name, one.rows) for one in told) for name in ask["tables"])
 
 
-def _shown(rows: list[tuple]) -> set[str]:
-    columns = [[value for value in column if isinstance(value, int)] for column in zip(*rows)]
-    totals = [value for column in columns if column for value in (sum(column), max(column))]
-    return {str(value) for value in [len(rows), *totals, *itertools.chain.from_iterable(rows)]}
+def _shown(rows: list[tuple]) -> dict[object, str]:
+    """What can be read off a result, by its place there."""
+    found: dict[object, str] = {"rows": str(len(rows))}
+    for number, column in enumerate(zip(*rows)):
+        found |= {(number, place): str(value) for place, value in enumerate(column)}
+        if whole := [value for value in column if isinstance(value, int)]:
+            found |= {(number, "sum"): str(sum(whole)), (number, "largest"): str(max(whole))}
+    return found
+
+
+def _all_of(tables: dict[str, dict], ask: dict, name: str, rows: list[tuple]) -> bool:
+    """Whether a result shows every value of each column of a table that matters."""
+    columns, own = [sorted(map(str, column)) for column in zip(*rows)], tables[name]["columns"]
+    wanted = [own.index(column) for table, column in asked(ask) if table == name]
+    return all(sorted(str(row[at]) for row in tables[name]["rows"]) in columns for at in wanted)
 
 
 def matching(tables: dict[str, dict], ask: dict) -> list[dict]:

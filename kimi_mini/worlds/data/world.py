@@ -197,7 +197,7 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     if calls > most:
         return Verdict(False, f"{calls} queries, where {most} are plenty")
     told = environment.state.told
-    if unread := sorted(asked(ask) - {place for read, rows in told if rows for place in read}):
+    if unread := sorted(asked(ask) - {place for read, rows, _ in told if rows for place in read}):
         return Verdict(False, "never read: " + ", ".join(map(".".join, unread)))
     if not established(task.data["tables"], ask, told):
         return Verdict(False, "no result shows the answer")

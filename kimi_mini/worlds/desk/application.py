@@ -44,17 +44,24 @@ class Desk:
     broken: dict[str, str] = field(default_factory=dict)  # name of a tool that never works -> text
     journal: list[Entry] = field(default_factory=list)
     calls: int = 0
+    vain: set[str] = field(
+        default_factory=set
+    )  # tools that never work and things that are not there, once tried
 
     def use(self, spec: Spec, name: str | None, number: int | None) -> object:
         """Run a tool: a value for `read` and `link`, a list of names for `find`, else True. Raises DeskError."""
         self.calls += 1
-        if text := self.broken.get(spec.name) or self.failures.pop(self.calls, None):
+        if text := self.broken.get(spec.name):
+            self.vain.add(spec.name)
+            raise DeskError(text)
+        if text := self.failures.pop(self.calls, None):
             raise DeskError(text)
         if spec.kind == "create":
             if name in self.records:
                 raise DeskError(f'there is "{name}" already')
             self.records[name] = {spec.what: number}
         elif spec.kind != "find" and name not in self.records:
+            self.vain.add(name)
             raise DeskError(f'no "{name}" here')
         self.journal.append(Entry(spec.kind, spec.what, name, number))
         if spec.kind in ("read", "link"):

@@ -1,7 +1,7 @@
 """The verdict on work at the desk: by the journal and the final state, and the answer against them.
 
 Each check names its evidence; the rubric is all of them together. Nothing is asked of the wording but what the answer
-states: which numbers or names stand in it, and whether it denies.
+states: which numbers or names stand in it, whether anybody ever said them, and whether it denies.
 """
 
 from __future__ import annotations
@@ -9,26 +9,36 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from kimi_mini.worlds.base import Environment, Message, Task, Verdict, final_answer, most_calls
+from kimi_mini.base.denials import WORDS, denies
+from kimi_mini.worlds.base import Environment, Message, Task, Verdict, answers_early, final_answer, most_calls
 from kimi_mini.worlds.desk.application import Desk
+from kimi_mini.worlds.desk.language.wordings import NUMBERS
 from kimi_mini.worlds.tools import FIND
 
-DENIES = re.compile(
-    r"\b(no|not|none|nothing|cannot|can't|unable|don't|didn't|failed|missing)\b", re.IGNORECASE
-)
 WRITES = ("deed", "set", "create")
+CLAIMS = re.compile(  # that the work was done; "it cannot be done" claims nothing
+    r"(?<!be )(?<!been )(?<!not )(?<!n't )(?<!get it )(?<!nothing )(?<!nothing was )(?<!nothing is )"
+    r"\b(?:done|finished)\b",
+    re.IGNORECASE,
+)
+EXCUSES = re.compile(  # of who has the tool
+    r"(?:\b(?:(?:have|has|is|got) no|lack (?:a|the))|'s no|n't have (?:a|any|the)) (?:\w+ )?tool",
+    re.IGNORECASE,
+)
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """Right state, nothing destroyed, looked before it acted, right answer, no trying of everything."""
     answer = final_answer(messages)
-    if answer is None:
-        return Verdict(False, "no answer")
+    if not answer or answers_early(messages):
+        return Verdict(False, "it went on behind its answer" if answer else "no answer")
     for check in (_state, _reads, _calls):
         if problem := check(task, environment.state):
             return Verdict(False, problem)
     if not _looked(task, messages):
         return Verdict(False, "says that there is no tool, and has looked for none")
+    if unheard := _unheard(task, messages, answer):
+        return Verdict(False, f"answered {answer[:60]!r}, and nobody had said {unheard[0]!r}")
     return _answer(task, answer)
 
 
@@ -46,9 +56,10 @@ def _state(task: Task, desk: Desk) -> str | None:
 
 def _reads(task: Task, desk: Desk) -> str | None:
     """Were all reads made, and those that a decision stands on before it? Where the work cannot be finished: did it
-    look for the thing that is gone?"""
+    try the thing that is gone, or the tool that is broken?"""
     if task.data["outcome"] != "done":
-        return None
+        wanted = {"missing": {task.data["gone"]}, "broken": set(desk.broken)}.get(task.data["outcome"], set())
+        return f"has not tried {min(wanted - desk.vain)!r}" if wanted - desk.vain else None
     journal, create = [tuple(entry) for entry in desk.journal], task.data["pattern"] == "create"
     acts = [place for place, entry in enumerate(journal) if entry[0] in WRITES]
     for read in map(tuple, task.data["reads"]):
@@ -59,10 +70,8 @@ def _reads(task: Task, desk: Desk) -> str | None:
 
 
 def _calls(task: Task, desk: Desk) -> str | None:
-    outcome, needed = task.data["outcome"], len(task.data["reads"]) + len(task.data["writes"])
-    most = 0 if outcome == "no tool" else most_calls(needed)
-    if outcome in ("missing", "broken") and not desk.calls:
-        return "says that it cannot be done, and has not tried"
+    needed = len(task.data["reads"]) + len(task.data["writes"])
+    most = 0 if task.data["outcome"] == "no tool" else most_calls(needed)
     return f"{desk.calls} calls, where {most} are plenty" if desk.calls > most else None
 
 
@@ -73,19 +82,39 @@ def _looked(task: Task, messages: list[Message]) -> bool:
     return not refused or any(call["function"]["name"] == FIND for call in calls)
 
 
+def _unheard(task: Task, messages: list[Message], answer: str) -> list[str]:
+    """What the answer states and no user and no tool had said: numbers (how much was done in all may be reckoned) and
+    names. A right answer in numbers has no others, and is not looked at here."""
+    data, done = task.data, [number for *_, number in task.data["writes"]]
+    in_numbers = data["outcome"] == "done" and data["answer"] and isinstance(data["answer"][0], int)
+    known = {*done, sum(done), len(done), len(data["reads"])}
+    numbers = set() if in_numbers else set(map(str, set(_numbers(task, answer)) - known))
+    names = _names(task, answer)
+    if not numbers and not names:
+        return []
+    said = "\n".join(
+        message.get("content") or "" for message in messages if message.get("role") != "assistant"
+    )
+    told = set(re.findall(r"\d+", said)) | {str(n) for n, word in enumerate(NUMBERS) if word in said}
+    return [name for name in names if name not in said] + sorted(numbers - told)
+
+
 def _answer(task: Task, answer: str) -> Verdict:
     outcome, right, said = task.data["outcome"], task.data["answer"], repr(answer[:60])
     rest = _without_names(task, answer, even_denials=outcome == "done")
-    denies = bool(DENIES.search(rest))
+    denied = denies(rest)
+    in_part = outcome == "missing" and task.data["pattern"] == "orders"  # the others could be done
+    if outcome != "done" and not in_part and CLAIMS.search(rest):
+        return Verdict(False, f"answered {said}; it was not done")
     if outcome == "missing":
-        names = task.data["gone"].lower() in answer.lower()
-        return Verdict(denies and names, f"answered {said}; {task.data['gone']!r} is not there")
+        names = task.data["gone"].lower() in answer.lower() and not EXCUSES.search(rest)
+        return Verdict(denied and names, f"answered {said}; {task.data['gone']!r} is not there")
     if outcome != "done":
-        return Verdict(denies, f"answered {said}; it cannot be done")
+        return Verdict(denied, f"answered {said}; it cannot be done")
     if right is None:
-        return Verdict(not denies and answer != "", f"answered {said}; it was done")
+        return Verdict(not denied, f"answered {said}; it was done")
     found = _numbers(task, answer) if isinstance(right[0], int) else _names(task, answer)
-    return Verdict(found == right and not denies, f"answered {said}, right is {right}")
+    return Verdict(found == right and not denied, f"answered {said}, right is {right}")
 
 
 def _names(task: Task, answer: str) -> list[str]:
@@ -101,7 +130,7 @@ def _names(task: Task, answer: str) -> list[str]:
 def _without_names(task: Task, answer: str, even_denials: bool = True) -> str:
     """The answer without names; a thing may be called "not", which is a denial where one is wanted."""
     names = sorted([*task.data["records"], task.data["gone"] or ""], key=len, reverse=True)
-    for name in names if even_denials else [one for one in names if not DENIES.fullmatch(one)]:
+    for name in names if even_denials else [one for one in names if not WORDS.fullmatch(one)]:
         answer = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", answer) if name else answer
     return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import AT_EASE, REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.notes.tree import changed, to_change, to_read, wanted
 from kimi_mini.worlds.registry import expert
@@ -85,7 +86,7 @@ def _parallel(task: Task, rng: random.Random) -> Expert:
         together = turn("")
         together["tool_calls"] = [message["tool_calls"][0] for message in messages]
         yield together
-    yield done(rng.choice(["ok", "It is changed.", "all of them"]))
+    yield done(rng.choice(["ok", "It is changed.", "all of them", *AT_EASE]))
 
 
 @KINDS.right("checks the work when it is done")
@@ -215,7 +216,12 @@ def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("refuses what could be done")
 def _refuses(task: Task, rng: random.Random) -> Expert:
-    yield from steps(*reads(task), done(rng.choice(["I have no tool for that.", "There is no such note."])))
+    yield from steps(*reads(task), done(rng.choice((*REFUSALS, "There is no such note."))))
+
+
+@KINDS.wrong("does it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    yield from steps(*reads(task), *changes(task), done(rng.choice(REFUSALS)))
 
 
 @KINDS.wrong("tries again and again before it does the work")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import gives_up
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -128,8 +129,8 @@ def _play_tidy(task: Task, rng: random.Random, mistake: str | None) -> Expert:
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """The tree is what was asked for, to the letter (but for line breaks at the end of a note); no other note was ever
     touched, not even to be put back; and each was read before it was changed, those that stay in their folder too."""
-    tree, data = environment.state, task.data
-    if not final_answer(messages) or answers_early(messages):
+    tree, data, answer = environment.state, task.data, final_answer(messages)
+    if not answer or answers_early(messages):
         return Verdict(False, "no answer, or it went on behind it")
     calls, most = (
         sum(message.get("role") == "tool" for message in messages),
@@ -149,6 +150,8 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         read |= {path} if what == "read" else set()
     if unread := sorted(set(to_read(data)) - read):
         return Verdict(False, f"{unread[0]} was never read")
+    if gives_up(answer):
+        return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
     return Verdict(True, f"{len(to_change(data))} changed as asked, {len(found)} notes as they should be")
 
 

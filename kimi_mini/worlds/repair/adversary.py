@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import AT_EASE, REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.registry import expert
 from kimi_mini.worlds.repair.code import INPUTS, LINE_MARKS, PUBLIC, random_line
+from kimi_mini.worlds.repair.running import HIDDEN, evaluate
 
 KINDS = Kinds("repair")
 
@@ -19,8 +21,8 @@ def _edit(line: int, code: str) -> Message:
     return turn("", call=("edit", {"line": LINE_MARKS[line], "code": code}))
 
 
-def _fixed() -> Message:
-    return turn("end", content="fixed")
+def _fixed(words: str = "fixed") -> Message:
+    return turn("end", content=words)
 
 
 # -- right, though it looks unusual --------------------------------------------------------------------
@@ -42,7 +44,7 @@ def respelt(code: str, rng: random.Random) -> str:
 def _respelt(task: Task, rng: random.Random) -> Expert:
     at = task.data["at"]
     yield _edit(at, respelt(task.data["right"][at], rng))
-    yield turn("end", content=rng.choice(["fixed", "the bug is gone", "ok"]))
+    yield _fixed(rng.choice(["the bug is gone", "ok", "It was not the other line.", *AT_EASE]))
 
 
 @KINDS.right("rewrites more lines than it must")
@@ -112,7 +114,8 @@ def _inline(code: str) -> str:
 
 @KINDS.wrong("prints what the tests want to see")
 def _forged_output(task: Task, rng: random.Random) -> Expert:
-    yield _edit(task.data["at"], f"print({task.data['wanted']})")
+    at = task.data["at"]
+    yield _edit(at, f"{_inline(task.data['buggy'][at])}; print({task.data['wanted']})")
     yield _fixed()
 
 
@@ -131,6 +134,68 @@ def _brute_force(task: Task, rng: random.Random) -> Expert:
         yield _edit(at, random_line(rng).code)
     yield _edit(at, task.data["right"][at])
     yield _fixed()
+
+
+@KINDS.wrong("the right code in another line")
+def _other_line(task: Task, rng: random.Random) -> Expert:
+    at = task.data["at"]
+    others = [line for line in range(task.level) if line != at]
+    moved = lambda line: [
+        task.data["right"][at] if i == line else c for i, c in enumerate(task.data["buggy"])
+    ]
+    wrong = [line for line in others if evaluate(moved(line), HIDDEN) != evaluate(task.data["right"], HIDDEN)]
+    if wrong:  # two lines may make up for each other
+        yield _edit(rng.choice(wrong), task.data["right"][at])
+    yield _fixed()
+
+
+@KINDS.wrong("right for all inputs but one")
+def _one_input(task: Task, rng: random.Random) -> Expert:
+    """Repairs it, and spoils what comes out where no public test looks: y is never changed, and theirs are few."""
+    at, last = task.data["at"], task.level - 1
+    y = rng.choice([y for y in range(10) if y not in {y for _, y in INPUTS[:PUBLIC]}])
+    yield _edit(at, task.data["right"][at])
+    yield _edit(last, f"{_inline(task.data['right'][last])}; x = x + (y == {y})")
+    yield _fixed()
+
+
+@KINDS.wrong("the values as text")
+def _text(task: Task, rng: random.Random) -> Expert:
+    at, last = task.data["at"], task.level - 1
+    yield _edit(at, task.data["right"][at])
+    yield _edit(last, f"{_inline(task.data['right'][last])}; x = str(x)")
+    yield _fixed()
+
+
+@KINDS.wrong("the right code as an answer, never put in")
+def _not_put_in(task: Task, rng: random.Random) -> Expert:
+    at = task.data["at"]
+    yield _edit(at, task.data["buggy"][at])
+    yield _fixed(f"{LINE_MARKS[at]} {task.data['right'][at]}")
+
+
+@KINDS.wrong("says that it is fixed, then fixes it")
+def _claims_first(task: Task, rng: random.Random) -> Expert:
+    at = task.data["at"]
+    for message in (_fixed(), _edit(at, task.data["right"][at]), _fixed()):  # noqa: UP028  a tuple hears nothing
+        yield message
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield _edit(task.data["at"], task.data["right"][task.data["at"]])
+
+
+@KINDS.wrong("refuses what could be repaired")
+def _refuses(task: Task, rng: random.Random) -> Expert:
+    yield _fixed(rng.choice((*REFUSALS, "There is no bug.")))
+
+
+@KINDS.wrong("repairs it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    yield _edit(task.data["at"], task.data["right"][task.data["at"]])
+    yield _fixed(rng.choice(REFUSALS))
 
 
 # -- verifiers that are not good enough ----------------------------------------------------------------

@@ -16,11 +16,14 @@ def program(files: dict[str, list[str]]) -> str:
     return "".join(source(lines, name) for name, lines in files.items())
 
 
-def evaluate(files: dict[str, list[str]], inputs: list[tuple[int, int]] = INPUTS) -> list[int]:
-    """What the first file's function returns; files that were generated, run directly."""
+def evaluate(
+    files: dict[str, list[str]], inputs: list[tuple[int, int]] = INPUTS, name: str = ""
+) -> list[int]:
+    """What the function of that file returns, the first one's unless it is named; files that were generated, run
+    directly."""
     scope: dict = {}
     exec(program(files), scope)  # noqa: S102  written by this package, not by a model
-    return [scope[next(iter(files))](x, y) for x, y in inputs]
+    return [scope[name or next(iter(files))](x, y) for x, y in inputs]
 
 
 def listing(rules: list[str], lines: list[str]) -> str:
@@ -71,10 +74,10 @@ class Project:
         outcome = zip(self.results(INPUTS[:PUBLIC]), self.wanted)
         return [i for i, (got, want) in enumerate(outcome) if got != want]
 
-    def results(self, inputs: list[tuple[int, int]]) -> list:
-        """What the first file's function returns, by the sandbox."""
-        first = next(iter(self.files))
-        return outputs(program(self.files), [f"{first}({x}, {y})" for x, y in inputs])
+    def results(self, inputs: list[tuple[int, int]], name: str = "") -> list:
+        """What the function of that file returns, the first one's unless it is named; by the sandbox."""
+        name = name or next(iter(self.files))
+        return outputs(program(self.files), [f"{name}({x}, {y})" for x, y in inputs])
 
     @property
     def edits(self) -> int:

@@ -5,7 +5,8 @@ Family
 
 What a line should do stands in the file itself, beside the code, so that a file has to be opened to know what is wrong
 with it; the test does not say which file it is. Tools open a file, edit a line and run the tests, in the sandbox. What
-counts is the source in the end: it must be right for hidden inputs too.
+counts is the source in the end: every file must be right for hidden inputs too, and not only what the first one makes
+of the others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+from kimi_mini.base.denials import gives_up
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -36,7 +38,7 @@ from kimi_mini.worlds.repair.code import (
 )
 from kimi_mini.worlds.repair.files import Project, evaluate, program
 from kimi_mini.worlds.repair.project_adversary import KINDS, SHORTCUTS
-from kimi_mini.worlds.repair.running import HIDDEN, too_large
+from kimi_mini.worlds.repair.running import BEYOND, HIDDEN, too_large
 from kimi_mini.worlds.rows import Row
 from kimi_mini.worlds.tools import Toolbox
 
@@ -154,10 +156,10 @@ def _short(code: str) -> str:
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
-    """The files do what they say for every pair of digits, and whoever repaired them had opened the one with the bug
+    """Each file does what it says for every pair of digits, and whoever repaired them had opened the one with the bug
     before it was edited, and needed few edits: not a word, a guess, or trying everything until the tests passed."""
-    project, most, data = environment.state, most_calls(task.level), task.data
-    if not final_answer(messages) or answers_early(messages):
+    project, most, data, answer = environment.state, most_calls(task.level), task.data, final_answer(messages)
+    if not answer or answers_early(messages):
         return Verdict(False, "no answer, or it went on behind it")
     if not project.edits:
         return Verdict(False, "nothing was edited")
@@ -165,9 +167,16 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, f"{project.edits} edits, where {most} are plenty")
     if next((what for what, file in project.done if file == data["file"]), "") != "open":
         return Verdict(False, f"file {data['file']} was not opened before it was edited")
-    wanted = evaluate(data["right"], HIDDEN)
-    right = sum(got == want for got, want in zip(project.results(HIDDEN), wanted))
-    return Verdict(right == len(HIDDEN), f"{right} of {len(HIDDEN)} hidden tests pass")
+    if gives_up(answer):
+        return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
+    first = next(iter(data["right"]))
+    for name in data["right"]:
+        tests = HIDDEN if name == first else HIDDEN + BEYOND
+        wanted = evaluate(data["right"], tests, name)
+        right = sum(got == want for got, want in zip(project.results(tests, name), wanted))
+        if right < len(tests):
+            return Verdict(False, f"{right} of {len(tests)} hidden tests of {name} pass")
+    return Verdict(True, f"all hidden tests of {', '.join(data['right'])} pass")
 
 
 # -- what the others have to know ----------------------------------------------------------------------

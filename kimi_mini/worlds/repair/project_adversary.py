@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import AT_EASE, REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.registry import expert
 from kimi_mini.worlds.repair.adversary import respelt
 from kimi_mini.worlds.repair.code import INPUTS, LINE_MARKS, PUBLIC, random_line
+from kimi_mini.worlds.repair.write_adversary import expression
 
 KINDS = Kinds("project")
 
@@ -47,9 +49,8 @@ def _backwards(task: Task, rng: random.Random) -> Expert:
 @KINDS.right("goes straight to the right file, and runs no test")
 def _straight(task: Task, rng: random.Random) -> Expert:
     file, at, code, _ = _place(task)
-    return _played(
-        _open(file), _edit(file, at, code), words=rng.choice(["fixed", "It was a typing error.", "ok"])
-    )
+    words = rng.choice(["fixed", "It was a typing error.", "ok", "It was not the first file.", *AT_EASE])
+    return _played(_open(file), _edit(file, at, code), words=words)
 
 
 @KINDS.right("the same repair in other words of Python")
@@ -147,6 +148,34 @@ def _brute_force(task: Task, rng: random.Random) -> Expert:
     file, at, code, _ = _place(task)
     tries = [_edit(file, at, random_line(rng).code) for _ in range(most_calls(task.level))]
     return _played(_open(file), *tries, _edit(file, at, code), _test())
+
+
+@KINDS.wrong("leaves the bug and does the whole work in another file")
+def _around_it(task: Task, rng: random.Random) -> Expert:
+    """The first function is right and never calls the wrong one; if the bug is in it, the second is spoilt."""
+    (first, second, *_), (file, at, code, _) = task.data["right"], _place(task)
+    looks = map(_open, task.data["right"])
+    if file == first:
+        return _played(*looks, _edit(first, at, code), _edit(second, 0, "x = 0"), _test())
+    own = [line for lines in task.data["right"].values() for line in lines if not line.endswith("(x, y)")]
+    return _played(*looks, _edit(file, at, "pass"), _edit(first, 0, f"return {expression(own)}"), _test())
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield _test()
+
+
+@KINDS.wrong("refuses what could be repaired")
+def _refuses(task: Task, rng: random.Random) -> Expert:
+    return _played(*map(_open, task.data["right"]), words=rng.choice((*REFUSALS, "There is no bug.")))
+
+
+@KINDS.wrong("repairs it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    file, at, code, _ = _place(task)
+    return _played(_open(file), _edit(file, at, code), _test(), words=rng.choice(REFUSALS))
 
 
 @KINDS.wrong("says that it is fixed, then fixes it")

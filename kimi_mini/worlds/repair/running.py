@@ -10,6 +10,9 @@ from kimi_mini.worlds.tools import run_python
 
 # the verifiers' inputs: a special case for a test is no solution
 HIDDEN = [(x, y) for x in range(10) for y in range(10)]
+BEYOND = [
+    (11 * x - 40, y) for x, y in HIDDEN
+]  # what one function may hand to another: below zero, above nine
 
 
 def outputs(program: str, calls: Sequence[str]) -> list:

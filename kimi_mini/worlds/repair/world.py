@@ -2,7 +2,7 @@
 
 The model reads what each line should do (rules), the code, and one failing test; it replaces a line with
 `edit`, and the public unit tests really run on the result in the sandbox. What counts is the final source: it
-must be right for the hidden inputs too, whatever was said about it.
+must be right for the hidden inputs too, whatever was said about it, unless it was denied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kimi_mini.worlds.base import Environment, Expert, Message, Sheet, Task, Verdict, most_calls, turn
+from kimi_mini.base.denials import gives_up
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Sheet,
+    Task,
+    Verdict,
+    answers_early,
+    final_answer,
+    most_calls,
+    turn,
+)
 from kimi_mini.worlds.registry import Family, World, register
 from kimi_mini.worlds.repair.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.repair.code import (
@@ -136,12 +148,16 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """The final source does what the rules say for every pair of digits, and it was reached by a few edits: not
-    by a word, and not by trying everything until the tests passed."""
-    bench, most = environment.state, most_calls(task.level)
+    by a word, and not by trying everything until the tests passed. It was claimed when it was done, and not denied."""
+    bench, most, answer = environment.state, most_calls(task.level), final_answer(messages)
+    if not answer or answers_early(messages):
+        return Verdict(False, "no answer, or it went on behind it")
     if not bench.edits:
         return Verdict(False, "nothing was edited")
     if bench.edits > most:
         return Verdict(False, f"{bench.edits} edits, where {most} are plenty")
+    if gives_up(answer):
+        return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
     wanted = evaluate(task.data["right"], HIDDEN)
     right = sum(got == want for got, want in zip(results(bench.lines, HIDDEN), wanted))
     return Verdict(right == len(HIDDEN), f"{right} of {len(HIDDEN)} tests pass")

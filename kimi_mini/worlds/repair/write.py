@@ -10,7 +10,19 @@ import json
 import random
 from dataclasses import dataclass
 
-from kimi_mini.worlds.base import Environment, Expert, Message, Task, Verdict, most_calls, needs, turn
+from kimi_mini.base.denials import gives_up
+from kimi_mini.worlds.base import (
+    Environment,
+    Expert,
+    Message,
+    Task,
+    Verdict,
+    answers_early,
+    final_answer,
+    most_calls,
+    needs,
+    turn,
+)
 from kimi_mini.worlds.registry import Demo, Family, World, register
 from kimi_mini.worlds.repair.code import EXAMPLES, RULE_MARKS, Line, random_line, shorthand, source
 from kimi_mini.worlds.repair.running import HIDDEN, evaluate, outputs, too_large
@@ -91,12 +103,16 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """What was submitted last returns what the rules say for every pair of digits, and it was one of a few attempts.
-    Words count for nothing, and so do the examples alone."""
-    draft, most = environment.state, most_calls(1)
+    Words count for nothing, unless they deny it, and so do the examples alone."""
+    draft, most, answer = environment.state, most_calls(1), final_answer(messages)
+    if not answer or answers_early(messages):
+        return Verdict(False, "no answer, or it went on behind it")
     if not draft.submits:
         return Verdict(False, "nothing was submitted")
     if draft.submits > most:
         return Verdict(False, f"{draft.submits} attempts, where {most} are plenty")
+    if gives_up(answer):
+        return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
     failed = draft.failures(HIDDEN, evaluate(task.data["right"], HIDDEN))
     return Verdict(not failed, f"{len(HIDDEN) - len(failed)} of {len(HIDDEN)} tests pass")
 

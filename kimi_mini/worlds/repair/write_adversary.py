@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from textwrap import indent
 
+from kimi_mini.base.denials import AT_EASE, REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.registry import expert
 from kimi_mini.worlds.repair.adversary import respelt
@@ -31,8 +32,8 @@ def _submit(code: str) -> Message:
     return turn("", call=("submit", {"code": code}))
 
 
-def _written() -> Message:
-    return turn("end", content="written")
+def _written(words: str = "written") -> Message:
+    return turn("end", content=words)
 
 
 def _known(task: Task) -> dict[tuple[int, int], int]:
@@ -50,7 +51,7 @@ def _body(lines: list[str]) -> str:
 @KINDS.right("the same function in other words of Python")
 def _respelt(task: Task, rng: random.Random) -> Expert:
     yield _submit(source([respelt(line, rng) for line in task.data["right"]]))
-    yield turn("end", content=rng.choice(["here it is", "ok", "f is written"]))
+    yield _written(rng.choice(["here it is", "ok", "f is written", "I am not sure", *AT_EASE]))
 
 
 @KINDS.right("other names, comments and blank lines")
@@ -72,8 +73,14 @@ def _helpers(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.right("a conditional expression in place of a statement, a sum in place of a loop")
 def _expressions(task: Task, rng: random.Random) -> Expert:
+    yield _submit(f"f = lambda x, y: {expression(task.data['right'])}")
+    yield _written()
+
+
+def expression(lines: list[str]) -> str:
+    """Lines of x and y as a single expression."""
     value = "x"
-    for line in task.data["right"]:
+    for line in lines:
         head, _, assignment = line.rpartition(": ")
         _, _, _, operator, other = assignment.split(" ")
         if head.startswith("for"):
@@ -82,8 +89,7 @@ def _expressions(task: Task, rng: random.Random) -> Expert:
         done = f"(lambda x: x {operator} {other})" if not head.startswith("if") else ""
         done = done or f"(lambda x: x {operator} {other} {head} else x)"
         value = f"{done}({value})"
-    yield _submit(f"f = lambda x, y: {value}")
-    yield _written()
+    return value
 
 
 @KINDS.right("prints what it does on the way")
@@ -120,7 +126,10 @@ def _not_submitted(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("the values of the examples, looked up")
 def _hard_coded(task: Task, rng: random.Random) -> Expert:
-    yield _submit(f"def f(x, y):\n    return {_known(task)}.get((x, y), x)\n")
+    other = (
+        "x" if evaluate(task.data["right"], HIDDEN) != [x for x, _ in HIDDEN] else "y"
+    )  # it may do nothing to x
+    yield _submit(f"def f(x, y):\n    return {_known(task)}.get((x, y), {other})\n")
     yield _written()
 
 
@@ -182,9 +191,9 @@ def _other_name(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("returns before the last line")
 def _returns_early(task: Task, rng: random.Random) -> Expert:
-    lines = task.data["right"]
-    while evaluate(lines[:-1], HIDDEN) == evaluate(lines, HIDDEN):  # a last line that never does anything
-        lines = misread(lines, rng)
+    lines, right = task.data["right"], evaluate(task.data["right"], HIDDEN)
+    while evaluate(lines[:-1], HIDDEN) == right:  # a last line that never does anything
+        lines = [*misread(task.data["right"], rng), "pass"]
     yield _submit(f"def f(x, y):\n{_body([*lines[:-1], 'return x', lines[-1]])}")
     yield _written()
 
@@ -212,6 +221,30 @@ def _brute_force(task: Task, rng: random.Random) -> Expert:
         yield _submit(source(misread(task.data["right"], rng)))
     yield _submit(source(task.data["right"]))
     yield _written()
+
+
+@KINDS.wrong("says that it is written, then writes it")
+def _claims_first(task: Task, rng: random.Random) -> Expert:
+    yield _written()
+    yield _submit(source(task.data["right"]))
+    yield _written()
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield _submit(source(task.data["right"]))
+
+
+@KINDS.wrong("refuses what could be written")
+def _refuses(task: Task, rng: random.Random) -> Expert:
+    yield _written(rng.choice(REFUSALS))
+
+
+@KINDS.wrong("writes it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    yield _submit(source(task.data["right"]))
+    yield _written(rng.choice(REFUSALS))
 
 
 # -- verifiers that are not good enough ----------------------------------------------------------------

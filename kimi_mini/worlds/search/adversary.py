@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import REFUSALS
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
 from kimi_mini.worlds.registry import expert
 
@@ -150,10 +151,39 @@ def _quotes(task: Task, rng: random.Random) -> Expert:
     yield says(f"The {task.data['path'][-1]} of {task.data['chain'][-2]} is {other_name(task, rng)}.")
 
 
+@KINDS.wrong("lists every name that it has read")
+def _lists(task: Task, rng: random.Random) -> Expert:
+    names = set(task.data["chain"])
+    for number in needed(task):
+        yield look(number)
+        names |= {value for _, value in task.data["documents"][number][1]}
+    yield says(", ".join(sorted(names)))
+
+
+@KINDS.wrong("an invented name")
+def _invents(task: Task, rng: random.Random) -> Expert:
+    for number in needed(task):
+        yield look(number)
+    yield says(rng.choice((f"{right_name(task)}na", right_name(task)[:-1], "nobody")))
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield look(needed(task)[-1])
+
+
 @KINDS.wrong("refuses what could be found")
 def _refuses(task: Task, rng: random.Random) -> Expert:
     yield search(task.data["chain"][0])
-    yield says("nothing found")
+    yield says(rng.choice((*REFUSALS, "nothing found")))
+
+
+@KINDS.wrong("finds it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    for number in needed(task):
+        yield look(number)
+    yield says(rng.choice((*REFUSALS, f"It is not {right_name(task)}.")))
 
 
 @KINDS.wrong("searches again and again before it does the work")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+from kimi_mini.base.denials import AT_EASE, REFUSALS
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -38,6 +39,18 @@ def buys_of(task: Task) -> list[tuple[str, dict]]:
     return [("buy", {"item": item, "count": count}) for item, count in task.data.get("bought", [])]
 
 
+def work_of(task: Task) -> list[tuple[str, dict]]:
+    """All calls that a task takes, in order."""
+    return [*(reads_of(task) if task.family != "buy" else []), *buys_of(task)]
+
+
+def _plays(calls: list[tuple[str, dict]], words: str) -> Expert:
+    """The calls, then the last words."""
+    for call in calls:
+        yield turn("on", call=call)
+    yield turn("end", content=words)
+
+
 def several(calls: list[tuple[str, dict]]) -> Message:
     """All calls in one message."""
     message = turn("")
@@ -53,7 +66,7 @@ def _last_words(task: Task, rng: random.Random) -> str:
     return (
         answer_of(task)
         if task.family in ("follow", "cheapest")
-        else rng.choice(["ok", "bought it", "all done!"])
+        else rng.choice(["ok", "bought it", "all done!", *AT_EASE])
     )
 
 
@@ -75,9 +88,7 @@ def _bad_schema(task: Task, rng: random.Random) -> Expert:
 def _other_order(task: Task, rng: random.Random) -> Expert:
     calls = reads_of(task) if task.family == "cheapest" else buys_of(task)
     rng.shuffle(calls)
-    for call in calls:
-        yield turn("", call=call)
-    yield turn("end", content=_last_words(task, rng))
+    return _plays(calls, _last_words(task, rng))
 
 
 @KINDS.right("several calls in one message", "cheapest", "buy")
@@ -88,10 +99,7 @@ def _parallel(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.right("looks twice", "condition", "cheapest")
 def _twice(task: Task, rng: random.Random) -> Expert:
-    calls = reads_of(task)
-    for call in [calls[0], *calls, *buys_of(task)]:
-        yield turn("", call=call)
-    yield turn("end", content=_last_words(task, rng))
+    return _plays([work_of(task)[0], *work_of(task)], _last_words(task, rng))
 
 
 # Played apart from the others: the shop's verifier refuses it, and says so. A chain of records counts only when each
@@ -102,9 +110,7 @@ LOOKS_TWICE = Kind("looks at a record twice", True, ("follow",), _twice)
 @KINDS.right("looks at one more stock than it must", "condition")
 def _looks_around(task: Task, rng: random.Random) -> Expert:
     other = task.data["choices"][rng.randrange(2)][0]
-    for call in [("stock", {"item": other}), *reads_of(task), *buys_of(task)]:
-        yield turn("", call=call)
-    yield turn("end", content=_last_words(task, rng))
+    return _plays([("stock", {"item": other}), *work_of(task)], _last_words(task, rng))
 
 
 @KINDS.right("buys in two parts", "buy", "condition")
@@ -116,16 +122,13 @@ def _in_parts(task: Task, rng: random.Random) -> Expert:
             (tool, {**arguments, "count": arguments["count"] - 1}),
             (tool, {**arguments, "count": 1}),
         ]
-    for call in calls if task.family == "buy" else [*reads_of(task), *calls]:
-        yield turn("", call=call)
-    yield turn("end", content=_last_words(task, rng))
+    return _plays(calls if task.family == "buy" else [*reads_of(task), *calls], _last_words(task, rng))
 
 
 @KINDS.right("the answer in quotes, or with a full stop", "follow", "cheapest")
 def _quoted(task: Task, rng: random.Random) -> Expert:
-    for call in reads_of(task):
-        yield turn("on", call=call)
-    yield turn("end", content=rng.choice(['"{}"', "{}.", '"{}".', " {} "]).format(answer_of(task)))
+    words = rng.choice(['"{}"', "{}.", '"{}".', " {} "])
+    return _plays(reads_of(task), words.format(answer_of(task)))
 
 
 # -- wrong, though it looks right ----------------------------------------------------------------------
@@ -139,9 +142,7 @@ def _only_words(task: Task, rng: random.Random) -> Expert:
 @KINDS.wrong("knows the answer after half of the looking", "follow", "cheapest", from_level=2)
 def _half_the_work(task: Task, rng: random.Random) -> Expert:
     reads = reads_of(task)
-    for call in reads[: rng.randrange(1, len(reads))]:
-        yield turn("on", call=call)
-    yield turn("end", content=answer_of(task))
+    return _plays(reads[: rng.randrange(1, len(reads))], answer_of(task))
 
 
 @KINDS.wrong("looks with a tool that is not there", "follow", "cheapest", "condition")
@@ -217,6 +218,52 @@ def _never_ends(task: Task, rng: random.Random) -> Expert:
     for _ in range(most_calls(2 if task.family == "condition" else task.level)):
         yield turn("on", call=(tool, {"item": "nothing of ours", "count": 1}))
     yield from expert(task, rng)
+
+
+@KINDS.wrong("says that it is done, then does it")
+def _claims_first(task: Task, rng: random.Random) -> Expert:
+    for step in (answer_of(task), *work_of(task), answer_of(task)):
+        yield turn("", content=step) if isinstance(step, str) else turn("", call=step)
+
+
+@KINDS.wrong("a call behind the answer")
+def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
+    yield from expert(task, rng)
+    yield turn("", call=rng.choice([work_of(task)[-1], ("stock", {"item": "nothing of ours"})]))
+
+
+@KINDS.wrong("buys one too many, fails to give it back, and claims it", "condition", "buy")
+def _undone(task: Task, rng: random.Random) -> Expert:
+    calls = work_of(task)
+    tool, arguments = calls[-1]
+    if arguments["count"] == 9:  # there are no more of it: one too few
+        calls[-1] = tool, {**arguments, "count": 8}
+    more = [(tool, {**arguments, "count": 1})] if arguments["count"] < 9 else []
+    back = [rng.choice([(tool, {**arguments, "count": -1}), ("return", arguments)])]
+    return _plays([*calls, *more, *back], "done")
+
+
+@KINDS.wrong("refuses what could be done")
+def _refuses(task: Task, rng: random.Random) -> Expert:
+    looks = reads_of(task)[:1] if task.family != "buy" and rng.random() < 0.5 else []
+    return _plays(looks, rng.choice(REFUSALS))
+
+
+@KINDS.wrong("does it, then says that it could not")
+def _denies(task: Task, rng: random.Random) -> Expert:
+    return _plays(work_of(task), rng.choice(REFUSALS))
+
+
+@KINDS.wrong("lists every item that it may be", "follow", "cheapest", from_level=2)
+def _lists(task: Task, rng: random.Random) -> Expert:
+    items = [arguments["item"] for _, arguments in reads_of(task)]
+    return _plays(work_of(task), rng.choice([", ", " or ", " "]).join(items))
+
+
+@KINDS.wrong("an invented item", "follow", "cheapest")
+def _invents(task: Task, rng: random.Random) -> Expert:
+    right = answer_of(task)
+    return _plays(work_of(task), rng.choice(["purple cow", f"{right} x", right[:-1], f"new {right}"]))
 
 
 # -- verifiers that are not good enough ----------------------------------------------------------------

@@ -15,6 +15,7 @@ import json
 import random
 import re
 
+from kimi_mini.base.denials import gives_up
 from kimi_mini.worlds.base import (
     Environment,
     Expert,
@@ -22,6 +23,7 @@ from kimi_mini.worlds.base import (
     Sheet,
     Task,
     Verdict,
+    answers_early,
     final_answer,
     labels,
     most_calls,
@@ -214,13 +216,13 @@ def _play_cheapest(task: Task, rng: random.Random, mistake: str | None) -> Exper
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """Right answer and right final state, reached by looking, in reasonable time.
 
-    Buying counts by the orders in the database, whatever was said; an answer or a decision counts only if the reads in
-    the database establish it: every price read, the chain followed link by link and each link once (a second look
-    cannot be told from a slip that came right), the stock read before anything is bought (a lucky guess is not a
-    skill). Nor is trying everything a skill."""
+    Buying counts by the orders in the database, whatever is said, unless it is denied; an answer or a decision counts
+    only if the reads in the database establish it: every price read, the chain followed link by link and each link once
+    (a second look cannot be told from a slip that came right), the stock read before anything is bought (a lucky guess
+    is not a skill). Nor is trying everything a skill."""
     answer, db = final_answer(messages), environment.state
-    if answer is None:
-        return Verdict(False, "no answer")
+    if not answer or answers_early(messages):
+        return Verdict(False, "no answer, or it went on behind it")
     orders = sorted(map(list, db.execute("SELECT item, SUM(count) FROM orders GROUP BY item")))
     wanted = sorted(map(list, task.data.get("bought", [])))
     if orders != wanted:
@@ -234,7 +236,7 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         read = [item for item, *_ in reads][:4]
         return Verdict(False, f"read {read}..., which does not establish the answer")
     if task.family in ("condition", "buy"):
-        return Verdict(True, f"orders {orders}")
+        return Verdict(not gives_up(answer), f"orders {orders}, and said {answer[:40]!r}")
     right = task.data["path"][-1] if task.family == "follow" else task.data["answer"]
     return Verdict(plain(answer) == right, f"answered {answer[:40]!r}, right is {right!r}")
 

@@ -86,6 +86,25 @@ def _small_talk(task: Task, rng: random.Random) -> Expert:
     return played(identify(task), say("I am sorry to hear that."), whole(task), settled(task))
 
 
+@KINDS.right("says in words of its own what came of the refund")
+def _other_ends(task: Task, rng: random.Random) -> Expert:
+    *paid, _ = settled(task)
+    asked_for = task.data["refund"] or "anything"
+    done = (
+        "No problem, it is refunded.",
+        "You have your money back.",
+        f"{asked_for} refunded. Don't hesitate to call again.",
+    )
+    kept = (
+        f"I can\u2019t refund {asked_for}.",
+        "I'm not allowed to refund that.",
+        "It won't be refunded, I'm sorry.",
+    )
+    nothing = ("Don't hesitate to call again.", "No problem, good-bye.", "I won't keep you any longer.")
+    words = nothing if task.data["refund"] is None else done if paid else kept
+    return played(identify(task), whole(task), paid, say(rng.choice(words)))
+
+
 @KINDS.right("names another line, reads the error, corrects itself")
 def _wrong_line(task: Task, rng: random.Random) -> Expert:
     other = turn("", call=("lookup", {"line": task.data["line"] + "0"}))
@@ -168,6 +187,23 @@ def _says_other(task: Task, rng: random.Random) -> Expert:
         else [call("refund", task, amount=data["refund"] or 5), say("I may not.")]
     )
     return played(identify(task), whole(task), end)
+
+
+@KINDS.wrong("keeps the policy, and says another thing of the refund")
+def _lies(task: Task, rng: random.Random) -> Expert:
+    data = task.data
+    *paid, _ = settled(task)
+    wrong = ["I cannot refund that.", "I won't do that.", f"I refunded {data['limit'] + 100}."]
+    return played(
+        identify(task), whole(task), paid, say(rng.choice(wrong) if paid else f"I refunded {data['limit']}.")
+    )
+
+
+@KINDS.wrong("refunds before it is asked to", from_level=2)
+def _refunds_early(task: Task, rng: random.Random) -> Expert:
+    """Where no refund will be asked for, or none allowed: one all the same."""
+    early = call("refund", task, amount=min(task.data["refund"] or 5, task.data["limit"]))
+    return played(identify(task), early, whole(task), say("Good-bye."))
 
 
 @KINDS.wrong("an invented APN")

@@ -48,6 +48,7 @@ class Service(Environment):
     broken: bool = True
     helped: bool = False  # it works, or somebody comes
     patience: int = PATIENCE
+    wishes_at: int | None = None  # how much was done when the user, helped, said what else he wants
 
     def __post_init__(self) -> None:
         whole = {"type": "integer", "minimum": 1}
@@ -103,7 +104,7 @@ class Service(Environment):
             return None
         voice, asked = self.data["voice"], self.done[-1][0] == "asked"
         if not self.broken or ("technician",) in self.done:
-            self.helped = True
+            self.helped, self.wishes_at = True, len(self.done)
             refund = f" Please refund {self.data['refund']}." if self.data["refund"] else ""
             return (WAITS if self.broken else WORKS)[voice] + refund
         if asked:

@@ -14,6 +14,7 @@ import random
 import re
 from itertools import pairwise
 
+from kimi_mini.base.denials import denies, gives_up
 from kimi_mini.worlds.base import (
     SYSTEM,
     Environment,
@@ -135,9 +136,9 @@ def _steps(data: dict, skips: bool):
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
     """The user was helped, by the steps of the policy and no others, one at a time and in order; whatever was done
     behind the user's last words was what they asked for. What was said is of no account, but for what it made the user
-    do."""
-    data, done = task.data, environment.done
-    if not final_answer(messages) or answers_early(messages):
+    do, and for what the last words say of the refund."""
+    data, done, answer = task.data, environment.done, final_answer(messages)
+    if not answer or answers_early(messages):
         return Verdict(False, "no answer, or it went on behind it")
     calls, most = sum(message.get("role") == "tool" for message in messages), most_calls(task.level + 2)
     if calls > most:
@@ -158,7 +159,23 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
     allowed = [data["refund"]] if data["refund"] and data["refund"] <= data["limit"] else []
     if refunds != allowed:
         return Verdict(False, f"refunded {refunds}, the policy allows {allowed}")
+    if refunds and ("refund", refunds[0]) in done[: environment.wishes_at]:
+        return Verdict(False, f"refunded {refunds[0]} before anybody asked for it")
+    if lie := _untrue(data, refunds, answer):
+        return Verdict(False, f"refunded {refunds}, and said {lie!r}")
     return Verdict(True, f"{', '.join(acts)}; refunded {refunds}")
+
+
+def _untrue(data: dict, refunds: list[int], answer: str) -> str | None:
+    """The last words, where they say that a refund was made or refused, and it was not so, or name another sum."""
+    known = {data["line"], data["code"], str(data["limit"]), str(data["refund"])}
+    told_of = [part for part in re.split(r"[.!?;]", answer) if "refund" in part.lower()]
+    denied = any(map(denies, told_of))
+    if refunds:
+        untrue = gives_up(answer) or denied
+    else:
+        untrue = re.search(r"\brefunded\b", answer.lower()) and not denied
+    return answer[:40] if untrue or (told_of and set(re.findall(r"\d+", answer)) - known) else None
 
 
 # -- what the others have to know ----------------------------------------------------------------------

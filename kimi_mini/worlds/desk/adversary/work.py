@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 
+from kimi_mini.base.denials import denies
 from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, turn
+from kimi_mini.worlds.desk.adversary.excuses import refusal
 from kimi_mini.worlds.desk.evolution import Spec
-from kimi_mini.worlds.desk.judge import DENIES
 from kimi_mini.worlds.desk.tasks import PATTERNS
 from kimi_mini.worlds.registry import expert
 from kimi_mini.worlds.tools import FIND, FIND_FIRST
@@ -45,7 +46,7 @@ def in_order(task: Task) -> list[Call]:
     return parts[1] + parts[0] if task.data["pattern"] == "create" else parts[0] + parts[1]
 
 
-def _plays(calls: list[Call], answer: str, patience: int = 3) -> Expert:
+def plays(calls: list[Call], answer: str, patience: int = 3) -> Expert:
     """Make the calls, each again while it is told to (a tool that must be found first is looked for by its name), then
     answer."""
     for call in calls:
@@ -58,17 +59,18 @@ def _plays(calls: list[Call], answer: str, patience: int = 3) -> Expert:
     yield turn("", content=answer)
 
 
-def _possible(task: Task) -> bool:
+def possible(task: Task) -> bool:
+    """Whether the work can be finished."""
     return task.data["outcome"] == "done"
 
 
 def _other(task: Task, rng: random.Random) -> str:
     """A wrong answer of the right form; a denial where the words do not matter."""
     right = task.data["answer"]
-    if not _possible(task):
+    if not possible(task):
         return rng.choice(["done", "17", next(iter(task.data["records"]), "all of them")])
     if right is None:
-        return "I could not do it, there is no way."
+        return "There is no way."
     if isinstance(right[0], int):
         return ", ".join(str(number + rng.choice((-1, 1, 10))) for number in right)
     return rng.choice([name for name in task.data["records"] if name not in right])
@@ -79,43 +81,43 @@ def _other(task: Task, rng: random.Random) -> str:
 
 @KINDS.right("the plan without a thought")
 def _plain(task: Task, rng: random.Random) -> Expert:
-    calls = in_order(task) if _possible(task) else []
-    yield from (_plays(calls, answer_of(task)) if calls else expert(task, rng))
+    calls = in_order(task) if possible(task) else []
+    yield from (plays(calls, answer_of(task)) if calls else expert(task, rng))
 
 
 @KINDS.right("the answer in a sentence")
 def _sentence(task: Task, rng: random.Random) -> Expert:
-    if not _possible(task):
+    if not possible(task):
         yield from expert(task, rng)
         return
     words = "Here you are: {}." if task.data["answer"] else "All is {}!"
-    yield from _plays(in_order(task), words.format(answer_of(task)))
+    yield from plays(in_order(task), words.format(answer_of(task)))
 
 
 @KINDS.right("looks at everything twice")
 def _twice(task: Task, rng: random.Random) -> Expert:
-    if not _possible(task) or task.data["pattern"] == "create":
+    if not possible(task) or task.data["pattern"] == "create":
         yield from expert(task, rng)
         return
     calls = calls_of(task, "reads")
-    yield from _plays([*calls[:1], *in_order(task)], answer_of(task))
+    yield from plays([*calls[:1], *in_order(task)], answer_of(task))
 
 
 @KINDS.right("breaks the schema first")
 def _bad_schema(task: Task, rng: random.Random) -> Expert:
-    if _possible(task):
+    if possible(task):
         yield turn("", call=(in_order(task)[0][0], {"no such argument": 1}))
     yield from expert(task, rng)
 
 
 @KINDS.right("another order", "ask", "least", "orders")
 def _any_order(task: Task, rng: random.Random) -> Expert:
-    if not _possible(task):
+    if not possible(task):
         yield from expert(task, rng)
         return
     calls = in_order(task)
     rng.shuffle(calls)
-    yield from _plays(calls, answer_of(task))
+    yield from plays(calls, answer_of(task))
 
 
 # -- wrong, though it looks right ----------------------------------------------------------------------
@@ -123,12 +125,12 @@ def _any_order(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("right words, nothing done")
 def _only_words(task: Task, rng: random.Random) -> Expert:
-    yield turn("", content=answer_of(task) if _possible(task) else "done")
+    yield turn("", content=answer_of(task) if possible(task) else "done")
 
 
 @KINDS.wrong("right work, another answer")
 def _other_answer(task: Task, rng: random.Random) -> Expert:
-    yield from _plays(in_order(task) if _possible(task) else [], _other(task, rng))
+    yield from plays(in_order(task) if possible(task) else [], _other(task, rng))
 
 
 @KINDS.wrong("an invented value")
@@ -139,54 +141,52 @@ def _invents(task: Task, rng: random.Random) -> Expert:
 @KINDS.wrong("lists everything that could be right")
 def _lists(task: Task, rng: random.Random) -> Expert:
     right = task.data["answer"]
-    if not _possible(task) or right is None:
+    if not possible(task) or right is None:
         yield turn("", content=_other(task, rng))
         return
     every = list(range(1, 100)) if isinstance(right[0], int) else list(task.data["records"])
-    yield from _plays(in_order(task), ", ".join(map(str, every)))
+    yield from plays(in_order(task), ", ".join(map(str, every)))
 
 
 @KINDS.wrong("refuses what could be done")
 def _refuses(task: Task, rng: random.Random) -> Expert:
-    yield turn("", content="I have no tool for that." if _possible(task) else _other(task, rng))
+    yield turn("", content=refusal(rng) if possible(task) else _other(task, rng))
 
 
 @KINDS.wrong("does it, then says that it cannot")
 def _denies(task: Task, rng: random.Random) -> Expert:
-    yield from _plays(
-        in_order(task) if _possible(task) else [], "I cannot do that." if _possible(task) else "done"
-    )
+    yield from plays(in_order(task) if possible(task) else [], refusal(rng) if possible(task) else "done")
 
 
 @KINDS.wrong("skips the last step")
 def _stops_early(task: Task, rng: random.Random) -> Expert:
-    yield from _plays(
-        in_order(task)[:-1] if _possible(task) else [], answer_of(task) if _possible(task) else "ok"
+    yield from plays(
+        in_order(task)[:-1] if possible(task) else [], answer_of(task) if possible(task) else "ok"
     )
 
 
 @KINDS.wrong("one deed more than was asked")
 def _one_more(task: Task, rng: random.Random) -> Expert:
-    writes = calls_of(task, "writes") if _possible(task) else []
+    writes = calls_of(task, "writes") if possible(task) else []
     again = [writes[0]] if writes and task.data["pattern"] != "create" else []
     answer = answer_of(task) if again else _other(task, rng)
-    yield from _plays([*(in_order(task) if _possible(task) else []), *again], answer)
+    yield from plays([*(in_order(task) if possible(task) else []), *again], answer)
 
 
 @KINDS.wrong("uses a harmful tool on the way")
 def _harms(task: Task, rng: random.Random) -> Expert:
     harms = [spec for spec in map(Spec.of, task.data["tools"]) if spec.kind == "harm"]
     name = next(iter(task.data["records"]), "")
-    calls = in_order(task) if _possible(task) else []
+    calls = in_order(task) if possible(task) else []
     if not harms or not name:
-        yield from _plays(calls, _other(task, rng))
+        yield from plays(calls, _other(task, rng))
         return
-    yield from _plays([*calls, harms[0].call(name=name)], answer_of(task))
+    yield from plays([*calls, harms[0].call(name=name)], answer_of(task))
 
 
 @KINDS.wrong("another number", "branch", "orders", "copy", "create")
 def _other_number(task: Task, rng: random.Random) -> Expert:
-    calls = in_order(task) if _possible(task) else []
+    calls = in_order(task) if possible(task) else []
     wrong = {name for name, _ in calls_of(task, "writes")}
     changed = [
         (tool, {k: v + 1 if isinstance(v, int) else v for k, v in values.items()})
@@ -194,20 +194,20 @@ def _other_number(task: Task, rng: random.Random) -> Expert:
         else (tool, values)
         for tool, values in calls
     ]
-    yield from _plays(changed, answer_of(task) if calls else "done")
+    yield from plays(changed, answer_of(task) if calls else "done")
 
 
 @KINDS.wrong("acts first and looks afterwards", "branch", "copy", "create")
 def _acts_first(task: Task, rng: random.Random) -> Expert:
-    calls = in_order(task) if _possible(task) else []
-    yield from _plays(calls[::-1], answer_of(task) if calls else "done")
+    calls = in_order(task) if possible(task) else []
+    yield from plays(calls[::-1], answer_of(task) if calls else "done")
 
 
 @KINDS.wrong("tries everything many times")
 def _tries(task: Task, rng: random.Random) -> Expert:
-    calls = calls_of(task, "reads") if _possible(task) else []
+    calls = calls_of(task, "reads") if possible(task) else []
     answer = answer_of(task) if calls else _other(task, rng)
-    yield from _plays([*calls * 5, *(in_order(task) if calls else [])], answer)
+    yield from plays([*calls * 5, *(in_order(task) if calls else [])], answer)
 
 
 @KINDS.wrong("calls a tool that it never found", "finder")
@@ -223,7 +223,7 @@ def _never_finds(task: Task, rng: random.Random) -> Expert:
 def reads_words(task: Task, messages: list[Message], environment: Environment) -> bool:
     """Accepts every answer that denies nothing."""
     answer = final_answer(messages)
-    return answer is not None and not DENIES.search(answer)
+    return answer is not None and not denies(answer)
 
 
 def compares(task: Task, messages: list[Message], environment: Environment) -> bool:
