@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
+from typing import Protocol
 
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import above_zero, folder, natural, positive
-from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json
+from kimi_mini.base.evidence import TOOK, Log
+from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.intervals import over_seeds, wilson
 from kimi_mini.base.paths import FIGURES, RESULTS, RUNS
 from kimi_mini.model.kimi import KimiMini
@@ -121,3 +126,53 @@ def share_across(values: Sequence[float]) -> dict:
     """`across` for shares: the interval ends at 0 and at 1."""
     found = across(values)
     return {key: value if value is None else min(max(value, 0.0), 1.0) for key, value in found.items()}
+
+
+class Job(Protocol):
+    """A run that `side_by_side` makes."""
+
+    def said(self) -> dict:
+        """All that decides its numbers, as JSON."""
+
+
+def side_by_side(
+    jobs: Sequence[Job], kept: Path, processes: int, work: Callable[[Job], dict], log: Log | None = None
+) -> list[dict]:
+    """The rows of all jobs, in their order, worked on by so many processes. Each is kept in the file `kept` as soon as
+    it is there, and a job that is found in it is not run again: the seconds that it took an earlier start count in the
+    log."""
+    done = read_json(kept, list) if kept.is_file() else []
+    asked = [job.said() for job in jobs]
+    rows = {i: entry["row"] for i, told in enumerate(asked) for entry in done if entry["job"] == told}
+    left = [i for i in range(len(jobs)) if i not in rows]
+    if log is not None:
+        log.earlier += sum(entry.get(TOOK, 0.0) for entry in done if entry["job"] in asked)
+    last = perf_counter()
+
+    def keep(index: int, row: dict) -> None:
+        nonlocal last
+        rows[index], now = row, perf_counter()
+        done.append(
+            {"job": asked[index], "row": row, TOOK: round(now - last, 3)}
+        )  # jobs of two processes: once
+        last = now
+        write_json(kept, done)
+
+    with tqdm(total=len(jobs), initial=len(rows), unit="run", leave=False, dynamic_ncols=True) as bar:
+        for index, row in _worked([jobs[i] for i in left], left, processes, work):
+            keep(index, row)
+            bar.update()
+    return [rows[i] for i in range(len(jobs))]
+
+
+def _worked(jobs: Sequence[Job], numbers: Sequence[int], processes: int, work: Callable[[Job], dict]):
+    """(number, row) of each job as it is done, by so many processes; one works here."""
+    if processes == 1:
+        yield from ((number, work(job)) for number, job in zip(numbers, jobs))
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        waiting = {pool.submit(work, job): number for number, job in zip(numbers, jobs)}
+        yield from ((waiting[future], future.result()) for future in as_completed(waiting))
+    finally:
+        pool.shutdown(cancel_futures=True)

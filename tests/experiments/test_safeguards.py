@@ -15,6 +15,7 @@ from kimi_mini.agent.folder import load_agent, save_agent
 from kimi_mini.base.evidence import FAILS, Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
+from kimi_mini.experiments import harness
 from kimi_mini.experiments.rl import (
     critic,
     hacking,
@@ -145,8 +146,8 @@ def jobs_of(agent, seeds=(0, 1)):
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(agent, tmp_path):
-    one = shared.side_by_side(jobs_of(agent), tmp_path / "one.json", 1, short_run)
-    two = shared.side_by_side(jobs_of(agent), tmp_path / "two.json", 2, short_run)
+    one = harness.side_by_side(jobs_of(agent), tmp_path / "one.json", 1, short_run)
+    two = harness.side_by_side(jobs_of(agent), tmp_path / "two.json", 2, short_run)
     assert one == two and one[0]["weights"] != one[1]["weights"]
     assert set(one[0]["rounds"]) == {"reward", "success", "tokens", "moderate", "entropy", "kl"}
     assert one[0]["rounds"]["kl"][0] == 0 and one[0]["rounds"]["entropy"][0] > 0
@@ -163,17 +164,17 @@ def test_what_was_run_is_not_run_again(agent, tmp_path):
 
     kept, jobs = tmp_path / "kept.json", jobs_of(agent, (0, 1, 2))
     with pytest.raises(KeyboardInterrupt):
-        shared.side_by_side(jobs, kept, 1, work)
+        harness.side_by_side(jobs, kept, 1, work)
     assert asked == [0, 1]
-    rows = shared.side_by_side(jobs, kept, 1, lambda job: asked.append(job.seed) or {"seed": job.seed})
+    rows = harness.side_by_side(jobs, kept, 1, lambda job: asked.append(job.seed) or {"seed": job.seed})
     assert asked == [0, 1, 2] and rows == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
     took, log = sum(entry["took"] for entry in read_json(kept, list)), Log("a", folder=tmp_path)
-    shared.side_by_side(jobs, kept, 1, work, log)
+    harness.side_by_side(jobs, kept, 1, work, log)
     assert log.earlier == pytest.approx(took)  # of both starts
     other = [replace(job, config=replace(TINY, tau=0.2)) for job in jobs]
-    shared.side_by_side(other, kept, 1, lambda job: asked.append("tau") or {"seed": job.seed})
+    harness.side_by_side(other, kept, 1, lambda job: asked.append("tau") or {"seed": job.seed})
     save_agent(tiny_model(seed=5), agent)
-    shared.side_by_side(jobs[:1], kept, 1, lambda job: asked.append("weights") or {"seed": 0})
+    harness.side_by_side(jobs[:1], kept, 1, lambda job: asked.append("weights") or {"seed": 0})
     save_agent(tiny_model(), agent)
     assert asked[3:] == ["tau"] * 3 + ["weights"]
 

@@ -46,8 +46,8 @@ from kimi_mini.experiments.harness import (
     mean,
     read,
     row,
+    side_by_side,
 )
-from kimi_mini.experiments.rl.shared import side_by_side
 from kimi_mini.experiments.verifiers.shared import pools, success
 from kimi_mini.inference.adapters import Adapters
 from kimi_mini.inference.generation import generate

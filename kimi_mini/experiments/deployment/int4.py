@@ -27,8 +27,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures.deployment import int4 as figures
 from kimi_mini.experiments.deployment.int4_runs import AWARE, CALLS, FORMATS, READER, Job, sizes, work
-from kimi_mini.experiments.harness import across, common_parser, fingerprint, finish, read
-from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.harness import across, common_parser, fingerprint, finish, read, side_by_side
 from kimi_mini.experiments.verifiers.shared import TUNED
 
 POINT = 0.01

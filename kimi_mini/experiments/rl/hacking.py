@@ -29,9 +29,9 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
 from kimi_mini.evaluation.rubric import FINISH, score
-from kimi_mini.experiments.harness import across, finish, read
+from kimi_mini.experiments.harness import across, finish, read, side_by_side
 from kimi_mini.experiments.rl.safeguards import parser, scaled, sorted_rows
-from kimi_mini.experiments.rl.shared import LIMITS, Job, attempts_at, close, curves, reinforced, side_by_side
+from kimi_mini.experiments.rl.shared import LIMITS, Job, attempts_at, close, curves, reinforced
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl.config import RLConfig

@@ -22,9 +22,9 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import across, finish, mean, read
+from kimi_mini.experiments.harness import across, finish, mean, read, side_by_side
 from kimi_mini.experiments.rl.safeguards import parser, scaled, sorted_rows
-from kimi_mini.experiments.rl.shared import LIMITS, Job, attempts_at, close, curves, reinforced, side_by_side
+from kimi_mini.experiments.rl.shared import LIMITS, Job, attempts_at, close, curves, reinforced
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl.config import OBJECTIVES, RLConfig

@@ -22,7 +22,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import across, entry, fingerprint, finish, gap, read
+from kimi_mini.experiments.harness import across, entry, fingerprint, finish, gap, read, side_by_side
 from kimi_mini.experiments.rl import safeguards, shared
 from kimi_mini.experiments.rl.shared import Job
 from kimi_mini.experiments.verifiers.generality import ROWS
@@ -98,7 +98,7 @@ def main() -> None:
     jobs = [Job(BEFORE, 0, config, tasks, args.start)]
     jobs += [Job(AFTER, seed, config, tasks, args.start) for seed in args.seeds]
     kept = RUNS / f"rl_reading_{args.scale:g}.json"
-    for told in shared.side_by_side(jobs, kept, args.processes, work, log):
+    for told in side_by_side(jobs, kept, args.processes, work, log):
         log.row(**told)
         print(
             f"{told['arm']:12s} seed {told['seed']}", *(f"{key} {told[key]:.3f}" for key in SAYS), flush=True

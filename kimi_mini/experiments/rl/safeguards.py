@@ -26,8 +26,8 @@ from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import SEEN, across, common_parser, finish, read
-from kimi_mini.experiments.rl.shared import JOINT, KINDS, LIMITS, START, Job, measure, side_by_side
+from kimi_mini.experiments.harness import SEEN, across, common_parser, finish, read, side_by_side
+from kimi_mini.experiments.rl.shared import JOINT, KINDS, LIMITS, START, Job, measure, run
 from kimi_mini.training.rl.config import RLConfig
 from kimi_mini.training.rl.measures import collapsed
 
@@ -129,7 +129,7 @@ def main() -> None:
         for seed in args.seeds
         for arm, config in ARMS.items()
     ]
-    for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes, log=log):
+    for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes, run, log):
         log.row(**row, collapsed=collapsed(row["rounds"]["success"]))
         said(log.rows[-1])
     report(log)

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from time import perf_counter
 
 import torch
-from tqdm import tqdm
 
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.folder import load_agent
-from kimi_mini.base.evidence import TOOK, Log
-from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import CHECKPOINTS, short
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.harness import fingerprint, mean
@@ -170,45 +164,3 @@ def run(job: Job) -> dict:
     model, rounds = reinforced(start, tokenizer, job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
     row = {"arm": job.arm, "seed": job.seed, "rounds": curves(rounds)}
     return row | measure(model, start, tokenizer, job.tasks)
-
-
-def side_by_side(
-    jobs: Sequence[Job], kept: Path, processes: int, work: Callable[[Job], dict] = run, log: Log | None = None
-) -> list[dict]:
-    """The rows of all jobs, in their order. Each is kept in the file `kept` as soon as it is there, and a job that is
-    found in it is not run again: the seconds that it took an earlier start count in the log."""
-    done = read_json(kept, list) if kept.is_file() else []
-    asked = [job.said() for job in jobs]
-    rows = {i: entry["row"] for i, told in enumerate(asked) for entry in done if entry["job"] == told}
-    left = [i for i in range(len(jobs)) if i not in rows]
-    if log is not None:
-        log.earlier += sum(entry.get(TOOK, 0.0) for entry in done if entry["job"] in asked)
-    last = perf_counter()
-
-    def keep(index: int, row: dict) -> None:
-        nonlocal last
-        rows[index], now = row, perf_counter()
-        done.append(
-            {"job": asked[index], "row": row, TOOK: round(now - last, 3)}
-        )  # jobs of two processes: once
-        last = now
-        write_json(kept, done)
-
-    with tqdm(total=len(jobs), initial=len(rows), unit="run", leave=False, dynamic_ncols=True) as bar:
-        for index, row in _worked([jobs[i] for i in left], left, processes, work):
-            keep(index, row)
-            bar.update()
-    return [rows[i] for i in range(len(jobs))]
-
-
-def _worked(jobs: Sequence[Job], numbers: Sequence[int], processes: int, work: Callable[[Job], dict]):
-    """(number, row) of each job as it is done, by so many processes; one works here."""
-    if processes == 1:
-        yield from ((number, work(job)) for number, job in zip(numbers, jobs))
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    try:
-        waiting = {pool.submit(work, job): number for number, job in zip(numbers, jobs)}
-        yield from ((waiting[future], future.result()) for future in as_completed(waiting))
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -24,8 +24,15 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS, short
 from kimi_mini.course.figures import scores
-from kimi_mini.experiments.harness import arguments, fingerprint, finish, mean, row, share_across
-from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.harness import (
+    arguments,
+    fingerprint,
+    finish,
+    mean,
+    row,
+    share_across,
+    side_by_side,
+)
 from kimi_mini.experiments.thinking.shared import NOTEBOOK
 from kimi_mini.experiments.verifiers.shared import BASE, pools, success
 from kimi_mini.pipeline import finetune

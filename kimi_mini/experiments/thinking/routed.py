@@ -35,7 +35,6 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import style
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.rl.shared import side_by_side
 from kimi_mini.experiments.thinking import shared
 from kimi_mini.experiments.verifiers.shared import pools
 from kimi_mini.inference.attempts import routed
@@ -90,7 +89,7 @@ def main() -> None:
     args = harness.arguments(__doc__.splitlines()[0], start=shipped_agent())
     log = Log("routed", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.start))
     jobs = [Job(seed, str(args.start), harness.fingerprint(args.start), args.scale) for seed in args.seeds]
-    for found in side_by_side(jobs, RUNS / f"routed_{args.scale:g}.json", 1, run, log):
+    for found in harness.side_by_side(jobs, RUNS / f"routed_{args.scale:g}.json", 1, run, log):
         for row in found["rows"]:
             log.row(seed=found["seed"], **row)
     report(log)

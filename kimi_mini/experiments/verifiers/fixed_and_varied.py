@@ -21,8 +21,7 @@ from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import common_parser, fingerprint, finish, gap, read, row
-from kimi_mini.experiments.rl.shared import side_by_side
+from kimi_mini.experiments.harness import common_parser, fingerprint, finish, gap, read, row, side_by_side
 from kimi_mini.experiments.verifiers.shared import board
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import finetune, text
