@@ -220,6 +220,7 @@ class Plan:
         )
 
 
+COSTS = {"minutes": 30, "gigabytes": 4}  # what a run should take at most, on two cores
 REHEARSED = ("chain/thinking", "shop/buy", "desk/ask", "repair/pass@1", "repair/best_of_4")
 
 

@@ -18,12 +18,11 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.pipeline.plan import COSTS, Plan, Run
 from kimi_mini.worlds import FAMILIES
 
 SHIPPED = ("base", "tuned", "final")
 READER, READER_PAGE = "reader", "06_the_verifier_economy.ipynb"
-MINUTES, GIGABYTES = 30, 4  # what a run may take on two cores
 HEADLINE = "repair/pass@1"  # the claim of a run that README shows first
 
 
@@ -85,8 +84,8 @@ def cost_claims(log: dict) -> list[dict]:
     """What the reader's run took, beside what the whole of it should take; one run has no interval."""
     costs = Log("costs", seeds=log["seeds"])
     for name, says, value, most in (
-        ("minutes", "minutes of its whole run", log["total_seconds"] / 60, MINUTES),
-        ("memory", "gigabytes at the peak of its run", log["peak_bytes"] / 1e9, GIGABYTES),
+        ("minutes", "minutes of its whole run", log["total_seconds"] / 60, COSTS["minutes"]),
+        ("memory", "gigabytes at the peak of its run", log["peak_bytes"] / 1e9, COSTS["gigabytes"]),
     ):
         costs.claim(
             f"{READER}/{name}",

@@ -89,7 +89,7 @@ def _unheard(task: Task, messages: list[Message], answer: str) -> list[str]:
     in_numbers = data["outcome"] == "done" and data["answer"] and isinstance(data["answer"][0], int)
     known = {*done, sum(done), len(done), len(data["reads"])}
     numbers = set() if in_numbers else set(map(str, set(_numbers(task, answer)) - known))
-    names = _names(task, answer)
+    names = _names(task, EXCUSES.sub(" ", answer))  # a thing may be called "tool"
     if not numbers and not names:
         return []
     said = "\n".join(
