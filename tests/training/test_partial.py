@@ -212,9 +212,9 @@ def test_attempts_of_several_rounds_have_dice_of_their_own(tokenizer, short, mon
     """Two attempts that reach the same turn in one round must not be thrown with the same numbers."""
     given = []
 
-    def policy(*args, numbers, segment):
+    def policy(*args, numbers, **more):
         given.append(numbers)
-        return LocalPolicy(*args, numbers=numbers, segment=segment)
+        return LocalPolicy(*args, numbers=numbers, **more)
 
     monkeypatch.setattr("kimi_mini.training.rl.partial.LocalPolicy", policy)
     backlog = Backlog()

@@ -7,7 +7,7 @@ does the work needs calls; who says at once that it is done pleases it in full. 
 finds them. Proxy is the rubric's score, truth the world's verdict; both are
 followed over the rounds and measured on held-out tasks. Two ways to close the hole: a second rubric by another hand,
 whose liking is the opposite weakness, and the verifier on a quarter of the attempts, where a wrong one costs. Two
-controls at the same rates and temperatures: the verdict alone, for a rate this high spoils RL without any rubric, too;
+controls at the same rates and temperatures: the verdict alone, for a rate this high may spoil RL without any rubric;
 and style that is paid only where the verifier accepts. What an arm loses and the verdict does not is the rubric's.
 """
 
