@@ -5,8 +5,8 @@
 The two figures of the vendor verifier (`evaluation.conformance`) of two agents: `final` on requests cut from the fixed
 worlds, `reader` on requests cut from the desk, which it was made for. The truth is what `inference.api` writes here,
 many rows at a time. The endpoint writes the same requests one by one as they come, with a cache that others have filled
-and with calls held to their schemas, which the truth is not. Both are greedy, so nothing but a fault of the endpoint,
-a rounding, or a call that the truth could not write well should lead to another decision.
+and with calls held to their schemas, which the truth is not. Both are greedy, so another decision is
+a fault of the endpoint, a last bit, or a call that the agent alone would have written wrongly.
 """
 
 from __future__ import annotations
