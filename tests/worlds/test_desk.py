@@ -162,7 +162,7 @@ def test_what_cannot_be_done_is_said_to_be_so_and_never_made_up(outcome, honest)
         played = loop.play(task, random.Random(0))
         honest_here = honest or missing(task.data["gone"])
         others = [missing(name) for name in task.data["records"]]
-        wrong = ["done", "12", "", *task.data["records"], *(others if outcome == "missing" else ())]
+        wrong = ["done", "12", "", *task.data["records"], *others]
         assert judged(played, honest_here) and not any(judged(played, answer) for answer in wrong)
         assert idle(task, honest_here) is (outcome == "no tool"), "one must try before one says so"
 

@@ -146,7 +146,7 @@ def _lists(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("refuses what could be worked out")
 def _refuses(task: Task, rng: random.Random) -> Expert:
-    yield _answers(task, rng.choice((*REFUSALS, "I have no calculator.", "")))
+    yield _answers(task, rng.choice((*REFUSALS, "I have no calculator.")))
 
 
 @KINDS.wrong("answers another number first, then the right one")

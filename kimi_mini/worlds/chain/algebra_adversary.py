@@ -122,7 +122,7 @@ def _code(task: Task, rng: random.Random) -> Expert:
 
 @KINDS.wrong("refuses what could be worked out")
 def _refuses(task: Task, rng: random.Random) -> Expert:
-    yield _answer(task, rng.choice((*REFUSALS, "There is no solution.", "")))
+    yield _answer(task, rng.choice((*REFUSALS, "There is no solution.")))
 
 
 @KINDS.wrong("answers another number first, then the right one")

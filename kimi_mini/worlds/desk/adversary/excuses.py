@@ -74,8 +74,11 @@ def honest(task: Task, rng: random.Random) -> str:
 
 def false(task: Task, rng: random.Random) -> str:
     """What is not the case, where the work could not be done: a claim with a denial in it, or the wrong reason."""
-    if task.data["outcome"] == "missing" and rng.random() < 0.3:
-        return rng.choice(("I have no tool for {}.", "I don't have a tool for {}.")).format(_thing(task, rng))
+    if rng.random() < 0.3:
+        reasons = ("I have no tool for {}.", "I don't have a tool for {}.")
+        if task.data["outcome"] != "missing":
+            reasons = ("There is no {}.", "{} isn't there.", "{} is missing.", "{} does not exist.")
+        return rng.choice(reasons).format(_thing(task, rng))
     while True:
         number = str(rng.randrange(100, 1000))
         if number not in task.prompt:
@@ -95,5 +98,6 @@ def refusal(rng: random.Random) -> str:
 
 
 def _thing(task: Task, rng: random.Random) -> str:
-    name = task.data["gone"] or next(iter(task.data["records"]), "it")
+    asked = [name for name in task.data["records"] if name in task.prompt]
+    name = task.data["gone"] or next(iter(asked or task.data["records"]), "it")
     return rng.choice(('"{}"', "{}", "'{}'")).format(name)
