@@ -67,18 +67,18 @@ def bar(claim: Mapping[str, Any]) -> str:
 
 def line(claim: Mapping[str, Any], digits: int = 3) -> str:
     """A claim in a line: what was measured, the verdict with its bar, what is claimed."""
-    return f"{interval(claim, digits):>23s}  {claim['verdict']} ({bar(claim)}): {claim['claim']}"
+    return f"{interval(claim, digits):>23s}  {said(claim)} ({bar(claim)}): {claim['claim']}"
+
+
+def said(claim: Mapping[str, Any]) -> str:
+    """The verdict, or that nobody has measured it yet."""
+    return ledger.NOBODY if claim.get("waits") else claim["verdict"]
 
 
 def table(log: Mapping[str, Any], *names: str, digits: int = 3) -> Markdown:
     """Claims as a table: what was measured, the bar set beforehand, the verdict. All of them, or those named."""
     rows = [
-        (
-            claim["claim"],
-            interval(claim, digits),
-            bar(claim),
-            ledger.NOBODY if claim.get("waits") else claim["verdict"],
-        )
+        (claim["claim"], interval(claim, digits), bar(claim), said(claim))
         for claim in log["claims"]
         if not names or claim["name"] in names
     ]

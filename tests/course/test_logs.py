@@ -36,6 +36,7 @@ def test_claims_come_by_name_with_interval_bar_and_verdict(measured):
     assert [logs.line(claim, 2).strip() for claim in measured["claims"]] == [
         "0.50 [0.25, 0.75]  holds (at least 0.2): more | better",
         "0.12  does not hold (at most 0.1): less",
+        "-  not measured (at least 0.1): later",
     ]
     assert logs.table(measured, "a/less").data.count("\n") == 2
 
