@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -180,6 +181,17 @@ def test_who_could_not_is_believed_in_any_words_and_no_claim_is(outcome):
         for words in FALSE:
             assert not judged(played, words.format(f'"{name}"', n=4711)), words
         assert not any(judged(played, false(task, random.Random(seed))) for seed in range(20))
+
+
+def test_a_thing_that_is_called_like_a_word_takes_no_word_away():
+    """Names are any words, those of a refusal too; only in quotation marks, or of several words, they are surely meant."""
+    [task] = drawn("ask", Surface(error=False, outcome="no tool"), 1)
+    for name in ("tool", "that", "have", "done", "work"):
+        named = replace(task, data={**task.data, "records": {name: {}, **task.data["records"]}})
+        assert idle(named, NO_TOOL) and idle(named, "That did not work.") and not idle(named, "It is done.")
+        assert not idle(named, f'There is no "{name}".') and not idle(
+            named, f'I have no tool, so it is "{name}".'
+        )
 
 
 @pytest.mark.parametrize("pattern", ["branch", "orders", "copy"])

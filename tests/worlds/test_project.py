@@ -156,16 +156,13 @@ def test_each_file_has_to_be_right_and_not_the_first_alone():
     look, edit = ("open", {"file": "q"}), {"line": "A"}
     around = attempt(task, look, ("edit", {**edit, "file": "p", "code": "pass"}), ("test", {}), "fixed")
     assert said(around)[-1] == '{"passed":4,"failed":0}'
-    assert (
-        around.verdict().evidence == "0 of 100 hidden tests of p pass"
-        or "tests of q" in around.verdict().evidence
-    )
-    assert not around.verdict().passed
-    large = ("edit", {**edit, "file": "q", "code": "x = x + 2 + (x > 9)"})
-    assert "199 of 200" not in attempt(task, look, large, "fixed").verdict().evidence
-    assert not attempt(task, look, large, "fixed").verdict().passed
+    evidence = "100 of 300 hidden tests pass, not q(0, 0)"
+    assert not around.verdict().passed and around.verdict().evidence == evidence
+    large = ("edit", {**edit, "file": "q", "code": "x = x + 2 + (x > 10)"})  # more than q is ever given by p
+    verdict = attempt(task, look, large, "fixed").verdict()
+    assert not verdict.passed and verdict.evidence == "250 of 300 hidden tests pass, not q(15, 0)"
     right = ("edit", {**edit, "file": "q", "code": "x = x + 2"})
-    assert attempt(task, look, right, "fixed").verdict().evidence == "all hidden tests of p, q pass"
+    assert attempt(task, look, right, "fixed").verdict().evidence == "300 of 300 hidden tests pass"
 
 
 def test_public_tests_are_the_first_ones():

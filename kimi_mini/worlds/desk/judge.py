@@ -95,7 +95,7 @@ def _unheard(task: Task, messages: list[Message], answer: str) -> list[str]:
     in_numbers = data["outcome"] == "done" and data["answer"] and isinstance(data["answer"][0], int)
     known = {*done, sum(done), len(done), len(data["reads"])}
     numbers = set() if in_numbers else set(map(str, set(_numbers(task, answer)) - known))
-    names = _names(task, EXCUSES.sub(" ", answer))  # a thing may be called "tool"
+    names = _surely(task, answer)
     if not numbers and not names:
         return []
     said = "\n".join(
@@ -116,7 +116,7 @@ def _answer(task: Task, answer: str) -> Verdict:
         names = task.data["gone"].lower() in answer.lower() and not EXCUSES.search(rest)
         return Verdict(denied and names, f"answered {said}; {task.data['gone']!r} is not there")
     if outcome != "done":
-        if "tool" not in answer.lower() and _names(task, answer) and ABSENT.search(plainly(rest)):
+        if "tool" not in answer.lower() and _surely(task, answer) and ABSENT.search(plainly(rest)):
             return Verdict(False, f"answered {said}; it is there")
         return Verdict(denied, f"answered {said}; it cannot be done")
     if right is None:
@@ -133,6 +133,11 @@ def _names(task: Task, answer: str) -> list[str]:
             places.append((match.start(), name))
         rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda m: "\0" * len(m[0]), rest)
     return [name for _, name in sorted(places)]
+
+
+def _surely(task: Task, answer: str) -> list[str]:
+    """The names that cannot be meant as words: a thing may be called "tool", and every refusal says so."""
+    return [n for n in _names(task, answer) if " " in n or re.search(rf"[\"']{re.escape(n)}[\"']", answer)]
 
 
 def _without_names(task: Task, answer: str, even_denials: bool = True) -> str:

@@ -16,14 +16,20 @@ def program(files: dict[str, list[str]]) -> str:
     return "".join(source(lines, name) for name, lines in files.items())
 
 
-def evaluate(
-    files: dict[str, list[str]], inputs: list[tuple[int, int]] = INPUTS, name: str = ""
-) -> list[int]:
-    """What the function of that file returns, the first one's unless it is named; files that were generated, run
-    directly."""
+Call = tuple[str, int, int]  # a file, whose function it is, x and y
+
+
+def values(files: dict[str, list[str]], calls: list[Call]) -> list[int]:
+    """What the functions of files that were generated return, run directly."""
     scope: dict = {}
     exec(program(files), scope)  # noqa: S102  written by this package, not by a model
-    return [scope[name or next(iter(files))](x, y) for x, y in inputs]
+    return [scope[name](x, y) for name, x, y in calls]
+
+
+def evaluate(files: dict[str, list[str]], inputs: list[tuple[int, int]] = INPUTS) -> list[int]:
+    """What the first file's function returns; files that were generated."""
+    first = next(iter(files))
+    return values(files, [(first, x, y) for x, y in inputs])
 
 
 def listing(rules: list[str], lines: list[str]) -> str:
@@ -74,10 +80,14 @@ class Project:
         outcome = zip(self.results(INPUTS[:PUBLIC]), self.wanted)
         return [i for i, (got, want) in enumerate(outcome) if got != want]
 
-    def results(self, inputs: list[tuple[int, int]], name: str = "") -> list:
-        """What the function of that file returns, the first one's unless it is named; by the sandbox."""
-        name = name or next(iter(self.files))
-        return outputs(program(self.files), [f"{name}({x}, {y})" for x, y in inputs])
+    def values(self, calls: list[Call]) -> list:
+        """What the files' functions return, by the sandbox."""
+        return outputs(program(self.files), [f"{name}({x}, {y})" for name, x, y in calls])
+
+    def results(self, inputs: list[tuple[int, int]]) -> list:
+        """What the first file's function returns, by the sandbox."""
+        first = next(iter(self.files))
+        return self.values([(first, x, y) for x, y in inputs])
 
     @property
     def edits(self) -> int:

@@ -36,7 +36,7 @@ from kimi_mini.worlds.repair.code import (
     random_line,
     shorthand,
 )
-from kimi_mini.worlds.repair.files import Project, evaluate, program
+from kimi_mini.worlds.repair.files import Project, evaluate, program, values
 from kimi_mini.worlds.repair.project_adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.repair.running import BEYOND, HIDDEN, too_large
 from kimi_mini.worlds.rows import Row
@@ -169,14 +169,12 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, f"file {data['file']} was not opened before it was edited")
     if gives_up(answer):
         return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
-    first = next(iter(data["right"]))
-    for name in data["right"]:
-        tests = HIDDEN if name == first else HIDDEN + BEYOND
-        wanted = evaluate(data["right"], tests, name)
-        right = sum(got == want for got, want in zip(project.results(tests, name), wanted))
-        if right < len(tests):
-            return Verdict(False, f"{right} of {len(tests)} hidden tests of {name} pass")
-    return Verdict(True, f"all hidden tests of {', '.join(data['right'])} pass")
+    files = list(data["right"])
+    tests = [(name, x, y) for name in files for x, y in (HIDDEN if name == files[0] else HIDDEN + BEYOND)]
+    pairs = zip(tests, project.values(tests), values(data["right"], tests))
+    wrong = [test for test, got, want in pairs if got != want]
+    found = f", not {wrong[0][0]}{wrong[0][1:]}" if wrong else ""
+    return Verdict(not wrong, f"{len(tests) - len(wrong)} of {len(tests)} hidden tests pass{found}")
 
 
 # -- what the others have to know ----------------------------------------------------------------------

@@ -78,7 +78,7 @@ def false(task: Task, rng: random.Random) -> str:
         reasons = ("I have no tool for {}.", "I don't have a tool for {}.")
         if task.data["outcome"] != "missing":
             reasons = ("There is no {}.", "{} isn't there.", "{} is missing.", "{} does not exist.")
-        return rng.choice(reasons).format(_thing(task, rng))
+        return rng.choice(reasons).format(f'"{_name(task)}"')
     while True:
         number = str(rng.randrange(100, 1000))
         if number not in task.prompt:
@@ -97,7 +97,10 @@ def refusal(rng: random.Random) -> str:
     return rng.choice((*REFUSALS, *more, "The tool was unavailable.", "No."))
 
 
-def _thing(task: Task, rng: random.Random) -> str:
+def _name(task: Task) -> str:
     asked = [name for name in task.data["records"] if name in task.prompt]
-    name = task.data["gone"] or next(iter(asked or task.data["records"]), "it")
-    return rng.choice(('"{}"', "{}", "'{}'")).format(name)
+    return task.data["gone"] or next(iter(asked or task.data["records"]), "it")
+
+
+def _thing(task: Task, rng: random.Random) -> str:
+    return rng.choice(('"{}"', "{}", "'{}'")).format(_name(task))
