@@ -31,7 +31,7 @@ ROWS = ("chain/thinking/3", "repair/best_of_4")
 MISTAKES = {
     "right": contextlib.nullcontext(),
     "dice of each rank": mock.patch.object(
-        rounds, "LocalPolicy", lambda *given, numbers: LocalPolicy(*given)
+        rounds, "LocalPolicy", lambda *given, numbers, **more: LocalPolicy(*given, **more)
     ),
     "gradients of each rank": mock.patch.object(distributed, "join_step", lambda model: None),
     "results in the order of the ranks": mock.patch.object(
