@@ -2,14 +2,18 @@
 
 import json
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from tiny import tiny_model
 
 from kimi_mini.agent.conversation import act, opening
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.verifiers import generality
+from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import registry
+from kimi_mini.worlds.rows import Limits
 from kimi_mini.worlds.tools import FIND
 
 
@@ -55,6 +59,25 @@ def test_the_control_does_what_was_done_for_the_most_similar_request():
     _, turns = max(control.known, key=lambda known: len(known[0] & asked) / len(known[0] | asked))
     ours = [message["content"] for message in conversation.messages if message["role"] == "assistant"]
     assert ours and ours == [turn["content"] for turn in turns][: len(ours)]
+
+
+def test_calls_are_held_to_the_schemas_only_where_it_is_asked_for(monkeypatch):
+    """Random weights write one call after another under the grammar: all of them fit."""
+    row = next(row for row in generality.ROWS if row.family == "names")
+    row = replace(row, limits=Limits(turn_tokens=48, turns=2, context=2048))
+    model, tokenizer, control = (
+        tiny_model(max_position_embeddings=4096).eval(),
+        Tokenizer.load(),
+        generality.Recall(16, 0),
+    )
+    asked = []
+    held = generality.HeldPolicy
+    monkeypatch.setattr(generality, "HeldPolicy", lambda *given: asked.append(1) or held(*given))
+    free, _ = generality.measure(model, tokenizer, row, 2, control)
+    assert not asked and free["n"] == 2
+    found, done = generality.measure(model, tokenizer, row, 2, control, held=True)
+    calls = sum((generality.calls_of(one.messages) for one in done), generality.Counter())
+    assert asked and found["n"] == 2 and not calls["misfit"] and not calls["undeclared"]
 
 
 def board(tmp_path, agent, control):

@@ -1,11 +1,12 @@
 """The generality scoreboard: what an agent makes of surfaces, errors and kinds of task that were held out.
 
-    python -m kimi_mini.experiments.verifiers.generality [--checkpoint FOLDER] [--name LOG]
+    python -m kimi_mini.experiments.verifiers.generality [--checkpoint FOLDER] [--name LOG] [--held]
 
 Every row of world `desk` that is trained nowhere, greedily; beside it a control that cannot read: it looks up the
 training task whose request is most alike and does and says what was done and said there. An agent that is not far
 above the control recalls. And how often the agent makes something up: answers where the honest one is a refusal, calls
-of tools that nobody declared, per 1,000; and the share of calls of declared tools whose arguments fit the schema.
+of tools that nobody declared, per 1,000; and the share of calls of declared tools whose arguments fit the schema. With
+--held a grammar holds every call to the declared schemas, as a server may.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
+from kimi_mini.experiments.deployment.constrained import HeldPolicy
 from kimi_mini.experiments.harness import begin, common_parser, finish, rate, read
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -116,11 +118,15 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> dict[str, float]:
 
 
 def measure(
-    model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, control: Recall
+    model: KimiMini, tokenizer: Tokenizer, row: Row, count: int, control: Recall, held: bool = False
 ) -> tuple[dict, list[Conversation]]:
-    """One row: success of the agent and of the control on the same held-out tasks."""
+    """One row: success of the agent (`held`: its calls held to the schemas) and of the control on the same held-out
+    tasks."""
     tasks = registry.held_out_tasks(row.family, row.levels, count, 0)
-    done = scoreboard.solve(model, tokenizer, tasks, row.limits)
+    if held:
+        done = loop.run(HeldPolicy(model, tokenizer), tokenizer, tasks, row.limits)
+    else:
+        done = scoreboard.solve(model, tokenizer, tasks, row.limits)
     passed = [conversation.verdict().passed for conversation in done]
     recalled = [conversation.verdict().passed for conversation in control.work(tasks)]
     by_level: dict[str, list[bool]] = {}
@@ -142,12 +148,13 @@ def main() -> None:
     """Measure every row; write data/results/generality.json and the figure."""
     parser = common_parser(__doc__.splitlines()[0], seeds=(0,), checkpoint=CHECKPOINTS / "reader")
     parser.add_argument("--name", default="generality", help="of the log")
+    parser.add_argument("--held", action="store_true", help="hold calls to the declared schemas")
     args = read(parser)
     model, tokenizer, log = begin(args.name, args)
     count, control = max(8, int(TASKS * args.scale)), Recall(max(16, int(MEMORY * args.scale)), 0)
     honest, calls = [], Counter()
     for row in tqdm(ROWS, unit="row"):
-        found, done = measure(model, tokenizer, row, count, control)
+        found, done = measure(model, tokenizer, row, count, control, args.held)
         log.row(**found)
         calls += sum((calls_of(conversation.messages) for conversation in done), Counter())
         if row.family in HONEST:
