@@ -17,6 +17,7 @@ from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.rl import (
+    collapse,
     critic,
     hacking,
     mismatch,
@@ -153,6 +154,34 @@ def test_rows_do_not_depend_on_the_number_of_processes(agent, tmp_path):
     assert one[0]["rounds"]["kl"][0] == 0 and one[0]["rounds"]["entropy"][0] > 0
 
 
+def test_some_arms_try_the_same_held_out_tasks_before_every_update(agent, tokenizer, monkeypatch):
+    """What is measured on the way changes nothing of the run."""
+    assert set(collapse.DATED) < set(safeguards.ARMS)
+    start, tried = load_agent(agent)[0], []
+    solve = shared.scoreboard.solve
+    monkeypatch.setattr(
+        shared.scoreboard,
+        "solve",
+        lambda *given, **more: (tried.append([t.key for t in given[2]]), solve(*given, **more))[1],
+    )
+    monkeypatch.setattr(shared, "JOINT", {"buy": (1,)})
+    monkeypatch.setattr(shared, "LIMITS", TINY.limits)
+    plain, found = (shared.reinforced(start, tokenizer, TINY, 0, {}, each_round=n) for n in (0, 3))
+    assert all(map(torch.equal, plain[0].parameters(), found[0].parameters()))
+    assert (
+        "held_out" not in shared.curves(plain[1]) and len(shared.curves(found[1])["held_out"]) == TINY.rounds
+    )
+    assert len(tried) == TINY.rounds and len({tuple(keys) for keys in tried}) == 1 and len(tried[0]) == 3
+    assert all(task.held_out for task in shared.held_out_tasks("buy", [1], 3, 1))
+
+
+def test_the_rule_of_collapse_is_the_same_on_both_measures():
+    falls, stays = [0.8] * 4 + [0.1] * 6, [0.8] * 10
+    assert collapse.dates({"success": stays}) == {"collapsed": None, "dated": None}
+    told = collapse.dates({"success": stays, "held_out": falls})
+    assert told["collapsed"] is None and told["dated"] == collapse.dates({"success": falls})["collapsed"] == 5
+
+
 def test_what_was_run_is_not_run_again(agent, tmp_path):
     asked = []
 
@@ -222,7 +251,15 @@ def rows_of(**changes):
                 "elsewhere": {"add": 0.9 + 0.01 * seed, "buy": 1.0},
             }
             row |= {name: row[name] + by for (of, name), by in changes.get("by", {}).items() if of == arm}
-            rows.append({"arm": arm, "seed": seed, "collapsed": changes.get("dates", {}).get(arm), **row})
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "collapsed": changes.get("dates", {}).get(arm),
+                    "dated": changes.get("dated", {}).get(arm),
+                    **row,
+                }
+            )
     return rows
 
 
@@ -235,7 +272,7 @@ def verdicts(tmp_path, **changes):
 
 def test_verdicts_are_read_off_the_intervals(tmp_path):
     by = {("without PTX", "kept"): -0.1, ("without tau", "kl"): 0.2, ("without mask", "success"): 0.1}
-    found = verdicts(tmp_path, by=by, dates={"none, faster": 9})
+    found = verdicts(tmp_path, by=by, dates={"none, faster": 9}, dated={"none, faster": 7})
     said = {name: claim["verdict"] for name, claim in found.items()}
     assert said["PTX"] == said["tau"] == "holds", "more is kept, and the policy stays nearer"
     assert found["tau"]["value"] == pytest.approx(0.2) and found["tau"]["low"] <= found["tau"]["high"]
@@ -243,7 +280,11 @@ def test_verdicts_are_read_off_the_intervals(tmp_path):
     assert said["forgetting/all"] == "holds" and said["forgetting/without PTX"] == "does not hold"
     assert said["collapse/none, faster"] == said["collapse/all, faster"] == "holds"
     assert "round 10, 10, 10" in found["collapse/none, faster"]["claim"]
-    worse = verdicts(tmp_path, by={("without PTX", "kept"): 0.1}, dates={"all, faster": 3})
+    assert said["dated/none, faster"] == said["dated/all, faster"] == said["dated/all"] == "holds"
+    assert "round 8, 8, 8" in found["dated/none, faster"]["claim"]
+    worse = verdicts(tmp_path, by={("without PTX", "kept"): 0.1}, dates={"all, faster": 3}, dated={"all": 3})
+    assert worse["dated/all"]["verdict"] == worse["dated/none, faster"]["verdict"] == "does not hold"
+    assert worse["dated/all, faster"]["verdict"] == "holds"
     assert worse["PTX"]["verdict"] == worse["collapse/all, faster"]["verdict"] == "does not hold"
     assert worse["collapse/none, faster"]["verdict"] == "does not hold"
 

@@ -136,7 +136,7 @@ def over_rounds(
 ) -> Figure:
     """Arm -> runs, one a seed, each {measure: a value a round}; panels: measure -> label. Thin lines are seeds, the
     thick one is their mean; a cross stands where a run has collapsed: arm -> its round, from 0, or None."""
-    fig, axes = figure(12.5, 4.2, 1, len(panels))
+    fig, axes = figure(max(12.5, 4.0 * len(panels)), 4.2, 1, len(panels))
     for ax, (name, label) in zip(axes[0], panels.items()):
         for (arm, found), colour in zip(runs.items(), PALETTE):
             lines = [one[name] for one in found]

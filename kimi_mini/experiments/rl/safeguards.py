@@ -6,8 +6,9 @@ GUARDED has them all. An arm without one differs in that alone: same start, task
 were fixed before the run. The reward has a part that nobody should give, a little for each call; the two arms of the
 cap have five times as much, so that an attempt which calls without end is worth more than a right one. Two more arms
 have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the rule of
-`measures.collapsed` says, from success while sampling, which may hide what held-out success shows. One arm has partial
-rollouts, of which no safeguard is made. The runs are kept in data/run, so that a command that was stopped goes on.
+`measures.collapsed` says, once from success while sampling, which may hide it, and once from held-out success, which
+these arms and the guarded one measure before every update. One arm has partial rollouts, of which no safeguard is made.
+The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -27,9 +28,19 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
 from kimi_mini.experiments.harness import SEEN, across, common_parser, finish, read, side_by_side
-from kimi_mini.experiments.rl.shared import JOINT, KINDS, LIMITS, START, Job, measure, run
+from kimi_mini.experiments.rl import collapse
+from kimi_mini.experiments.rl.shared import (
+    JOINT,
+    KINDS,
+    LIMITS,
+    START,
+    Job,
+    measure,
+    run,
+    sorted_rows,
+    values,
+)
 from kimi_mini.training.rl.config import RLConfig
-from kimi_mini.training.rl.measures import collapsed
 
 VERDICT, CUT_OFF, CALLS, MANY = ("verdict", 1.0), ("budget", 0.5), ("calls", 0.1), ("calls", 0.5)
 GUARDED = RLConfig(
@@ -125,31 +136,28 @@ def main() -> None:
     before = measure(start, start, tokenizer, tasks)
     log.row(arm="before", seed=None, **before)
     jobs = [
-        Job(arm, seed, scaled(config, args.scale), tasks, args.start)
+        Job(
+            arm,
+            seed,
+            scaled(config, args.scale),
+            tasks,
+            args.start,
+            each_round=min(tasks, collapse.EACH_ROUND) if arm in collapse.DATED else 0,
+        )
         for seed in args.seeds
         for arm, config in ARMS.items()
     ]
     for row in side_by_side(jobs, RUNS / f"rl_safeguards_{args.scale:g}.json", args.processes, run, log):
-        log.row(**row, collapsed=collapsed(row["rounds"]["success"]))
+        log.row(**row, **collapse.dates(row["rounds"]))
         said(log.rows[-1])
     report(log)
-    finish(log, rl_safeguards=draw, rl_collapse=draw_collapse)
+    finish(log, rl_safeguards=draw, rl_collapse=collapse.draw)
 
 
 def said(row: dict) -> None:
     """One line about a run."""
     numbers = " ".join(f"{name} {row[name]:.3f}" for name in MEASURES)
     print(f"{row['arm']:30s} seed {row['seed']}  {numbers}  collapsed {row['collapsed']}", flush=True)
-
-
-def values(rows: Sequence[dict], arm: str, name: str) -> list[float]:
-    """A measure of an arm, in the order of its seeds."""
-    return [row[name] for row in sorted_rows(rows, arm)]
-
-
-def sorted_rows(rows: Sequence[dict], arm: str) -> list[dict]:
-    """The rows of an arm in the order of its seeds."""
-    return sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"] or 0)
 
 
 def effect(rows: Sequence[dict], name: str, measured: str) -> dict:
@@ -173,7 +181,7 @@ def report(log: Log) -> None:
         log.claim(f"safeguards/{name}", claim=what, source=guard.source, floor=guard.floor, **found, **PLACE)
     claim_success(log)
     claim_forgetting(log)
-    collapse_claims(log)
+    collapse.claims(log, PLACE)
     claim_partial(log)
 
 
@@ -222,34 +230,6 @@ def _forgotten(log: Log, name: str, says: str, lost: Sequence[float]) -> None:
     log.claim(f"safeguards/forgetting/{name}", claim=says, source=source, floor=-0.02, **found, **PLACE)
 
 
-def collapse_claims(log: Log) -> None:
-    """In how many seeds the rule fires at the higher rate, without and with safeguards, and what success does."""
-    place = PLACE | {"figure": "figures/rl_collapse.png"}
-    for arm, floor, at_most, says in (
-        ("none, faster", 1.0, False, "without safeguards, at a higher rate, the rule of collapse fires"),
-        (
-            "all, faster",
-            0.0,
-            True,
-            "with all of them, at the same rate, the rule of collapse fires in no seed",
-        ),
-    ):
-        dates = values(log.rows, arm, "collapsed")
-        when = f" (round {', '.join('-' if date is None else str(date + 1) for date in dates)})"
-        says += f": share of the seeds{when if any(d is not None for d in dates) else ''}"
-        about = {"source": "this project", "floor": floor, "at_most": at_most, **place}
-        share = fmean(date is not None for date in dates)
-        log.claim(f"safeguards/collapse/{arm}", claim=says, value=share, **about)
-    (before,) = values(log.rows, "before", "success")
-    for arm, whose in (("none, faster", "without safeguards"), ("all, faster", "with all of them")):
-        lost = across([value - before for value in values(log.rows, arm, "success")])
-        says = f"held-out success does not fall at the higher rate, {whose}: after - before{SEEN}"
-        log.claim(f"safeguards/faster/{arm}", claim=says, source="this project", floor=-0.02, **lost, **place)
-    pairs = zip(values(log.rows, "all, faster", "success"), values(log.rows, "none, faster", "success"))
-    gain, says = across([on - off for on, off in pairs]), "held-out success at the higher rate: all - none"
-    log.claim("safeguards/together", claim=says, source="article", floor=0.0, **gain, **place)
-
-
 def claim_partial(log: Log) -> None:
     """What attempts that go on in the next round cost, if that arm was run."""
     about = {"claim": "partial rollouts cost no success (success, with - without)", "floor": -0.02, **PLACE}
@@ -279,21 +259,6 @@ def draw(log: dict) -> Figure:
         for name, factor in MEASURES.items()
     }
     return figures.safeguards(effects, "What each safeguard changes: with it - without it")
-
-
-def draw_collapse(log: dict) -> Figure:
-    """Success, entropy and KL over the rounds, of the arms at the higher rate and of the guarded one."""
-    arms = ("all", "all, faster", "none, faster")
-    runs = {arm: [row["rounds"] for row in sorted_rows(log["rows"], arm)] for arm in arms}
-    marks = {arm: [row["collapsed"] for row in sorted_rows(log["rows"], arm)] for arm in arms}
-    panels = {
-        "success": "success while sampling",
-        "entropy": "entropy (nats)",
-        "kl": "KL to the start (nats)",
-    }
-    return figures.over_rounds(
-        runs, panels, marks, title="Eight times the rate, with all safeguards and with none"
-    )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ TEMPERATURE = 1.0
 @dataclass(frozen=True)
 class Job:
     """A run: an arm of an experiment, from one seed. tasks: held out, a family; start: folder of the agent;
-    optimizer: muonclip or adamw, at the rates of the config."""
+    optimizer: muonclip or adamw, at the rates of the config; each_round: held-out tasks of a family that are tried
+    before every update."""
 
     arm: str
     seed: int
@@ -59,6 +60,7 @@ class Job:
     tasks: int = 60
     start: Path = START
     optimizer: str = "muonclip"
+    each_round: int = 0
 
     def said(self) -> dict:
         """All that decides its numbers, as JSON reads it back."""
@@ -87,18 +89,32 @@ def reinforced(
     examples: sft.Pools,
     optimizer: str = "muonclip",
     judge: rl.Judge | None = None,
+    each_round: int = 0,
 ) -> tuple[KimiMini, list[rl.Round]]:
-    """RL on a copy of `start`: the copy, and its rounds, each with entropy and KL to the start as `seen`."""
+    """RL on a copy of `start`: the copy, and its rounds, each with entropy and KL to the start as `seen`, and, of
+    `each_round` held-out tasks a family, success as sampled."""
     model = copy.deepcopy(start)
 
     def watch(groups: Sequence[Sequence[Conversation]], temperature: float) -> dict[str, float]:
         some = [c for group in groups for c in group[:WATCHED]]
-        return measures.drift(model, start, some, temperature)
+        found = measures.drift(model, start, some, temperature)
+        return found | ({"held_out": held_out(model, tokenizer, each_round)} if each_round else {})
 
     ptx = sft.mixed(examples, config.ptx_tokens, Plan().micro_tokens, seed) if config.ptx else lambda _: ()
     optimizing = optimizer_of(model, config, optimizer)
     rounds = rl.reinforce(model, tokenizer, optimizing, config, seed, ptx, watch=watch, judge=judge)
     return model, rounds
+
+
+def held_out(model: KimiMini, tokenizer: Tokenizer, tasks: int) -> float:
+    """Success on so many held-out tasks of each family of JOINT, one attempt at each, sampled; the same tasks and dice
+    every time."""
+    passed = []
+    for family, levels in JOINT.items():
+        groups = attempts_at(model, tokenizer, family, levels, tasks, attempts=1, seed=1)
+        passed += [c.verdict().passed for group in groups for c in group]
+        close(groups)
+    return fmean(passed)
 
 
 def attempts_at(
@@ -153,7 +169,8 @@ def close(groups: Iterable[Iterable[Conversation]]) -> None:
 def curves(rounds: Sequence[rl.Round]) -> dict[str, list[float]]:
     """What the rounds have measured, one list a name."""
     told = [{**vars(one), **one.seen} for one in rounds]
-    names = ("reward", "success", "tokens", "moderate", "entropy", "kl")
+    names = ("reward", "success", "tokens", "moderate", "entropy", "kl", "held_out")
+    names = [name for name in names if name in told[0]]
     return {name: [round(one[name], 4) for one in told] for name in names}
 
 
@@ -161,6 +178,17 @@ def run(job: Job) -> dict:
     """One run and its measures: a row of a log."""
     torch.set_num_threads(1)
     start, tokenizer = load_agent(job.start)
-    model, rounds = reinforced(start, tokenizer, job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
+    given = (job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
+    model, rounds = reinforced(start, tokenizer, *given, each_round=job.each_round)
     row = {"arm": job.arm, "seed": job.seed, "rounds": curves(rounds)}
     return row | measure(model, start, tokenizer, job.tasks)
+
+
+def values(rows: Sequence[dict], arm: str, name: str) -> list[float]:
+    """A measure of an arm, in the order of its seeds."""
+    return [row[name] for row in sorted_rows(rows, arm)]
+
+
+def sorted_rows(rows: Sequence[dict], arm: str) -> list[dict]:
+    """The rows of an arm in the order of its seeds."""
+    return sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"] or 0)
