@@ -42,9 +42,6 @@ def test_the_engine_is_probed_unless_it_is_named(tmp_path, capsys, monkeypatch, 
     saved = json.loads((tmp_path / "bench.json").read_text())
     assert saved["engine"] == (named or ("onednn" if engine.AVAILABLE else "mkl")) and saved["bf16_pays"]
     assert "bf16 would pay" in capsys.readouterr().out
-    assert {(claim["name"], claim["value"], claim["waits"]) for claim in saved["claims"]} == {
-        (f"bench/amx/{name}", None, True) for name in ("step/nano", "step/mid", "loss", "run")
-    }
 
 
 def test_ratio_says_how_many_times_faster_ours_is():

@@ -2399,4 +2399,42 @@ MUTANTS = [
             'LATER = ""',
         ),
     ),
+    *edits(
+        "experiments/rl/collapse.py",
+        "experiments/test_safeguards.py",
+        ("collapse: held-out success is not looked at", '"dated": "held_out"', '"dated": "success"'),
+        (
+            "collapse: claimed of the other measure",
+            'if measure == "collapse" else measure',
+            "if measure else measure",
+        ),
+    ),
+    *edits(
+        "experiments/deployment/constrained.py",
+        "experiments/test_constrained.py",
+        (
+            "held: found tools may not be called",
+            "for tool in box.tools.values()]",
+            "for tool in [*box.tools.values()][:1]]",
+        ),
+    ),
+    *edits(
+        "experiments/pretraining/formats.py",
+        "experiments/test_formats.py",
+        (
+            "formats: claimed of any processor",
+            "log.claim if has_amx() else log.later",
+            "log.claim if True else log.later",
+        ),
+        (
+            "formats: the other way round",
+            'loss[seed, "bf16"] - loss[seed, "fp32"]',
+            'loss[seed, "fp32"] - loss[seed, "bf16"]',
+        ),
+        (
+            "formats: gradients of the last part",
+            "place.run(token_losses, model, part)",
+            "place.run(token_losses, model, parts[-1])",
+        ),
+    ),
 ]

@@ -253,26 +253,11 @@ def log_of(rows: Sequence[Row], log: Log) -> Log:
     return log
 
 
-AMX = (  # of a processor with AMX, which no log has
-    ("step/nano", "times as fast: step nano in bf16 / in fp32", 1.6, False),
-    ("step/mid", "times as fast: step mid in bf16 / in fp32", 2.0, False),
-    ("loss", "validation loss after 1M tokens: in bf16 - in fp32, nats", 0.02, True),
-    ("run", "minutes of `make run`", 12.0, True),
-)
-
-
-def wait_for_amx(log: Log) -> Log:
-    """What is claimed of bf16 on a CPU, and waits for one that has products of its own for it."""
-    for name, says, floor, at_most in AMX:
-        claim = f"{says}, on a processor with AMX"
-        log.later(f"bench/amx/{name}", claim=claim, source="this project", floor=floor, at_most=at_most)
-    return log
-
-
 def main(args: argparse.Namespace) -> int:
     """`python -m kimi_mini bench`: the table, then where the seconds of RL go; writes bench.json and bench_rl.json.
     With --threads N only the table's rows for these, no log. The engine is probed, as a new run probes it, unless the
-    environment names one; whether bf16 would pay is said, and changes nothing."""
+    environment names one; whether bf16 would pay is said, and changes nothing (what it is worth where it should be:
+    kimi_mini.experiments.pretraining.formats)."""
     if engine.VARIABLE not in os.environ:
         engine.choose(engine.probe())
     log, pays = Log("bench"), bf16_pays(NANO)
@@ -284,7 +269,7 @@ def main(args: argparse.Namespace) -> int:
     )
     log.more |= {"engine": engine.chosen(), "bf16_pays": pays}
     if not args.threads:
-        wait_for_amx(log_of(results, log)).save()
+        log_of(results, log).save()
         rollouts.record(Log("bench_rl")).save()
         print("data/results/bench.json and bench_rl.json are written")
     return 0
