@@ -6,6 +6,7 @@ import random
 from tiny import tiny_model
 
 from kimi_mini.agent.conversation import act, opening
+from kimi_mini.agent.held import tools_of
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures.deployment.constrained import calls_held_to_schemas
 from kimi_mini.experiments.deployment import constrained as experiment
@@ -51,13 +52,13 @@ def test_schemas_are_drawn_by_seed_and_all_of_them_can_be_kept():
 
 def test_what_a_search_has_found_may_be_called():
     conversation = opening(registry.generate(random.Random(1), "finder", 1))
-    assert [tool["function"]["name"] for tool in experiment.tools_of(conversation)] == [FIND]
+    assert [tool["function"]["name"] for tool in tools_of(conversation)] == [FIND]
     hidden = next(iter(conversation.environment.toolbox.hidden.values()))
     words = json.dumps({"words": f"{hidden.name} {hidden.description}"})
     found = {"type": "function", "id": None, "function": {"name": FIND, "arguments": words}}
     act(conversation, {"role": "assistant", "content": "", "tool_calls": [found]})
-    assert hidden.name in [tool["function"]["name"] for tool in experiment.tools_of(conversation)]
-    assert experiment.tools_of(opening(registry.generate(random.Random(1), "chain", 1))) == []
+    assert hidden.name in [tool["function"]["name"] for tool in tools_of(conversation)]
+    assert tools_of(opening(registry.generate(random.Random(1), "chain", 1))) == []
 
 
 def test_rows_with_the_constraint_are_valid_and_a_copy_is_the_same(monkeypatch):

@@ -2410,7 +2410,7 @@ MUTANTS = [
         ),
     ),
     *edits(
-        "experiments/deployment/constrained.py",
+        "agent/held.py",
         "experiments/test_constrained.py",
         (
             "held: found tools may not be called",

@@ -23,6 +23,7 @@ import torch
 
 from kimi_mini.agent import loop
 from kimi_mini.agent.folder import load_agent
+from kimi_mini.agent.held import HeldPolicy
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log, check_plan
@@ -185,27 +186,6 @@ def judged(message: dict, finish: str, checkers: dict[str, tuple]) -> Counter[st
 
 
 # ------------------------------------------------------------------------------------- own tasks, and cost
-
-
-class HeldPolicy(LocalPolicy):
-    """The agent in its own loop, its calls held to the schemas of the tools that it has by now: those declared, and
-    those that a search has found."""
-
-    def __init__(self, model, tokenizer: Tokenizer):
-        super().__init__(model, tokenizer)
-        self.tokenizer = tokenizer
-
-    def _row(self, conversation, max_tokens: int) -> Row:
-        row = super()._row(conversation, max_tokens)
-        options = {"thinking": conversation.thinking, "next_call": conversation.calls}
-        row.allowed = Constraint(self.tokenizer, tools_of(conversation), **options)
-        return row
-
-
-def tools_of(conversation) -> list[dict]:
-    """Declarations of all tools that may be called at this moment."""
-    box = conversation.environment.toolbox
-    return [tool.declaration() for tool in box.tools.values()] if box else []
 
 
 def own_tasks(model, tokenizer: Tokenizer, family: str, count: int) -> dict[str, list[bool]]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import Conversation, opening
+from kimi_mini.agent.held import HeldPolicy
 from kimi_mini.agent.policy import Script
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.denials import denies
@@ -30,7 +31,6 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.deployment.constrained import HeldPolicy
 from kimi_mini.experiments.harness import begin, common_parser, finish, rate, read
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
