@@ -183,6 +183,11 @@ def count(claims: Iterable[Claim]) -> dict[str, int]:
     return {said: found[said] for said in VERDICTS}
 
 
+def _more(count: int, are: str) -> str:
+    """So many more claims are ...: a sentence, or nothing of none."""
+    return f" {count} more {'is' if count == 1 else 'are'} {are}." if count else ""
+
+
 def summary(claims: list[Claim], waiting: Sequence[Claim] = ()) -> str:
     """One line: how many were measured, and with which result; and how many wait, some of them for a GPU."""
     claims, whole = [claim for claim in claims if not claim.get("waits")], len(claims)
@@ -192,8 +197,8 @@ def summary(claims: list[Claim], waiting: Sequence[Claim] = ()) -> str:
     return (
         f"**{len(claims)} measured: {found[HOLDS]} hold, {found[OPEN]} open, {found[FAILS]} do not.** "
         f"{bare} have no interval. By notebook: the table above; speed: {of_speed}."
-        + (f" {whole - len(claims)} more are {NOBODY}." if whole > len(claims) else "")
-        + (f" {len(waiting)} more are {UNMEASURED}." if waiting else "")
+        + _more(whole - len(claims), NOBODY)
+        + _more(len(waiting), UNMEASURED)
     )
 
 

@@ -283,7 +283,7 @@ def test_what_no_gpu_has_measured_is_a_row_that_says_so_and_is_counted(logs):
     )
     waiting = "| midi is fast | this | - | at least 0.3 | not measured on a GPU | - | - |"
     assert page.index("## On one GPU") < page.index(measured) < page.index(waiting)
-    assert page.count("is fast") == 2 and "speed: 1 / 1 / 0. 1 more are not measured on a GPU." in top
+    assert page.count("is fast") == 2 and "speed: 1 / 1 / 0. 1 more is not measured on a GPU." in top
     (logs / "gpu" / "speed.json").unlink()
     page, top = with_waiting(logs)
     assert page.count("| not measured on a GPU |") == 2 and "2 more are not measured" in top
@@ -294,7 +294,7 @@ def test_a_claim_that_waits_says_so_and_is_not_counted(logs):
     with Log("moe2", folder=logs) as log:
         log.later("moe/later", claim="later", source="this", floor=0.5, notebook="01.ipynb")
     assert "| later | this | - | at least 0.5 | not measured | 1 | [log](moe2.json) |" in whole(logs)
-    assert readme(logs) == before.replace("speed: 0 / 1 / 0.", "speed: 0 / 1 / 0. 1 more are not measured.")
+    assert readme(logs) == before.replace("speed: 0 / 1 / 0.", "speed: 0 / 1 / 0. 1 more is not measured.")
     assert readme(logs) != before
 
 

@@ -96,6 +96,9 @@ def test_a_control_that_beats_the_agent_is_named_and_the_claim_falls(tmp_path):
     assert claims["above recall"]["value"] == 0 and claims["above recall"]["verdict"] == "does not hold"
     assert claims["schema"]["verdict"] == "does not hold" and claims["undeclared"]["value"] == 0
     assert claims["invented"]["low"] == 0 < claims["invented"]["high"]
+    held = board(tmp_path, [right], [wrong])
+    generality.report(held, [False], generality.Counter(ran=1), generality.HELD)
+    assert all(claim["claim"].endswith("; calls held to the schemas") for claim in held.claims)
 
 
 def test_the_interval_is_that_of_drawing_tasks_and_not_the_spread_of_rows(tmp_path):

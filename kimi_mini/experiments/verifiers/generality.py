@@ -46,6 +46,7 @@ MOST_INVENTED = 20  # in 1,000
 FITS = 0.995  # of the calls of declared tools
 ABOVE_RECALL = 0.5  # of the mean row
 Z = 1.96
+HELD = "; calls held to the schemas"
 PAGE = "06_the_verifier_economy.ipynb"
 DESK = WORLDS["desk"]
 ROWS = tuple(row for row in DESK.rows if not FAMILIES[row.family].shares)
@@ -160,12 +161,13 @@ def main() -> None:
         if row.family in HONEST:
             honest += [made_up(conversation) for conversation in done]
         tqdm.write(f"{row.name:20s} {found['value']:.3f}  control {found['control']['value']:.3f}")
-    report(log, honest, calls)
+    report(log, honest, calls, HELD if args.held else "")
     finish(log, **{args.name: draw})
 
 
-def report(log: Log, honest: Sequence[bool], calls: Counter[str]) -> None:
-    """What was made up, per 1,000; whether calls fit; and whether recall could have done it."""
+def report(log: Log, honest: Sequence[bool], calls: Counter[str], how: str = "") -> None:
+    """What was made up, per 1,000; whether calls fit; and whether recall could have done it. how: what the claims say
+    of the way it was measured."""
     shared = {"source": "this project", "notebook": PAGE, "figure": f"figures/{log.path.stem}.png"}
     for name, wrong, of, says in (
         ("invented", sum(honest), len(honest), "answers made up where there is none, of 1,000"),
@@ -174,7 +176,7 @@ def report(log: Log, honest: Sequence[bool], calls: Counter[str]) -> None:
         value, low, high = (1000 * part for part in (wrong / of, *wilson(wrong, of))) if of else (None,) * 3
         log.claim(
             f"{log.path.stem}/{name}",
-            claim=says,
+            claim=says + how,
             value=value,
             low=low,
             high=high,
@@ -184,19 +186,19 @@ def report(log: Log, honest: Sequence[bool], calls: Counter[str]) -> None:
         )
     fit, declared = calls["ran"], calls["ran"] + calls["misfit"]
     value, low, high = (fit / declared, *wilson(fit, declared)) if declared else (None,) * 3
-    says = "calls of declared tools whose arguments fit the schema"
+    says = f"calls of declared tools whose arguments fit the schema{how}"
     log.claim(f"{log.path.stem}/schema", claim=says, value=value, low=low, high=high, floor=FITS, **shared)
-    above_recall(log, shared)
+    above_recall(log, shared, how)
 
 
-def above_recall(log: Log, shared: dict[str, str]) -> None:
+def above_recall(log: Log, shared: dict[str, str], how: str = "") -> None:
     """The mean row above the control's, with the error of drawing the tasks (the rows are what they are); and the rows
     in which the control is better."""
     gaps = [row["above"] for row in log.rows]
     mean = sum(gap["value"] for gap in gaps) / len(gaps)
     half = Z * math.sqrt(sum(gap["variance"] for gap in gaps)) / len(gaps)
     log.more["recall_better"] = [row["row"] for row in log.rows if row["above"]["value"] < 0]
-    says = "the mean generality row above that of a control that recalls the most similar training task"
+    says = f"the mean generality row above that of a control that recalls the most similar training task{how}"
     log.claim(
         f"{log.path.stem}/above recall",
         claim=says,
