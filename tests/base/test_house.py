@@ -98,6 +98,14 @@ def test_a_folder_fits_on_one_look():
         assert len(entries) <= 13, f"{folder.relative_to(ROOT)} has {len(entries)} entries"
 
 
+def test_every_notebook_that_the_package_names_is_there():
+    """A claim that stands in a notebook nobody has would be in no table of the course."""
+    there = {path.name for path in NOTEBOOKS}
+    for path in (ROOT / "kimi_mini").rglob("*.py"):
+        named = set(re.findall(r"\b\d\d_\w+\.ipynb", path.read_text(encoding="utf-8")))
+        assert named <= there, f"{path.relative_to(ROOT)} names {named - there}"
+
+
 PLACES = re.compile(r"(?<![\w.~-])/(?:" + "|".join(("work", "root", "home")) + r")/[\w.]")
 
 

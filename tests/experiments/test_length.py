@@ -12,6 +12,8 @@ from tiny import tiny_model
 from kimi_mini import worlds
 from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import begin, opening
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.experiments.thinking.length import (
     beyond,
     beyond_rows,
@@ -256,3 +258,21 @@ def test_equal_curves_stand_side_by_side():
     ]
     assert len(context_rows.draw({"rows": calls}).axes) == 2
     assert context_rows.numbered(calls, context_rows.SHIPPED, 10)["value"] == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize("experiment", [beyond, context])
+def test_what_was_measured_of_other_weights_is_refused(experiment, monkeypatch, tmp_path):
+    """Kept rows are of one agent; asked of another, they would be reported as its own."""
+    monkeypatch.setattr(experiment.harness, "REHEARSAL", tmp_path)
+    monkeypatch.setattr(experiment, "rows_of", lambda *args: [])
+    monkeypatch.setattr(experiment, "report", lambda log: None)
+    monkeypatch.setattr(experiment.harness, "finish", lambda log, **draws: None)
+    option = "--tuned" if experiment is beyond else "--checkpoint"
+    for agent in ("tuned", "tuned", "final"):
+        argv = ["x", "--scale", "0.1", option, str(CHECKPOINTS / agent), "--folder", str(tmp_path / "logs")]
+        monkeypatch.setattr("sys.argv", argv)
+        if agent == "tuned":
+            experiment.main()
+        else:
+            with pytest.raises(KimiError, match="weights"):
+                experiment.main()

@@ -11,7 +11,13 @@ from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log, verdict
 from kimi_mini.course.figures import muonclip
 from kimi_mini.evaluation.attention import attention_logits, head_maxima
-from kimi_mini.experiments.muonclip import clip_overshoot, clip_silence, logit_growth, logit_runs
+from kimi_mini.experiments.muonclip import (
+    clip_overshoot,
+    clip_silence,
+    logit_claims,
+    logit_growth,
+    logit_runs,
+)
 from kimi_mini.experiments.muonclip.logit_runs import Setting, spikes, summary, thin, train_one
 from kimi_mini.training.batch import token_losses
 
@@ -200,10 +206,10 @@ def report(**changes):
 
 
 def test_one_seed_that_fails_is_seen():
-    assert report()["logits/held"]["value"] == 0
+    assert report()["logits/held"]["value"] is None, "where nothing is clipped nothing is held"
     assert report(**{"hot MuonClip 30": dict(worst=1.2, clips=3)})["logits/held"]["value"] == 1.2
     assert (
-        report(**{"hot AdamW + QK-Clip 30": dict(worst=9.0, clips=3)})["logits/held"]["value"] == 0
+        report(**{"hot AdamW + QK-Clip 30": dict(worst=9.0, clips=3)})["logits/held"]["value"] is None
     )  # not MuonClip
     assert report()["logits/muon_passes_100_dense"]["value"] == 200
     assert report(**{"hot Muon": dict(peak=90.0)})["logits/muon_passes_100_dense"]["value"] == 90
@@ -215,6 +221,16 @@ def test_one_seed_that_fails_is_seen():
         0,
         1,
     ]  # a run that clipped says nothing about harm without
+
+
+def test_a_change_of_loss_is_that_of_its_own_seed():
+    """A run that diverged has none, and the others keep theirs."""
+    rows = [row(seed, arm) for arm in ("Muon", "MuonClip 100") for seed in range(3)]
+    rows[3]["validation"], rows[5] = None, rows[5] | {"validation": 3.5, "clips": 4}
+    assert logit_claims.harm(rows, "MuonClip 100", "Muon", "dense") == {1: 0.0, 2: 1.5}
+    found = {}
+    logit_claims.claim_no_harm(lambda name, **values: found.update(values), rows, "dense")
+    assert found["value"] == 0.0 and found["seeds"] == [1]
 
 
 def test_arms_differ_in_what_they_say(small):

@@ -8,6 +8,7 @@ from tiny import tiny_model
 
 from kimi_mini import worlds
 from kimi_mini.agent.conversation import act, opening
+from kimi_mini.base.intervals import over_seeds
 from kimi_mini.experiments.evaluation import aggregation, arms, test_time
 from kimi_mini.experiments.evaluation.aggregation import Suite
 from kimi_mini.inference.attempts import Attempt, Chosen, lucky, majority, score
@@ -265,3 +266,18 @@ def test_a_whole_seed_of_a_model_that_knows_nothing(tokenizer, monkeypatch):
         if pair["against"] != "one attempt":
             assert pair["tokens"][0] == pytest.approx(pair["tokens"][1], rel=0.011)
     assert test_time.difference(part["pairs"], "repair", "heavy", "nobody", 1)["value"] is None
+
+
+def test_what_a_taught_copy_wins_is_told_over_seeds_and_a_choice_over_tasks():
+    """Three copies are three draws, however many tasks each works on; one agent's attempts are as many as its tasks."""
+    same = dict(suite="repair", against="majority", attempts=7)
+    pairs = [
+        dict(same, arm=arm, seed=seed, differences=[float(seed)] * 79 + [0.0])
+        for arm in ("heavy", "surest")
+        for seed in range(3)
+    ]
+    means = [seed * 79 / 80 for seed in range(3)]
+    copies = test_time.difference(pairs, "repair", "heavy", "majority", 7)
+    assert tuple(copies.values()) == pytest.approx(over_seeds(means)) and copies["low"] < 0
+    choices = test_time.difference(pairs, "repair", "surest", "majority", 7)
+    assert choices["value"] == pytest.approx(copies["value"]) and choices["low"] > 0.8

@@ -42,7 +42,7 @@ ARMS = {"MHA": 4, "GQA": 2, "MQA": 1, "MLA": None}  # groups that have a key and
 LENGTH = 128  # tokens of a window
 DRILL_TOKENS, TOKENS = 1_200_000, 600_000  # the drills end when their loss is below 0.3
 QUESTIONS, WINDOWS = 40, 64  # a depth; windows of held-out text
-NOTEBOOK = "02_latent_attention_needle_runs.ipynb"
+NOTEBOOK = "02_latent_attention_long_context.ipynb"
 
 
 class GroupedAttention(nn.Module):

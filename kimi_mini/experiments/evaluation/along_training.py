@@ -41,11 +41,12 @@ ROWS = {  # benchmark -> parts that the shipped plan trains
 def main() -> None:
     """Fine-tune, keep the checkpoints, measure each; write data/results/along_training.json and its figure."""
     args = harness.arguments(__doc__.splitlines()[0], seeds=(0,), base=BASE)
-    log = Log("along_training", seeds=args.seeds, folder=args.folder, points=list(POINTS))
+    weights = harness.fingerprint(args.base)
+    log = Log("along_training", seeds=args.seeds, folder=args.folder, weights=weights, points=list(POINTS))
     for seed in args.seeds:
         plan = Plan(seed=seed, finetune=Finetune(tokens=int(TOKENS * args.scale)))
         run = Run(RUNS / "along_training" / f"{args.scale:g}-{seed}", plan)
-        run.begin()
+        run.begin(weights=weights)
         checkpoints(run, args.base)
         measure(log, run, max(4, int(TASKS * args.scale)))
     harness.finish(log, along_training=draw)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 
 from tqdm import tqdm
@@ -46,6 +47,7 @@ HARDER = {"repair, longer": Suite("repair", (5, 6), 1.0), "repair, hot": Suite("
 SIZES, HEAVY, ROUNDS, BUDGETS = (1, 2, 4, 8, 16), (1, 3, 7, 15), (1, 2, 4), (16, 32, 48, 64)
 TASKS, OWN = 80, 10  # held-out tasks a seed; attempts of the copy at each
 AT = 7  # attempts before the aggregation, in the claims
+OF_THE_COPY = ("heavy", "heavy, sampled", "revision")  # arms in which a copy writes that each seed teaches
 GAIN = 8  # attempts for the verifier, in the claims
 NOTEBOOK = "09_evaluation.ipynb"
 
@@ -142,16 +144,19 @@ def among(book: arms.Book, groups: arms.Groups, sizes: Sequence[int], tested: bo
 
 
 def difference(pairs: Sequence[dict], suite: str, arm: str, against: str, attempts: int) -> dict:
-    """Mean difference over the tasks of all seeds, with a bootstrap interval over tasks: {value, low, high}."""
+    """Mean difference over the tasks of all seeds: {value, low, high}. Where the copy writes, which each seed teaches
+    anew, a t interval over seeds; among one agent's attempts only tasks differ: a bootstrap over them."""
     wanted = (suite, arm, against, attempts)
-    found = [
-        value
+    by_seed = [
+        pair["differences"]
         for pair in pairs
         if (pair["suite"], pair["arm"], pair["against"], pair["attempts"]) == wanted
-        for value in pair["differences"]
     ]
+    found = [value for differences in by_seed for value in differences]
     if not found:  # nothing that could be compared at equal tokens
         return {"value": None, "low": None, "high": None}
+    if arm in OF_THE_COPY:
+        return harness.across([fmean(differences) for differences in by_seed])
     if len(set(found)) == 1:
         return dict.fromkeys(("value", "low", "high"), found[0])
     return dict(zip(("value", "low", "high"), bootstrap(found)))

@@ -42,12 +42,15 @@ def held(rows: Iterable[dict], seeds: Sequence[int], when: str) -> dict:
     return {"clips": count, "within": inside / count if count else 1.0, "worst_by_seed": worst}
 
 
-def harm(rows: list[dict], arm: str, plain: str, size: str) -> list[float]:
-    """Validation loss of `arm` minus that of `plain`, seed by seed: same weights, same data, only tau differs."""
+def harm(rows: list[dict], arm: str, plain: str, size: str) -> dict[int, float]:
+    """Seed -> validation loss of `arm` minus that of `plain`: same weights, same data, only tau differs. A seed in
+    which one of them diverged is left out."""
     pairs = zip(chosen(rows, arm, size), chosen(rows, plain, size))
-    return [
-        a["validation"] - b["validation"] for a, b in pairs if None not in (a["validation"], b["validation"])
-    ]
+    return {
+        a["seed"]: a["validation"] - b["validation"]
+        for a, b in pairs
+        if None not in (a["validation"], b["validation"])
+    }
 
 
 def report(log: Log) -> None:
@@ -64,7 +67,7 @@ def report(log: Log) -> None:
             "the same on the tokens that triggered the clip, update included",
         ),
     ):
-        worst = max(found[when]["worst_by_seed"])
+        worst = max(found[when]["worst_by_seed"]) or None  # no clip at all shows nothing
         claim(f"logits/{name}", claim=says, floor=1.05, at_most=True, value=worst)
     log.more["held"] = found
     for size in sizes_in(rows):
@@ -87,7 +90,7 @@ def claim_pair(claim: Callable, rows: Sequence[dict], size: str) -> None:
         "K2 report 2.1 (the article says AdamW's)",
     )
     claim(f"logits/muon_over_adamw_{size}", claim=says, source=source, floor=1.0, **found)
-    found = across(harm(muon + adamw, "Muon", "AdamW", size))
+    found = across(list(harm(muon + adamw, "Muon", "AdamW", size).values()))
     says = f"validation loss of tuned Muon minus that of tuned AdamW after the same steps ({size})"
     more = {"source": "Moonlight 3.2", "headline": size == "moe"}
     claim(f"logits/muon_loss_under_adamw_{size}", claim=says, floor=0.0, at_most=True, **found, **more)
@@ -95,11 +98,11 @@ def claim_pair(claim: Callable, rows: Sequence[dict], size: str) -> None:
 
 def claim_no_harm(claim: Callable, rows: Sequence[dict], size: str) -> None:
     """A clip that never triggers changes the loss by no more than another seed does."""
+    found = harm(rows, "MuonClip 100", "Muon", size)
     runs = chosen(rows, "MuonClip 100", size)
-    quiet = [row["seed"] for row in runs if not row["clips"]]
+    quiet = [row["seed"] for row in runs if row["seed"] in found and not row["clips"]]
     if quiet:
-        found = zip(harm(rows, "MuonClip 100", "Muon", size), runs)
-        change = max(abs(change) for change, row in found if not row["clips"])
+        change = max(abs(found[seed]) for seed in quiet)
         more = {
             "claim": f"τ = 100 that never triggers: change of loss ({size})",
             "source": "K2 report appendix D",
@@ -113,7 +116,7 @@ def changes(rows: Sequence[dict], size: str) -> dict[str, dict]:
     hot = [arm for arm in arms_in(rows) if "hot" in arm and "Clip" in arm]
     plain = {arm: "hot AdamW" if "AdamW" in arm else "hot Muon" for arm in hot} | {"MuonClip 30": "Muon"}
     found = {arm: harm(rows, arm, other, size) for arm, other in plain.items()}
-    return {arm: across(values) for arm, values in found.items() if values}
+    return {arm: across(list(values.values())) for arm, values in found.items() if values}
 
 
 def noise(rows: Sequence[dict], size: str) -> float:

@@ -103,8 +103,10 @@ def main() -> None:
     """All arms of all seeds; write data/results/beyond.json and its figure."""
     args = harness.arguments(__doc__.splitlines()[0], tuned=TUNED)
     folder = (RUNS if args.scale == 1 else harness.REHEARSAL) / "beyond"
-    log = Log("beyond", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.tuned))
-    check_plan(folder, {"scale": args.scale, "tokens": TOKENS, "tasks": TASKS, "steps": list(STEPS)})
+    weights = harness.fingerprint(args.tuned)
+    log = Log("beyond", seeds=args.seeds, folder=args.folder, weights=weights)
+    plan = {"scale": args.scale, "tokens": TOKENS, "tasks": TASKS, "steps": list(STEPS)}
+    check_plan(folder, plan | {"weights": weights})
     for seed in args.seeds:
         for arm in FIXES:
             file = folder / f"{arm.replace(' ', '_')}_{seed}.json"

@@ -79,10 +79,10 @@ def main() -> None:
     """All parts of all seeds; write data/results/context.json and its figure."""
     args = harness.arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
     folder = (RUNS if args.scale == 1 else harness.REHEARSAL) / "context"
-    log = Log("context", seeds=args.seeds, folder=args.folder, weights=harness.fingerprint(args.checkpoint))
-    check_plan(
-        folder, {"scale": args.scale, "tokens": TOKENS, "calls": {str(n): k for n, k in CALLS.items()}}
-    )
+    weights = harness.fingerprint(args.checkpoint)
+    log = Log("context", seeds=args.seeds, folder=args.folder, weights=weights)
+    plan = {"scale": args.scale, "tokens": TOKENS, "calls": {str(n): k for n, k in CALLS.items()}}
+    check_plan(folder, plan | {"weights": weights})
     for seed in args.seeds:
         for agent in ("shipped", "dropped", "hidden"):
             file = folder / f"{agent}_{seed}.json"
