@@ -50,11 +50,44 @@ def world_said(name):
     return getattr(service, name)[0]
 
 
-def test_a_phone_that_works_is_broken_by_a_wrong_apn():
+def test_who_is_helped_does_nothing_more():
+    """The last words may name what has helped, and are no step; a user who has hung up sets no APN."""
+    last = {
+        "restart": "Glad the restart fixed it. Have a nice day!",
+        "airplane": "You are welcome. Airplane mode was the cause.",
+        "apn": "Good, the APN is mira now. If it breaks again, restart the phone.",
+    }
+    for step, words in last.items():
+        task = task_of(cause=step, steps=[step, "technician"])
+        assert play(task, identify(task), *asked(task, step), say(words)).verdict().passed, words
     environment = world.open_environment(task_of(cause="restart"))
     environment.user_turn("restart")
-    assert not environment.broken and environment.user_turn("set the APN to lodi") is None
-    assert environment.broken
+    assert environment.user_turn("set the APN to lodi") is None and environment.apn is None
+
+
+def test_a_user_who_is_not_helped_acts_on_every_word():
+    environment = world.open_environment(task_of(cause="restart"))
+    assert environment.user_turn("set the APN to lodi") == world_said("STILL")
+    assert environment.user_turn("restart") == world_said("STILL") and environment.broken
+
+
+@pytest.mark.parametrize(
+    "words, apn",
+    [
+        ("Set the APN to mira.", "mira"),
+        ('The APN is "mira", please enter it.', "mira"),
+        ("APN: Mira", "mira"),
+        ("Please set APN to: internet", "internet"),
+        ("The APN is right.", None),
+        ("The APN is now set, is it?", None),
+        ("Is the APN of your account in the phone?", None),
+        ("Set the APN to that of your account.", None),
+    ],
+)
+def test_an_apn_is_a_name_and_no_common_word(words, apn):
+    environment = world.open_environment(task_of())
+    environment.user_turn(words)
+    assert environment.apn == apn and (("asked", "apn") in environment.done) == bool(apn)
 
 
 def test_nobody_waits_for_ever():

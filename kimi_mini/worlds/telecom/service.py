@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from kimi_mini.worlds.base import Environment, needs
 from kimi_mini.worlds.tools import Tool, Toolbox, ToolError
 
+NO_NAME = (
+    r"to|is|are|was|has|of|on|in|at|for|and|or|but|not|now|the|an?|it|this|that|your|set|right|correct|wrong"
+)
 ACTIONS = {  # what the user understands
     "restart": re.compile(r"restart|reboot|off and on"),
     "airplane": re.compile(r"(?:airplane|flight) mode"),
-    "apn": re.compile(r"\bapn\b(?: to| is|:)? \"?(\w+)"),
+    "apn": re.compile(rf'\bapn(?: to| is)?:? "?(?!(?:{NO_NAME})\b)(\w+)'),
 }
 STEPS = {
     "restart": "restart",
@@ -97,11 +100,12 @@ class Service(Environment):
 
     def user_turn(self, answer: str) -> str | None:
         """Does what the answer asks for, and says what has come of it. Once it works, or somebody comes, the user asks
-        for a refund if there is one to ask for, and then has nothing more to say."""
+        for a refund if there is one to ask for, and then has nothing more to say or to do: last words that name the
+        step are no step."""
         self.done.append(("said",))
-        self._act(answer)
         if self.helped:
             return None
+        self._act(answer)
         voice, asked = self.data["voice"], self.done[-1][0] == "asked"
         if not self.broken or ("technician",) in self.done:
             self.helped, self.wishes_at = True, len(self.done)
