@@ -365,6 +365,14 @@ def test_special_cases_for_the_public_tests_are_no_repair():
     assert accepts(repair_by_public_tests, conversation) and not conversation.verdict().passed
 
 
+def test_the_public_tests_run_the_public_inputs_alone():
+    """What happens on a hidden input is not told, not even that it crashes."""
+    wanted = [x + 3 for x, _ in repair.INPUTS]
+    bench = repair.Workbench(["x = x - 3"], wanted)
+    assert bench.edit("A", "x = x + 3 if x != 4 else 1 // 0") == '{"passed":4,"failed":0}'
+    assert bench.public_tests_pass and bench.failures()
+
+
 def test_a_verifier_knows_more_inputs_than_any_test():
     """Special cases for all eight tests of the data are no repair either."""
     task = task_of("repair", 3)

@@ -91,7 +91,7 @@ class Workbench:
 
     def failures(self, tests: int = len(INPUTS)) -> list[int]:
         """Indices of those of the first `tests` tests that fail now."""
-        outcome = zip(results(self.lines)[:tests], self.wanted)
+        outcome = zip(results(self.lines, INPUTS[:tests]), self.wanted)
         return [i for i, (got, want) in enumerate(outcome) if got != want]
 
     def run_tests(self) -> str:
