@@ -44,6 +44,31 @@ NOTHING = (
     "Don the hat.",
 )
 
+HISTORY = (  # true reports: what did not work was an earlier try, and now it does
+    "Fixed: my first edit did not work, the second passes all tests.",
+    "My first edit didn\u2019t work, the second did: all tests pass now.",
+    "Fixed: f could not handle that case before.",
+    "The original loop failed to do it three times. Fixed.",
+    "Done, although my earlier attempt did not succeed.",
+    "The old code couldn't do that and now it works.",
+)
+NO_HISTORY = (  # a denial of the work itself, whatever stands beside it
+    "Fixed, but it does not work.",
+    "Fixed: my edit did not work.",
+    "Done. It did not work.",
+    "My first edit did not work.",
+    "My first edit did not work, nor did the second.",
+    "Fixed: my first edit did not work, the second neither.",
+    "Fixed: my first edit did not work and the second did not work.",
+    "Done: my first edit did not work because that is impossible.",
+    "The original loop does not work; fixed.",
+    "I could not fix it before I ran out of turns: done what I could.",
+    "That could not be done before.",
+    "Done before, but I could not do it.",
+    "All tests pass but for one: my first edit did not work, and I gave up.",
+    "Done. The first did not work.",
+)
+
 
 @pytest.mark.parametrize("text", (*DENIALS, *REFUSALS))
 def test_a_denial_is_heard_in_any_words(text):
@@ -69,3 +94,19 @@ def test_what_denies_nothing_does_not_hide_what_does():
     assert denies("No problem, but I couldn't do it.") and gives_up(
         "Nothing is missing; I couldn\u2019t do it."
     )
+
+
+@pytest.mark.parametrize("text", HISTORY)
+def test_what_did_not_work_at_first_is_no_surrender(text):
+    assert denies(text) and not gives_up(text)
+
+
+@pytest.mark.parametrize("text", NO_HISTORY)
+def test_a_claim_does_not_hide_a_denial(text):
+    assert gives_up(text)
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_an_earlier_try_does_not_hide_a_denial_either(text):
+    for told in HISTORY:
+        assert gives_up(f"{told} {text}") and gives_up(f"{text} {told}")
