@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,11 +23,15 @@ from kimi_mini.worlds import Environment, Task
 from kimi_mini.worlds.tools import Finder, Tool, Toolbox
 
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+DEFERRED = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 MOST_DECLARED = 12
 
 
 def tool_of(function: Callable) -> Tool:
-    """A function as a tool. Raises ValueError for an argument whose type has no schema."""
+    """A function as a tool. Raises ValueError for an argument whose type has no schema, or that has no name for the
+    caller, and for a function that gives no value when it is called."""
+    if any(deferred(function) for deferred in DEFERRED):
+        raise ValueError(f"{function.__name__}: a tool returns its value at once, without async or yield")
     properties, required = {}, []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind = TYPES.get(parameter.annotation)
@@ -34,6 +39,8 @@ def tool_of(function: Callable) -> Tool:
             raise ValueError(
                 f"{function.__name__}: annotate {name} with one of {', '.join(one.__name__ for one in TYPES)}"
             )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ValueError(f"{function.__name__}: arguments come by name, so leave out the / behind {name}")
         properties[name] = {"type": kind}
         if parameter.default is parameter.empty:
             required.append(name)
@@ -62,6 +69,7 @@ def load_tools(file: str | Path) -> list[Tool]:
     if spec is None:
         raise BadFile(f"{file}: not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up the annotations of the file
     try:
         spec.loader.exec_module(module)
         tools = [
@@ -71,6 +79,7 @@ def load_tools(file: str | Path) -> list[Tool]:
         ]
         toolbox_of(tools)
     except Exception as error:  # whatever a user's file raises is news for the user
+        sys.modules.pop(spec.name, None)
         reason = (str(error).splitlines() or [""])[0]
         raise BadFile(f"{file}: {type(error).__name__}: {reason}") from error
     if not tools:

@@ -7,6 +7,7 @@ shop meet a small shop of our own, whose tools really run; everything is checked
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -176,25 +177,26 @@ class Talk:
 
     def work(self, conversation: conversation_.Conversation) -> None:
         """Let the agent work on it; every thought, call, result and answer is shown as it comes."""
-        conversation.thinking = self.thinking
-        policy = policy_.LocalPolicy(self.model, self.tokenizer)
-        began = time.perf_counter()
-        conversation_.begin(conversation, self.tokenizer)
-        if not conversation_.has_room(conversation, LIMITS):
-            self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
-            return
-        shown = len(conversation.messages)  # the user knows what was typed
-        shown -= conversation.task in self.tasks
+        with contextlib.closing(conversation.environment):
+            conversation.thinking = self.thinking
+            policy = policy_.LocalPolicy(self.model, self.tokenizer)
+            began = time.perf_counter()
+            conversation_.begin(conversation, self.tokenizer)
+            if not conversation_.has_room(conversation, LIMITS):
+                self.say("error", f"{conversation.prompt_length} tokens are too long for a prompt here")
+                return
+            shown = len(conversation.messages)  # the user knows what was typed
+            shown -= conversation.task in self.tasks
 
-        def show_new(*_: int) -> None:
-            nonlocal shown
-            for piece in pieces(conversation.messages[shown:]):
-                self.show(piece)
-            shown = len(conversation.messages)
+            def show_new(*_: int) -> None:
+                nonlocal shown
+                for piece in pieces(conversation.messages[shown:]):
+                    self.show(piece)
+                shown = len(conversation.messages)
 
-        show_new()
-        loop.converse(policy, [conversation], self.tokenizer, LIMITS, show_new)
-        self.summary(conversation, time.perf_counter() - began)
+            show_new()
+            loop.converse(policy, [conversation], self.tokenizer, LIMITS, show_new)
+            self.summary(conversation, time.perf_counter() - began)
 
     def show(self, piece: Piece) -> None:
         """One piece of the conversation; what a tool says went wrong is red."""
@@ -220,7 +222,6 @@ class Talk:
             demo = worlds.WORLDS[conversation.task.world].demo
             if left := demo.left(conversation.task, conversation.environment):
                 self.say("note", left)
-        conversation.environment.close()
 
 
 def own_task(words: str, tools: Sequence[Tool] = ()) -> conversation_.Conversation:

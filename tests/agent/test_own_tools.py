@@ -1,5 +1,7 @@
 """Functions of a user's file become tools; what cannot is one line."""
 
+import sys
+
 import pytest
 
 from kimi_mini.agent.own_tools import load_tools, tool_of
@@ -61,6 +63,10 @@ def test_a_dialogue_with_them_has_no_other_tools(tools):
         ("def f(a): ...", "annotate a"),
         ("def f(*a: int): ...", "annotate a"),
         ("def f(a: set): ...", "annotate a"),
+        ("async def f(a: int): ...", "f: .* without async"),
+        ("async def f(a: int): yield a", "f: .* without async"),
+        ("def f(a: int): yield a", "f: .* without async or yield"),
+        ("def f(a: int, /, b: int): ...", "f: .* leave out the / behind a"),
         ("1 / 0", "ZeroDivisionError"),
         ("def f(:", "SyntaxError"),
         ("raise SystemError('a\\nb')", "SystemError: a"),
@@ -72,6 +78,29 @@ def test_what_cannot_be_a_tool_is_one_line(tmp_path, text, says):
     with pytest.raises(KimiError, match=says) as caught:
         load_tools(file)
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_a_file_may_have_dataclasses_and_annotations_of_the_future(tmp_path):
+    """dataclasses looks its module up by name; a file that was refused leaves none."""
+    file = tmp_path / "mine.py"
+    text = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Book:
+    shelf: int
+
+def shelf_of(book: str) -> int:
+    return Book(3).shelf
+"""
+    file.write_text(text)
+    tools = load_tools(file)
+    assert Toolbox(tools).call("shelf_of", '{"book":"x"}').content == "3"
+    file.write_text(text + "1 / 0")
+    with pytest.raises(KimiError, match="ZeroDivisionError"):
+        load_tools(file)
+    assert tools[0].function.__module__ not in sys.modules
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

@@ -168,6 +168,14 @@ def test_odd_input_is_answered_and_quit_ends(scripted, capsys):
     assert shown.count("held-out tasks") == 2 and "answer   " not in shown
 
 
+@pytest.mark.parametrize("words", ['Buy f 2 "red fig", end.', "x" * 9000], ids=["done", "too long"])
+def test_every_environment_is_closed(scripted, monkeypatch, words):
+    """That of a request that is too long, too."""
+    closed, close = [], terminal.worlds.Environment.close
+    monkeypatch.setattr(terminal.worlds.Environment, "close", lambda self: closed.append(self) or close(self))
+    assert scripted([words], ["<think>end</think>done"]) == 0 and len(closed) == 1
+
+
 def test_ctrl_c_ends_politely(scripted, capsys, monkeypatch):
     monkeypatch.setattr(terminal.Talk, "read", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert scripted([]) == 0 and capsys.readouterr().out.endswith("bye\n")
