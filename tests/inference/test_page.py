@@ -283,6 +283,23 @@ def test_stop_ends_the_stream_at_the_server_and_the_request_can_be_sent_again(wa
 
 @needs_browser
 @pytest.mark.slow
+def test_a_request_without_an_answer_is_forgotten_though_the_next_is_written_already(page, server):
+    gate = threading.Event()
+    shown = page([*THINKS, gate], ANSWERS)
+    shown.send("hello")
+    wait("the thought", 10, lambda: shown.pieces()[-1][0] == "thought")
+    shown.one("#text").send_keys("the next")
+    shown.one("#stop").click()
+    shown.rests()
+    gate.set()
+    assert shown.one("#text").get_property("value") == "the next"
+    shown.send("")
+    shown.rests()
+    assert server.chats()[-1]["messages"] == [{"role": "user", "content": "the next"}]
+
+
+@needs_browser
+@pytest.mark.slow
 def test_nothing_that_anybody_says_becomes_markup(page):
     calls = [call(0, EVIL, json.dumps({"a": EVIL}), "c1"), event(finish="tool_calls"), DONE]
     thought, answer = event({"reasoning_content": EVIL}), event({"content": EVIL})
