@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import secrets
 import socket
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kimi_mini.agent import conversation as state
+from kimi_mini.agent.endpoint import read_key
 from kimi_mini.agent.folder import load_agent, whose
-from kimi_mini.base.errors import KimiError, MissingFile
+from kimi_mini.base.errors import KimiError
 from kimi_mini.worlds import WORLDS, generate, registry
 
 if TYPE_CHECKING:  # an extra
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # an extra
 
 EXTRA = "the endpoint needs more packages: pip install '.[serve]'"
 KEPT, AGE = 64, 1800.0
-KEY = "KIMI_MINI_API_KEY"
 
 
 class Tables:
@@ -155,26 +154,26 @@ def serving(
 
     adapters: name -> folder. more: fields of `inference.serving.app.Settings`.
     """
-    server, engine, tables = build(folder, host, places, queue, adapters or {}, more)
-    held = bound(host, port)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [held]}, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise KimiError("the endpoint did not start")
-            time.sleep(0.01)
-        yield f"http://{host}:{held.getsockname()[1]}/v1"
-    finally:
-        engine.close()  # first: open streams end in a line of their own, and the server need not cut them off
-        server.should_exit = True
-        thread.join(10)
-        tables.close()
-        held.close()
+    with contextlib.closing(bound(host, port)) as held:  # first: a port that is taken costs no model
+        server, engine, tables = build(folder, host, places, queue, adapters or {}, more)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [held]}, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                if not thread.is_alive():
+                    raise KimiError("the endpoint did not start")
+                time.sleep(0.01)
+            yield f"http://{address(host, held.getsockname()[1])}/v1"
+        finally:
+            engine.close()  # first: open streams end in a line of their own, and the server need not cut them off
+            server.should_exit = True
+            thread.join(10)
+            tables.close()
 
 
 def build(folder: str | Path, host: str, places: int, queue: int, adapters: dict[str, str], more: dict):
-    """(server, engine, tables), nothing started but the engine. Raises KimiError without the extra packages."""
+    """(server, engine, tables), nothing started but the engine. Raises KimiError without the extra packages, and for an
+    adapter that has the model's own name."""
     try:
         import uvicorn
 
@@ -185,8 +184,10 @@ def build(folder: str | Path, host: str, places: int, queue: int, adapters: dict
     from kimi_mini.inference.adapters import Adapters
     from kimi_mini.model.compact.lora import load_adapter
 
-    model, tokenizer = load_agent(folder)
     settings = Settings(**{"name": Path(folder).resolve().name, "adapters": tuple(adapters)} | more)
+    if settings.name in adapters:
+        raise KimiError(f"the model itself is called {settings.name}: give its adapter another name")
+    model, tokenizer = load_agent(folder)
     served = model
     if adapters:
         served = Adapters(model, {name: load_adapter(model, place) for name, place in adapters.items()})
@@ -197,6 +198,11 @@ def build(folder: str | Path, host: str, places: int, queue: int, adapters: dict
         app, host=host, log_level="warning", timeout_graceful_shutdown=3, access_log=False
     )
     return uvicorn.Server(config), engine, tables
+
+
+def address(host: str, port: int) -> str:
+    """Host and port as they stand in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -210,35 +216,27 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         held.close()
         raise KimiError(
-            f"{host}:{port} cannot be used ({error.strerror}): --host and --port name another address"
+            f"{address(host, port)} cannot be used ({error.strerror}): --host and --port name another address"
         ) from None
     held.listen(128)
     return held
 
 
-def key_of(file: str | None) -> str | None:
-    """The key of a file, else of the environment variable KEY, else none. Raises MissingFile or KimiError."""
-    if file is None:
-        return os.environ.get(KEY) or None
-    if not Path(file).is_file():
-        raise MissingFile(f"{file}: no such file; --api-key-file wants a file with one line, the key")
-    if not (key := Path(file).read_text(encoding="utf-8").strip()):
-        raise KimiError(f"{file} is empty: it should hold the key")
-    return key
-
-
 def named(words: list[str]) -> dict[str, str]:
-    """NAME=FOLDER as a dict. Raises KimiError."""
+    """NAME=FOLDER as a dict. Raises KimiError for what is none, and for two of one name."""
     pairs = [word.partition("=") for word in words]
     if wrong := [word for word, (name, _, place) in zip(words, pairs) if not (name and place)]:
         raise KimiError(f"--adapter wants NAME=FOLDER, not {wrong[0]!r}")
+    names = [name for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise KimiError(f"--adapter names {twice[0]!r} twice: give each adapter a name of its own")
     return {name: place for name, _, place in pairs}
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     more = {
-        "key": key_of(args.api_key_file),
+        "key": read_key(args.api_key_file),
         "constrained": not args.unconstrained,
         "strict": args.strict_reasoning,
     }

@@ -1,5 +1,6 @@
 """`python -m kimi_mini serve`: the page's tasks and tools, keys and ports in one line."""
 
+import argparse
 import contextlib
 import signal
 import socket
@@ -7,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from kimi_mini.agent import serve
-from kimi_mini.agent.serve import Tables, bound, key_of, named
-from kimi_mini.base.errors import KimiError, MissingFile
+from kimi_mini.agent.endpoint import KEY_VARIABLE
+from kimi_mini.agent.serve import Tables, bound, named
+from kimi_mini.base import options
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.paths import ROOT
 from kimi_mini.worlds import WORLDS
 
@@ -58,18 +62,36 @@ def test_environments_keep_their_state_and_are_bounded(monkeypatch):
 
 
 def test_a_key_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv(serve.KEY, raising=False)
-    assert key_of(None) is None
-    monkeypatch.setenv(serve.KEY, "from here")
-    assert key_of(None) == "from here"
+    """One that cannot be read is one line, and starts nothing."""
+    asked = []
+    monkeypatch.setattr(serve, "serving", lambda *_, **more: asked.append(more["key"]) or stopped())
+    monkeypatch.setenv(KEY_VARIABLE, "from-here")
     file = tmp_path / "key"
-    with pytest.raises(MissingFile, match="no such file"):
-        key_of(str(file))
-    file.write_text("  \n")
-    with pytest.raises(KimiError, match="is empty"):
-        key_of(str(file))
-    file.write_text("of the file\n")
-    assert key_of(str(file)) == "of the file"
+    file.write_text("of-the-file\n")
+    for key_file in (None, file):
+        assert serve.main(arguments("--api-key-file", key_file) if key_file else arguments()) == 0
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert serve.main(arguments()) == 0 and asked == ["from-here", "of-the-file", None]
+    for content, says in ((b"\xff\xfe", "is no text"), (b"  \n", "is empty")):
+        file.write_bytes(content)
+        with pytest.raises(KimiError, match=says):
+            serve.main(arguments("--api-key-file", file))
+    assert len(asked) == 3
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", default="final")
+    options.serve(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+@contextlib.contextmanager
+def stopped():
+    """An endpoint at which Ctrl-C is pressed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        yield "http://127.0.0.1:1/v1"
 
 
 def test_adapters_are_named():
@@ -77,6 +99,14 @@ def test_adapters_are_named():
     for word in ("a", "=x", "a="):
         with pytest.raises(KimiError, match="NAME=FOLDER"):
             named([word])
+    with pytest.raises(KimiError, match="names 'a' twice"):
+        named(["a=x", "b=x", "a=y"])
+
+
+def test_an_adapter_has_not_the_name_of_the_model():
+    """It would be listed twice and never be used."""
+    with pytest.raises(KimiError, match="the model itself is called final"):
+        serve.build("some/final", "127.0.0.1", 1, 1, {"final": "some/adapter"}, {})
 
 
 def test_a_taken_port_is_one_line():
@@ -88,9 +118,30 @@ def test_a_taken_port_is_one_line():
             bound("127.0.0.1", port)
 
 
+def test_a_port_is_held_before_the_model_is_built_and_not_kept_when_that_fails(monkeypatch):
+    made, build = [], []
+    monkeypatch.setattr(serve, "build", lambda *_: build.append(1) or 1 // 0)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        with pytest.raises(KimiError, match="cannot be used"), serve.serving("x", held.getsockname()[1]):
+            pass
+    assert not build
+    monkeypatch.setattr(serve, "bound", lambda *words: made.append(bound(*words)) or made[-1])
+    with pytest.raises(ZeroDivisionError), serve.serving("x"):
+        pass
+    assert build and made[0].fileno() == -1
+
+
+def test_an_address_is_part_of_a_url():
+    for host in ("127.0.0.1", "localhost", "::1"):
+        parts = urlsplit(f"http://{serve.address(host, 8000)}/v1")
+        assert (parts.hostname, parts.port) == (host, 8000)
+
+
 @pytest.mark.slow
 def test_without_the_extra_packages_there_is_one_line():
-    code = "import sys; sys.modules['uvicorn'] = None\nfrom kimi_mini.__main__ import main\nsys.exit(main(['serve']))"
+    code = "import sys; sys.modules['uvicorn'] = None\nfrom kimi_mini.__main__ import main\nsys.exit(main(['serve', '--port', '0']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "pip install '.[serve]'" in done.stderr and "Traceback" not in done.stderr
 
