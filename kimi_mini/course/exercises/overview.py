@@ -87,6 +87,13 @@ ORDER_CASES = (  # (orders in the database, wanted, what the agent said, is it r
         False,
         "it bought the fig twice: a set would not notice",
     ),
+    (
+        [["fig", 2], ["fig", 2], ["nut", 1]],
+        [["fig", 2], ["nut", 1], ["nut", 1]],
+        "done",
+        False,
+        "it bought the fig twice and the nut once, not the other way round: see how often each was bought",
+    ),
     ([["fig", 2], ["tea", 1]], [["fig", 2]], "done", False, "it also bought tea, which nobody asked for"),
 )
 
