@@ -207,7 +207,8 @@ def _verdicts(verify: Callable[[dict, str], bool], tasks: Sequence[dict]) -> Non
             raise Hint(f"your verifier refuses the right answer {right!r} of the task {task['prompt']!r:.60}")
         if not value_of(verify, dict(task), f" {right}.\n"):
             raise Hint("a blank or a full stop around a right answer makes it wrong: that measures spelling")
-        for wrong in (other, "", "I do not know", f"{right} or {other}", right + right):
+        doubled = [right + right] if right.strip("0") else []  # 00 is 0
+        for wrong in (other, "", "I do not know", f"{right} or {other}", *doubled):
             if value_of(verify, dict(task), wrong):
                 raise Hint(f"your verifier accepts {wrong!r} where {right!r} is right")
 

@@ -28,6 +28,22 @@ def test_an_honest_benchmark_is_right():
     assert ex.check_benchmark(make, verify, SHEET, TRAINING)
 
 
+def numeric(task, answer):
+    """Compares numbers: 00 is 0."""
+    try:
+        return int(answer.strip().rstrip(".")) == task["answer"]
+    except ValueError:
+        return False
+
+
+def test_a_verifier_may_compare_numbers():
+    def with_none(seed):
+        return [{"prompt": "How far is it from 7 to 7?", "answer": 0}, *make(seed)]
+
+    sheet = SHEET | {"size": 61, "guess": ex.best_guess(with_none(0))}
+    assert ex.check_benchmark(with_none, numeric, sheet, TRAINING)
+
+
 def unseeded(seed):
     return make(random.random())
 
