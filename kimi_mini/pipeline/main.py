@@ -35,22 +35,24 @@ def main(args: argparse.Namespace) -> int | None:
     """`python -m kimi_mini run`: do what is not done yet. args.again: the same command, for processes of its own."""
     kind = "rehearsal" if args.rehearsal else "reader" if args.reader else ""
     folder = Path(args.folder or RUNS / kind)
-    named = dict(seed=args.seed, device=args.device, processes=_count(args, folder))
+    named = dict(seed=args.seed, device=args.device)
     if args.preset:
         named["preset"] = args.preset
-    plan = (getattr(Plan, kind) if kind else Plan)(**named)
-    run = Run(folder, plan.scaled(args.scale))
+    plan = (getattr(Plan, kind) if kind else Plan)(**named).scaled(args.scale)
+    plan = plan.shared_by(_count(args, folder, plan.rows))
+    run = Run(folder, plan)
     if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:
         return processes.start(args.again, plan.processes, args.threads or 1)
     return go_on(run)
 
 
-def _count(args: argparse.Namespace, folder: Path) -> int:
-    """How many processes: of those started together, as asked for, as the run was begun, or what the machine has."""
+def _count(args: argparse.Namespace, folder: Path, most: int) -> int:
+    """How many processes: of those started together, as asked for, as the run was begun, or what the machine has, of
+    which `most` find work."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     on_gpu = args.device != "cpu"
-    return args.processes or Run.begun_with(folder) or (1 if on_gpu else processes.default_count())
+    return args.processes or Run.begun_with(folder) or (1 if on_gpu else min(processes.default_count(), most))
 
 
 def go_on(run: Run) -> None:

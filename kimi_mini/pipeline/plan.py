@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import check_plan
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RUNS
@@ -171,6 +172,20 @@ class Plan:
     finetune: Finetune = Finetune()
     rl: RLConfig = field(default_factory=joint)
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def rows(self) -> int:
+        """Windows of real text in a step."""
+        return max(1, self.step_tokens // self.text.window)
+
+    def shared_by(self, count: int) -> Plan:
+        """The same for so many processes. KimiError where one of them would have no window of a step."""
+        if count > self.rows:
+            raise KimiError(
+                f"a step of {self.rows} windows cannot be shared by {count} processes: "
+                f"take --processes {self.rows} or fewer"
+            )
+        return replace(self, processes=count)
 
     def scaled(self, factor: float) -> Plan:
         """The same with all token budgets, rounds and (never more) held-out tasks times `factor`."""

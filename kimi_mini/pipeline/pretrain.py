@@ -53,25 +53,18 @@ PROMPT = "def read("
 # ---- the training, for both ----------------------------------------------------------------------------------
 
 
-def rows_of(plan: Plan) -> int:
-    """Windows of a step."""
-    return max(1, plan.step_tokens // plan.text.window)
-
-
 def steps_of(plan: Plan) -> int:
     """Steps of the whole."""
-    return max(1, plan.pretrain.tokens // (rows_of(plan) * plan.text.window))
+    return max(1, plan.pretrain.tokens // (plan.rows * plan.text.window))
 
 
 def tokens_to_read(plan: Plan) -> int:
     """Tokens of all steps together."""
-    return steps_of(plan) * rows_of(plan) * plan.text.window
+    return steps_of(plan) * plan.rows * plan.text.window
 
 
 def step_data(windows: np.ndarray, rows: int, seed: int) -> Callable[[int], list[Batch]]:
     """data(step): this rank's share of the step's `rows` windows. The order is a function of the seed alone."""
-    if rows < ranks.world_size():
-        raise KimiError(f"a step of {rows} windows cannot be shared by {ranks.world_size()} processes")
     chosen = in_turn(windows, rows, [seed, 2])
     return lambda step: [text_batch(ranks.share(chosen(step)))]
 
@@ -104,7 +97,7 @@ def read_text(
     history = trained(
         model,
         plan,
-        with_drills(step_data(training, rows_of(plan), plan.seed), plan, place.micro_tokens),
+        with_drills(step_data(training, plan.rows, plan.seed), plan, place.micro_tokens),
         steps_of(plan),
         plan.pretrain.schedule,
         place=place,
@@ -204,7 +197,8 @@ def pretrain(options: Options) -> History:
     if options.window < 2:
         raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
     place = Placement.choose(options.device, options.dtype, options.micro_tokens)
-    folder, plan, first = Path(options.folder), options.plan(), ranks.rank() == 0
+    folder, first = Path(options.folder), ranks.rank() == 0
+    plan = options.plan().shared_by(ranks.world_size())
     model = new_model(plan.preset, place.device, plan.seed)
     with ExitStack() as held:
         ranks.first_rank(lambda: held.enter_context(locked(folder)))
@@ -266,7 +260,7 @@ def count_processes(options: Options) -> int:
     if options.processes:
         return options.processes
     on_cpu = choose_device(options.device).type == "cpu"
-    return min(processes.default_count(), rows_of(fitted(options)[0].plan())) if on_cpu else 1
+    return min(processes.default_count(), fitted(options)[0].plan().rows) if on_cpu else 1
 
 
 def main(options: Options) -> None:

@@ -49,7 +49,7 @@ def test_fine_tuning_ends_at_a_hundred_per_cent(bars, width):
 def test_pretraining_ends_at_a_hundred_per_cent(step_tokens):
     """Also where windows do not fill a step."""
     plan = replace(Plan.rehearsal(), step_tokens=step_tokens)
-    rows, steps = pretrain.rows_of(plan), pretrain.steps_of(plan)
+    rows, steps = plan.rows, pretrain.steps_of(plan)
     data = pretrain.step_data(np.zeros((7, plan.text.window), int), rows, 0)
     read = sum(int(batch.valid.sum()) for step in range(steps) for batch in data(step))
     assert read == pretrain.tokens_to_read(plan)

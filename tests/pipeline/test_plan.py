@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from kimi_mini.base import paths
+from kimi_mini import __main__ as command_line
+from kimi_mini.base import paths, processes
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
 from kimi_mini.evaluation import scoreboard
@@ -172,6 +173,35 @@ def test_budgets_scale_down_to_a_few_steps(scale, tokens):
     scaled = Plan().scaled(scale)
     assert scaled.pretrain.tokens == tokens and scaled.rl.rounds >= 2
     assert 8 <= scaled.evaluation.tasks <= 200  # more tasks than there are would be no better
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """How many processes were started, on a machine that has eight to spare."""
+    counts = []
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(processes, "default_count", lambda: 8)
+    monkeypatch.setattr(processes, "start", lambda command, count, threads: counts.append(count))
+    return counts
+
+
+@pytest.mark.parametrize(("words", "count"), [([], 8), (["--rehearsal"], 4), (["--processes", "16"], 16)])
+def test_a_run_starts_no_process_without_a_window_of_its_own(started, tmp_path, words, count):
+    command_line.main(["run", "--folder", str(tmp_path), *words])
+    assert started == [count]
+
+
+@pytest.mark.parametrize("launcher", ["--processes", "torchrun"])
+def test_more_processes_than_windows_are_refused_before_anything_is_written(
+    started, tmp_path, capsys, monkeypatch, launcher
+):
+    words = ["run", "--rehearsal", "--folder", str(tmp_path / "run")]
+    if launcher == "torchrun":
+        monkeypatch.setenv("WORLD_SIZE", "5")
+    else:
+        words += ["--processes", "5"]
+    assert command_line.main(words) == 2 and not started and not list(tmp_path.iterdir())
+    assert "4 windows cannot be shared by 5 processes: take --processes 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ['{"preset": "na', "[]", "null"])

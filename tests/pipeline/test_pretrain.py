@@ -186,6 +186,14 @@ def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint)
     assert not (tmp_path / "plan.json").exists()  # the next words, put right, find no plan of these
 
 
+def test_a_step_without_a_window_for_each_process_is_refused_before_anything_is_written(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(pretrain.ranks, "world_size", lambda: 5)
+    assert run(*SMALL, "--folder", str(tmp_path)) == 2
+    assert "take --processes 4 or fewer" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_every_window_is_read_once_before_any_is_read_twice():
     windows = np.arange(40, dtype=np.uint16).reshape(10, 4)
     data = pretrain.step_data(windows, 5, seed=0)
