@@ -194,8 +194,6 @@ def begin(folder: Path, options: Options) -> None:
 def pretrain(options: Options) -> History:
     """Train, measure, save. Every rank returns the same history."""
     options, chosen = fitted(options)
-    if options.window < 2:
-        raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
     place = Placement.choose(options.device, options.dtype, options.micro_tokens)
     folder, first = Path(options.folder), ranks.rank() == 0
     plan = options.plan().shared_by(ranks.world_size())
@@ -236,7 +234,8 @@ def leave(folder: Path, model: KimiMini, place: Placement, history: History, mea
 
 
 def fitted(options: Options) -> tuple[Options, str]:
-    """The options with what was left open chosen for device and preset, and what to say about it."""
+    """The options with what was left open chosen for device and preset, and what to say about it. KimiError for a
+    preset that is not known, and for a window that it cannot learn from or that is too long for it."""
     device = choose_device(options.device)
     try:
         config = KimiConfig.preset(options.preset)
@@ -252,7 +251,13 @@ def fitted(options: Options) -> tuple[Options, str]:
         f"{name.replace('_', ' ')} {value:,}" if value else f"{name.replace('_', ' ')} whole"
         for name, value in left_open.items()
     )
-    return replace(options, **left_open), f"chosen: {what} ({choice.reason})" if left_open else ""
+    options = replace(options, **left_open)
+    most = config.max_position_embeddings
+    if options.window < 2:
+        raise KimiError("a window of one token has nothing to learn from: take --window 2 or more")
+    if options.window > most:
+        raise KimiError(f"{options.preset} has positions for {most:,} tokens: take a shorter --window")
+    return options, f"chosen: {what} ({choice.reason})" if left_open else ""
 
 
 def count_processes(options: Options) -> int:

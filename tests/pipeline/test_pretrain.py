@@ -176,7 +176,7 @@ def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
         (["--device", "cuda:9"], "--device cpu"),
         (["--step-tokens", "1000000000000", "--bytes", "1"], "a smaller --step-tokens"),
         (["--window", "1"], "--window 2 or more"),
-        (["--window", "900000", "--bytes", "1"], "a shorter window"),
+        (["--window", "8193", "--bytes", "1"], "positions for 8,192 tokens: take a shorter --window"),
     ],
 )
 def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint):
@@ -184,6 +184,14 @@ def test_words_that_it_cannot_follow_are_one_line(tmp_path, capsys, words, hint)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and hint in said
     assert not (tmp_path / "plan.json").exists()  # the next words, put right, find no plan of these
+
+
+def test_a_text_too_short_for_the_window_is_one_line_and_leaves_no_plan(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pretrain, "documents", lambda options: pretrain.corpus.default_documents(1)[:1])
+    assert run(*SMALL, "--window", "8192", "--folder", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "more text or a shorter window" in said
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_a_step_without_a_window_for_each_process_is_refused_before_anything_is_written(
