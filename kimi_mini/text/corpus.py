@@ -60,6 +60,11 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
+def _hash_of_words(document: Document) -> int:
+    """The hash of a text whatever its white space is: by it copies are told."""
+    return _hash(" ".join(document.text.split()))
+
+
 # ---------------------------------------------------------------- documents
 
 
@@ -106,10 +111,11 @@ def default_documents(max_stdlib_bytes: int | None = None) -> list[Document]:
 
 
 def without_copies(documents: Iterable[Document]) -> list[Document]:
-    """The first of every group of equal texts. Copies would carry validation text into training."""
+    """The first of every group of texts that differ in white space at most. Copies would carry validation text into
+    training."""
     seen: dict[int, Document] = {}
     for document in documents:
-        seen.setdefault(_hash(document.text), document)
+        seen.setdefault(_hash_of_words(document), document)
     return list(seen.values())
 
 
@@ -133,9 +139,9 @@ def refuse_leak(training: Iterable[Document], validation: Iterable[Document]) ->
     """Raises KimiError when a validation document is also trained on, under its own name or another."""
     training = list(training)
     names = {document.name for document in training}
-    texts = {_hash(" ".join(document.text.split())): document.name for document in training}
+    texts = {_hash_of_words(document): document.name for document in training}
     for document in validation:
-        twin = document.name if document.name in names else texts.get(_hash(" ".join(document.text.split())))
+        twin = document.name if document.name in names else texts.get(_hash_of_words(document))
         if twin is not None:
             raise KimiError(
                 f"{document.name} is held out for validation and also trained on (as {twin}): "

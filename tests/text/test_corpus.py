@@ -150,6 +150,14 @@ def test_a_held_out_document_that_is_trained_on_is_refused():
         )  # the name decides which of them leaks
 
 
+def test_a_copy_with_other_spaces_is_left_out_and_the_rest_can_be_split():
+    """Where the copy would fall on the other side of the split, as one of twenty names does."""
+    _, (held_out, *_) = corpus.split(DOCUMENTS)
+    copies = [Document(f"a fork/{n}.py", held_out.text.replace("\n", "\r\n")) for n in range(20)]
+    kept = corpus.without_copies([*DOCUMENTS, *copies])
+    assert kept == DOCUMENTS and held_out in corpus.split(kept)[1]
+
+
 # ---------------------------------------------------------------- datasets
 
 
