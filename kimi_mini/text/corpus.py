@@ -39,6 +39,7 @@ SKIPPED_FOLDERS = {
     "__phello__",
     "__pycache__",
 }
+LOCAL = "The standard library and Moby-Dick need no network."  # what is left without the hub
 CHARACTERS = 4  # of a token, at most, in long text (2.4 in Python's standard library)
 SKIPPED_FILES = {"html/entities.py", "_pydecimal.py", "tkinter/tix.py"}
 
@@ -177,25 +178,16 @@ def load_hub(
         options: go to `datasets.load_dataset`, such as a configuration's name=... or data_files=...
 
     Raises:
-        HubError: the hub or the data set cannot be reached, or it has no such column.
+        HubError: the hub or the data set cannot be reached, or is lost underway, or it has no such column.
     """
-    import datasets
     from huggingface_hub.constants import ENDPOINT
 
-    hint = "The standard library and Moby-Dick need no network."
     if "data_files" not in options and not _answers(ENDPOINT):  # datasets itself would try for half a minute
-        raise HubError(f"cannot load {name!r}: no answer from {ENDPOINT}. {hint}")
-    try:
-        rows = iter(datasets.load_dataset(name, split=split, streaming=True, **options))
-        first = next(rows, None)
-    except Exception as error:  # noqa: BLE001 - datasets, huggingface_hub and httpx each raise their own kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubError(f"cannot load {name!r} from the hub: {reason}. {hint}") from None
-    if first is not None and text_column not in first:
-        raise HubError(f"{name!r} has no column {text_column!r}, only {', '.join(first)}")
-    rows = itertools.islice(itertools.chain([first] if first else [], rows), max_documents)
+        raise HubError(f"cannot load {name!r}: no answer from {ENDPOINT}. {LOCAL}")
     documents, characters = [], 0
-    for index, row in enumerate(rows):
+    for index, row in enumerate(itertools.islice(_rows(name, split=split, **options), max_documents)):
+        if text_column not in row:
+            raise HubError(f"{name!r} has no column {text_column!r}, only {', '.join(row)}")
         if not isinstance(row[text_column], str):
             raise HubError(
                 f"row {index} of {name!r} has no text in {text_column!r}; columns: {', '.join(row)}"
@@ -205,6 +197,17 @@ def load_hub(
         if max_characters is not None and characters >= max_characters:
             break
     return documents
+
+
+def _rows(name: str, /, **options) -> Iterator[dict]:
+    """The rows of a data set as they come. HubError with the reason where one does not, the first or a later one."""
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(name, streaming=True, **options)
+    except Exception as error:  # noqa: BLE001 - datasets, huggingface_hub and httpx each raise their own kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HubError(f"cannot load {name!r} from the hub: {reason}. {LOCAL}") from None
 
 
 def _answers(address: str, timeout: float = 5.0) -> bool:

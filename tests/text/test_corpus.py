@@ -203,6 +203,22 @@ def test_hub_loader_on_local_files(tmp_path):
         corpus.load_hub("json", data_files=str(tmp_path / "missing.jsonl"))
 
 
+def test_a_connection_that_is_lost_underway_is_said_as_one_that_never_was(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def lost(path, **options):
+        yield {"text": "one"}
+        raise TimeoutError("The read operation timed out")
+
+    monkeypatch.setattr(corpus, "_answers", lambda address: True)
+    monkeypatch.setattr(datasets, "load_dataset", lost)
+    assert corpus.load_hub("some/text", max_documents=1) == [Document("some/text/train/0", "one")]
+    with pytest.raises(
+        corpus.HubError, match=r"cannot load 'some/text' .*: The read operation .* no network"
+    ):
+        corpus.load_hub("some/text", name="en")
+
+
 # ---------------------------------------------------------------- tokens
 
 
