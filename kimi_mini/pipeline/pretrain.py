@@ -66,7 +66,13 @@ def tokens_to_read(plan: Plan) -> int:
 def step_data(windows: np.ndarray, rows: int, seed: int) -> Callable[[int], list[Batch]]:
     """data(step): this rank's share of the step's `rows` windows. The order is a function of the seed alone."""
     chosen = in_turn(windows, rows, [seed, 2])
-    return lambda step: [text_batch(ranks.share(chosen(step)))]
+    return lambda step: own_share(chosen(step))
+
+
+def own_share(windows: np.ndarray) -> list[Batch]:
+    """This rank's share of `windows`; no batch where they are fewer than the ranks and it has none."""
+    own = ranks.share(windows)
+    return [text_batch(own)] if len(own) else []
 
 
 def with_drills(
@@ -91,8 +97,7 @@ def read_text(
     """Next-token prediction on `windows` (training, validation), each (N, T); the history, and the loss in nats a token
     on documents held out, before and after."""
     training, validation = windows
-    chosen = validation[:: max(1, len(validation) // plan.text.held_out)]
-    held_out = [text_batch(ranks.share(chosen))]
+    held_out = own_share(validation[:: max(1, len(validation) // plan.text.held_out)])
     before = evaluate_loss(model, held_out, place)
     history = trained(
         model,

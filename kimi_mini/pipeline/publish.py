@@ -19,6 +19,7 @@ from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.plan import COSTS, Plan, Run
+from kimi_mini.training.machine.placement import choose_device
 from kimi_mini.worlds import FAMILIES
 
 SHIPPED = ("base", "tuned", "final")
@@ -122,7 +123,7 @@ def run_log(run: Run, stages: Sequence[str]) -> Log:
     log = Log(
         "run",
         seeds=[run.plan.seed],
-        device=run.plan.device,
+        device=str(choose_device(run.plan.device)),
         folder=run.folder,
         command="make run",
         seed=run.plan.seed,

@@ -73,7 +73,7 @@ def load_checkpoint(run: Run, name: str) -> KimiMini:
         raise KimiError(
             f"the checkpoint {name!r} is gone from {run.folder}: delete that folder to train again"
         )
-    return folder.load_agent(place)[0].to(run.plan.device)
+    return folder.load_agent(place)[0].to(choose_device(run.plan.device))
 
 
 def text_windows(file: Path, documents: Callable[[], list[corpus.Document]], length: int) -> list[np.ndarray]:

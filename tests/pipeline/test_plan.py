@@ -18,9 +18,10 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import flat
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.model.compact import int4
-from kimi_mini.pipeline import Plan, Run, go_on, plan, reinforce, stages
+from kimi_mini.pipeline import Plan, Run, go_on, plan, reinforce, shared, stages
 from kimi_mini.pipeline.plan import Drill, Finetune, Optimizer, Schedule, Text
 from kimi_mini.pipeline.text import symbols_in_use
+from kimi_mini.training.machine.placement import choose_device
 from kimi_mini.training.rl import rounds as rl
 from kimi_mini.worlds import FAMILIES
 
@@ -245,6 +246,12 @@ def test_rl_takes_all_trained_worlds_of_a_plain_run_in_one_stage():
         (row.family, level) for row in scoreboard.ROWS for level in row.levels if "beyond" in row.name
     }
     assert measured and not measured & set(Plan().rl.tasks)
+
+
+def test_a_run_that_leaves_its_device_open_goes_on_from_its_checkpoints(tmp_path):
+    run = Run(tmp_path, Plan(device="auto"))
+    shared.save_checkpoint(run, tiny_model(vocab_size=1024), "drilled")
+    assert shared.load_checkpoint(run, "drilled").lm_head.weight.device == choose_device("auto")
 
 
 @pytest.mark.parametrize("rounded", [False, True])

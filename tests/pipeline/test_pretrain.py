@@ -211,6 +211,17 @@ def test_every_window_is_read_once_before_any_is_read_twice():
     assert not torch.equal(data(0)[0].ids, pretrain.step_data(windows, 5, seed=1)(0)[0].ids)
 
 
+def test_of_fewer_windows_than_ranks_some_rank_has_none(monkeypatch):
+    """Held-out windows of a short text: it measures nothing, and the others' sums are the whole."""
+    windows, shares = np.arange(8, dtype=np.uint16).reshape(2, 4), []
+    monkeypatch.setattr(pretrain.ranks, "is_on", lambda: True)
+    monkeypatch.setattr(pretrain.ranks, "world_size", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr(pretrain.ranks, "rank", lambda rank=rank: rank)
+        shares.append([batch.ids.tolist() for batch in pretrain.own_share(windows)])
+    assert shares == [[[[0, 1, 2, 3]]], [[[4, 5, 6, 7]]], []]
+
+
 def test_two_runs_in_one_folder_are_one_line(tmp_path, capsys):
     with locked(tmp_path):
         assert run(*SMALL, "--folder", str(tmp_path)) == 2
