@@ -25,6 +25,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
 REHEARSAL = RUNS / "rehearsal"
+DECIDE_NOTHING = ("folder", "threads", "processes")  # options: a run is as whole with any value
 SEEN = "; seen afterwards"  # behind a claim that was added when the rows were known
 
 
@@ -48,7 +49,7 @@ def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds: a seed that is run twice is still one seed")
     torch.set_num_threads(args.threads)
-    decisive = {name: value for name, value in vars(args).items() if name not in ("folder", "threads")}
+    decisive = {name: value for name, value in vars(args).items() if name not in DECIDE_NOTHING}
     whole = all(value == parser.get_default(name) for name, value in decisive.items())
     args.folder = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
     return args

@@ -45,6 +45,15 @@ def test_only_a_whole_run_is_published(said, tmp_path):
     assert harness.figures(RESULTS).name == "figures"
 
 
+def test_a_run_on_another_number_of_processes_is_as_whole(monkeypatch):
+    """The command that a shipped log names sends it to the same place on every machine."""
+    options = harness.common_parser("An experiment.")
+    options.add_argument("--processes", type=int, default=8)
+    monkeypatch.setattr(harness.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(sys, "argv", ["experiment", "--processes", "2"])
+    assert harness.read(options).folder == RESULTS
+
+
 @pytest.mark.parametrize(
     "words",
     [
