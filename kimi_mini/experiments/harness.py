@@ -6,7 +6,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -152,28 +152,40 @@ def side_by_side(
 
     def keep(index: int, row: dict) -> None:
         nonlocal last
-        rows[index], now = row, perf_counter()
-        done.append(
-            {"job": asked[index], "row": row, TOOK: round(now - last, 3)}
-        )  # jobs of two processes: once
-        last = now
-        write_json(kept, done)
+        if index in rows:
+            return
+        now = perf_counter()  # the seconds of two processes count once
+        entry = {"job": asked[index], "row": row, TOOK: round(now - last, 3)}
+        write_json(kept, [*done, entry])
+        done.append(entry)
+        rows[index], last = row, now
+        bar.update()
 
     with tqdm(total=len(jobs), initial=len(rows), unit="run", leave=False, dynamic_ncols=True) as bar:
-        for index, row in _worked([jobs[i] for i in left], left, processes, work):
-            keep(index, row)
-            bar.update()
+        _work_on({i: jobs[i] for i in left}, processes, work, keep)
     return [rows[i] for i in range(len(jobs))]
 
 
-def _worked(jobs: Sequence[Job], numbers: Sequence[int], processes: int, work: Callable[[Job], dict]):
-    """(number, row) of each job as it is done, by so many processes; one works here."""
+def _work_on(
+    jobs: dict[int, Job], processes: int, work: Callable[[Job], dict], keep: Callable[[int, dict], None]
+) -> None:
+    """keep(number, row) of each job as it is done, by so many processes; one works here. What stops one of them, or us,
+    ends those that are still at work, at once; the rows of those that are done are kept."""
     if processes == 1:
-        yield from ((number, work(job)) for number, job in zip(numbers, jobs))
+        for number, job in jobs.items():
+            keep(number, work(job))
         return
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    pool, waiting = ProcessPoolExecutor(processes, mp_context=get_context("spawn")), {}
     try:
-        waiting = {pool.submit(work, job): number for number, job in zip(numbers, jobs)}
-        yield from ((waiting[future], future.result()) for future in as_completed(waiting))
-    finally:
+        waiting |= {pool.submit(work, job): number for number, job in jobs.items()}
+        for future in as_completed(waiting):
+            keep(waiting[future], future.result())
+    except BaseException:
+        for process in active_children():  # the pool's, which would be waited for
+            process.terminate()
         pool.shutdown(cancel_futures=True)
+        for future, number in waiting.items():
+            if not (future.cancelled() or future.exception()):
+                keep(number, future.result())
+        raise
+    pool.shutdown()

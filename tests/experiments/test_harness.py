@@ -2,8 +2,12 @@
 
 import importlib
 import inspect
+import multiprocessing
 import pkgutil
 import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from kimi_mini import experiments
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
-from kimi_mini.base.files import read_json
+from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.muonclip import token_efficiency
@@ -86,6 +90,58 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KimiError, match="file"):
         Log("anything", folder=tmp_path / "file" / "results")
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """A job that sleeps, or fails when it has; it leaves a file when it is done."""
+
+    seconds: float
+    folder: Path
+    fails: bool = False
+
+    def said(self):
+        return {"seconds": self.seconds}
+
+
+def sleep(job):
+    time.sleep(job.seconds)
+    if job.fails:
+        raise KimiError("the disk is full")
+    (job.folder / f"{job.seconds} is done").touch()
+    return {"slept": job.seconds}
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_ends_the_others_at_once(tmp_path):
+    jobs = [Sleeper(0, tmp_path), Sleeper(0.5, tmp_path, fails=True), Sleeper(300, tmp_path)]
+    began = time.monotonic()
+    with pytest.raises(KimiError, match="the disk is full"):
+        harness.side_by_side(jobs, tmp_path / "rows.json", 2, sleep)
+    assert time.monotonic() - began < 100 and not multiprocessing.active_children()
+    assert [entry["row"] for entry in read_json(tmp_path / "rows.json", list)] == [{"slept": 0}]
+
+
+@pytest.mark.slow
+def test_a_stop_ends_all_at_once_and_the_rows_that_are_there_are_kept(tmp_path, monkeypatch):
+    """It comes while the first row is written, and the second one waits for that."""
+    jobs, stops = [Sleeper(seconds, tmp_path) for seconds in (0, 0.1, 300)], [KeyboardInterrupt]
+
+    def stopped(file, rows):
+        while not (tmp_path / "0.1 is done").exists():
+            time.sleep(0.1)
+        if stops:
+            time.sleep(1)  # until its row is here
+            raise stops.pop()
+        write_json(file, rows)
+
+    monkeypatch.setattr(harness, "write_json", stopped)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        harness.side_by_side(jobs, tmp_path / "rows.json", 2, sleep)
+    assert time.monotonic() - began < 100 and not multiprocessing.active_children()
+    found = read_json(tmp_path / "rows.json", list)
+    assert sorted(entry["row"]["slept"] for entry in found) == [0, 0.1]
 
 
 @pytest.mark.parametrize(
