@@ -24,10 +24,11 @@ from contextlib import suppress
 
 import psutil
 
-from kimi_mini.base.command import SAVED
+from kimi_mini.base.command import SAVED, Terminated
 
 MOST = 8  # processes that start without being asked for
 MEMORY = 1.5e9  # bytes that a process of the nano wants, with room
+PATIENCE = 10  # seconds that the first rank has to stop in: it may be waiting for the slowest in a sum
 PARENT = "KIMI_MINI_PARENT"  # process id of the command that started a rank
 
 
@@ -49,7 +50,8 @@ def start(command: Sequence[str], count: int, threads: int = 1) -> int:
     """Run `command` as `count` ranks of `threads` threads each until all have ended; returns the exit status.
 
     A rank that fails or is killed ends the others within seconds; its own last line, or the signal, is the one
-    line that is said. Ctrl-C and SIGTERM are passed on to the first rank, which saves nothing more and says so.
+    line that is said. Ctrl-C and SIGTERM are passed on to the first rank, which saves nothing more and says so; when
+    that takes it longer than PATIENCE seconds it is killed, and KeyboardInterrupt or Terminated is raised here.
     """
     with tempfile.TemporaryDirectory() as folder:
         errors = [None, *(open(os.path.join(folder, str(rank)), "w+") for rank in range(1, count))]  # noqa: SIM115
@@ -119,7 +121,10 @@ def _watch(ranks: Sequence[subprocess.Popen], errors: Sequence, passed_on: Seque
         if all(status == 0 for status in statuses):
             return 0
         if passed_on:
-            return _status(ranks[0].wait())
+            try:
+                return _status(ranks[0].wait(PATIENCE))
+            except subprocess.TimeoutExpired:  # a save that is cut off leaves the one before
+                raise (Terminated if passed_on[0] == signal.SIGTERM else KeyboardInterrupt) from None
         if any(statuses):
             with suppress(subprocess.TimeoutExpired):  # what all refuse, the first rank says itself
                 ranks[0].wait(0.5)

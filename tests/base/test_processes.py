@@ -33,7 +33,9 @@ sys.exit(in_one_line(command))
 START = """
 import sys
 from kimi_mini.base import processes
-sys.exit(processes.start([sys.executable, "-c", sys.argv[1], *sys.argv[3:]], int(sys.argv[2])))
+from kimi_mini.base.command import in_one_line
+ranks = [sys.executable, "-c", sys.argv[1], *sys.argv[3:]]
+sys.exit(in_one_line(lambda: processes.start(ranks, int(sys.argv[2]))))
 """
 FOR_EVER = "\nwhile True: ranks.total(1.0); time.sleep(0.05)"
 
@@ -100,6 +102,20 @@ def test_ctrl_c_is_one_line(root, tmp_path, number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 if number == signal.SIGINT else process.returncode
     assert errors.count("\n") <= 1 and "Traceback" not in errors
+    assert are_gone(ranks)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_does_not_wait_for_the_slowest_rank(root, tmp_path, number, status):
+    """The first one waits for it in a sum, and hears nothing meanwhile."""
+    process = started(root, tmp_path, "time.sleep(90 * rank)\nranks.total(1.0)")
+    ranks = pids(tmp_path)
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=40)
+    assert (process.returncode, errors.count("\n")) == (status, 1) and errors.startswith(
+        "kimi_mini: stopped; "
+    )
     assert are_gone(ranks)
 
 
