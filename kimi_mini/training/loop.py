@@ -53,7 +53,8 @@ def evaluate_loss(model: KimiMini, batches: Sequence[Batch], place: Placement | 
 
 @dataclass
 class History:
-    """What a run leaves behind for plots: one entry a step."""
+    """What a run leaves behind for plots: one entry a step; and the time it took in all its starts, by the clock and of
+    this process's processors."""
 
     loss: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -62,6 +63,7 @@ class History:
     max_violation: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    processor_seconds: float = 0.0
 
 
 Losses = Callable[[KimiMini, Batch], Tensor]  # of the tokens of a batch, those that are learned
@@ -158,8 +160,8 @@ def train(
     resumed = state_file is not None and state_file.exists()
     history = load_state(state_file, model, optimizer) if resumed else History()
     keep_freed_memory()
-    began, spent = time.perf_counter(), history.seconds
-    saved, saved_steps = began, len(history.loss)
+    update_seconds = stopwatch(history)
+    saved, saved_steps = history.seconds, len(history.loss)
     with in_training(model):
         for step in range(len(history.loss), steps):
             if stop_when is not None and stop_when(history):
@@ -169,16 +171,27 @@ def train(
             with explained(step, state_file, saved_steps):
                 batches, rate = data(step), bias_rate * factor
                 train_step(model, optimizer, batches, rate, history, bias_rule, place, losses)
-            now = time.perf_counter()
-            history.seconds = spent + now - began
+            update_seconds()
             if progress is not None:
                 progress(step, history)
-            if state_file is not None and now - saved > save_seconds:
+            if state_file is not None and history.seconds - saved > save_seconds:
                 save_state(state_file, model, optimizer, history)
-                saved, saved_steps = now, len(history.loss)
+                saved, saved_steps = history.seconds, len(history.loss)
     if state_file is not None:
         save_state(state_file, model, optimizer, history)
     return history
+
+
+def stopwatch(history: History) -> Callable[[], None]:
+    """Started by this call; what it returns writes into the history the seconds since then, and of earlier starts."""
+    began = time.perf_counter() - history.seconds
+    work_began = time.process_time() - history.processor_seconds
+
+    def update() -> None:
+        history.seconds = time.perf_counter() - began
+        history.processor_seconds = time.process_time() - work_began
+
+    return update
 
 
 def set_rates(optimizer, rates: Sequence[float]) -> None:

@@ -261,6 +261,22 @@ def test_the_figures_are_drawn_from_the_log(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_seconds_of_a_training_that_was_stopped_count(tmp_path, monkeypatch):
+    """Stopped behind the last step: the second start trains none, and tells of those of the first."""
+    recipe = Recipe(tokens=3000, step_tokens=1024, micro_tokens=512)
+
+    def stop(model, folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(runs, "save_agent", stop)
+        runs.learned("writing", versus.TUNED, recipe, 90, tmp_path)
+    earlier = torch.load(tmp_path / "writing-90.pt")["history"]["processor_seconds"]
+    _, _, note = runs.learned("writing", versus.TUNED, recipe, 90, tmp_path)
+    assert note["processor_seconds"] == pytest.approx(earlier, abs=0.05) and earlier > 0.3
+
+
+@pytest.mark.slow
 def test_a_tiny_run_ends_goes_on_and_measures_everything(tmp_path, tokenizer):
     recipe = Recipe(tokens=3000, step_tokens=1024, micro_tokens=512)
     models = [runs.learned(arm, versus.TUNED, recipe, 90, tmp_path) for arm in ARMS]

@@ -1,5 +1,6 @@
 """The training loop: what is learned and what is not, and that an interruption leaves no trace."""
 
+import itertools
 from unittest import mock
 
 import numpy as np
@@ -282,6 +283,20 @@ def test_a_finished_run_is_not_trained_on(tmp_path, uninterrupted):
         raise AssertionError("asked for more data")
 
     assert equal(run(*fresh(), tmp_path / "state.pt", data=no_data), uninterrupted)
+
+
+def test_the_seconds_of_every_start_are_added_up(tmp_path, monkeypatch):
+    """By both clocks, here ones that tick at every look: a step cannot take less than one."""
+    ticks, file = itertools.count(), tmp_path / "state.pt"
+    monkeypatch.setattr(training.time, "process_time", lambda: float(next(ticks)))
+    with pytest.raises(PowerCut):
+        run(*fresh(), file, progress=cut_at(3))
+    earlier = training.load_state(file, *fresh())
+    next(ticks), next(ticks)  # work of another kind in between, which does not count
+    history = train(*fresh(), data, STEPS, schedule, bias_rate=0.05, state_file=file)
+    assert len(earlier.loss) == earlier.processor_seconds and history.processor_seconds == STEPS
+    assert history.seconds > earlier.seconds > 0
+    assert training.load_state(file, *fresh()).processor_seconds == STEPS
 
 
 def edit_state(change):

@@ -8,7 +8,6 @@ by the work. The canvas of the one that refines has LENGTH tokens behind the que
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,14 +155,17 @@ def learned(
 
     schedule = Schedule(peak=recipe.peak, decay_fraction=0.5, floor=0.02)
     losses: Callable = refined_losses if arm == "refining" else token_losses
-    state, began = folder / f"{arm}-{seed}.pt", time.process_time()
+    state = folder / f"{arm}-{seed}.pt"
     with Bar(tokens_of(arm, pools, steps), title) as bar:
         history = trained(
             model, plan, data, len(steps), schedule, state_file=state, progress=bar, losses=losses
         )
     save_agent(model, kept)
-    spent = round(time.process_time() - began, 1)
-    done = note_of(history) | {"examples": sft.tokens_of(pools, steps), "processor_seconds": spent}
+    spent = {
+        "examples": sft.tokens_of(pools, steps),
+        "processor_seconds": round(history.processor_seconds, 1),
+    }
+    done = note_of(history) | spent
     write_json(note, done)
     state.unlink()
     return model, tokenizer, done
