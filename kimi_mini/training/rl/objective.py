@@ -198,9 +198,3 @@ def token_logprobs(model: KimiMini, batch: Batch, temperature: float) -> tuple[T
     """Log-probabilities of all own tokens at the sampling temperature, row by row, and the row of each; (M,) both."""
     distributions, ids, rows = token_distributions(model, batch, temperature)
     return distributions.gather(-1, ids[:, None])[:, 0], rows
-
-
-def sequence_logprobs(model: KimiMini, batch: Batch, temperature: float) -> Tensor:
-    """Sum of the log-probabilities of each row's own tokens at the sampling temperature, (B,)."""
-    chosen, rows = token_logprobs(model, batch, temperature)
-    return chosen.new_zeros(len(batch.ids)).index_add(0, rows, chosen)
