@@ -9,9 +9,9 @@
     evaluate     the scoreboard on held-out tasks
     report       the run as one log, and its figures
 
-All of it stays in the run's folder, data/run. A stage saves as it goes and leaves a note of what it did, STAGE.json.
-`kill -9` loses at most a minute: the same command goes on from the last save and ends with the numbers of an
-uninterrupted run.
+All of it stays in the run's folder, data/run. A stage leaves a note of what it did, STAGE.json. `kill -9` loses what
+came after the last save: half a minute of training, a round of RL, a row of the scoreboard, or all of synthesise, which
+saves at its end. The same command goes on from there and ends with the numbers of an uninterrupted run.
 
 It works on every core, by a process each (kimi_mini.base.processes): all go through the stages together.
 """

@@ -191,6 +191,7 @@ class Plan:
         """The same with all token budgets, rounds and (never more) held-out tasks times `factor`."""
         if factor == 1:
             return self
+        tasks = max(8, round(self.evaluation.tasks * factor))
 
         def tokens(part):
             return replace(part, tokens=max(2 * self.step_tokens, int(part.tokens * factor)))
@@ -201,9 +202,7 @@ class Plan:
             pretrain=tokens(self.pretrain),
             finetune=tokens(self.finetune),
             rl=replace(self.rl, rounds=max(2, round(self.rl.rounds * factor))),
-            evaluation=replace(
-                self.evaluation, tasks=max(8, round(self.evaluation.tasks * min(1.0, factor)))
-            ),
+            evaluation=replace(self.evaluation, tasks=min(self.evaluation.tasks, tasks)),
         )
 
     @classmethod

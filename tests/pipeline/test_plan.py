@@ -174,6 +174,8 @@ def test_budgets_scale_down_to_a_few_steps(scale, tokens):
     scaled = Plan().scaled(scale)
     assert scaled.pretrain.tokens == tokens and scaled.rl.rounds >= 2
     assert 8 <= scaled.evaluation.tasks <= 200  # more tasks than there are would be no better
+    few = Plan.rehearsal().evaluation.tasks
+    assert Plan.rehearsal().scaled(scale).evaluation.tasks == few < 8
 
 
 @pytest.fixture
