@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kimi_mini.agent.conversation import Conversation
 from kimi_mini.agent.policy import LocalPolicy
-from kimi_mini.inference.serving.constrained import Constraint
+from kimi_mini.inference.serving.constrained import Constraint, with_found
 from kimi_mini.inference.writer import Row
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -21,11 +21,6 @@ class HeldPolicy(LocalPolicy):
     def _row(self, conversation: Conversation, max_tokens: int) -> Row:
         row = super()._row(conversation, max_tokens)
         options = {"thinking": conversation.thinking, "next_call": conversation.calls}
-        row.allowed = Constraint(self.tokenizer, tools_of(conversation), **options)
+        tools = with_found(conversation.tools, conversation.messages)
+        row.allowed = Constraint(self.tokenizer, tools, **options)
         return row
-
-
-def tools_of(conversation: Conversation) -> list[dict]:
-    """Declarations of all tools that may be called at this moment."""
-    box = conversation.environment.toolbox
-    return [tool.declaration() for tool in box.tools.values()] if box else []

@@ -29,7 +29,9 @@ class RemotePolicy:
     it is too long, with "refused" where the model may have written what nobody can read back. A first turn that is
     refused for another reason is a fault of the request and ends everything (KimiError).
 
-    Contexts are not counted and nothing is hidden: an endpoint has its own limit.
+    Contexts are not counted and nothing is hidden: an endpoint has its own limit. What a search has found stands in its
+    result and is not declared anew, as in every loop here; an endpoint that holds calls to names must read it there, as
+    ours does.
     """
 
     to_the_end = False

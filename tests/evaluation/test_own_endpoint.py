@@ -4,12 +4,17 @@ import json
 
 import pytest
 
+from kimi_mini.agent import loop
 from kimi_mini.agent.endpoint import Endpoint
 from kimi_mini.agent.folder import load_agent, shipped_agent
+from kimi_mini.agent.held import HeldPolicy
+from kimi_mini.agent.remote import RemotePolicy
 from kimi_mini.agent.serve import serving
 from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import CHECKPOINTS
 from kimi_mini.evaluation import conformance, scoreboard
 from kimi_mini.worlds.registry import held_out_tasks
+from kimi_mini.worlds.tools import FIND
 
 pytestmark = pytest.mark.slow
 ROWS = {row.name: row for row in scoreboard.ROWS}
@@ -33,6 +38,22 @@ def test_each_task_goes_as_it_does_in_this_process(url, name, stream):
     endpoint = Endpoint(url, shipped_agent().name, stream=stream)
     assert scoreboard.passes(endpoint, None, row, tasks, 0) == here
     assert not (endpoint.counts["refused"] or endpoint.counts["again"])
+
+
+def test_tools_that_have_to_be_found_are_called_there_as_here():
+    """Declared is the search alone, in both; every call is held to a schema, in both."""
+    (row,) = (row for row in scoreboard.VARIED if row.family == "finder")
+    (model, tokenizer), tasks = load_agent(CHECKPOINTS / "reader"), held_out_tasks("finder", row.levels, 3, 0)
+    here = loop.run(HeldPolicy(model, tokenizer), tokenizer, tasks, row.limits)
+    with serving(CHECKPOINTS / "reader") as address:
+        there = loop.run(RemotePolicy(Endpoint(address, "reader")), None, tasks, row.limits)
+
+    def calls(conversation):
+        made = [call["function"] for m in conversation.messages for call in m.get("tool_calls") or ()]
+        return [(one["name"], one["arguments"]) for one in made]
+
+    assert [calls(one) for one in there] == [calls(one) for one in here]
+    assert {name for name, _ in calls(there[0])} - {FIND}
 
 
 def test_it_decides_as_the_reference_and_its_calls_are_valid(url):

@@ -6,7 +6,7 @@ import random
 from tiny import tiny_model
 
 from kimi_mini.agent.conversation import act, opening
-from kimi_mini.agent.held import tools_of
+from kimi_mini.agent.held import HeldPolicy
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures.deployment.constrained import calls_held_to_schemas
 from kimi_mini.experiments.deployment import constrained as experiment
@@ -52,13 +52,15 @@ def test_schemas_are_drawn_by_seed_and_all_of_them_can_be_kept():
 
 def test_what_a_search_has_found_may_be_called():
     conversation = opening(registry.generate(random.Random(1), "finder", 1))
-    assert [tool["function"]["name"] for tool in tools_of(conversation)] == [FIND]
+    policy = HeldPolicy(tiny_model().eval(), TOKENIZER)
+    policy.open([conversation], 512)
+    assert policy._row(conversation, 9).allowed.names == (FIND,)
     hidden = next(iter(conversation.environment.toolbox.hidden.values()))
     words = json.dumps({"words": f"{hidden.name} {hidden.description}"})
     found = {"type": "function", "id": None, "function": {"name": FIND, "arguments": words}}
     act(conversation, {"role": "assistant", "content": "", "tool_calls": [found]})
-    assert hidden.name in [tool["function"]["name"] for tool in tools_of(conversation)]
-    assert tools_of(opening(registry.generate(random.Random(1), "chain", 1))) == []
+    may = policy._row(conversation, 9).allowed
+    assert hidden.name in may.names and set(may.names) == set(conversation.environment.toolbox.tools)
 
 
 def test_rows_with_the_constraint_are_valid_and_a_copy_is_the_same(monkeypatch):

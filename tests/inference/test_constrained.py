@@ -18,13 +18,14 @@ from values import spoilt, value_of
 from kimi_mini.agent.loop import play
 from kimi_mini.base.errors import KimiError
 from kimi_mini.evaluation.drawn_schemas import drawn_parameters
-from kimi_mini.inference.serving.constrained import Constraint
+from kimi_mini.inference.serving.constrained import Constraint, with_found
 from kimi_mini.inference.serving.schemas import UnsupportedSchema
 from kimi_mini.inference.writer import Marks, Row, Writer, dice
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import FAMILIES
 from kimi_mini.worlds.registry import held_out_tasks, measured_levels
+from kimi_mini.worlds.tools import FIND
 from kimi_mini.worlds.tools.arguments import CallError, read
 from kimi_mini.worlds.tools.schema import compile_schema
 
@@ -285,6 +286,40 @@ def test_a_grammar_that_cannot_go_on_ends_its_own_row(monkeypatch):
         SPECIAL["<think>"]
     ]  # given from outside
     assert coming(hook, row) == [END] and hook.error
+
+
+# ------------------------------------------------------------------------------------------- tools that were found
+
+
+def found_by(name: str, content) -> dict:
+    return {"role": "tool", "name": name, "tool_call_id": f"functions.{name}:0", "content": content}
+
+
+def test_what_a_search_has_found_may_be_called_with_its_schema():
+    results = [found_by(FIND, json.dumps([BUY])), found_by(FIND, [{"text": json.dumps([TOOLS[1], BUY])}])]
+    tools = with_found([tool(FIND)], [{"role": "user", "content": "buy"}, *results])
+    assert tools == [tool(FIND), BUY, TOOLS[1]]
+    assert writes(turn(("functions.buy:1", '{"item":"jar","count":2}')), tools=tools, next_call=1)
+    assert not writes(turn(("functions.buy:1", '{"item":"jar","count":0}')), tools=tools, next_call=1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["none", "", None, "[", "3", '"buy"', '{"buy": 1}', '["buy"]', "[" * 10**5, 7, [{"type": "image_url"}]]
+    + [json.dumps([one]) for one in ({"name": "buy"}, {"type": "function"}, tool(["buy"]), tool(FIND))]
+    + [json.dumps([BUY])[:-1], json.dumps([{"type": "function", "function": {}}])],
+    ids=lambda content: str(content)[:24],
+)
+def test_a_result_that_is_no_list_of_declarations_finds_nothing(content):
+    assert with_found([tool(FIND)], [found_by(FIND, content)]) == [tool(FIND)]
+
+
+def test_only_a_declared_search_finds_and_what_is_declared_stays_as_it_is():
+    other = tool("buy", closed(nothing={"type": "null"}))
+    result = found_by(FIND, json.dumps([other]))
+    assert with_found([BUY], [result]) == [BUY] and with_found(None, [result]) == []
+    assert with_found([tool(FIND), BUY], [result]) == [tool(FIND), BUY]
+    assert with_found([tool(FIND)], [result | {"name": "price"}, result | {"role": "user"}]) == [tool(FIND)]
 
 
 # ----------------------------------------------------------------------------------- schemas and values

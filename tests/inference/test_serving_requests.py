@@ -10,6 +10,7 @@ from tiny import tiny_model
 from kimi_mini.inference.serving.requests import SAYS_NOTHING, Chat, Refused, rows_of, with_own_ids
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.tools import FIND, Finder, Tool
 
 TOKENIZER, MODEL = Tokenizer.load(), tiny_model().eval()
 USER = {"role": "user", "content": "hello"}
@@ -151,6 +152,24 @@ def test_whatever_arrives_becomes_rows_or_a_refusal(messages, fields):
 
 
 # ------------------------------------------------------------------------------------------------ conversations
+def test_what_a_search_has_found_may_be_called_and_the_prompt_stays_as_it_was():
+    """The model has read the declarations in the result; among the tools of the prompt they do not stand."""
+    box = Finder([Tool("price", "Tells the price.", {"type": "object"}, print)])
+    found = box.call(FIND, '{"words": "price"}').content
+    messages = [USER, turn(call(FIND), reasoning_content="so"), result(content=found)]
+    [row] = rows(messages=messages, tools=box.declarations())
+    assert row.allowed.names == (FIND, "price")
+    own, _ = with_own_ids(messages)
+    assert row.context == chat.encode(TOKENIZER, own, box.declarations(), True, True, as_written=False)[0]
+    named = {"type": "function", "function": {"name": "price"}}
+    assert rows(messages=messages, tools=box.declarations(), tool_choice=named)[0].allowed.forced
+    assert "'price'" in str(refusal(tools=box.declarations(), tool_choice=named))
+    schema = {"type": "object", "not": {}}
+    broken = json.dumps([{"type": "function", "function": {"name": "x", "parameters": schema}}])
+    messages[-1] = result(content=broken)
+    assert "tool 'x': parameters: 'not'" in str(refusal(messages=messages, tools=box.declarations()))
+
+
 def test_ids_of_any_style_become_k2s():
     """Counted over the dialogue; the results follow their calls, also where an engine counts anew in every turn."""
     messages = [

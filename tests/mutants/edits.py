@@ -932,6 +932,9 @@ MUTANTS = [
         ),
         ("constrained: no call in place of an answer", "allowed[section] = bool(self.names)", "pass"),
         ("constrained: an error goes on", "if matcher.is_error():", "if False:"),
+        ("constrained: any result declares tools", 'and message.get("name") == FIND', ""),
+        ("constrained: a search that is not declared finds", "messages if FIND in names else ()", "messages"),
+        ("constrained: what was found goes before what is declared", "if name not in names]", "]"),
     ),
     *edits(
         "inference/serving/grammars.py",
@@ -2088,6 +2091,7 @@ MUTANTS = [
             "own = str(call.get('id'))",
         ),
         ("serving: calls are counted anew", "count += 1", "count += 0"),
+        ("serving: found tools may not be called", "with_found(asked.tools, messages)", "asked.tools"),
         (
             "serving: old thoughts are missed",
             "range(chat.history_end(list(messages)) + 1, len(messages))",
@@ -2414,8 +2418,8 @@ MUTANTS = [
         "experiments/test_constrained.py",
         (
             "held: found tools may not be called",
-            "for tool in box.tools.values()]",
-            "for tool in [*box.tools.values()][:1]]",
+            "with_found(conversation.tools, conversation.messages)",
+            "conversation.tools or []",
         ),
     ),
     *edits(

@@ -7,8 +7,9 @@ calls begins, and from there on only this can be written, INDEX counting the cal
         <|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{JSON}<|tool_call_end|>     (once or more)
     <|tool_calls_section_end|><|im_end|>
 
-NAME is a declared tool and {JSON} is valid by its schema, which llguidance turns into a grammar over our tokens. A
-marker is a token here: its letters inside an argument are text and end nothing.
+NAME is a declared tool, or one that a search has found (`with_found`), and {JSON} is valid by its schema, which
+llguidance turns into a grammar over our tokens. A marker is a token here: its letters inside an argument are text and
+end nothing.
 
     hook = Constraint(tokenizer, tools, tool_choice="auto", next_call=3)
     Row(context, ..., allowed=hook)
@@ -27,7 +28,9 @@ from typing import TYPE_CHECKING
 from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.serving.grammars import first_line, function_of, mask, of_content, of_ids, of_tools
 from kimi_mini.inference.writer import Row
+from kimi_mini.text.messages import content_text
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.tools import FIND
 
 if TYPE_CHECKING:  # an extra
     from llguidance import LLMatcher
@@ -42,7 +45,7 @@ class Constraint:
     """The hook of one row (`Row.allowed`). It follows the row, and begins anew when the row is another one.
 
     Args:
-        tools: OpenAI declarations.
+        tools: OpenAI declarations of all that may be called.
         tool_choice: "auto", "none", "required", or {"type": "function", "function": {"name": NAME}}: one call of that.
         parallel: whether a turn may hold several calls.
         thinking: False where the prompt has closed the thought (reflex).
@@ -172,6 +175,25 @@ class Constraint:
 
 
 # ------------------------------------------------------------------------------------ what is asked for
+
+
+def with_found(tools: Sequence[dict] | None, messages: Sequence[dict]) -> list[dict]:
+    """Declarations of all that may be called behind these messages: what was declared and, where `find_tools` is among
+    it, what stands in its results. Raises KimiError for a declaration that is none."""
+    declared, found = list(tools or []), {}
+    names = [function_of(tool).get("name") for tool in declared]
+    for message in messages if FIND in names else ():
+        if message.get("role") == "tool" and message.get("name") == FIND:
+            found |= _declared_in(message)
+    return declared + [tool for name, tool in found.items() if name not in names]
+
+
+def _declared_in(result: dict) -> dict[str, dict]:
+    """The declarations that a result holds, by name; none where it is anything but a list of them."""
+    try:
+        return {function_of(tool)["name"]: tool for tool in json.loads(content_text(result))}
+    except (ValueError, TypeError, KeyError, KimiError, RecursionError):
+        return {}
 
 
 def _choice(tools: Sequence[dict], choice: str | dict) -> tuple[tuple[str, ...], bool, bool]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from pydantic_core import PydanticCustomError
 
 from kimi_mini.base.errors import KimiError
-from kimi_mini.inference.serving.constrained import Constraint
+from kimi_mini.inference.serving.constrained import Constraint, with_found
 from kimi_mini.inference.writer import Marks, Row, dice, stops_of
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -194,7 +194,8 @@ def prompt_of(asked: Chat, tokenizer: Tokenizer, strict: bool = False) -> tuple[
         check_reasoning(messages)
     form = asked.tool_choice or "auto", asked.parallel_tool_calls, asked.thinks, calls, asked.response_format
     try:
-        hooks = [Constraint(tokenizer, asked.tools, *form) for _ in range(asked.n)]
+        tools = with_found(asked.tools, messages)
+        hooks = [Constraint(tokenizer, tools, *form) for _ in range(asked.n)]
         prompt, _ = chat.encode(tokenizer, messages, asked.tools, True, asked.thinks, as_written=False)
     except (KimiError, ValueError, RecursionError) as error:
         raise Refused(str(error)) from None
