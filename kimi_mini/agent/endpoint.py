@@ -89,8 +89,11 @@ class Endpoint:
             raise KimiError(f"--endpoint {self.url!r}: an address reads like http://localhost:8000/v1")
         if parts.username or parts.query:
             raise KimiError("--endpoint: a key has no place in the address; put it into a file (--key-file)")
-        openai = _openai()
-        self._errors = openai
+        openai, httpx = _clients()
+        self._errors, self._cut_off = (
+            openai,
+            httpx.HTTPError,
+        )  # not wrapped where half an error's text has come
         self._client = openai.OpenAI(
             base_url=self.url, api_key=self.key or "none", max_retries=0, timeout=self.timeout
         )
@@ -178,7 +181,7 @@ class Endpoint:
                 reason = self._said(error)
                 if FULL.search(reason):
                     raise Refused(reason, True) from None
-            except (Broken, ValueError, ConnectionError, *_transport_errors()) as error:
+            except (Broken, ValueError, ConnectionError, self._cut_off) as error:
                 reason = f"a broken answer ({type(error).__name__}: {self._hidden(str(error))[:120]})"
         raise KimiError(f"{self.url} did not answer in {self.tries} tries; the last: {reason}")
 
@@ -227,19 +230,14 @@ def _in_time(chunks: Iterable, until: float) -> Iterable:
 # ---- around it ---------------------------------------------------------------------------------------------
 
 
-def _openai() -> Any:
+def _clients() -> tuple[Any, Any]:
+    """The client, and the one below it."""
     try:
+        import httpx2
         import openai
     except ImportError:
         raise KimiError("an endpoint is asked through the openai client: pip install '.[serve]'") from None
-    return openai
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the client lets through when a connection breaks while a body is read."""
-    import httpx
-
-    return (httpx.TransportError, httpx.StreamError)
+    return openai, httpx2
 
 
 def _retry_after(headers: Any) -> float:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sys
 import time
 
 import pytest
@@ -64,7 +65,7 @@ def check_done(conversations, run_calls):
         {"finish": "stop"},
         {"piece": 1},
         {"usage": False},
-        {"troubles": (429, 500, "cut", "empty", "hang up", "html", 503)},
+        {"troubles": (429, 500, "cut", "empty", "half", "hang up", "html", 503)},
         {"troubles": ("endless", "cut", "cut")},
     ],
     ids=lambda habits: "+".join(habits) or "plain",
@@ -326,9 +327,16 @@ def test_an_address_that_is_none_is_refused_without_a_secret(url):
     assert "pw" not in str(error.value) and "key=1" not in str(error.value)
 
 
-def test_without_the_client_one_line_says_what_to_install(monkeypatch):
-    import sys
+def test_an_older_httpx_is_not_needed(monkeypatch):
+    """The client has its own, and wraps nearly all of its errors."""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    tasks = tasks_of(count=1)
+    with served(tasks, troubles=("endless", "cut", "half")) as (_, url):
+        endpoint, (done,) = exam(url, tasks)
+    assert done.verdict().passed and endpoint.counts["again"] == 3
 
+
+def test_without_the_client_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(KimiError, match=r"pip install '\.\[serve\]'"):
         Endpoint("http://x/v1", "some")

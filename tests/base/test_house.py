@@ -162,7 +162,7 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
     """What is needed for one command only, and says so when it is missing, may stay out."""
     assert unlisted("package", imports()) == {
         "agent/endpoint.py openai",  # [serve]
-        "agent/endpoint.py httpx",  # comes with openai
+        "agent/endpoint.py httpx2",  # comes with openai
         "course/logs.py IPython",  # [lab]: shown in notebooks
         "course/notebook.py nbclient",  # come with jupyterlab
         "course/notebook.py nbformat",

@@ -21,7 +21,7 @@ HABITS = dict(
     strict=True,  # refuses a tool message with an unknown id, and an assistant's without its thought
     usage=True,
     encode=lambda arguments: arguments,
-    troubles=(),  # what happens to the first requests: a status, or "cut", "empty", "endless", "hang up", "html"
+    troubles=(),  # what happens to the first requests: a status, or "cut", "empty", "endless", "half", "hang up", "html"
     wait=None,  # Retry-After
     key=None,
     limit=10**9,  # messages of the longest context
@@ -132,6 +132,9 @@ def _handler(engine):
                 return self.refuse(trouble, "later, please")
             if isinstance(trouble, tuple):
                 return self.refuse(*trouble)
+            if trouble == "half":  # of an error's own words
+                self.close_connection = True
+                return self.send(b'{"error": {"message": "later"}}', status=503, cut=True)
             if trouble == "hang up":
                 self.close_connection = True
                 return self.connection.shutdown(2)

@@ -1837,6 +1837,7 @@ MUTANTS = [
             'return text.replace(self.key, "***") if self.key else text',
             "return text",
         ),
+        ("remote: half a refusal ends everything", "ConnectionError, self._cut_off)", "ConnectionError)"),
         ("remote: somebody else's key is sent", 'api_key=self.key or "none"', "api_key=self.key"),
         (
             "remote: equal requests share an answer",
