@@ -24,10 +24,11 @@ OURS = ("thinking", "finish", "errors")  # fields of our messages that are nobod
 class RemotePolicy:
     """Asks for the next turn of each conversation, as many at a time as the endpoint allows.
 
-    temperature, seed: of the exam; the seed goes out only where something is sampled. numbers: see LocalPolicy; here
-    they tell attempts at the same task apart. A conversation that the endpoint refuses has ended: with "context" where
-    it is too long, with "refused" where the model may have written what nobody can read back. A first turn that is
-    refused for another reason is a fault of the request and ends everything (KimiError).
+    temperature, seed: of the exam, unless the endpoint has a temperature of its own; the seed goes out only where
+    something is sampled. numbers: see LocalPolicy; here they tell attempts at the same task apart. A conversation that
+    the endpoint refuses has ended: with "context" where it is too long, with "refused" where the model may have written
+    what nobody can read back. A first turn that is refused for another reason is a fault of the request and ends
+    everything (KimiError).
 
     Contexts are not counted and nothing is hidden: an endpoint has its own limit. What a search has found stands in its
     result and is not declared anew, as in every loop here; an endpoint that holds calls to names must read it there, as
@@ -60,15 +61,16 @@ class RemotePolicy:
         return [self._answer(*pair) for pair in zip(conversations, outcomes)]
 
     def _request(self, conversation: Conversation, max_tokens: int) -> tuple[str, dict]:
-        number = self.numbers[conversation]
+        number, own = self.numbers[conversation], self.endpoint.temperature
+        temperature = self.temperature if own is None else own
         request = {
             "messages": list(as_given(conversation.messages, self.given[conversation])),
-            "temperature": self.temperature,
+            "temperature": temperature,
             "max_tokens": max_tokens,
         }
         if conversation.tools:
             request["tools"] = conversation.tools
-        if self.temperature:
+        if temperature:
             request["seed"] = (self.seed * 1_000_003 + number * 1009 + conversation.turns) % 2**31
         if not conversation.thinking:
             request["extra_body"] = self.endpoint.thinking_off

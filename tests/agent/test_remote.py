@@ -288,9 +288,19 @@ def test_attempts_at_a_task_are_told_apart(tmp_path):
         loop.run(RemotePolicy(endpoint, 1.0, 0, [7, 8]), None, task * 2, ROOMY)
     firsts = [request["seed"] for request in engine.requests if len(request["messages"]) == 2]
     assert len(set(firsts)) == 2
-    with served(task) as (engine, url):  # the requests are equal: the user's temperature, no seed
-        endpoint, done = exam(url, task * 2, temperature=1.0, parallel=1)
+    with served(task) as (engine, url):  # the requests are equal: nothing is sampled, no seed
+        endpoint, done = exam(url, task * 2, parallel=1)
     assert len(engine.requests) == sum(c.turns for c in done) and done[0].turns == done[1].turns
+
+
+@pytest.mark.parametrize(("exams", "own"), [(0.0, 0.7), (0.7, 0.0), (0.0, None), (0.7, None)])
+def test_a_seed_goes_with_the_temperature_that_is_sent(exams, own):
+    task = tasks_of(count=1)
+    with served(task) as (engine, url):
+        endpoint = Endpoint(url, "some", temperature=own)
+        loop.run(RemotePolicy(endpoint, exams), None, task, ROOMY)
+    sent = exams if own is None else own
+    assert all((one["temperature"], "seed" in one) == (sent, sent > 0) for one in engine.requests)
 
 
 def test_pieces_under_one_index_with_two_ids_are_two_calls():
