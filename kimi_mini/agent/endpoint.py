@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from kimi_mini.agent.outcome import Broken, Outcome, joined, whole
 from kimi_mini.base.errors import KimiError, MissingFile, explain_os_error
+from kimi_mini.base.files import write_atomic
 
 KEY_VARIABLE = "KIMI_MINI_API_KEY"
 LATER = (408, 409, 425, 429, 500, 502, 503, 504, 529)
@@ -99,6 +100,7 @@ class Endpoint:
         )
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._answers = {} if self.kept is None else _read_answers(self.kept)
+        self._used: set[str] = set()  # of them, by this exam
         self.counts["before"] = len(self._answers)
 
     def ask_all(self, requests: Sequence[tuple[str, dict]]) -> list[Outcome | Refused]:
@@ -136,6 +138,7 @@ class Endpoint:
         request = {"model": self.model, **request, **self._own(request)}
         content = json.dumps([self.url, name, request], sort_keys=True)
         digest = sha256(content.encode()).hexdigest()
+        self._used.add(digest)
         if digest not in self._answers:
             outcome = self._persist(request)
             self._keep(digest, outcome)
@@ -159,7 +162,15 @@ class Endpoint:
             if self.kept is not None:
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
                 with self.kept.open("a", encoding="utf-8") as file:
-                    file.write("\n" + json.dumps([digest, entry]))  # behind a line that was cut short, too
+                    file.write(_line(digest, entry))
+
+    def forget(self) -> None:
+        """The exam is over: its answers leave the file; those of another one, which was stopped, stay."""
+        left = {digest: entry for digest, entry in self._answers.items() if digest not in self._used}
+        if left:
+            write_atomic(self.kept, "".join(_line(*kept) for kept in left.items()))
+        else:
+            self.kept.unlink(missing_ok=True)
 
     def _persist(self, request: dict) -> Outcome:
         """Try until there is a whole answer."""
@@ -267,6 +278,11 @@ def read_key(file: str | Path | None) -> str | None:
     if not all(33 <= ord(letter) <= 126 for letter in key):
         raise KimiError(f"{where} holds no key: one line without blanks, of plain letters, digits and signs")
     return key or None
+
+
+def _line(digest: str, entry: dict) -> str:
+    """An answer in the file, behind a line that was cut short, too."""
+    return "\n" + json.dumps([digest, entry])
 
 
 def _read_answers(file: Path) -> dict[str, dict]:

@@ -1,7 +1,8 @@
 """`python -m kimi_mini eval --endpoint URL --model NAME`: the scoreboard of a model that somebody serves.
 
 Tasks, tools, verifiers and rows are those of every other agent here. Each answer is kept in a file as it comes: the
-same command, begun again, asks only for what is missing. When the exam is over the file goes and the board stays.
+same command, begun again, asks only for what is missing. When the exam is over its answers go and the board
+stays.
 """
 
 from __future__ import annotations
@@ -68,23 +69,30 @@ def main(args: argparse.Namespace) -> None:
 
 
 def examined(
-    args: argparse.Namespace, kind: str, exam: Callable[[Endpoint], dict[str, dict]]
+    args: argparse.Namespace,
+    kind: str,
+    exam: Callable[[Endpoint], dict[str, dict]],
+    thinking: bool | None = None,
 ) -> tuple[dict[str, dict], str]:
     """The board that `exam` makes of the endpoint that a command line names, written to --out under the name of its
-    kind, and a word about it. While it lasts every answer is kept; then the file goes."""
+    kind, and a word about it. While it lasts every answer is kept; those of another exam, which was stopped, stay. The
+    board says what was asked for, and None where every row says it for itself; thinking: of all rows."""
     name = re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
     folder = RUNS / "endpoint" / (name if kind == "scoreboard" else f"{name}_{kind}")
-    out = Path(args.out) if args.out else folder / "board.json"
+    out = Path(args.out or folder / ("board_reflex.json" if thinking is False else "board.json"))
     with locked(folder):
         endpoint = endpoint_of(args, folder / "answers.jsonl")
         if before := endpoint.counts.pop("before"):
-            print(f"goes on from {before:,} answers in {short(endpoint.kept)}; delete it to begin again")
+            print(
+                f"{before:,} answers are kept in {short(endpoint.kept)}: this exam asks for none of them again"
+            )
         began = time.perf_counter()
         board = exam(endpoint)
         seconds = round(time.perf_counter() - began, 1)
         said = {"endpoint": endpoint.url, "model": endpoint.model, "seed": args.seed, "seconds": seconds}
-        write_json(out, {**said, "counts": dict(endpoint.counts), kind: board})
-        endpoint.kept.unlink(missing_ok=True)
+        asked = {"temperature": args.temperature, "max_tokens": args.max_tokens, "thinking": thinking}
+        write_json(out, {**said, **asked, "counts": dict(endpoint.counts), kind: board})
+        endpoint.forget()
     words = f"{len(board)} rows in {seconds} s: {counted(endpoint)}; written to {short(out)}"
     if cut := endpoint.counts["length"]:
         words += f"\n{cut} turns were cut off by their token limit: --max-tokens allows more"

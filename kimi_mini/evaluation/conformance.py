@@ -22,7 +22,8 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
@@ -213,31 +214,38 @@ def main(args: argparse.Namespace) -> None:
         raise KimiError(
             "conformance wants --endpoint URL, or --record FILE to write an agent's decisions down"
         )
+    reference = {} if args.record else read_json(args.reference or REFERENCE)["decisions"]
     asked = prompts(args.tasks, args.seed)
-    if args.endpoint:
-        outcomes, said = _asked_there(args, asked)
-    else:
-        folder = Path(args.checkpoint or shipped_agent())
-        outcomes, said = decided_here(folder, asked), {"agent": short(folder.resolve())}
-    if args.record:
-        made = {p.name: o.finish for p, o in zip(asked, outcomes) if isinstance(o, Outcome)}
-        write_json(args.record, {**said, "tasks": args.tasks, "seed": args.seed, "decisions": made})
-        print(f"{len(made)} decisions, {Counter(made.values())['tool_calls']} of them calls: {args.record}")
-        return
-    found = {**said, **report(asked, outcomes, read_json(args.reference or REFERENCE)["decisions"])}
-    print_report(found)
-    if args.out:
-        write_json(args.out, found)
+    with (_asked_there if args.endpoint else _asked_here)(args, asked) as (outcomes, said):
+        if args.record:
+            made = {p.name: o.finish for p, o in zip(asked, outcomes) if isinstance(o, Outcome)}
+            write_json(args.record, {**said, "tasks": args.tasks, "seed": args.seed, "decisions": made})
+            print(
+                f"{len(made)} decisions, {Counter(made.values())['tool_calls']} of them calls: {args.record}"
+            )
+            return
+        found = {**said, **report(asked, outcomes, reference)}
+        print_report(found)
+        if args.out:
+            write_json(args.out, found)
 
 
-def _asked_there(args: argparse.Namespace, asked: Sequence[Prompt]) -> tuple[list, dict]:
+@contextmanager
+def _asked_here(args: argparse.Namespace, asked: Sequence[Prompt]) -> Iterator[tuple[list, dict]]:
+    folder = Path(args.checkpoint or shipped_agent())
+    yield decided_here(folder, asked), {"agent": short(folder.resolve())}
+
+
+@contextmanager
+def _asked_there(args: argparse.Namespace, asked: Sequence[Prompt]) -> Iterator[tuple[list, dict]]:
+    """Context: what the endpoint answered, which is kept until all is written."""
     folder = RUNS / "endpoint" / re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
     with locked(folder):
         endpoint = endpoint_of(args, folder / "conformance.jsonl")
         with tqdm(total=len(asked), unit="request", desc=endpoint.model) as bar:
             endpoint.on_answer = bar.update
             outcomes = decided_there(endpoint, asked)
-        endpoint.kept.unlink(missing_ok=True)
-    endpoint.counts.pop("before")
-    print(counted(endpoint))
-    return outcomes, {"endpoint": endpoint.url, "model": endpoint.model}
+        endpoint.counts.pop("before")
+        print(counted(endpoint))
+        yield outcomes, {"endpoint": endpoint.url, "model": endpoint.model}
+        endpoint.forget()

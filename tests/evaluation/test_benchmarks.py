@@ -211,10 +211,22 @@ def test_an_endpoint_sits_the_suite_and_goes_on_where_it_was_stopped(runs, tmp_p
         assert command.main(words(url, "--parallel", "1")) == 2
         first = len(engine.requests)
         assert command.main(words(url, "--parallel", "1", "--out", str(out))) == 0
-    assert first == 9 and "goes on from 8 answers" in capsys.readouterr().out
-    entry = read_json(out)["suite"]["mini_swe/one file"]
-    assert (entry["value"], entry["n"]) == (1.0, 6) and entry["tokens"] > 7
+    assert first == 9 and "8 answers are kept" in capsys.readouterr().out
+    board = read_json(out)
+    entry = board["suite"]["mini_swe/one file"]
+    assert (entry["value"], entry["n"]) == (1.0, 6) and entry["tokens"] > 7 and board["thinking"] is True
     assert not list(runs.rglob("*.jsonl"))
+
+
+def test_a_board_in_reflex_has_a_name_of_its_own_and_says_how_it_was_asked_for(runs):
+    tasks = [item.task for item in items(BENCHMARKS["mini_swe"], 6)]
+    with served(tasks) as (_, url):
+        assert command.main(words(url)) == 0
+        assert command.main(words(url, "--reflex", "--temperature", "0.5", "--max-tokens", "99")) == 0
+    boards = {file.name: read_json(file) for file in runs.rglob("*.json")}
+    assert {
+        name: (one["thinking"], one["temperature"], one["max_tokens"]) for name, one in boards.items()
+    } == {"board.json": (True, None, None), "board_reflex.json": (False, 0.5, 99)}
 
 
 def test_the_same_on_this_machine(tmp_path, capsys, monkeypatch):

@@ -36,6 +36,7 @@ def test_the_exam_is_everybody_elses_and_its_answers_go_when_it_is_over(runs, tm
     assert (row["value"], row["n"], row["says"]) == (1.0, 12, ROW.says)
     assert board["counts"]["answers"] == len(engine.requests)
     assert board["counts"]["completion_tokens"] == 7 * len(engine.requests)
+    assert (board["temperature"], board["max_tokens"], board["thinking"]) == (None, None, None)
     assert "shop/buy" in capsys.readouterr().out and not list(runs.rglob("*.jsonl"))
     asked = engine.requests[0]
     assert (asked["temperature"], asked["max_tokens"]) == (
@@ -50,10 +51,29 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(runs, capsys):
         first = len(engine.requests)
         assert command.main(words(url, "--parallel", "1")) == 0
         out = capsys.readouterr().out
-        assert "goes on from 20 answers" in out
+        assert "20 answers are kept" in out
         again = len(engine.requests) - first
         assert command.main(words(url)) == 0
         assert len(engine.requests) - first - again == again + 20
+
+
+def test_another_exam_leaves_alone_what_one_that_was_stopped_has_paid_for(runs, capsys):
+    tasks = [
+        *TASKS,
+        *held_out_tasks(
+            "cheapest", next(r for r in scoreboard.ROWS if r.name == "shop/cheapest").levels, 12, 0
+        ),
+    ]
+    with served(tasks, troubles=(None,) * 20 + (401,)) as (engine, url):
+        assert command.main(words(url, "--parallel", "1")) == 2
+        assert command.main([*words(url), "--rows", "shop/cheapest"]) == 0
+        kept = next(runs.rglob("answers.jsonl")).read_text()
+        assert len(kept.split("\n")) == 1 + 20
+        first = len(engine.requests)
+        assert command.main(words(url)) == 0
+        again = len(engine.requests) - first
+        assert command.main(words(url)) == 0 and len(engine.requests) - first - again == again + 20
+    assert not list(runs.rglob("*.jsonl"))
 
 
 @pytest.mark.slow

@@ -159,6 +159,19 @@ def test_an_endpoint_that_agrees_and_one_that_does_not(engine_of_experts, tmp_pa
     assert not list((tmp_path / "run").rglob("*.jsonl"))
 
 
+@pytest.mark.slow
+def test_answers_stay_until_all_is_written(engine_of_experts, tmp_path, capsys):
+    """What a typing error costs is not the answers; and a reference that is not there costs no request."""
+    with engine_of_experts() as (engine, url):
+        assert run(url, "--reference", str(tmp_path / "typo.json")) == 2 and not engine.requests
+        (tmp_path / "file").write_text("no folder")
+        assert run(url, "--out", str(tmp_path / "file" / "out.json")) == 2
+        asked = len(engine.requests)
+        assert asked > 40 and list((tmp_path / "run").rglob("*.jsonl"))
+        assert run(url, "--out", str(tmp_path / "out.json")) == 0 and len(engine.requests) == asked
+    assert not list((tmp_path / "run").rglob("*.jsonl"))
+
+
 def test_without_an_endpoint_one_line_says_what_is_wanted(capsys):
     assert command.main(["conformance"]) == 2
     assert "--endpoint URL" in capsys.readouterr().err

@@ -1864,6 +1864,12 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "agent/endpoint.py",
+        "evaluation/test_by_endpoint.py",
+        ("remote: another exam's answers go, too", "if digest not in self._used}", "if False}"),
+        ("remote: an exam's answers stay", "if digest not in self._used}", "}"),
+    ),
+    *edits(
         "agent/outcome.py",
         "agent/test_remote.py",
         (

@@ -187,7 +187,7 @@ def by_address(args: argparse.Namespace) -> None:
             update = lambda _: bar.update()
             return boards(endpoint, None, benchmarks, args.tasks, not args.reflex, on_part=update)
 
-    board, said = by_endpoint.examined(args, "suite", exam)
+    board, said = by_endpoint.examined(args, "suite", exam, thinking=not args.reflex)
     print_board(board)
     print(said)
 
