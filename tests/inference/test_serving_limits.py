@@ -115,6 +115,18 @@ def test_what_a_stream_held_back_comes_at_its_end(start, more):
         assert not any(stop in (whole["message"]["content"] or "") for stop in more.get("stop", []))
 
 
+def test_more_answers_than_there_is_room_for_are_refused_once_and_for_all(start):
+    """Whoever comes again finds no more room."""
+    running = start(places=1, queue=2)
+    refused = running.post(n=4)
+    assert (
+        refused.status_code == 400
+        and said(refused)["param"] == "n"
+        and "at most 3" in said(refused)["message"]
+    )
+    assert len(running.post(n=3).json()["choices"]) == 3
+
+
 def test_a_full_queue_says_come_again(start):
     running = start(places=1, queue=1)
     running.gate.clear()

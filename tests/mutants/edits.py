@@ -2001,6 +2001,7 @@ MUTANTS = [
             "endpoint.admit(request)\n        return Response(*",
             "return Response(*",
         ),
+        ("serving: come again for ever", "if asked.n > (most", "if 9 < (most"),
         ("serving: a body of any size", "if len(body) > most:", "if False:"),
         ("serving: a broken engine is well", "200 if engine.alive else 503", "200"),
         ("serving: come again, but when", "if error.status in (429, 503)", "if error.status == 500"),

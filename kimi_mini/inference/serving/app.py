@@ -144,6 +144,8 @@ class Endpoint:
     async def answer(self, request: Request, asked: Chat) -> Response:
         """The response to a request that has been read."""
         settings, adapter = self.settings, self.adapter(asked.model)
+        if asked.n > (most := self.engine.places + self.engine.queue):
+            raise Refused(f"n: {asked.n} answers at a time; this endpoint takes at most {most}", param="n")
         rows = await asyncio.to_thread(
             rows_of,
             asked,
