@@ -3,8 +3,9 @@
     asks = [Ask(number, {"messages": ...}) for number, ... in ...]
     answers, seconds = asyncio.run(together(url, asks, clients=32))
 
-The `openai` client asks what it can ask; bodies that it would not send go over `httpx`. Both belong to the extra
-[serve]. A client asks one thing after the other, as people do: so many are under way as there are clients.
+The `openai` client asks what it can ask; bodies that it would not send go over `httpx2`, which it brings
+along (the extra [serve]). A client asks one thing after the other, as people do: so many are under way as there are
+clients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from httpx2 import HTTPError
 from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 WHOLE, STREAM, LEAVE, BROKEN = "whole", "stream", "leave", "broken"
@@ -94,7 +96,7 @@ async def asked(client: AsyncOpenAI, http, url: str, ask: Ask) -> Got:
             got.status = 200
     except APIStatusError as error:
         got.status = error.status_code
-    except (OpenAIError, OSError):
+    except (OpenAIError, HTTPError, OSError):
         pass
     got.seconds = time.perf_counter() - start
     return got

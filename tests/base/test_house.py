@@ -168,6 +168,7 @@ def test_pip_brings_what_the_package_imports_and_the_rest_is_an_extra():
         "course/notebook.py nbformat",
         "course/sliders.py ipywidgets",
         "evaluation/benchmarks/inspect_tasks.py inspect_ai",  # [inspect]
+        "evaluation/load.py httpx2",  # comes with openai
         "evaluation/load.py openai",  # [serve]: clients of an endpoint
         "experiments/deployment/compared.py transformers",  # [test]: bench compares with it
         "inference/serving/constrained.py llguidance",  # [serve]: named in a type

@@ -1,10 +1,11 @@
 """The endpoint under load: how answers are judged, that each claim can fail, and all of it in small."""
 
+import asyncio
 import json
 
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures.deployment.serving import endpoint_under_load
-from kimi_mini.evaluation.load import BROKEN, LEAVE, STREAM, WHOLE, Ask, Got
+from kimi_mini.evaluation.load import BROKEN, LEAVE, STREAM, WHOLE, Ask, Got, together
 from kimi_mini.experiments.deployment import serving as experiment
 
 ASKS = [Ask(0, {}, WHOLE), Ask(1, {}, STREAM), Ask(2, {}, LEAVE), Ask(3, {}, BROKEN)]
@@ -48,6 +49,13 @@ def test_a_tenth_leaves_a_twentieth_is_malformed_and_nothing_malformed_is_a_requ
     assert sorted(ask.number for ask in asks) == list(range(200))
     assert len({ask.raw for ask in asks if ask.how == BROKEN}) == 10
     assert asks != experiment.mixed(experiment.AGENT, 200, "1")
+
+
+def test_an_error_of_the_line_is_what_came_of_a_request_and_ends_no_other():
+    body = {"model": "m", "messages": []}
+    asks = [Ask(number, body, how, b"{") for number, how in enumerate((BROKEN, WHOLE, STREAM, LEAVE, BROKEN))]
+    found, _ = asyncio.run(together("http://127.0.0.1:9/v1", asks, 1))
+    assert [(got.number, got.status) for got in found] == [(number, None) for number in range(5)]
 
 
 def test_the_endpoint_in_small(monkeypatch):
