@@ -91,6 +91,7 @@ def serve(args: argparse.Namespace) -> int | None:
 def evaluate(args: argparse.Namespace) -> int | None:
     from kimi_mini.base.processes import default_count
 
+    options.check_evaluation(args)
     if args.endpoint:
         from kimi_mini.evaluation import by_endpoint
         from kimi_mini.evaluation.benchmarks import suite

@@ -14,6 +14,7 @@ from kimi_mini.base.command import (
     positive,
     threads,
 )
+from kimi_mini.base.errors import KimiError
 
 
 def serve(server: argparse.ArgumentParser) -> None:
@@ -101,9 +102,7 @@ def evaluate(test: argparse.ArgumentParser) -> None:
         default=200,
         help="held-out tasks per row, or part of a benchmark (default 200)",
     )
-    test.add_argument(
-        "--rows", nargs="+", metavar="NAME", help="of an endpoint: only these, or those of a world"
-    )
+    test.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows, or those of a world")
     test.add_argument(
         "--suite",
         nargs="+",
@@ -111,6 +110,19 @@ def evaluate(test: argparse.ArgumentParser) -> None:
         help="the mini benchmarks of these names in place of the rows; or all",
     )
     test.add_argument("--reflex", action="store_true", help="of the suite: answers without a thought")
+
+
+def check_evaluation(args: argparse.Namespace) -> None:
+    """KimiError for an option that this exam would pass over, before any of it is done."""
+    if args.rows and args.suite:
+        raise KimiError("--suite comes in place of the rows: leave it out, or --rows")
+    if args.reflex and not args.suite:
+        raise KimiError("--reflex is of the suite: name its benchmarks with --suite, or leave it out")
+    if args.endpoint and args.checkpoint:
+        raise KimiError("--endpoint and --checkpoint are two models: leave one of them out")
+    for name in ("model", "key_file", "temperature", "max_tokens", "extra", "thinking_off"):
+        if not args.endpoint and getattr(args, name) is not None:
+            raise KimiError(f"--{name.replace('_', '-')} is of an endpoint, which --endpoint URL names")
 
 
 def conformance(check: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,7 +20,6 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import locked, write_json
 from kimi_mini.base.paths import RUNS, short
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.worlds import Row
 
 
 def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
@@ -43,19 +42,9 @@ def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
     )
 
 
-def chosen_rows(names: Sequence[str] | None) -> tuple[Row, ...]:
-    """Rows by their names or their worlds' names, varied worlds included; without names those of the fixed worlds."""
-    known, found = scoreboard.ROWS + scoreboard.VARIED, []
-    for name in names or ():
-        found += (rows := [row for row in known if f"{row.name}/".startswith(f"{name}/")])
-        if not rows:
-            raise KimiError(f"no row or world is {name!r}; there are {', '.join(row.name for row in known)}")
-    return tuple(found) if names else scoreboard.ROWS
-
-
 def main(args: argparse.Namespace) -> None:
     """Measure, show, and write the board to --out."""
-    rows = chosen_rows(args.rows)
+    rows = scoreboard.chosen_rows(args.rows)
 
     def exam(endpoint: Endpoint) -> dict:
         with tqdm(total=sum(len(row.parts) for row in rows), unit="row", desc=endpoint.model) as bar:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,7 +21,10 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.agent.policy import LocalPolicy
 from kimi_mini.agent.remote import RemotePolicy
 from kimi_mini.base import ranks
+from kimi_mini.base.errors import KimiError
+from kimi_mini.base.files import write_json
 from kimi_mini.base.intervals import wilson
+from kimi_mini.base.paths import short
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import WORLDS, Limits, Row, Task
@@ -37,6 +41,16 @@ def rows_of(varied: bool) -> tuple[Row, ...]:
 
 
 ROWS, VARIED = rows_of(False), rows_of(True)
+
+
+def chosen_rows(names: Sequence[str] | None) -> tuple[Row, ...]:
+    """Rows by their names or their worlds' names, varied worlds included; without names those of the fixed worlds."""
+    known, found = ROWS + VARIED, []
+    for name in names or ():
+        found += (rows := [row for row in known if f"{row.name}/".startswith(f"{name}/")])
+        if not rows:
+            raise KimiError(f"no row or world is {name!r}; there are {', '.join(row.name for row in known)}")
+    return tuple(found) if names else ROWS
 
 
 def solve(
@@ -143,11 +157,19 @@ def print_board(board: dict[str, dict]) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """`python -m kimi_mini eval`: the scoreboard of a checkpoint."""
+    """`python -m kimi_mini eval`: measure a checkpoint, show its scoreboard, and write it to --out."""
+    rows = chosen_rows(args.rows)
     model, tokenizer = load_agent(args.checkpoint)
     began = time.perf_counter()
-    with tqdm(total=sum(len(row.parts) for row in ROWS), unit="row", desc="evaluating", leave=False) as bar:
-        board = scoreboard(model, tokenizer, args.tasks, args.seed, on_row=lambda *_: bar.update())
-    if not ranks.rank():
-        print_board(board)
-        print(f"{len(board)} rows in {time.perf_counter() - began:.1f} s")
+    with tqdm(total=sum(len(row.parts) for row in rows), unit="row", desc="evaluating", leave=False) as bar:
+        board = scoreboard(model, tokenizer, args.tasks, args.seed, rows, on_row=lambda *_: bar.update())
+    if ranks.rank():
+        return
+    seconds = round(time.perf_counter() - began, 1)
+    print_board(board)
+    said = f"{len(board)} rows in {seconds} s"
+    if args.out:
+        about = {"agent": short(Path(args.checkpoint)), "seed": args.seed, "seconds": seconds}
+        write_json(args.out, {**about, "scoreboard": board})
+        said += f"; written to {args.out}"
+    print(said)

@@ -241,6 +241,23 @@ def test_the_same_on_this_machine(tmp_path, capsys, monkeypatch):
     assert "mini_swe/one file" in said and "2 benchmarks in" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--reflex"], "--reflex is of the suite"),
+        (["--suite", "all", "--rows", "shop"], "in place of the rows"),
+        (["--endpoint", "http://x/v1", "--checkpoint", "x"], "two models"),
+        (["--temperature", "0"], "--temperature is of an endpoint"),
+        (["--key-file", "x"], "--key-file is of an endpoint"),
+        (["--rows", "nothing"], "there are chain/thinking"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_one_line(capsys, more, says):
+    assert command.main(["eval", "--processes", "1", *more]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
 def test_a_name_that_is_none_is_one_line(capsys):
     assert command.main(["eval", "--processes", "1", "--checkpoint", "x", "--suite", "swe_bench"]) == 2
     said = capsys.readouterr().err

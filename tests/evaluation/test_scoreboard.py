@@ -4,9 +4,11 @@ import random
 
 import pytest
 
+from kimi_mini import __main__ as command
 from kimi_mini.agent import loop
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import FAILS, HOLDS, OPEN, Log
+from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.adversary import perform
@@ -242,6 +244,24 @@ def test_the_gap_of_filtering_needs_its_whole_interval_beyond_the_floor(tmp_path
         board["filter/gap_greedy"]["value"] == pytest.approx(0.5)
         and claims(log)["filter/gap"]["verdict"] == verdict
     )
+
+
+def test_the_command_measures_the_rows_that_are_named_and_writes_them_down(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def measure(model, tokenizer, row, count, seed=0):
+        asked.append((row.name, count, seed))
+        return scoreboard._entry(row, 3, 4, [seed], 1.0)
+
+    monkeypatch.setattr(scoreboard, "load_agent", lambda folder: (None, None))
+    monkeypatch.setattr(scoreboard, "measure", measure)
+    words = ["eval", "--processes", "1", "--checkpoint", "x", "--tasks", "4", "--seed", "7"]
+    out = tmp_path / "board.json"
+    assert command.main([*words, "--rows", "shop/buy", "--out", str(out)]) == 0
+    assert asked == [("shop/buy", 4, 7)] and "written to" in capsys.readouterr().out
+    board = read_json(out)
+    assert (board["agent"], board["seed"], board["scoreboard"]["shop/buy"]["value"]) == ("x", 7, 0.75)
+    assert command.main(words) == 0 and len(asked) > len(scoreboard.ROWS)
 
 
 def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path):
