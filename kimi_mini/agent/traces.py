@@ -18,7 +18,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 
 
 def piece_costs(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
-    """Tokens of each piece of `trace_view.pieces(conversation.messages)`, in the same order.
+    """Tokens of each piece of `pieces(conversation.messages)`, in the same order.
 
     What the model wrote is counted as it stands, tags and markers included (those of an empty thought go to the next
     piece), so that its pieces add up to `conversation.written`; forced tokens cost nothing. The rest, results and

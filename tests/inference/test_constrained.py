@@ -279,13 +279,14 @@ def test_a_call_without_room_is_no_call():
     assert [call["id"] for call in message["tool_calls"]] == ["functions.buy:0"]
 
 
-def test_a_grammar_that_cannot_go_on_ends_its_own_row(monkeypatch):
-    """llguidance has limits; beyond them a row ends where it stands, with the reason, and the others go on."""
+def test_a_grammar_that_cannot_go_on_is_an_error_and_no_end_of_a_turn():
+    """llguidance has limits; beyond them there is a reason, for the engine to end this row alone (see Engine)."""
     hook, row = Constraint(TOKENIZER, TOOLS), Row([], 99, frozenset())
     row.ids = turn(("functions.buy:0", '{"item":"jar","count":2}'))[:-8] + [
         SPECIAL["<think>"]
     ]  # given from outside
-    assert coming(hook, row) == [END] and hook.error
+    with pytest.raises(KimiError, match="a grammar cannot go on: "):
+        hook(row)
 
 
 # ------------------------------------------------------------------------------------------- tools that were found

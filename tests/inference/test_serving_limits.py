@@ -19,10 +19,12 @@ from kimi_mini.agent import serve
 from kimi_mini.agent.folder import load_agent, save_agent
 from kimi_mini.inference.api import respond
 from kimi_mini.inference.serving.answer import Answer
+from kimi_mini.inference.serving.constrained import Constraint
 from kimi_mini.model.compact.lora import Adapter
 
 PATIENCE = 30
 HELLO = [{"role": "user", "content": "hello"}]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +188,13 @@ def test_an_engine_that_broke_down_leaves_nobody_waiting(start):
     assert after.status_code == 503 and after.headers["Retry-After"] == "1"
 
 
-def test_an_answer_that_cannot_be_read_fails_alone(start, monkeypatch):
+@pytest.mark.parametrize("broken", [(Answer, "heard"), (Constraint, "_follow")], ids=["read", "held"])
+def test_an_answer_that_cannot_be_finished_fails_alone(start, monkeypatch, broken):
+    """Also where a grammar stops in the middle of a call: that turn is no whole one."""
     running = start(places=2)
     with monkeypatch.context() as patch:
-        patch.setattr(Answer, "heard", lambda self, row, over: 1 / 0)
-        answer = running.post()
+        patch.setattr(*broken, lambda *_: 1 / 0)
+        answer = running.post(tools=TOOLS, tool_choice="required", thinking=False, max_tokens=9)
     assert answer.status_code == 500 and "could not be finished" in said(answer)["message"]
     assert running.post().status_code == 200 and running.get("/health").status_code == 200
 

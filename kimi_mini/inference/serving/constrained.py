@@ -14,8 +14,9 @@ end nothing.
     hook = Constraint(tokenizer, tools, tool_choice="auto", next_call=3)
     Row(context, ..., allowed=hook)
 
-Refusals come from here, when the request is read, and never from the middle of a turn. One thing no grammar can give:
-room. Where `max_tokens` ends a turn inside a call, the turn's finish is "length" and the parser leaves the call out.
+Refusals come from here, when the request is read, and never from the middle of a turn; there only a limit of llguidance
+ends a row, as an error. One thing no grammar can give: room. Where `max_tokens` ends a turn inside a call, the turn's
+finish is "length" and the parser leaves the call out.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ class Constraint:
         self.grammars = of_tools(tokenizer, json.dumps(tools or []))
         self.content = of_content(tokenizer, response_format)
         self.id_grammar = of_ids(tokenizer, self.names) if self.names else None
-        self.error: str | None = None  # why a turn could not go on; it then ends where it stands
         self._begin([])
 
     def __call__(self, row: Row) -> bytes:
@@ -163,11 +163,11 @@ class Constraint:
             token = None
 
     def _next(self, matcher: LLMatcher) -> bytes:
-        """What a grammar admits now; where llguidance cannot go on, the end of the turn."""
+        """What a grammar admits now. Raises KimiError where llguidance cannot go on: a turn that ended there would say
+        that it is whole."""
         allowed = matcher.compute_logit_bias()
         if matcher.is_error():
-            self.error = first_line(matcher.get_error())
-            return self._only("<|im_end|>")
+            raise KimiError(f"a grammar cannot go on: {first_line(matcher.get_error())}")
         return allowed
 
     def _only(self, *names: str) -> bytes:
