@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kimi_mini.base import ledger
+from kimi_mini.base.paths import RESULTS
+from kimi_mini.course import logs
 from kimi_mini.course.sliders import WIDGET_VIEW
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +48,24 @@ def pictureless(notebook: dict) -> list[int]:
         if any(WIDGET_VIEW in data for data in outputs) or (moves and not still):
             found.append(index)
     return found
+
+
+def stale(notebook: dict, measured: dict[str, dict]) -> list[str]:
+    """Stored rows of claims that are not what the logs say now. measured: log by name."""
+    rows: dict[str, set[str]] = {}
+    for log in measured.values():
+        for claim in log.get("claims", []):
+            for digits in range(5):
+                table = logs.table({"claims": [claim]}, digits=digits).data
+                rows.setdefault(table.splitlines()[-1].split(" | ")[0], set()).add(table.splitlines()[-1])
+    stored = [line for text in texts(notebook) for line in text.splitlines() if line.count(" | ") >= 3]
+    return [line for line in stored if line not in rows.get(line.split(" | ")[0], {line})]
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem[:2])
+def test_stored_claims_are_those_of_the_logs(path):
+    """A log that was measured again, or told otherwise, leaves old numbers in the notebooks that replayed it."""
+    assert stale(json.loads(path.read_text(encoding="utf-8")), ledger.read_logs(RESULTS)) == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem[:2]}")
@@ -87,3 +108,12 @@ def test_the_checks_can_fail(tmp_path):
     ]  # "model not found" in JupyterLab
     assert pictureless(code({"text/plain": "a"}, "draw = 1\nexplore(draw)")) == [0]
     assert pictureless(code({"image/png": "b", "text/plain": "a"}, "explore(draw)")) == [0]
+
+
+def test_an_old_row_of_a_claim_is_found():
+    claim = dict(claim="a | b", value=0.5, low=0.4, high=0.6, floor=0.0, at_most=False, verdict="holds")
+    now = logs.table({"claims": [claim]}).data
+    log = {"x.json": {"claims": [claim]}}
+    assert stale(code({"text/markdown": now}), log) == []
+    old = now.replace("0.500", "0.300")
+    assert stale(code({"text/markdown": old}), log) == [old.splitlines()[-1]]
