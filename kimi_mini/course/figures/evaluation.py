@@ -139,7 +139,9 @@ def real(
         xlabel="per cent, as reported",
         title="Large models, real benchmarks",
     )
-    right.set(xlim=(-0.03, 1.03), xlabel="solved, measured here", title="A million parameters, miniatures")
+    right.set(
+        xlim=(-0.03, 1.03), xlabel="solved, measured here", title="One or two million parameters, miniatures"
+    )
     right.tick_params(axis="y", length=0)
     fig.legend(loc="outside lower center", ncols=4)
     return fig

@@ -1,10 +1,10 @@
-"""INT4 as Kimi K2 Thinking has it: the weights of routed experts, 32 of them to a scale; everything else as it was.
+"""INT4 as in Kimi K2 Thinking: the weights of routed experts, 32 of them to a scale; everything else as it was.
 
 A row of a matrix is cut into groups of 32 columns. Each has a scale s, and each weight becomes a whole number q:
 
     s = max |w| / 7.5        q = clamp(round(w / s), -8, 7)        w ~ s q
 
-Symmetric: no zero point. 4 bits a weight and a scale in bf16 are 4.5 bits, 0.28 of bf16's.
+That is compressed-tensors' rule; whether K2 divides by 7.5 or by 7 is not published. Symmetric: no zero point. 4 bits a weight and a scale in bf16 are 4.5 bits, 0.28 of bf16's.
 
 Quantisation-aware training computes with s q and learns w: rounding has no slope, so the gradient passes it by as if it
 were not there (a straight-through estimator). Rounding a model that never saw it is the cheaper, coarser way.
