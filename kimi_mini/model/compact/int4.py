@@ -4,7 +4,8 @@ A row of a matrix is cut into groups of 32 columns. Each has a scale s, and each
 
     s = max |w| / 7.5        q = clamp(round(w / s), -8, 7)        w ~ s q
 
-That is compressed-tensors' rule; whether K2 divides by 7.5 or by 7 is not published. Symmetric: no zero point. 4 bits a weight and a scale in bf16 are 4.5 bits, 0.28 of bf16's.
+That is compressed-tensors' rule; whether K2 divides by 7.5 or by 7 is not published. Symmetric: no zero point. 4 bits
+a weight and a scale in bf16 are 4.5 bits, 0.28 of bf16's.
 
 Quantisation-aware training computes with s q and learns w: rounding has no slope, so the gradient passes it by as if it
 were not there (a straight-through estimator). Rounding a model that never saw it is the cheaper, coarser way.
