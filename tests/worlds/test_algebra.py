@@ -1,7 +1,9 @@
 """World `algebra`: any way to write the right number counts, and nothing is ever run."""
 
 import random
+from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -98,15 +100,39 @@ def test_tasks_have_one_whole_answer_and_as_many_steps_as_their_level(family):
             message = next(worlds.registry.expert(task, rng))
             assert message["content"] == str(task.data["answer"])
             assert message["reasoning_content"].count("=") == level
-            assert 0 <= task.data["answer"] < 100
+            assert 0 < task.data["answer"] < 100
             wrong = next(worlds.registry.expert(task, rng, "slip"))
             assert wrong["content"] != message["content"]
 
 
-def test_later_letters_rest_on_earlier_ones():
-    rng = random.Random(2)
-    for _ in range(50):
-        task = worlds.generate(rng, "define", 6)
-        names = [line[0] for line in task.data["lines"]]
-        for before, line in zip(names, task.data["lines"][1:]):
-            assert line.split(" = ")[1].startswith(f"{before} "), "each needs the one before it"
+def worked_out(lines, **other):
+    """The last letter's value, where some letters have another value than they are given."""
+    values = {}
+    for line in lines:
+        name, right = line.split(" = ")
+        values[name] = other.get(name, eval(right, {}, values))
+    return values[name]
+
+
+@pytest.mark.parametrize("level", algebra.FAMILIES["define"].levels)
+def test_the_answer_rests_on_every_letter(level):
+    """Another value of any letter is another answer, and no answer is worth a guess."""
+    rng, answers = random.Random(level), Counter()
+    for number in range(100):
+        task = worlds.generate(rng, "define", level, held_out=number % 2 == 1)
+        lines, answer = task.data["lines"], task.data["answer"]
+        assert len(lines) == level + 1 and worked_out(lines) == answer
+        assert all(0 < value < 100 for value in task.data["values"].values())
+        for before, line in pairwise(lines):
+            assert line.split(" = ")[1].startswith(f"{before[0]} "), "each needs the one before it"
+        for name, value in task.data["values"].items():
+            assert worked_out(lines, **{name: value + 1}) != answer, (task.prompt, name)
+        answers[answer] += 1
+    assert answers.most_common(1)[0][1] <= 10
+
+
+def test_a_slip_that_grows_without_bounds_is_worked_out():
+    lines = ["a = 2", "b = a * a", "c = b * b", "d = c - b", "e = d - b", "f = e * e", "g = f - e"]
+    data = {"lines": lines, "values": {}, "answer": 56}
+    assert algebra._work_definitions(data, lambda step: 0)[-1] == ("g 64-8=56", 56)
+    assert algebra._work_definitions(data, lambda step: 10**4 * (step == 0))[-1][1] > 10**15

@@ -10,6 +10,7 @@ neither is the last step that stands before it.
 
 from __future__ import annotations
 
+import operator
 import random
 import re
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from kimi_mini.worlds.chain.expression import operations, value_of
 from kimi_mini.worlds.registry import Demo, Family, World, register
 from kimi_mini.worlds.rows import Row
 
+_SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
 # -- tasks ---------------------------------------------------------------------------------------------
 
 
@@ -41,29 +44,34 @@ def generate(rng: random.Random, family: str, level: int) -> Task:
 
 
 def _define(rng: random.Random, family: str, level: int) -> Task:
-    names, lines, values = labels(rng, level + 1), [], {}
-    values[names[0]] = rng.randrange(2, 60)
-    lines.append(f"{names[0]} = {values[names[0]]}")
-    for before, name in pairwise(names):
-        right, values[name] = _definition(rng, before, values)
-        lines.append(f"{name} = {right}")
-    prompt = f"{', '.join(lines)}. What is {names[-1]}?"
-    return Task(
-        "algebra", family, level, prompt, {"lines": lines, "values": values, "answer": values[names[-1]]}
-    )
+    """Drawn again until the answer rests on every letter: `b = a + 3, c = b - a` is 3, whatever a is."""
+    while True:
+        names, values = labels(rng, level + 1), {}
+        values[names[0]] = rng.randrange(2, 60)
+        lines = [f"{names[0]} = {values[names[0]]}"]
+        for before, name in pairwise(names):
+            right, values[name] = _definition(rng, before, values)
+            lines.append(f"{name} = {right}")
+        data = {"lines": lines, "values": values, "answer": values[names[-1]]}
+        if all(_one_more(data, name) != data["answer"] for name in names):
+            return Task("algebra", family, level, f"{', '.join(lines)}. What is {names[-1]}?", data)
 
 
 def _definition(rng: random.Random, before: str, values: dict[str, int]) -> tuple[str, int]:
-    """The right side of a definition by the letter before it, and its value from 0 to 99."""
+    """The right side of a definition by the letter before it, and its value from 1 to 99: a zero would swallow
+    whatever it is multiplied by."""
     while True:
         operand = rng.choice([str(rng.randrange(2, 10)), rng.choice(sorted(values))])
         sign = rng.choice("+-*")
-        factor = values[operand] if operand in values else int(operand)
-        value = {"+": values[before] + factor, "-": values[before] - factor, "*": values[before] * factor}[
-            sign
-        ]
-        if 0 <= value < 100:
+        value = _SIGNS[sign](values[before], values[operand] if operand in values else int(operand))
+        if 0 < value < 100:
             return f"{before} {sign} {operand}", value
+
+
+def _one_more(data: dict, name: str) -> int:
+    """The answer, if the letter `name` were one more than it is."""
+    place = list(data["values"]).index(name) - 1
+    return _work_definitions(data, lambda step: int(step == place))[-1][1]
 
 
 def _solve(rng: random.Random, family: str, level: int) -> Task:
@@ -120,10 +128,16 @@ def _work_definitions(data: dict, error: Callable[[int], int]) -> list[tuple[str
     for number, line in enumerate(data["lines"]):
         name, right = line.split(" = ")
         put_in = re.sub("[a-z]", lambda letter: str(values[letter[0]]), right)
-        values[name] = int(value_of(put_in)) + error(number - 1)
+        values[name] = _worth(put_in) + error(number - 1)
         if number:
             found.append((f"{name} {put_in.replace(' ', '')}={values[name]}", values[name]))
     return found
+
+
+def _worth(text: str) -> int:
+    """The value of a number, or of two with a sign between them, however large a slip makes them."""
+    left, *more = text.split(" ")
+    return _SIGNS[more[0]](int(left), int(more[1])) if more else int(left)
 
 
 # -- the verifier --------------------------------------------------------------------------------------
