@@ -110,8 +110,8 @@ def test_every_benchmark_is_a_task_and_every_schema_is_told_whole():
         box = WORLDS[item.task.world].open_environment(item.task).toolbox
         for declared in box.declarations():
             given, schema = inspect_tasks._tool(declared["function"]), declared["function"]["parameters"]
-            assert list(given.parameters.properties) == list(schema["properties"])
-            assert given.parameters.required == schema.get("required", [])
+            told = given.parameters.model_dump(exclude_none=True)
+            assert told == {"required": [], "additionalProperties": False} | schema
 
 
 def test_a_broken_call_stays_broken_and_ids_are_the_models_own():
