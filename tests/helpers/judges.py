@@ -167,7 +167,7 @@ def judge_write(conversation):
         return False
     scope = {"__builtins__": {"range": range}}
     exec(submitted[-1], scope)  # our own expert's code
-    for x, y in [(x, y) for x in range(10) for y in range(10)]:
+    for x, y in [(x, y) for x in (*range(10), *range(-40, 60, 11)) for y in range(10)]:
         value = x
         for rule in re.findall(r"(?m)^[a-h] (.*)$", conversation.task.prompt):
             value = follow_rule(rule, value, y)

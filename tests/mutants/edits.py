@@ -1251,7 +1251,7 @@ MUTANTS = [
         "worlds/test_write.py",
         (
             "write: the examples are enough",
-            'failed = draft.failures(HIDDEN, evaluate(task.data["right"], HIDDEN))',
+            'failed = draft.failures(JUDGED, evaluate(task.data["right"], JUDGED))',
             "failed = draft.failures(EXAMPLES, draft.wanted)",
         ),
         ("write: one input may be wrong", "Verdict(not failed, f", "Verdict(len(failed) < 2, f"),

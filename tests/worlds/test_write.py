@@ -11,6 +11,7 @@ from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.base import turn
 from kimi_mini.worlds.repair import write
 from kimi_mini.worlds.repair.code import EXAMPLES, source
+from kimi_mini.worlds.repair.running import outputs
 
 RIGHT = ["x = x + 3", "if x > 5: x = x * 2"]
 
@@ -54,14 +55,30 @@ def test_the_prompt_says_it_all_and_the_same_function_is_the_same_task():
 
 
 def test_hidden_inputs_decide():
-    """Right for the examples, and for 99 of 100 inputs: both refused, whatever is said."""
+    """Right for the examples, for all inputs but one, and for digits alone: all refused, whatever is said."""
     assert attempt(task_of(), source(RIGHT), words="I am not sure")[0].passed
     known = dict(zip(EXAMPLES, write.evaluate(RIGHT, EXAMPLES)))
     verdict, told = attempt(task_of(), f"def f(x, y):\n    return {known}[(x, y)]")
-    assert told == ['{"passed":2,"failed":0}'] and verdict.evidence == "0 of 100 tests pass"
+    assert told == ['{"passed":2,"failed":0}'] and verdict.evidence == "0 of 190 tests pass"
     nearly = source(["if (x, y) == (4, 4): return 0", *RIGHT])
     verdict, _ = attempt(task_of(), nearly)
-    assert not verdict.passed and verdict.evidence == "99 of 100 tests pass"
+    assert not verdict.passed and verdict.evidence == "189 of 190 tests pass"
+    digits = source(["if not 0 <= x < 10: return 0", *RIGHT])
+    assert attempt(task_of(), digits)[0].evidence == "100 of 190 tests pass"
+
+
+@pytest.mark.parametrize("level", write.FAMILIES["write"].levels)
+def test_no_rule_may_be_left_out(level):
+    """Neither what the rules say is idle on the hidden inputs, nor is a function without one of them accepted."""
+    rng = random.Random(level)
+    for number in range(100):
+        task = worlds.generate(rng, "write", level, held_out=number % 2 == 1)
+        right = task.data["right"]
+        for at in range(level):
+            less = [*right[:at], *right[at + 1 :]]
+            assert write.evaluate(less, write.JUDGED) != write.evaluate(right, write.JUDGED), (right, at)
+            if number < 5:
+                assert not attempt(task, source(less))[0].passed, (right, at)
 
 
 def test_the_last_submission_counts_and_there_are_few():
@@ -79,8 +96,12 @@ def test_submitted_code_runs_in_the_sandbox_alone(tmp_path):
     code = source(RIGHT) + f"open({str(target)!r}, 'w').write('here')\n"
     verdict, told = attempt(task_of(), code)
     assert not verdict.passed and told == ['{"passed":0,"failed":2}'] and not target.exists()
-    peeking = "import sys\nf = lambda x, y: sys.modules['kimi_mini.worlds.repair.write'].HIDDEN\n"
-    assert not attempt(task_of(), peeking)[0].passed
+    loaded = "import sys\nf = lambda x, y: len(sys.modules['kimi_mini.worlds.repair.write'].JUDGED)\n"
+    imported = "def f(x, y):\n    from kimi_mini.worlds.repair.write import JUDGED\n    return len(JUDGED)\n"
+    for peeking, told in ((loaded, "AttributeError: "), (imported, "ModuleNotFoundError: ")):
+        (reached,) = outputs(peeking, ["f(1, 2)"])
+        assert str(reached).startswith(told), "a number is what it looked for"
+        assert not attempt(task_of(), peeking)[0].passed
 
 
 def test_a_best_of_n_choice_looks_at_the_examples_alone():
@@ -91,7 +112,7 @@ def test_a_best_of_n_choice_looks_at_the_examples_alone():
 
 
 MUTANTS = {  # a condition left out -> the kind that must get through
-    "HIDDEN": (EXAMPLES, "one rule misread, and special cases for the examples"),
+    "JUDGED": (EXAMPLES, "one rule misread, and special cases for the examples"),
     "most_calls": (lambda needed: 10**6, "tries function after function until the examples pass"),
 }
 

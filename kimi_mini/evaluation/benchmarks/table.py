@@ -89,7 +89,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "final",
             (Part("functions of 1 to 4 lines", ("write",), (1, 2, 3, 4), floor=0.50),),
             "Write a function from its description and two examples.",
-            "The submitted source is run in the sandbox on a hundred hidden inputs; few tries are allowed, and the "
+            "The submitted source is run in the sandbox on 190 hidden inputs; few tries are allowed, and the "
             "right words without the work count for nothing.",
             "Every line of the description is one line of code, so it asks for translation, not for an algorithm. "
             "There are two whole numbers as input and no library.",

@@ -25,22 +25,29 @@ from kimi_mini.worlds.base import (
 )
 from kimi_mini.worlds.registry import Demo, Family, World, register
 from kimi_mini.worlds.repair.code import EXAMPLES, RULE_MARKS, Line, random_line, shorthand, source
-from kimi_mini.worlds.repair.running import HIDDEN, evaluate, outputs, too_large
+from kimi_mini.worlds.repair.running import BEYOND, HIDDEN, evaluate, outputs, too_large
 from kimi_mini.worlds.repair.write_adversary import KINDS, SHORTCUTS, misread
 from kimi_mini.worlds.rows import Row
 from kimi_mini.worlds.tools import Tool, Toolbox, ToolError
 
 LONGEST = 2000  # characters of a function
+JUDGED = list(dict.fromkeys(HIDDEN + BEYOND))  # the rules are about any x, some about a large one alone
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
-    """A function of `level` lines to write. The examples' inputs are always the same, so that one function is one
-    task."""
+    """A function of `level` lines to write, none of which may be left out. The examples' inputs are always the same,
+    so that one function is one task."""
     while True:
         lines = [random_line(rng) for _ in range(level)]
         code = [line.code for line in lines]
-        if not too_large(evaluate(code, HIDDEN)):
+        if not too_large(evaluate(code, HIDDEN)) and not _idle(code):
             return Task("write", family, level, described(lines), {"right": code})
+
+
+def _idle(code: list[str]) -> bool:
+    """Whether the verifier would not notice that some line is left out."""
+    right = evaluate(code, JUDGED)
+    return any(evaluate(code[:at] + code[at + 1 :], JUDGED) == right for at in range(len(code)))
 
 
 def described(lines: list[Line]) -> str:
@@ -102,8 +109,8 @@ def expert(task: Task, rng: random.Random, mistake: str | None = None) -> Expert
 
 
 def verify(task: Task, messages: list[Message], environment: Environment) -> Verdict:
-    """What was submitted last returns what the rules say for every pair of digits, and it was one of a few attempts.
-    Words count for nothing, unless they deny it, and so do the examples alone."""
+    """What was submitted last returns what the rules say for every pair of digits and for an x beyond them, and it was
+    one of a few attempts. Words count for nothing, unless they deny it, and so do the examples alone."""
     draft, most, answer = environment.state, most_calls(1), final_answer(messages)
     if not answer or answers_early(messages):
         return Verdict(False, "no answer, or it went on behind it")
@@ -113,8 +120,8 @@ def verify(task: Task, messages: list[Message], environment: Environment) -> Ver
         return Verdict(False, f"{draft.submits} attempts, where {most} are plenty")
     if gives_up(answer):
         return Verdict(False, f"answered {answer[:40]!r}, whatever was done")
-    failed = draft.failures(HIDDEN, evaluate(task.data["right"], HIDDEN))
-    return Verdict(not failed, f"{len(HIDDEN) - len(failed)} of {len(HIDDEN)} tests pass")
+    failed = draft.failures(JUDGED, evaluate(task.data["right"], JUDGED))
+    return Verdict(not failed, f"{len(JUDGED) - len(failed)} of {len(JUDGED)} tests pass")
 
 
 # -- what the others have to know ----------------------------------------------------------------------
