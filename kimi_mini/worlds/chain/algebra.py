@@ -39,7 +39,7 @@ _SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 def generate(rng: random.Random, family: str, level: int) -> Task:
-    """Definitions or an equation, with whole numbers below 100 everywhere."""
+    """Definitions with whole numbers below 100 everywhere, or an equation with sums below 150."""
     return (_define if family == "define" else _solve)(rng, family, level)
 
 
