@@ -80,6 +80,48 @@ def test_a_grammar_that_changes_the_task_or_leaks_gets_a_hint(grammar, pattern, 
     assert not found and hint in found.text, found
 
 
+@pytest.mark.parametrize(
+    ("pattern", "frame"),
+    [
+        ("copy", "Let the {word} in {a} overwrite the one in {b}."),
+        ("copy", "The {word} stored for {a} is also right for {b}."),
+        ("copy", "{a} and {b} must agree on the {word}; trust {a}."),
+        ("branch", "If {limit} is greater than the {word} of {a}, {then}, else {other}."),
+        ("branch", "In case {limit} exceeds the {word} of {a}, {then}; in all other cases {other}."),
+        ("branch", "If {limit} does not exceed the {word} of {a}, {other}, else {then}."),
+    ],
+)
+def test_the_clerk_reads_other_good_wordings(pattern, frame):
+    ex._try_work(pattern, frame, ex._plans(pattern))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frame", "hint"),
+    [
+        ("copy", "Do not copy the {word} from {a} to {b}.", "'not'; say it without a negation"),
+        ("copy", "Give {b} twice the {word} of {a}.", "twice"),
+        ("copy", "Delete {b}, it has the {word} from {a}.", "delete"),
+        ("copy", "{a} and {b} must agree on the {word}; trust {b}.", "who gives and who gets"),
+        ("copy", "Tell me the {word} of {a} and of {b}, nothing goes to {b} from {a}.", "tell me"),
+        ("branch", "If {limit} is below the {word} of {a}, {then}, else {other}.", "changes the task"),
+        ("branch", "If {limit} is less than the {word} of {a}, {then}, else {other}.", "changes the task"),
+        ("branch", "If {limit} is at least the {word} of {a}, {then}, else {other}.", "changes the task"),
+        ("branch", "If the {word} of {a} is never below {limit}, {then}, else {other}.", "changes the task"),
+        ("branch", "If the {word} of {a} is anything but below {limit}, {then}, else {other}.", "changes"),
+        ("branch", "If the {word} of {a} is below {limit}, do not {then}, else {other}.", "do not"),
+        ("branch", "If the {word} of {a} is below half of {limit}, {then}, else {other}.", "half"),
+        (
+            "branch",
+            "If the {word} of {a} is below {limit}, {then}, and in any case {other}.",
+            "a second deed",
+        ),
+    ],
+)
+def test_the_clerk_is_not_taken_in(pattern, frame, hint):
+    with pytest.raises(ex.Hint, match=hint):
+        ex._try_work(pattern, frame, ex._plans(pattern))
+
+
 @pytest.mark.parametrize("pattern", ex.READ)
 def test_the_clerk_reads_every_wording_in_plain_english(pattern):
     """And none of them with two slots exchanged: the verifier refuses the work on each."""

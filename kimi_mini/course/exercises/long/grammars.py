@@ -39,26 +39,39 @@ CUES = (  # of `copy`, with @ for a name and # for the number's word: how much t
     (2, r"(to|with|by|using|as|into) (the )?(same )?# (of|in|at|from) @"),
     (2, r"(that|which|what|as) @ (has|shows|holds)"),
     (2, r"(?<=match )@|(?<=matched )@|(?<=matches )@|equal to @|same as @"),
+    (2, r"trust @"),
     (1, r"\b(of|at) @|@ has the right|@ shows"),
     (-2, r"\b(to|into|onto|for|give|let|target|target is:?|(belongs|goes) at|(?<!as )in|want|need) @"),
     (-2, r"@ (gets|needs|must|should|takes|receives|has to|is to|to have|match)"),
     (-2, r"(set|change|make|align|overwrite|replace|update) (the )?# (of|in|at) @"),
+    (-2, r"overwrite (the one|that) (of|in|at) @|also right for @"),
     (-4, r"(align|bring|replace|overwrite)( what)? @|(so|sure|ensure|see to it) that @"),
 )
 ONE = r"lowest|least|smallest|cheapest|highest|greatest|largest|most|sum|total|together|average|altogether"
 LIMITS = (  # of `branch`: how a wording may say its limit, and when the deed beside it is to be done
-    ("more", r"unless|(not|no) (below|under|less|lower|smaller)"),
+    ("more", r"unless|(not|no|never|anything but) (below|under|less|lower|smaller)"),
     (
         "at most",
-        r"at most|up to|or (less|below|under|fewer|lower)|(no|not) (more|greater|higher|above|over|beyond|exceed)|<=",
+        r"at most|up to|or (less|below|under|fewer|lower)|<=|"
+        r"(no|not|never) (more|greater|higher|above|over|beyond|exceed)",
     ),
     (
         "less",
-        r"below|under|beneath|(less|lower|smaller|fewer) than|is less|short of|<|not (reach|attain)\w*|has less",
+        r"below|under|beneath|(less|lower|smaller|fewer) than|(is|has) less( than)?|short of|<|not (reach|attain)\w*",
     ),
     ("more", r"(limit|it) or (more|above|over|higher|greater)|at least|from limit|>=|reach\w*|attain\w*"),
     ("above", r"above|over limit|beyond|(more|greater|higher) than|exceed\w*|>"),
 )
+MIRRORED = {  # what it says when the limit stands before it and the number behind it
+    "more": "at most",
+    "at most": "more",
+    "less": "above",
+    "above": "less",
+}
+ASIDE = {  # what the clerk does not follow, and will not guess at
+    "copy": r"\b(not|never|nothing|twice|double|half|delete|remove|tell me)\b",
+    "branch": r"\b(half|twice|double|do not|in any case|also)\b",
+}
 
 
 def giver(frame: str) -> str | None:
@@ -77,16 +90,24 @@ def condition(frame: str) -> str | None:
     """How a wording of `branch` says its limit first: less, at most, more (or as much), above; None if not at all."""
     text = re.sub(r"\{(\w+)\}", r"\1", frame).lower()
     found = [
-        (match.start(), rank, says)
+        (match.start(), rank, says, match.end())
         for rank, (says, cue) in enumerate(LIMITS)
         if (match := re.search(cue, text))
     ]
-    return min(found)[2] if found else None
+    if not found:
+        return None
+    start, _, says, end = min(found)
+    turned = re.search(r"\blimit( \w+){0,2} $", text[:start]) and re.match(r"( the)? word\b", text[end:])
+    return MIRRORED[says] if turned else says
 
 
 def as_read(pattern: str, frame: str, task: Task) -> Task:
     """The task as the clerk understands it. Raises Hint when the wording does not tell."""
     steps, data = dict(task.data["steps"]), task.data
+    if pattern in ASIDE and (found := re.search(ASIDE[pattern], frame.lower())):
+        raise Hint(
+            f"{frame!r}: the clerk is unsure of {found[0]!r}; say it without a negation or a second deed"
+        )
     if pattern == "ask" and re.search(rf"\b({ONE})\b", frame.lower()):  # one answer for all of the list
         data = data | {"pattern": "least"}
     if pattern == "copy":
