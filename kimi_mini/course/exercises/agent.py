@@ -56,6 +56,7 @@ def check_learned(function: Callable[[str, bool], bool]) -> Checked:
 REFUNDS = (  # (arguments, do they pass?, hint)
     ({"item": "red fig", "count": 2}, True, "the reason is optional"),
     ({"item": "red fig", "count": 9, "reason": "late"}, True, "9 and 'late' are allowed"),
+    ({"item": "red fig", "count": 5, "reason": "damaged"}, True, "all of 1 to 9 and 'damaged' are allowed"),
     ({"count": 2}, False, "an item is required"),
     ({"item": "red fig"}, False, "a count is required"),
     ({"item": "red fig", "count": "two"}, False, "count must be an integer"),
@@ -64,6 +65,11 @@ REFUNDS = (  # (arguments, do they pass?, hint)
     ({"item": "red fig", "count": 0}, False, "count begins at 1: look for `minimum`"),
     ({"item": "red fig", "count": 10}, False, "count ends at 9: look for `maximum`"),
     ({"item": "red fig", "count": 1, "reason": "mood"}, False, "only two reasons exist: look for `enum`"),
+    (
+        {"item": "red fig", "count": 1, "reason": None},
+        False,
+        "who gives no reason leaves it out: null is none of the two",
+    ),
     (
         {"item": "red fig", "count": 1, "colour": "red"},
         False,
@@ -104,6 +110,12 @@ CALLS = (  # (id, arguments, name, hint)
         "broken JSON is passed on as it stands: the tool says what is wrong with it",
     ),
     (" next:4 ", "{}", "next", "spaces around the id do not matter"),
+    (
+        "functions.note:2",
+        f'{{"t":"{MARK}"}} ',
+        "note",
+        "arguments are passed on as they stand, with a marker in them and a blank at their end",
+    ),
 )
 
 
@@ -112,7 +124,7 @@ def check_parse_call(function: Callable[[str], tuple[str, str]]) -> Checked:
     """function(body of one call) is (name, arguments text)."""
     for call_id, arguments, name, hint in CALLS:
         text = f"{call_id}{MARK}{arguments}"
-        value = value_of(function, text)
+        value = value_of(function, text, case=f"for {text!r} ")
         if (tuple(value) if isinstance(value, list) else value) != (name, arguments):
             return Checked(False, f"{text!r} gives {value!r}: {hint}")
     return Checked(True, "a lenient parser keeps calls that a strict one loses")

@@ -58,14 +58,14 @@ def checker(check: Callable[..., Checked]) -> Callable[..., Checked]:
     return checked
 
 
-def value_of(function: Callable, *arguments: Any) -> Any:
-    """Value of the reader's function. Raises Hint when there is none."""
+def value_of(function: Callable, *arguments: Any, case: str = "") -> Any:
+    """Value of the reader's function. Raises Hint when there is none; `case` says where the function failed."""
     if not callable(function):
         raise Hint("give the checker your function itself, without calling it")
     try:
         value = function(*arguments)
     except Exception as error:
-        raise Hint(f"your function raised {type(error).__name__}: {error}") from error
+        raise Hint(f"{case}your function raised {type(error).__name__}: {error}") from error
     if value is None or value is ...:
         raise Hint("your function returns nothing yet: replace the three dots")
     return value

@@ -1,6 +1,7 @@
 """Checkers of notebook 05: the schema of a tool."""
 
 import copy
+from typing import Any
 
 from kimi_mini.course.exercises import agent as ex
 
@@ -16,7 +17,7 @@ SCHEMA = {
 }
 
 
-def typed(name: str, **changes: str) -> dict:
+def typed(name: str, **changes: Any) -> dict:
     """The schema with other words for a property."""
     return {**SCHEMA, "properties": {**SCHEMA["properties"], name: {**SCHEMA["properties"][name], **changes}}}
 
@@ -44,6 +45,9 @@ def test_the_refund_schema():
         (without("properties", "item", "minLength"), "minLength"),
         (without("properties", "reason", "enum"), "enum"),
         ({**SCHEMA, "required": ["item", "count", "reason"]}, "optional"),
+        (typed("reason", enum=["late"]), "'damaged'"),
+        (typed("count", enum=[1, 2, 9]), "all of 1 to 9"),
+        (typed("reason", enum=["damaged", "late", None]), "null"),
         (typed("count", type="number"), "`integer`, not `number`"),
         (without("properties", "item", "type"), "`string`"),
     ]:

@@ -20,6 +20,11 @@ def hide(messages, keep):
     return messages[:2] + messages[max(2, len(messages) - 2 * keep) :]
 
 
+def two_parts(text):
+    call_id, arguments = text.split(MARK)
+    return parse_call(call_id)[0], arguments
+
+
 RIGHT = [(ex.check_learned, learned), (ex.check_parse_call, parse_call), (ex.check_hide_turns, hide)]
 
 
@@ -34,6 +39,9 @@ WRONG = [
     (ex.check_learned, lambda piece, thinking: piece in ("call", "answer", "end"), "thought"),
     (ex.check_parse_call, lambda text: (text.split(".")[1].split(":")[0], text.split(MARK)[1]), "IndexError"),
     (ex.check_parse_call, lambda text: (text.split(":")[0].split(".")[-1], text.split(MARK)[1]), "spaces"),
+    (ex.check_parse_call, lambda text: (parse_call(text)[0], text.split(MARK)[1]), "as they stand"),
+    (ex.check_parse_call, lambda text: (parse_call(text)[0], parse_call(text)[1].strip()), "as they stand"),
+    (ex.check_parse_call, two_parts, MARK + "\"} ' your function raised"),
     (ex.check_parse_call, lambda text: (parse_call(text)[0], json.loads(parse_call(text)[1])), "plain"),
     (ex.check_hide_turns, lambda messages, keep: messages[-2 * keep :], "forgets its task"),
     (ex.check_hide_turns, lambda messages, keep: messages[:2] + messages[-keep:], "these stay: 1 calls"),
