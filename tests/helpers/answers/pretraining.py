@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import random
+import re
 
 import numpy as np
 import torch
@@ -90,12 +91,12 @@ def changed(**other):
     return lambda ranks: {**join(ranks), **{name: rule(ranks) for name, rule in other.items()}}
 
 
-def first_hundred(name, share):
-    return ex.NAMES.index(name) < share * len(ex.NAMES)
-
-
 def first_folder(name, share):
     return number(name.split("/")[1]) < share
+
+
+def by_number(name, share):
+    return int(re.search(r"(\d+)\D*$", name)[1]) % 20 < share * 20
 
 
 def other_side(name, share):
@@ -104,6 +105,30 @@ def other_side(name, share):
 
 def pythons_hash(name, share):
     return hash(name) % 10000 < share * 10000
+
+
+def warm_too_long(step, total, warmup, decay):
+    return (step + 1) / max(warmup, 1) if step <= warmup else schedule(step, total, warmup, decay)
+
+
+def without_a_warmup(step, total, warmup, decay):
+    return (step + 1) / warmup if step <= warmup else schedule(step, total, warmup, decay)
+
+
+def falls_late(step, total, warmup, decay):
+    """Stays at 1 for the first half of the decay, then jumps onto the line."""
+    factor = schedule(step, total, warmup, decay)
+    return factor if step < warmup or factor <= 0.5 else 1.0
+
+
+def by_load(ranks):
+    routed = sum(sum(rank["load"]) for rank in ranks)
+    return join([{**rank, "learned": routed / len(ranks)} for rank in ranks])
+
+
+def of_two(ranks):
+    a, b = ranks
+    return join([a, b])
 
 
 WRONG = [
@@ -135,6 +160,14 @@ WRONG = [
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else min(1, (t - s - 1) / d), "one after"),
     (ex.check_schedule, lambda s, t, w, d: (s + 1) / w if s < w else (t - s) / t, "stable"),
     (ex.check_schedule, lambda s, t, w, d: 2e-4 * schedule(s, t, w, d), "2e-05"),
+    (ex.check_schedule, warm_too_long, "from step `warmup` on"),
+    (ex.check_schedule, without_a_warmup, "from step `warmup` on"),
+    (
+        ex.check_schedule,
+        lambda s, t, w, d: schedule(s, t, w, d) if s > w else min(1, (s + 1) / w),
+        "step 0 of 50, warmup 0, decay 10: your function raised Zero",
+    ),
+    (ex.check_schedule, falls_late, "last `decay` updates"),
     (ex.check_schedule, lambda s, t, w, d: "1", "factor, not"),
     (
         ex.check_step_loss,
@@ -146,6 +179,7 @@ WRONG = [
     (ex.check_held_out, lambda name, share: random.random() < share, "asked twice"),
     (ex.check_held_out, lambda name, share: True, "100.0% are held out"),
     (ex.check_held_out, first_folder, "held out"),
+    (ex.check_held_out, by_number, "for 'moby-dick/chapter-one-one-one' your function raised"),
     (ex.check_held_out, other_side, "5%"),
     (ex.check_utilisation, lambda c, w, s, r: c.flops_per_token(w / 2) * s / r, "three times"),
     (ex.check_utilisation, lambda c, w, s, r: 3 * c.flops_per_token(w) * s / r, "half of the window"),
@@ -157,6 +191,9 @@ WRONG = [
         "nobody's logit",
     ),
     (ex.check_join, changed(max_logit=lambda ranks: ranks[0]["max_logit"]), "not the first"),
+    (ex.check_join, changed(max_logit=lambda ranks: ranks[-1]["max_logit"]), "not the last"),
+    (ex.check_join, by_load, "once for each of its experts"),
+    (ex.check_join, of_two, "with 3 ranks your function raised ValueError"),
     (
         ex.check_join,
         changed(loss=lambda ranks: sum(r["loss"] / r["learned"] for r in ranks) / 2),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -43,18 +45,25 @@ def _equal(values: Any, right: Sequence[float]) -> bool:
     return same and all(_close(value, other) for value, other in zip(values, right))
 
 
+SCHEDULES = (  # (step, total, warmup, decay)
+    (0, 100, 10, 40),
+    (9, 100, 10, 40),
+    (10, 100, 10, 40),
+    (59, 100, 10, 40),
+    (70, 100, 10, 40),
+    (80, 100, 10, 40),
+    (90, 100, 10, 40),
+    (99, 100, 10, 40),
+    (0, 50, 0, 10),
+    (5, 50, 0, 10),
+)
+
+
 @checker
 def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
     """function(step, total, warmup, decay) is WSD's factor: up to 1 over `warmup` updates, 1, and in a straight line to
     0 over the last `decay`."""
-    for step, total, warmup, decay in (
-        (0, 100, 10, 40),
-        (9, 100, 10, 40),
-        (59, 100, 10, 40),
-        (80, 100, 10, 40),
-        (99, 100, 10, 40),
-        (5, 50, 0, 10),
-    ):
+    for step, total, warmup, decay in SCHEDULES:
         given = f"for step {step} of {total}, warmup {warmup}, decay {decay}"
         try:
             value = value_of(function, step, total, warmup, decay)
@@ -67,7 +76,7 @@ def check_schedule(function: Callable[[int, int, int, int], float]) -> Checked:
         hints = {
             "the first update would have factor 0 and teach nothing: count from 1": step < warmup
             and _close(value, started),
-            "the stable phase is at 1, not below": right == 1.0,
+            "the stable phase is at 1, from step `warmup` on": right == 1.0,
             "the factor reaches 0 at `total`, one after the last update": step >= total - decay
             and _close(value, left),
             "a factor, not a learning rate: between 0 and 1": number is None or not 0 <= number <= 1,
@@ -99,14 +108,17 @@ def check_step_loss(function: Callable[[Sequence[float], Sequence[int]], float])
     return Checked(True, "however the step is cut, and over however many processes, the loss stays the same")
 
 
+SPELLED = "one two three four five six seven eight nine ten".split()
 NAMES = [f"stdlib/part{number % 7}/module_{number}.py" for number in range(2000)]
+NAMES += [f"moby-dick/chapter-{'-'.join(words)}" for words in itertools.product(SPELLED, repeat=3)]
+FOLDERS = {name.rpartition("/")[0] for name in NAMES}
 
 
 def _sides(function: Callable, share: float, names: Sequence[str]) -> list[bool]:
     """On which side each document is. Raises Hint when an answer is neither yes nor no."""
     sides = []
     for name in names:
-        value = value_of(function, name, share)
+        value = value_of(function, name, share, case=f"for {name!r} ")
         if _number(value) is None:
             raise Hint(f"return True or False, not {value!r:.60}")
         sides.append(_number(value) != 0)
@@ -133,8 +145,7 @@ def check_held_out(function: Callable[[str, float], bool]) -> Checked:
             return Checked(
                 False, f"of {len(NAMES)} documents {held:.1%} are held out in place of {share:.0%}"
             )
-        folders = {name.split("/")[1] for name, out in zip(NAMES, sides[share]) if out}
-        if len(folders) < 7:
+        if {name.rpartition("/")[0] for name, out in zip(NAMES, sides[share]) if out} != FOLDERS:
             return Checked(
                 False, "whole folders are held out or kept: validation would be another kind of text"
             )
@@ -186,32 +197,55 @@ RANKS = [
     {"loss": 90.0, "learned": 60, "gradient": [30.0, -6.0], "load": [40, 20], "max_logit": 31.0},
     {"loss": 40.0, "learned": 20, "gradient": [10.0, 14.0], "load": [5, 15], "max_logit": 84.0},
 ]
-JOINED = {"loss": 130.0 / 80, "gradient": [0.5, 0.1], "load": [45, 35], "max_logit": 84.0}
+MORE_RANKS = [  # every token goes to two experts
+    {"loss": 12.0, "learned": 10, "gradient": [1.0, 4.0], "load": [12, 8], "max_logit": 20.0},
+    {"loss": 60.0, "learned": 30, "gradient": [9.0, 2.0], "load": [25, 35], "max_logit": 95.0},
+    {"loss": 28.0, "learned": 10, "gradient": [5.0, -1.0], "load": [3, 17], "max_logit": 40.0},
+]
+
+
+JOINED = ("loss", "gradient", "load", "max_logit")
+
+
+def _check_joined(value: Any, ranks: Sequence[dict]) -> None:
+    """Raises Hint unless value is the step of these ranks."""
+    every = {name: [rank[name] for rank in ranks] for name in ranks[0]}
+    logits, learned, lost = every["max_logit"], sum(every["learned"]), sum(every["loss"])
+    load, summed = (list(map(sum, zip(*every[name]))) for name in ("load", "gradient"))
+    right = {"max_logit": max(logits), "loss": lost / learned}
+    hints = {
+        "max_logit": {
+            "the sum of all maxima is nobody's logit: QK-Clip would shrink the head too far": sum(logits),
+            "the mean of all maxima lets the largest one live: tau would not hold": sum(logits) / len(ranks),
+            "the largest of all ranks, not the first one's": logits[0],
+            "the largest of all ranks, not the last one's": logits[-1],
+        },
+        "loss": {
+            "a mean of means: a rank with few tokens would count as much as one with many": sum(
+                map(operator.truediv, every["loss"], every["learned"])
+            )
+            / len(ranks),
+            "divide by `learned`: in `load` a token counts once for each of its experts": lost / sum(load),
+        },
+    }
+    for name, known in hints.items():
+        if not _close(value[name], right[name]):
+            raise Hint(known_mistake(value[name], known, _close) or f"{name} is {value[name]!r:.60}")
+    if not _equal(value["load"], load):
+        raise Hint("every token counts once: add the loads, or the ranks move their biases apart")
+    if _equal(value["gradient"], summed):
+        raise Hint("the gradients are summed; divide by the learned tokens of all ranks")
+    if not _equal(value["gradient"], [part / learned for part in summed]):
+        raise Hint("add the gradients first, then divide by all learned tokens")
 
 
 @checker
 def check_join(function: Callable[[list[dict]], dict]) -> Checked:
     """function(ranks) is the step of all ranks: loss, gradient, load, max_logit. A rank gives the sum of its tokens'
     losses, how many they were, the gradient of that sum, tokens per expert, and a head's largest logit."""
-    value = value_of(function, copy.deepcopy(RANKS))
-    if not isinstance(value, dict) or not JOINED.keys() <= value.keys():
-        return Checked(False, f"return a dict with {', '.join(JOINED)}")
-    hints = {
-        "max_logit": {
-            115.0: "the sum of two maxima is nobody's logit: QK-Clip would shrink the head too far",
-            57.5: "the mean of two maxima lets the larger one live: tau would not hold",
-            31.0: "the largest of all ranks, not the first one's",
-        },
-        "loss": {1.75: "a mean of means: the rank with 20 tokens would count as much as the one with 60"},
-    }
-    for name in ("max_logit", "loss"):
-        if not _close(value[name], JOINED[name]):
-            hint = next((text for wrong, text in hints[name].items() if _close(value[name], wrong)), None)
-            return Checked(False, hint or f"{name} is {value[name]!r:.60}")
-    if not _equal(value["load"], JOINED["load"]):
-        return Checked(False, "every token counts once: add the loads, or the ranks move their biases apart")
-    if _equal(value["gradient"], [40.0, 8.0]):
-        return Checked(False, "the gradients are summed; divide by the learned tokens of all ranks")
-    if not _equal(value["gradient"], JOINED["gradient"]):
-        return Checked(False, "add the gradients first, then divide by all learned tokens")
+    for ranks in (RANKS, MORE_RANKS):
+        value = value_of(function, copy.deepcopy(ranks), case=f"with {len(ranks)} ranks ")
+        if not isinstance(value, dict) or not value.keys() >= set(JOINED):
+            return Checked(False, f"return a dict with {', '.join(JOINED)}")
+        _check_joined(value, ranks)
     return Checked(True, "the step of one process: and QK-Clip sees the largest logit that anybody saw")
