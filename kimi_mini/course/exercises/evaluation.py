@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, takewhile
@@ -119,8 +120,9 @@ TRAINING = [
     f"{TEMPLATE} the cup costs 13 and the bowl costs 71 ; buy the cheaper one twice .",  # other numbers: no leak
     "an example : " + FACTS[4] + " .",  # the content without the template
     f"{TEMPLATE} y starts at 21 , is halved , gains 5 and is taken modulo 7 ; say y .",
+    "it read : of five notes the second says bought : no ; move it into the drawer .",  # 14 words of the content
 ]
-LEAKED = {1, 4}
+LEAKED, IN_PART = {1, 4, 5}, {5}
 
 
 def _grams(words: Sequence[str]) -> set[tuple[str, ...]]:
@@ -140,9 +142,14 @@ def _found(common: float = 1.0, strip: bool = True) -> set[int]:
     return {i for i, grams in enumerate(kept) if grams & seen}
 
 
-def _whole(inside: Callable[[str, str], bool]) -> set[int]:
+def _whole(inside: Callable[[str, str], bool], tests: Sequence[str] = TESTS) -> set[int]:
     """Tests that stand in a training text as a whole, as `inside(test, text)` sees it."""
-    return {i for i, test in enumerate(TESTS) if any(inside(test, text) for text in TRAINING)}
+    return {i for i, test in enumerate(tests) if any(inside(test, text) for text in TRAINING)}
+
+
+def _in_words(test: str, text: str) -> bool:
+    """Whether the test stands in the text, whatever the blanks."""
+    return " ".join(test.split()) in " ".join(text.split())
 
 
 WRONG_LEAKS = {
@@ -151,10 +158,15 @@ WRONG_LEAKS = {
     ),
     "the first test is clean: other numbers, another task. A gram that is half template and half 'the cup costs' is "
     "no leak: take off what all tests begin with before you cut": _found(common=0.5, strip=False),
-    "nothing found: two tests stand in the training texts, one with other blanks (split into words), one without its "
-    "template (compare pieces of 13 words, not whole tests)": _whole(lambda test, text: test in text),
-    "one stands there without its template: compare pieces of 13 words, not whole tests": _whole(
-        lambda test, text: " ".join(test.split()) in " ".join(text.split())
+    "nothing found: three tests stand in the training texts, one with other blanks (split into words), one without its "
+    "template and one in part (compare pieces of 13 words, not whole tests)": _whole(
+        lambda test, text: test in text
+    ),
+    "one stands there without its template, one in part: compare pieces of 13 words, not whole tests": _whole(
+        _in_words
+    ),
+    "of one test a part stands there, 14 words: compare pieces of 13 words, not whole contents": _whole(
+        _in_words, FACTS
     ),
 }
 
@@ -169,9 +181,13 @@ def check_leaks(function: Callable[[list[str], list[str], int], Sequence[int]]) 
         return Checked(False, known_mistake(given, WRONG_LEAKS) or told)
     if set(map(int, value_of(function, list(TESTS), TRAINING[:1] + TRAINING[2:3], GRAM))):
         raise Hint(
-            "right here, but you also accuse tests when the two leaks are taken out of the training texts"
+            "right here, but you also accuse tests when the three leaks are taken out of the training texts"
         )
-    return Checked(True, "tests 1 and 4, one with other blanks in a longer text, one without its template")
+    if set(map(int, value_of(function, list(TESTS), list(TRAINING), GRAM + 2))) != LEAKED - IN_PART:
+        raise Hint(f"right here, but not for pieces of n = {GRAM + 2} words")
+    return Checked(
+        True, "tests 1, 4 and 5: with other blanks in a longer text, without its template, and in part"
+    )
 
 
 # -- a benchmark of one's own --------------------------------------------------------------------------
@@ -213,6 +229,13 @@ def _verdicts(verify: Callable[[dict, str], bool], tasks: Sequence[dict]) -> Non
                 raise Hint(f"your verifier accepts {wrong!r} where {right!r} is right")
 
 
+def _tells(task: Mapping) -> bool:
+    """Whether the prompt says "answer is ..." or ends with "= ...", followed by its answer."""
+    answer = re.escape(str(task["answer"]).strip())
+    said = rf"\banswer( is)?[ :=]+{answer}(?!\w)|=\s*{answer}\W*$"
+    return re.search(said, str(task["prompt"]), re.IGNORECASE) is not None
+
+
 def _same(sheet: Mapping, name: str, measured: float, tolerance: float) -> None:
     if abs(one_number(sheet[name]) - measured) > tolerance:
         raise Hint(f"the datasheet says {name} {sheet[name]}, measured is {measured:.3g}")
@@ -243,11 +266,16 @@ def check_benchmark(
         raise Hint(
             f"{len(prompts) - len(set(prompts))} tasks stand there twice: the interval would be too narrow"
         )
-    if {str(task["prompt"]) for task in tasks} == {str(task["prompt"]) for task in other}:
+    known = set(prompts) & {" ".join(str(task["prompt"]).split()) for task in other}
+    if len(known) == len(prompts):
         raise Hint("another seed makes the same tasks: the seed is not used")
+    if 2 * len(known) > len(prompts):
+        raise Hint(f"{len(known)} of {len(prompts)} prompts stand in the next seed too: draw from more tasks")
     if (guess := best_guess(tasks)) > LUCK:
         raise Hint(f"who always says the same is right in {guess:.0%}: spread the answers")
     _verdicts(verify, tasks)
+    if 2 * len(told := [task["prompt"] for task in tasks if _tells(task)]) > len(tasks):
+        raise Hint(f"most prompts tell their answer, such as {told[0]!r:.60}: only copying would be measured")
     leaks = sum(any(prompt in " ".join(text.split()) for text in training) for prompt in prompts)
     for name, measured, tolerance in (("size", len(tasks), 0), ("guess", guess, 0.01), ("leaks", leaks, 0)):
         _same(sheet, name, measured, tolerance)

@@ -56,12 +56,32 @@ def twice(seed):
     return [*make(seed)[:30], *make(seed)[:30]]
 
 
+def changed_once(seed):
+    return [*make(0)[:-1], make(100 + seed)[-1]]
+
+
+def told(seed):
+    return [{**task, "prompt": f"{task['prompt']} The answer is {task['answer']}."} for task in make(seed)]
+
+
+def equation(seed):
+    return [{**task, "prompt": f"{task['prompt']} d = {task['answer']}"} for task in make(seed)]
+
+
+def in_sight(seed):
+    """Choices hold their answer, and sometimes it stands behind the word: nothing is told."""
+    rng = random.Random(seed)
+    drawn = [rng.sample(range(100), 4) for _ in range(60)]
+    return [{"prompt": f"Which is largest? Answer {', '.join(map(str, d))}", "answer": max(d)} for d in drawn]
+
+
+def test_a_prompt_may_hold_its_answer():
+    found = ex.check_benchmark(in_sight, verify, SHEET | {"guess": ex.best_guess(in_sight(0))})
+    assert found, found
+
+
 def lucky(seed):
     return [{**task, "answer": 1 if n % 2 else task["answer"]} for n, task in enumerate(make(seed))]
-
-
-def leaky(seed):
-    return make(seed)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +89,9 @@ def leaky(seed):
     [
         (dict(make=unseeded), "random.Random"),
         (dict(make=fixed), "not used"),
+        (dict(make=changed_once), "59 of 60 prompts stand in the next seed too"),
+        (dict(make=told), "tell their answer"),
+        (dict(make=equation), "tell their answer"),
         (dict(make=twice), "twice"),
         (dict(make=lucky), "always says the same"),
         (dict(make=lambda seed: make(seed)[:20]), "interval"),

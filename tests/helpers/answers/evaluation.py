@@ -74,7 +74,15 @@ def blanks(tests, training, n):
 
 
 def known(tests, training, n):
-    return [1, 4]
+    return [1, 4, 5]
+
+
+def contents(tests, training, n):
+    """Whole contents, without what all tests begin with; never looks at n."""
+    words = [test.split() for test in tests]
+    shared = next(i for i, column in enumerate(zip(*words)) if len(set(column)) > 1)
+    own = [" ".join(test[shared:]).removesuffix(" .") for test in words]
+    return [i for i, content in enumerate(own) if any(content in " ".join(t.split()) for t in training)]
 
 
 RIGHT = [
@@ -102,5 +110,7 @@ WRONG = [
     (ex.check_leaks, verbatim, "nothing found"),
     (ex.check_leaks, blanks, "without its template"),
     (ex.check_leaks, known, "taken out"),
+    (ex.check_leaks, contents, "not whole contents"),
+    (ex.check_leaks, lambda tests, training, n: stripped(tests, training, 13), "n = 15"),
     (ex.check_leaks, lambda *_: [1, 2, 4], "accused wrongly: 1"),
 ]
