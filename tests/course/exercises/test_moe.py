@@ -43,6 +43,17 @@ def row_0(times):
     return change
 
 
+def bias(first, others=None):
+    """Expert 0 gets this bias, and the others these ones."""
+
+    def change(router):
+        router.e_score_correction_bias[0] = first
+        if others is not None:
+            router.e_score_correction_bias[1:] = others
+
+    return change
+
+
 def field(name, value):
     return lambda router: setattr(router, name, value)
 
@@ -50,6 +61,9 @@ def field(name, value):
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
+        (bias(-0.5), "-0.5 is not enough"),
+        (bias(-0.5, 0.1), "-0.5 is not enough"),
+        (bias(-9.0, torch.linspace(-0.1, 0.1, 15)), "no longer stand"),
         (drawn_again, "trained part"),
         (row_0(0.0), "trained part"),
         (row_0(-1.0), "trained part"),

@@ -45,6 +45,18 @@ def induction(ids, weights):
     return where
 
 
+def half_way(ids, weights):
+    """Right where every token comes twice, half of the text apart; never looks at the tokens."""
+    half = len(ids) // 2
+    t = torch.arange(half, len(ids))
+    scores = weights[:, :, t, t - half + 1].sum(-1)
+    return divmod(int(scores.argmax()), scores.shape[1])
+
+
+def five_back(ids, weights):
+    return divmod(int(weights.diagonal(-5, 2, 3).sum(-1).argmax()), weights.shape[1])
+
+
 RIGHT = [
     (ex.check_absorb, absorb),
     (ex.check_turn, turn),
@@ -91,5 +103,7 @@ WRONG = [
     (ex.check_induction, lambda ids, w: (0, 1), "one further"),
     (ex.check_induction, lambda ids, w: (0, 0), "before it"),
     (ex.check_induction, lambda ids, w: (1, 0), "other weights"),
+    (ex.check_induction, half_way, "unequal distances"),
+    (ex.check_induction, five_back, "unequal distances"),
     (ex.check_induction, lambda ids, w: (5, 5), "no head"),
 ]

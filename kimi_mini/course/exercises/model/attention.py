@@ -148,25 +148,28 @@ def check_yarn(function: Callable[[int, float, int, float], Sequence[float]]) ->
     return Checked(True, "a hard step: for K2 pairs 0 to 19 stay, 20 to 31 are 32 times slower")
 
 
-def _repeated() -> tuple[list[int], Tensor]:
-    """Twelve tokens, six that come twice, and four heads: one looks behind the earlier place, the others nearby."""
-    ids = [3, 1, 4, 8, 5, 9, 3, 1, 4, 8, 5, 9]
+ALIKE = [3, 1, 4, 8, 5, 9, 3, 1, 4, 8, 5, 9]  # six tokens that come twice, always six places apart
+MIXED = [3, 1, 3, 4, 8, 1, 5, 9, 4, 5, 9, 8]  # and two, three, four, five or seven places apart
+
+
+def _looks(ids: Sequence[int]) -> Tensor:
+    """The weights of four heads: one looks at what came behind the same token's earlier place, the others nearby."""
     weights = torch.full((2, 2, 12, 12), 0.01)
-    for t in range(12):
+    for t, token in enumerate(ids):
+        earlier = ids.index(token)  # t itself if there is none
         weights[0, 0, t, max(t - 1, 0)] = 0.9  # the token before
-        weights[0, 1, t, t - 6 if t >= 6 else t] = 0.8  # the same token, earlier
-        weights[1, 0, t, t - 5 if t >= 6 else t] = 0.7  # what came behind it: induction
+        weights[0, 1, t, earlier] = 0.8  # the same token, earlier
+        weights[1, 0, t, min(earlier + 1, t)] = 0.7  # what came behind it: induction
         weights[1, 1, t, t] = 0.95  # itself
         for head in range(4):
             weights[head // 2, head % 2, t, t + 1 :] = 0
-    return ids, weights / weights.sum(-1, keepdim=True)
+    return weights / weights.sum(-1, keepdim=True)
 
 
 @checker
 def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
     """function(ids (T,), weights (L, H, T, T)): (layer, head) that looks most at what came behind the same token."""
-    ids, weights = _repeated()
-    value = value_of(function, list(ids), weights.clone())
+    value = value_of(function, list(ALIKE), _looks(ALIKE))
     try:
         layer, head = (int(number) for number in value)
     except (TypeError, ValueError):
@@ -180,8 +183,10 @@ def check_induction(function: Callable[[list[int], Tensor], Any]) -> Checked:
         return Checked(
             False, known_mistake((layer, head), wrong) or f"there is no head {head} in layer {layer}"
         )
-    moved = torch.flip(weights, (0, 1))
-    again = value_of(function, list(ids), moved)
+    again = value_of(function, list(MIXED), torch.flip(_looks(MIXED), (0, 1)))
     if tuple(int(number) for number in again) != (0, 1):
-        return Checked(False, "right here, but not for other weights: compute it from what you are given")
+        hint = (
+            "right here, but not for other weights, of tokens at unequal distances: go by `ids` and `weights`"
+        )
+        return Checked(False, hint)
     return Checked(True, "layer 1, head 0: find the token's earlier place, look one further, copy")

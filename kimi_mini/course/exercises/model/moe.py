@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kimi_mini.course.exercises.base import (
     Checked,
+    Hint,
     checker,
     close,
     known_mistake,
@@ -119,6 +120,16 @@ def check_router_in_place(router: Router, original: Router) -> Checked:
     if changed:
         return Checked(
             False, f"{changed[0]} was changed: the remaining experts get other weights than before"
+        )
+    bias = router.e_score_correction_bias
+    moved = (bias - original.e_score_correction_bias)[1:]
+    if not close(moved, moved[:1].expand_as(moved)):
+        raise Hint("the other biases no longer stand as they did: the remaining experts' shares change too")
+    last = bias[1:].topk(router.top_k).values[-1]  # of the experts that are chosen when all scores are alike
+    if bias[0] > last - 1 + 1e-6:
+        raise Hint(
+            f"a bias of {bias[0]:g} is not enough for all tokens: scores lie between 0 and 1, so go 1 below the "
+            f"others' {last:.3g}"
         )
     return Checked(True, "a bias of -1 is enough, for scores lie between 0 and 1")
 
