@@ -225,6 +225,8 @@ def check_bonus(bonus: Callable[[str, list[str]], float], cap: float = float("in
         raise Hint("at the start wrong answers have as much of it as right ones: nobody would reward that")
     if game.gained > -0.2:
         raise Hint(f"not gamed: {_said(game)}. Reward what can be had without a right answer")
+    if cap is None or cap is ...:
+        raise Hint(f"gamed: {_said(game)}. Now set my_cap: the sum of right answer and bonus stays below it")
     if isinstance(cap, bool) or not (cap := one_number(cap)) > 0:
         raise Hint(f"gamed: {_said(game)}. But a cap is a number above 0: it would make all attempts alike")
     if cap >= game.highest:

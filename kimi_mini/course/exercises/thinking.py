@@ -31,7 +31,8 @@ def check_hard_stop(function: Callable[[list[str], int], list[str]]) -> Checked:
             "</think> is ours and costs nothing: the budget is for the thought": value
             == [*THOUGHT[: max(0, budget - 1)], CLOSE],
             "one token too many got through": value == [*THOUGHT[: budget + 1], CLOSE],
-            "keep the beginning of the thought, not its end": value[:-1] == THOUGHT[-budget:],
+            "a budget of 0 leaves nothing of the thought": budget == 0 and value == [*THOUGHT, CLOSE],
+            "keep the beginning of the thought, not its end": budget > 0 and value[:-1] == THOUGHT[-budget:],
             "</think> goes behind the thought": value[:1] == [CLOSE] and budget > 0,
         }
         hint = next((text for text, found in hints.items() if found), None)
@@ -73,21 +74,22 @@ def _run(operations: Sequence[str], value: int, modulus: int = MODULUS) -> int:
     return value
 
 
-VOTES = (  # answers of the attempts at one task
-    (["7", "3", "7", "9"], "the most frequent answer is 7"),
-    (["3", "7"], "a tie goes to the answer that came first"),
-    (["7", "3"], "a tie goes to the answer that came first, not to the smallest"),
-    (["5", "8", "2", "8", "5", "2"], "a tie of three goes to the answer that came first"),
-    (["10", "9", "9", "10", "10"], "count answers as they are, do not take the largest or the shortest"),
-    (["4"], "one attempt is a vote too"),
+VOTES = (  # (answers of the attempts at one task, by how much each costs more than the one before, hint)
+    (["7", "3", "7", "9"], 7, "the most frequent answer is 7"),
+    (["3", "7"], 7, "a tie goes to the answer that came first"),
+    (["7", "3"], 7, "a tie goes to the answer that came first, not to the smallest"),
+    (["3", "7"], -7, "a tie goes to the answer that came first, not to the cheapest"),
+    (["5", "8", "2", "8", "5", "2"], 7, "a tie of three goes to the answer that came first"),
+    (["10", "9", "9", "10", "10"], 7, "count answers as they are, do not take the largest or the shortest"),
+    (["4"], 7, "one attempt is a vote too"),
 )
 
 
 @checker
 def check_vote(function: Callable[[list[tuple[str, int]]], tuple[str, int]]) -> Checked:
     """function(attempts) is (the winning answer, the tokens spent), for attempts given as (answer, tokens)."""
-    for answers, why in VOTES:
-        attempts = [(answer, 40 + 7 * index) for index, answer in enumerate(answers)]
+    for answers, more, why in VOTES:
+        attempts = [(answer, 40 + more * index) for index, answer in enumerate(answers)]
         value = value_of(function, list(attempts))
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             return Checked(False, "return two things: the answer and the tokens")

@@ -59,6 +59,7 @@ WRONG = [
     (ex.check_scale, lambda s: 1.0, "gives an update"),
     (ex.check_split, lambda name, shape: len(shape) >= 2, "table"),
     (ex.check_split, lambda name, shape: len(shape) >= 2 and "embed" not in name, "head"),
+    (ex.check_split, lambda name, shape: len(shape) >= 2 and shape[0] != 1024, "of any length"),
     (ex.check_split, lambda name, shape: len(shape) == 2 and split(name, shape), "stack"),
     (ex.check_split, lambda name, shape: split(name, shape) and "mlp.gate." not in name, "router"),
     (ex.check_evidence, lambda raw, valid, f: evidence(raw, valid, 1), "scale"),

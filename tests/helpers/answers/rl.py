@@ -190,4 +190,6 @@ WRONG = [
     (check_cap, True, "a cap is a number above 0"),
     (check_cap, float("nan"), "a cap is a number above 0"),
     (check_cap, "1", "return one number"),
+    (check_cap, ..., "gamed: bonus"),
+    (check_cap, None, "Now set my_cap"),
 ]

@@ -43,6 +43,24 @@ WRONG = [
         "closed too",
     ),
     (ex.check_hard_stop, lambda thought, budget: 3, "list"),
+    (
+        ex.check_hard_stop,
+        lambda thought, budget: hard_stop(thought, budget or len(thought)),
+        "a budget of 0 leaves nothing",
+    ),
+    (
+        ex.check_hard_stop,
+        lambda thought, budget: [*thought[max(0, len(thought) - budget) :], "</think>"],
+        "keep the beginning",
+    ),
+    (
+        ex.check_vote,
+        lambda found: (
+            min(found, key=lambda one: (-[a for a, _ in found].count(one[0]), one[1]))[0],
+            vote(found)[1],
+        ),
+        "not to the cheapest",
+    ),
     (ex.check_follow, lambda ops, step, value: value, "you get"),
     (ex.check_follow, lambda ops, step, value: follow(ops, step - 1, value), "once more"),
     (ex.check_follow, lambda ops, step, value: follow(ops, -1, value), "once more|behind"),

@@ -68,6 +68,7 @@ PARAMETERS = (  # (name, shape, Muon?, hint)
         False,
         "the head is a table too, one row a token, although it is a matrix product",
     ),
+    ("model.embed_tokens.weight", (163_840, 7168), False, "K2's embedding: a table of any length is a table"),
     ("model.norm.weight", (96,), False, "a vector has no singular values"),
     ("model.layers.1.self_attn.kv_a_layernorm.weight", (48,), False, "a vector has no singular values"),
     ("model.layers.0.mlp.gate_proj.weight", (240, 96), True, "a hidden matrix: what Muon is for"),
