@@ -14,7 +14,7 @@ from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import wilson
 from kimi_mini.evaluation import by_endpoint, scoreboard
 from kimi_mini.evaluation.adversary import perform
-from kimi_mini.evaluation.benchmarks import BENCHMARKS, Item, audit, make, store, suite
+from kimi_mini.evaluation.benchmarks import BENCHMARKS, Item, audit, datasheet, make, store, suite
 from kimi_mini.evaluation.benchmarks.store import FOLDER, items
 from kimi_mini.evaluation.error_rates import shortcut
 from kimi_mini.worlds import Kind
@@ -64,7 +64,8 @@ def test_a_datasheet_says_what_it_must(benchmark):
     page = (FOLDER / benchmark.name / "DATASHEET.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")].__len__() == len(SECTIONS)
     assert all(section in page for section in SECTIONS) and benchmark.blind in page and "licence: MIT" in page
-    assert read_json(FOLDER / make.CHECKSUMS)[benchmark.name] in page
+    checksum = read_json(FOLDER / make.CHECKSUMS)[benchmark.name]
+    assert checksum in page and page == datasheet.text(benchmark, items(benchmark), checksum, FOLDER)
     assert f"benchmarks.make {benchmark.name}`" in page
     assert store.file_of(FOLDER / benchmark.name).stat().st_size < 2_100_000
 
