@@ -94,6 +94,7 @@ def write(
     answer_ids: Collection[int] | None = None,
     target: int | None = None,
     nudge: float = 1.0,
+    numbers: Sequence[int] | None = None,
 ) -> list[Turn]:
     """One turn behind each prompt, all of them decoded together.
 
@@ -102,35 +103,45 @@ def write(
         budget: most tokens of a thought, for all rows or one a row; None leaves it to the model. Rows that are
             prompted with an empty thought (reflex) have nothing to limit.
         max_tokens: most tokens that the model may write in a turn, thought, answer and what a prefix holds together.
-        prefixes: given beginnings of the turns, from where the model goes on.
+        prefixes: given beginnings of the turns, from where the model goes on; one that has its end already, or all
+            tokens that may be written, stays as it is.
         answer_ids: the tokens that an answer behind a hard stop, or a hurried end, may consist of (its end always may);
             None: any.
         target: tokens of a thought from which on </think> gains `nudge` nats with every token; None: never.
+        numbers: names each row's dice together with the seed; by default it is the row's place, from 0 on.
 
     Raises:
         ValueError: lists of unequal length, and numbers that are none of tokens.
     """
     prefixes = [Prefix([], [], [])] * len(prompts) if prefixes is None else prefixes
     budgets = list(budget) if isinstance(budget, list) else [budget] * len(prompts)
-    _check(prompts, budgets, prefixes, max_tokens, target, nudge)
+    numbers = range(len(prompts)) if numbers is None else numbers
+    _check(prompts, budgets, prefixes, numbers, max_tokens, target, nudge)
     marks, stops = Marks.of(tokenizer), stops_of(model, tokenizer)
     answer, soft = _answer(model, stops, answer_ids), {"target": target, "nudge": nudge}
     rows = [
         Row(list(prompt), max_tokens, stops, dice(seed, number), limit, marks, answer, **soft)
-        for number, (prompt, limit) in enumerate(zip(prompts, budgets))
+        for number, prompt, limit in zip(numbers, prompts, budgets)
     ]
     _give(rows, prefixes)
-    _write(model, rows, max_tokens, temperature)
+    _write(model, [row for row in rows if row.finish is None], max_tokens, temperature)
     return [Turn(r.context, r.ids, r.own, r.thought, r.finish, r.logprobs, r.hurried) for r in rows]
 
 
 def _check(
-    prompts: Sequence, budgets: Sequence, prefixes: Sequence, most: object, target: object, nudge: float
+    prompts: Sequence,
+    budgets: Sequence,
+    prefixes: Sequence,
+    numbers: Sequence,
+    most: object,
+    target: object,
+    nudge: float,
 ):
     """Raises ValueError for what `write` cannot do."""
-    if not len(budgets) == len(prefixes) == len(prompts):
+    if not len(budgets) == len(prefixes) == len(numbers) == len(prompts):
         raise ValueError(
-            f"{len(prompts)} prompts, {len(budgets)} budgets and {len(prefixes)} prefixes do not fit"
+            f"{len(prompts)} prompts, {len(budgets)} budgets, {len(prefixes)} prefixes and {len(numbers)} numbers do"
+            " not fit"
         )
     for limit in (*budgets, target):
         check_budget(limit)
@@ -141,10 +152,14 @@ def _check(
 
 
 def _give(rows: Sequence[Row], prefixes: Sequence[Prefix]) -> None:
-    """Begin each turn with what is given of it."""
+    """Begin each turn with what is given of it, which may be all of it."""
     for row, prefix in zip(rows, prefixes):
         for token, own, logprob in zip(*prefix, strict=True):
             row.add(token, own, logprob)
+        if row.ids and row.ids[-1] in row.stops:
+            row.finish = "stop"
+        elif row.written >= row.most:
+            row.finish = "length"
 
 
 def check_budget(limit: int | None) -> None:

@@ -5,6 +5,7 @@ import torch
 from tiny import tiny_model
 
 from kimi_mini.inference import writer
+from kimi_mini.inference.attempts import routed
 from kimi_mini.inference.attempts.routed import Trial, forced, itself, surely, sureness, threshold
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
@@ -95,6 +96,38 @@ def test_many_prompts_are_answered_in_their_order(judge):
     found = surely(judge, TOKENIZER, [EASY, HARD] * 150, -0.3)
     assert [one.thought for one in found] == [False, True] * 150
     assert itself(judge, TOKENIZER, []) == surely(judge, TOKENIZER, [], 0.0) == []
+
+
+def test_each_prompt_has_its_own_budget_in_every_batch_and_when_it_is_asked_again(judge, monkeypatch):
+    monkeypatch.setattr(routed, "BATCH", 3)
+    budgets = [7, 3, None, 0, 5, 9, 1, 2]
+    thoughts = [THOUGHT if budget is None else budget for budget in budgets]
+    prompts = [HARD] * len(budgets)
+    assert [one.turn.thought_tokens for one in itself(judge, TOKENIZER, prompts, budget=budgets)] == thoughts
+    prompts[1:4:2] = [EASY] * 2
+    sure, unsure = map(sureness, forced(judge, TOKENIZER, [EASY, HARD], False))
+    found = surely(judge, TOKENIZER, prompts, (sure + unsure) / 2, budget=budgets)
+    wanted = [0 if prompt == EASY else length for prompt, length in zip(prompts, thoughts)]
+    assert [one.turn.thought_tokens for one in found] == wanted
+
+
+@pytest.mark.parametrize("kind", [list, tuple, frozenset])
+def test_the_same_tokens_are_allowed_in_every_batch(judge, monkeypatch, kind):
+    monkeypatch.setattr(routed, "BATCH", 2)
+    allowed = kind(TOKENIZER.token_id(digit) for digit in "4235")
+    found = forced(judge, TOKENIZER, [HARD] * 5, True, budget=1, answer_ids=allowed)
+    assert answers(found) == ["a42"] * 5
+
+
+def test_no_two_prompts_share_dice_and_batches_change_nothing(monkeypatch):
+    model, prompts = tiny_model(vocab_size=TOKENIZER.vocab_size), [HARD] * 5
+    options = {"temperature": 1.0, "max_tokens": 6, "seed": 3}
+    whole = [one.turn.ids for one in itself(model, TOKENIZER, prompts, **options)]
+    again = [one.turn.ids for one in surely(model, TOKENIZER, prompts, float("inf"), **options)]
+    monkeypatch.setattr(routed, "BATCH", 2)
+    assert [one.turn.ids for one in itself(model, TOKENIZER, prompts, **options)] == whole
+    assert [one.turn.ids for one in surely(model, TOKENIZER, prompts, float("inf"), **options)] == again
+    assert len(set(map(tuple, whole))) == 5
 
 
 TRIALS = [

@@ -284,6 +284,23 @@ def test_a_step_is_replaced_and_what_came_before_is_kept():
         corrupt(turn, TOKENIZER, 2, "99")
 
 
+def test_a_turn_that_is_given_whole_is_not_written_on(thinker):
+    """Its end, or all tokens that it may have; a neighbour goes on as if it were alone."""
+    four = TOKENIZER.token_id("4")
+    ended, full = [THINK, CLOSE, four, END], [THINK, CLOSE, four]
+    prefixes = [Prefix(ids, [True] * len(ids), [-0.5] * len(ids)) for ids in (ended, full, [THINK, CLOSE])]
+    turns = write(thinker, TOKENIZER, [prompt()] * 3, max_tokens=3, prefixes=prefixes)
+    assert [(turn.ids, turn.finish) for turn in turns] == [
+        (ended, "stop"),
+        (full, "length"),
+        (full, "length"),
+    ]
+    assert [turn.written for turn in turns] == [4, 3, 3]
+    assert write(thinker, TOKENIZER, [prompt()], prefixes=prefixes[:1])[0].ids == ended
+    ours = Prefix(full, [False] * 3, [0.0] * 3)  # what we put in uses nothing up
+    assert write(thinker, TOKENIZER, [prompt()], max_tokens=3, prefixes=[ours])[0].finish == "stop"
+
+
 def test_the_model_goes_on_behind_what_was_put_in(thinker):
     ids = [THINK, TOKENIZER.token_id("a"), TOKENIZER.token_id("9")]
     prefix = Prefix(ids, [True, True, False], [-0.25, -0.5, 0.0])

@@ -23,6 +23,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
 BATCH = 192  # prompts that are answered together
+EACH = ("budget", "numbers", "prefixes")  # options of `write` that may be one for each prompt
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def surely(
     cost both."""
     first = forced(model, tokenizer, prompts, False, **options)
     unsure = [index for index, one in enumerate(first) if sureness(one) < threshold]
+    options = _cut({"numbers": range(len(prompts)), **options}, unsure)
     again = forced(model, tokenizer, [prompts[index] for index in unsure], True, **options)
     for index, one in zip(unsure, again):
         first[index] = Answered(one.turn, True, first[index].tokens + one.tokens)
@@ -105,10 +107,16 @@ def _tags(tokenizer: Tokenizer) -> tuple[int, int]:
 
 
 def _written(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options) -> list[Turn]:
-    """`write`, a batch at a time; prefixes are cut along."""
+    """`write`, a batch at a time. Every prompt has dice of its own, whatever the batches."""
     turns: list[Turn] = []
+    options = {"numbers": range(len(prompts)), **options}
     for start in range(0, len(prompts), BATCH):
-        part = slice(start, start + BATCH)
-        cut = {key: value[part] if isinstance(value, list) else value for key, value in options.items()}
-        turns += write(model, tokenizer, prompts[part], **cut)
+        batch = range(len(prompts))[start : start + BATCH]
+        turns += write(model, tokenizer, [prompts[index] for index in batch], **_cut(options, batch))
     return turns
+
+
+def _cut(options: dict, places: Sequence[int]) -> dict:
+    """The options of these prompts alone."""
+    each = {key: options[key] for key in EACH if isinstance(options.get(key), Sequence)}
+    return options | {key: [values[place] for place in places] for key, values in each.items()}
