@@ -127,7 +127,7 @@ def save_folder(
     """Write the folder. Each file appears whole or not at all; KimiError when the disk refuses. packed: routed experts
     in INT4, see `model.compact.int4`.
 
-    KimiError for a model with an adapter attached, whose weights are two things.
+    KimiError, and nothing written, for a model with an adapter attached, whose weights are two things, and for NaN.
 
     Shards that lay there before are removed, or their index would still name them: only files that bear a shard's
     name. BadFile, and nothing written, when that index is damaged or names other places.
@@ -142,6 +142,8 @@ def save_folder(
     disk, more = to_disk_keys(state), {}
     if packed:
         disk, more = int4.to_packed(disk), {"quantization_config": int4.CONFIG}
+    if broken := [key for key, value in disk.items() if not value.isfinite().all()]:
+        raise KimiError(f"{broken[0]} holds numbers that are NaN or infinite: {folder} is left as it was")
     with replacing(folder / "model.safetensors") as temporary:
         save_file(disk, temporary, metadata={"format": "pt"})
     for stale in (*old_shards, _index(folder)):

@@ -413,6 +413,20 @@ KEYS = [
 ]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_written_over_good_ones(tmp_path, value, packed):
+    model = ours(BASE)
+    model.save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with torch.no_grad():
+        model.model.layers[1].mlp.experts.up_proj[0, 0, 0] = value
+    with pytest.raises(KimiError, match="NaN or infinite") as error:
+        model.save_pretrained(tmp_path, packed=packed)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("key", KEYS)
 def test_weights_that_are_no_numbers_are_refused(folder, key, value):

@@ -183,7 +183,19 @@ def test_shared_experts_and_dense_layers_are_not_packed(model, tmp_path):
     assert all(".mlp.experts." in key for key in packed)
 
 
-@pytest.mark.parametrize("damage", ["no scale", "no shape", "another shape", "a packed shared expert"])
+DAMAGES = (
+    "no scale",
+    "no shape",
+    "another shape",
+    "one number",
+    "three numbers",
+    "a table",
+    "a packed shared expert",
+)
+SHAPES = {"another shape": [3, 1000], "one number": [16], "three numbers": [16, 32, 1], "a table": [[16, 32]]}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "there twice"])
 def test_a_damaged_packed_folder_is_one_line(model, damage, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -195,8 +207,10 @@ def test_a_damaged_packed_folder_is_one_line(model, damage, tmp_path):
         del tensors[f"{name}_scale"]
     elif damage == "no shape":
         del tensors[f"{name}_shape"]
-    elif damage == "another shape":
-        tensors[f"{name}_shape"] = torch.tensor([3, 1000])
+    elif damage in SHAPES:
+        tensors[f"{name}_shape"] = torch.tensor(SHAPES[damage])
+    elif damage == "there twice":
+        tensors[name] = torch.zeros(tensors[f"{name}_shape"].tolist())
     else:
         tensors["model.layers.1.mlp.shared_experts.up_proj.weight_packed"] = tensors[f"{name}_packed"].clone()
     save_file(tensors, file, metadata={"format": "pt"})

@@ -155,7 +155,8 @@ def to_packed(disk: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_packed(disk: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The other way round. BadFile for packed weights without scale or shape, or of another size than these say."""
+    """The other way round. BadFile for packed weights without scale or shape, or of another size than these say, and
+    for a weight that is there twice."""
     whole = {key: value for key, value in disk.items() if not key.endswith((PACKED, SCALE, SHAPE))}
     for key, words in disk.items():
         if not key.endswith(PACKED):
@@ -164,6 +165,12 @@ def from_packed(disk: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> 
         scale, shape = disk.get(name + SCALE), disk.get(name + SHAPE)
         if scale is None or shape is None:
             raise BadFile(f"{key} has no {(SCALE if scale is None else SHAPE)[1:]} beside it")
+        if shape.shape != (2,):
+            raise BadFile(
+                f"{key} is a matrix, and its weight_shape holds {shape.numel()} numbers, not two in a row"
+            )
+        if f"{name}.weight" in whole:
+            raise BadFile(f"{name}.weight is there twice: as it is, and as weight_packed")
         rows, columns = shape.tolist()
         expected = (rows, -(-columns // TO_WORD)), (rows, -(-columns // GROUP))
         if (tuple(words.shape), tuple(scale.shape)) != expected:
