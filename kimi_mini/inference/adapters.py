@@ -34,6 +34,7 @@ from kimi_mini.inference.decoder import Decoder
 from kimi_mini.model import kernels
 from kimi_mini.model.attention import LatentAttention
 from kimi_mini.model.compact.lora import Adapter, places
+from kimi_mini.model.compact.peft import EXPERTS
 from kimi_mini.model.kernels.attention import wide_bmm
 from kimi_mini.model.kernels.experts import grouped_linear, sort_by_expert
 from kimi_mini.model.layers import Linear
@@ -162,8 +163,10 @@ class BankedExperts(Experts):
         token, order, ends = sort_by_expert(indices * bank.count + which[:, None], groups)
         each = ends[bank.count - 1 :: bank.count].contiguous()  # where each expert's rows end
 
+        shared = dict(zip(EXPERTS, self.matrices()))
+
         def product(rows: Tensor, name: str) -> Tensor:
-            whole = grouped_linear(rows, getattr(self, name), each)
+            whole = grouped_linear(rows, shared[name], each)
             if name not in self.banked:
                 return whole
             a, b = bank.pairs[self.banked[name]]

@@ -8,6 +8,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.adapters import Adapters
 from kimi_mini.inference.generation import generate
 from kimi_mini.inference.writer import Row, Writer
+from kimi_mini.model.compact import int4
 from kimi_mini.model.compact.lora import TARGETS, Adapter
 
 
@@ -67,6 +68,21 @@ def test_logits_are_those_of_the_merged_model(model, adapters):
     for index, name in enumerate(which):
         whole = model if name is None else adapters[name].merged(model)
         expected = whole(ids[index : index + 1]).logits[0]
+        torch.testing.assert_close(found[index], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_adapters_of_a_model_that_rounds_its_experts_round_them_too(model, adapters):
+    """The base is rounded and what an adapter adds is not, as in training."""
+    ids = prompts(3)
+    with torch.no_grad(), int4.aware(model):
+        served = Adapters(model, adapters)
+        with served.rows(torch.tensor([served.number(name) for name in (None, "one", "experts")])):
+            found = served.twin(ids).logits
+        base = model(ids[:1]).logits[0]
+    torch.testing.assert_close(found[0], base, atol=2e-5, rtol=1e-4)
+    int4.round_experts(model)
+    for index, name in ((1, "one"), (2, "experts")):
+        expected = adapters[name].merged(model)(ids[index : index + 1]).logits[0]
         torch.testing.assert_close(found[index], expected, atol=2e-5, rtol=1e-4)
 
 
