@@ -9,6 +9,7 @@ from kimi_mini import worlds
 from kimi_mini.agent.conversation import opening
 from kimi_mini.evaluation.adversary import perform
 from kimi_mini.worlds import WORLDS
+from kimi_mini.worlds.search import library as shelves
 from kimi_mini.worlds.search import world
 from kimi_mini.worlds.search.adversary import needed
 from kimi_mini.worlds.search.library import Library, text, words
@@ -39,6 +40,23 @@ def test_rare_words_count_for_more():
 def test_at_most_four_are_returned():
     many = Library({str(n): (f"n{n}", [("town", "mira")]) for n in range(10, 30)})
     assert many.search("mira").count(",") == 3
+
+
+def test_what_is_found_first_does_not_hang_on_the_hashes_of_words(monkeypatch):
+    """Two documents of equal worth, whose sums may differ in the last bit when they are added in another order."""
+    rarity = {"a": 3, "b": 4, "c": 5, "d": 3, "e": 4, "f": 5}  # word -> documents that have it
+    documents = {"11": ("x", [("a", "b"), ("c", "z")]), "22": ("y", [("d", "e"), ("f", "z")])}
+    fillers = [word for word, count in rarity.items() for _ in range(count - 1)]
+    documents |= {str(number): ("w", [(word, "z")]) for number, word in enumerate(fillers, start=30)}
+    found, rng = set(), random.Random(0)
+    for _ in range(60):
+        order = rng.sample(sorted(rarity), len(rarity))
+        word = type(
+            "Word", (str,), {"__hash__": lambda self, order=order: order.index(self) if self in order else 9}
+        )
+        monkeypatch.setattr(shelves, "words", lambda of, word=word: [word(one) for one in words(of)])
+        found.add(Library(documents).search("a b c d e f"))
+    assert len(found) == 1 and found.pop().startswith(("11 x, 22 y", "22 y, 11 x"))
 
 
 def test_a_document_is_opened_by_its_number_alone():

@@ -48,7 +48,7 @@ class Library:
         """Up to four documents with the rarest words of the query: what they are about, the best first."""
         self.done.append(("search", query))
         scores: dict[str, float] = defaultdict(float)
-        for word in set(words(query)):
+        for word in sorted(set(words(query))):  # sums of floats depend on their order
             having = self.index.get(word, set())
             for number in having:
                 scores[number] += 1 / len(having) + (self.documents[number][0] == word)
