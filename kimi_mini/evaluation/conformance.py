@@ -83,7 +83,10 @@ def prompts(count: int, seed: int = 0, rows: Sequence[Row] = ROWS) -> list[Promp
 
 def _conversation(family: str, count: int, seed: int) -> list:
     tasks = held_out_tasks(family, FAMILIES[family].measured, count, seed)
-    return [loop.play(task, random.Random(task.key)) for task in tasks]
+    played = [loop.play(task, random.Random(task.key)) for task in tasks]
+    for conversation in played:
+        conversation.environment.close()
+    return played
 
 
 # ---- the two figures ---------------------------------------------------------------------------------------

@@ -103,10 +103,13 @@ def passes(
     copies = [task for _, task in tasks for _ in each]
     numbers = [number * row.attempts + attempt for number, _ in tasks for attempt in each]
     temperature = SAMPLING_TEMPERATURE if row.attempts > 1 else 0.0
-    done = solve(model, tokenizer, copies, row.limits, row.thinking, temperature, seed, numbers)
+    chosen = done = solve(model, tokenizer, copies, row.limits, row.thinking, temperature, seed, numbers)
     if row.attempts > 1:
-        done = best_of([done[i : i + row.attempts] for i in range(0, len(done), row.attempts)])
-    return [conversation.verdict().passed for conversation in done]
+        chosen = best_of([done[i : i + row.attempts] for i in range(0, len(done), row.attempts)])
+    passed = [conversation.verdict().passed for conversation in chosen]
+    for conversation in done:
+        conversation.environment.close()
+    return passed
 
 
 def _entry(row: Row, passed: int, count: int, seeds: list[int], seconds: float) -> dict:

@@ -10,6 +10,7 @@ from kimi_mini.agent.outcome import Outcome
 from kimi_mini.base.files import read_json
 from kimi_mini.evaluation import by_endpoint, conformance
 from kimi_mini.evaluation.conformance import Prompt, accuracy, fault, similarity
+from kimi_mini.worlds import Environment
 from kimi_mini.worlds.registry import held_out_tasks
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -50,6 +51,15 @@ def test_similarity_by_hand(cells, precision, recall, f1):
     assert (found["precision"], found["recall"]) == (precision, recall)
     assert found["f1"] == (None if f1 is None else pytest.approx(f1))
     assert (found["both"], found["only_here"], found["only_there"], found["neither"]) == cells
+
+
+def test_a_request_leaves_no_environment_open(monkeypatch):
+    opened, closed = [], []
+    play = conformance.loop.play
+    monkeypatch.setattr(conformance.loop, "play", lambda *how: opened.append(play(*how)) or opened[-1])
+    monkeypatch.setattr(Environment, "close", lambda self: closed.append(self))
+    assert conformance.prompts(12)
+    assert opened and [id(one.environment) for one in opened] == [id(one) for one in closed]
 
 
 # ---- schema accuracy -------------------------------------------------------------------------------------------

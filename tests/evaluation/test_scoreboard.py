@@ -14,7 +14,7 @@ from kimi_mini.evaluation import scoreboard
 from kimi_mini.evaluation.adversary import perform
 from kimi_mini.experiments.rl import gap
 from kimi_mini.experiments.verifiers import filter_gap
-from kimi_mini.worlds import registry
+from kimi_mini.worlds import Environment, registry
 from kimi_mini.worlds.repair import world as repair
 
 NAMES = {kind.name: kind for kind in repair.KINDS}
@@ -127,6 +127,17 @@ def test_a_row_is_a_share_of_verdicts_with_its_interval(monkeypatch):
     entry = scoreboard.measure(None, None, next(row for row in MAIN if row.name == "repair/pass@1"), 20)
     assert (entry["value"], entry["n"], entry["seeds"]) == (0.75, 20, [0])
     assert (entry["low"], entry["high"]) == wilson(15, 20)
+
+
+def test_every_environment_is_closed_when_it_was_judged(monkeypatch):
+    closed = []
+    monkeypatch.setattr(scoreboard, "solve", solver([]))
+    monkeypatch.setattr(Environment, "close", lambda self: closed.append(self))
+    for name in ("repair/pass@1", "repair/best_of_4"):
+        row = next(row for row in MAIN if row.name == name)
+        assert scoreboard.measure(None, None, row, 4)["value"] == 1.0
+        assert len({id(one) for one in closed}) == len(closed) == 4 * row.attempts
+        closed.clear()
 
 
 def attempts():
