@@ -112,3 +112,15 @@ def test_what_a_user_can_put_right_is_one_line(runs, capsys, more, says):
     assert command.main([*words("http://127.0.0.1:9/v1"), *more]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_a_board_that_cannot_be_written_does_not_cost_the_answers(runs, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    with served(TASKS) as (engine, url):
+        assert command.main(words(url, "--out", str(tmp_path / "file" / "board.json"))) == 2
+        asked = len(engine.requests)
+        assert asked >= 12 and len(next(runs.rglob("answers.jsonl")).read_text().splitlines()) >= asked
+        assert command.main(words(url, "--out", str(tmp_path / "board.json"))) == 0
+        assert len(engine.requests) == asked
+    assert read_json(tmp_path / "board.json")["scoreboard"]["shop/buy"]["value"] == 1.0
+    assert not list(runs.rglob("*.jsonl"))

@@ -209,6 +209,30 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("use_dora", True),
+        ("use_rslora", True),
+        ("lora_bias", True),
+        ("fan_in_fan_out", True),
+        ("use_qalora", True),
+        ("bias", "all"),
+        ("modules_to_save", ["lm_head"]),
+        ("layer_replication", [[0, 1], [0, 2]]),
+        ("trainable_token_indices", [5]),
+    ],
+)
+def test_a_setting_that_is_no_plain_lora_is_one_line(name, value, tmp_path):
+    model = ours(CONFIGS["plain"])
+    learned(model).save(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(KimiError, match=f"{name} is .* plain LoRA") as error:
+        load_adapter(model, tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_that_cannot_be_used_is_one_line(kind, tmp_path):
     model = ours(CONFIGS["plain"])

@@ -1512,6 +1512,8 @@ MUTANTS = [
             "len({scale for _, _, scale in parts.values()}) > 1",
             "False",
         ),
+        ("peft: another scale is read as alpha / r", '    "use_rslora": (False, None),\n', ""),
+        ("peft: a bias is dropped", '    "lora_bias": (False, None),\n', ""),
         ("peft: pickles pass for missing", "(folder / PICKLE).is_file()", "False"),
         ("peft: NaN taken", "or not value.isfinite().all()", ""),
     ),
@@ -1574,6 +1576,16 @@ MUTANTS = [
             "routed: the unsure answer at once",
             "if sureness(one) < threshold]",
             "if sureness(one) > threshold]",
+        ),
+        (
+            "routed: every batch has the options of the first",
+            "for index in batch], **_cut(options, batch))",
+            "for index in batch], **_cut(options, range(len(batch))))",
+        ),
+        (
+            "routed: any list is one a prompt",
+            '("budget", "numbers", "prefixes")',
+            '("budget", "numbers", "prefixes", "answer_ids")',
         ),
         ("routed: a reflex thrown away is free", "first[index].tokens + one.tokens", "one.tokens"),
         (
@@ -1639,6 +1651,16 @@ MUTANTS = [
         "inference/thinking.py",
         "inference/test_thinking.py",
         ("thinking: a hurried answer is free", "if row.stopped or row.hurried else", "if row.stopped else"),
+        (
+            "thinking: written on behind a given end",
+            "        if row.ids and row.ids[-1] in row.stops:",
+            "        if False:",
+        ),
+        (
+            "thinking: a token more than all that a prefix has",
+            "elif row.written >= row.most:",
+            "elif row.written > row.most:",
+        ),
         ("thinking: a nudge backwards", "if not 0 < nudge <", "if not -9 < nudge <"),
     ),
     *edits(
