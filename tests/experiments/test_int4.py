@@ -114,7 +114,7 @@ def reported(tmp_path, seeds=(0, 1, 2)):
             log.row(**head, success=moved, text=3.0, drift=drift)
     for name, found in (("fp32", (0.5, 0.2)), ("int4", (0.4, 0.2)), ("int2", (0.0, 0.0))):
         success = dict(zip(("desk/names", "desk/refuse"), found))
-        log.row(kind="reader", format=name, training="plain", success=success)
+        log.row(kind="reader", format=name, training="plain", success=success, n=20)
     log.more["bytes"] = {"int4 experts": 29, "bf16 experts": 100}
     experiment.report(log)
     return {claim["name"]: claim for claim in log.claims}
@@ -133,7 +133,7 @@ def test_claims_are_about_the_rows_on_which_rounding_loses(tmp_path):
     assert values["int2/won_back"] == 0.4
     assert values["int4/bytes"] == 0.29 and values["int4/drift"] == 2.0
     reads = claims["int4/reader"]
-    assert values["int4/reader"] == -0.05 and reads["seeds"] == [0] and "2 rows" in reads["claim"]
+    assert values["int4/reader"] == -0.05 and reads["seeds"] == [0] and "over the tasks" in reads["claim"]
     assert reads["low"] < reads["value"] < reads["high"]
     said = {name: claim["verdict"] for name, claim in claims.items()}
     assert said["int4/afterwards"] == FAILS and said["int4/aware"] == HOLDS and said["int4/bytes"] == HOLDS

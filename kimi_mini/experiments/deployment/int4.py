@@ -16,6 +16,7 @@ and three seeds see no difference of a point; a claim about one is open unless i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
@@ -24,6 +25,7 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base import processes
 from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import difference
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures.deployment import int4 as figures
 from kimi_mini.experiments.deployment.int4_runs import AWARE, CALLS, FORMATS, READER, Job, sizes, work
@@ -67,10 +69,11 @@ def differences(rows: Sequence[dict], name: str, training: str) -> dict[str, lis
     }
 
 
-def reader(rows: Sequence[dict], name: str) -> list[float]:
-    """Success of the agent that reads in a format, row by row."""
-    (found,) = [row["success"] for row in rows if (row["kind"], row["format"]) == ("reader", name)]
-    return list(found.values())
+def reader(rows: Sequence[dict], name: str) -> tuple[int, int]:
+    """(tasks solved, tasks) of the agent that reads in a format, all of its rows together."""
+    (found,) = [row for row in rows if (row["kind"], row["format"]) == ("reader", name)]
+    solved = sum(round(share * found["n"]) for share in found["success"].values())
+    return solved, found["n"] * len(found["success"])
 
 
 def report(log: Log) -> None:
@@ -106,18 +109,19 @@ def report(log: Log) -> None:
         ]
         for part in (-1, 0)
     )
-    says = f"INT4, rounded afterwards: KL from fp32 in the last tenth of {CALLS} calls over that in the first"
+    says = f"INT4, rounded afterwards: the error grows along {CALLS} calls, half as large again in the last tenth"
+    grown = across([math.log(b / a) for b, a in zip(last, first)])  # a ratio has its interval in logarithms
     claim(
         "int4/drift",
-        claim=f"{says} (tokens given, old calls hidden)",
+        claim=f"{says} (KL from fp32 over that in the first; tokens given, old calls hidden)",
         source="notes on K2 Thinking's INT4",
         floor=1.5,
-        **across([b / a for b, a in zip(last, first)]),
+        **{key: None if value is None else math.exp(value) for key, value in grown.items()},
     )
-    lost = [after - before for after, before in zip(reader(log.rows, "int4"), reader(log.rows, "fp32"))]
-    says = f"INT4, rounded afterwards: the agent that reads, mean of its {len(lost)} rows, against fp32"
-    says += " (interval over the rows; a row added when the log had been seen)"
-    claim("int4/reader", claim=says, source=card, floor=-POINT, seeds=[0], **across(lost))
+    lost = dict(zip(("value", "low", "high"), difference(reader(log.rows, "int4"), reader(log.rows, "fp32"))))
+    says = "INT4, rounded afterwards: the agent that reads, all tasks of its rows together, against fp32"
+    says += " (interval over the tasks; added when the log had been seen)"
+    claim("int4/reader", claim=says, source=card, floor=-POINT, seeds=[0], **lost)
 
 
 if __name__ == "__main__":

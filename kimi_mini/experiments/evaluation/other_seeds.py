@@ -20,6 +20,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
+from kimi_mini.base.intervals import difference
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import style
 from kimi_mini.evaluation.scoreboard import ROWS
@@ -66,24 +67,26 @@ def train(seed: int, scale: float, folder: Path) -> None:
         raise KimiError(f"the run of seed {seed} has not ended: the same command goes on with it")
 
 
-def values(rows: Sequence[dict], name: str) -> list[float]:
-    """A row's success at every seed."""
-    return [row["value"] for row in rows if row["name"] == name]
+def found_at(rows: Sequence[dict], name: str) -> list[dict]:
+    """A row of the scoreboard at every seed, worst first."""
+    return sorted((row for row in rows if row["name"] == name), key=lambda row: row["value"])
 
 
 def report(log: Log) -> None:
-    """A claim for every row with a floor, on its worst seed; and how far apart the seeds are past training."""
+    """A claim for every row with a floor, on its worst seed, with the interval of that run's tasks; and how far apart
+    the seeds are past training."""
     common = {"source": "this project", "figure": "figures/other_seeds.png", "notebook": NOTEBOOK}
     for name, row in FLOORS.items():
-        found = values(log.rows, name)
-        claim = f"worst of {len(found)} whole runs: {row.says}"
-        log.claim(f"seeds/{name}", claim=claim, floor=row.floor, value=min(found), **common)
+        worst, *others = found_at(log.rows, name)
+        claim = f"worst of {1 + len(others)} whole runs: {row.says}"
+        measured = {key: worst[key] for key in ("value", "low", "high")}
+        log.claim(f"seeds/{name}", claim=claim, floor=row.floor, **measured, **common)
     for name in UNSURE:
-        found = values(log.rows, name)
-        claim = f"largest minus smallest of {len(found)} whole runs, at the edge of training: {name}"
-        log.claim(
-            f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, value=max(found) - min(found), **common
-        )
+        worst, *others = found_at(log.rows, name)
+        claim = f"largest minus smallest of {1 + len(others)} whole runs, at the edge of training: {name}"
+        pairs = [(round(row["value"] * row["n"]), row["n"]) for row in (others[-1], worst)]
+        spread = dict(zip(("value", "low", "high"), difference(*pairs)))
+        log.claim(f"seeds/{name}", claim=claim, floor=SPREAD, at_most=True, **spread, **common)
 
 
 @style.styled

@@ -12,6 +12,7 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.intervals import difference
 from kimi_mini.course.figures import rl as figures
 from kimi_mini.experiments.harness import SEEN, across
 from kimi_mini.experiments.rl.shared import sorted_rows, values
@@ -36,18 +37,11 @@ CLAIMS = (
         1.0,
         False,
     ),
-    (
-        "collapse",
-        "all, faster",
-        "with all of them, at the same rate, the rule of collapse fires in no seed",
-        0.0,
-        True,
-    ),
     ("dated", "none, faster", "without safeguards, at a higher rate, held-out success collapses", 1.0, False),
     (
         "dated",
         "all, faster",
-        "with all of them, at the same rate, held-out success collapses in no seed",
+        "with all of them, at the same rate, the rule fires on held-out success in no seed (it falls all the same)",
         0.0,
         True,
     ),
@@ -65,6 +59,11 @@ def claims(log: Log, place: dict[str, str]) -> None:
         log.claim(
             f"safeguards/{measure}/{arm}", claim=says, value=share, floor=floor, at_most=at_most, **place
         )
+    bare, guarded = (values(log.rows, arm, "dated") for arm in ("none, faster", "all, faster"))
+    fired = [(sum(date is not None for date in dates), len(dates)) for dates in (bare, guarded)]
+    fewer = dict(zip(("value", "low", "high"), difference(*fired)))
+    says = f"safeguards prevent the collapse: share of the seeds in which the rule fires, none - all{SEEN}"
+    log.claim("safeguards/prevented", claim=says, floor=0.0, **fewer, **place)
     (before,) = values(log.rows, "before", "success")
     for arm, whose in (("none, faster", "without safeguards"), ("all, faster", "with all of them")):
         lost = across([value - before for value in values(log.rows, arm, "success")])

@@ -22,7 +22,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import CHECKPOINTS, RUNS
 from kimi_mini.course.figures import scores
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.experiments.harness import across, entry, fingerprint, finish, gap, read, side_by_side
+from kimi_mini.experiments.harness import SEEN, across, entry, fingerprint, finish, gap, read, side_by_side
 from kimi_mini.experiments.rl import safeguards, shared
 from kimi_mini.experiments.rl.shared import Job
 from kimi_mini.experiments.verifiers.generality import ROWS
@@ -138,6 +138,16 @@ def report(log: Log, tasks: int) -> None:
             notebook="07_joint_reinforcement_learning.ipynb",
             **across([told[name] - before[name] for told in after]),
         )
+    worst = min((one.name for one in ROWS), key=lambda name: board[f"after - before/{name}"]["value"])
+    log.claim(
+        "rl/reading/worst",
+        claim=f"joint RL of {whose}, with PTX: the row that loses most ({worst}), after - before{SEEN}",
+        source="K2 report 3.2.3 (PTX)",
+        floor=-0.02,
+        figure="figures/rl_reading.png",
+        notebook="07_joint_reinforcement_learning.ipynb",
+        **across([told[worst] - before[worst] for told in after]),
+    )
 
 
 def draw(log: dict) -> Figure:

@@ -195,7 +195,7 @@ def report(log: Log) -> None:
         says = f"a budget ({arm}) saves median tokens an answer: share of those before"
         log.claim(f"toggle/saved/{arm}", claim=says, source=source, floor=0.25, **saved, **place)
         kept = across([a - b["thrice"] for a, b in zip(after(arm, usual, "thrice"), before)])
-        says = f"and keeps success ({arm}): after - before"
+        says = f"and keeps success ({arm}), with three budgets at test time: after - before"
         log.claim(f"toggle/kept/{arm}", claim=says, source=source, floor=-0.02, **kept, **place)
     alone = [1 - a / b["tokens"] for a, b in zip(after("no budget", usual, "tokens"), before)]
     says = f"RL without a budget saves median tokens an answer: share of those before{SEEN}"
@@ -207,6 +207,10 @@ def report(log: Log) -> None:
         ]
         says = f"a budget ({arm}) saves more than RL without one: share of the tokens before{SEEN}"
         log.claim(f"toggle/budget/{arm}", claim=says, source=source, floor=0.0, **across(more), **place)
+        pairs = zip(after(arm, usual, "thrice"), after("no budget", usual, "thrice"), strict=True)
+        says = f"a budget ({arm}) costs no success, with three of them at test time: against RL without one{SEEN}"
+        cost = across([held - free for held, free in pairs])
+        log.claim(f"toggle/cost/{arm}", claim=says, source=source, floor=-0.02, **cost, **place)
     pairs = zip(after("Toggle", longest, "thrice"), after("always", longest, "thrice"))
     says = "with three times the budget, Toggle keeps what a rigid one loses: success on the longest tasks"
     gain = across([toggle - always for toggle, always in pairs])

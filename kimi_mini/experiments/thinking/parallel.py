@@ -124,7 +124,7 @@ def report(log: Log) -> None:
         "parallel/best_of_4",
         claim="repair: the best of four attempts by their public tests",
         source="K2 report (multiple attempts, internal scorer)",
-        floor=0.90,
+        floor=0.92,
         **common,
         **harness.rate(right, sum(row["n"] for row in best)),
     )

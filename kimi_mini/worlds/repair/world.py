@@ -168,8 +168,8 @@ FAMILIES = {"repair": Family(range(2, 5), dict(think=0.20, reflex=0.01, sheet=0.
 ONCE = "repair a function of 2 to 4 lines at the first attempt"
 BEST = "repair, best of 4 chosen by running the public tests"
 ROWS = (
-    Row("repair/pass@1", "repair", floor=0.70, says=ONCE, before_rl=True),
-    Row("repair/best_of_4", "repair", attempts=4, floor=0.90, says=BEST, before_rl=True),
+    Row("repair/pass@1", "repair", floor=0.80, says=ONCE, before_rl=True),
+    Row("repair/best_of_4", "repair", attempts=4, floor=0.92, says=BEST, before_rl=True),
 )
 
 register(
