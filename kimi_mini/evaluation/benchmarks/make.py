@@ -50,9 +50,9 @@ def check(benchmark: Benchmark, folder: Path = FOLDER) -> None:
 
 def write(benchmark: Benchmark, folder: Path = FOLDER) -> str:
     """Tasks, checksum and datasheet; returns a line about them."""
-    items = made(benchmark)
-    text, place = store.text_of(items), folder / benchmark.name
+    text, place = store.text_of(made(benchmark)), folder / benchmark.name
     store.write(place, text)
+    items = store.items(benchmark, folder=folder)  # as whoever is measured gets them
     file = folder / CHECKSUMS
     sums = read_json(file) if file.is_file() else {}
     write_json(file, dict(sorted({**sums, benchmark.name: store.checksum(text)}.items())))
