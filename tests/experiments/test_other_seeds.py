@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.experiments.evaluation import other_seeds
+from kimi_mini.experiments.harness import rate
+
+TASKS = 2000
 
 
 def made_up(tmp_path, **changed):
@@ -17,7 +21,7 @@ def made_up(tmp_path, **changed):
     for seed in log.seeds:
         for name in (*other_seeds.FLOORS, *other_seeds.UNSURE):
             value = changed.get(name.replace("/", "_").replace("@", "_"), 0.99) if seed == 2 else 0.99
-            log.row(seed=seed, name=name, value=value)
+            log.row(seed=seed, name=name, n=TASKS, **rate(round(value * TASKS), TASKS))
     other_seeds.report(log)
     return log
 
@@ -38,9 +42,22 @@ def test_one_seed_that_misses_is_seen(tmp_path, changed, broken):
     )
 
 
+def test_a_worst_seed_near_the_floor_is_open(tmp_path):
+    """As other rows are: its tasks are a sample."""
+    said = {claim["name"]: claim["verdict"] for claim in made_up(tmp_path, shop_buy=0.972).claims}
+    assert said.pop("seeds/shop/buy") == "open" and set(said.values()) == {"holds"}
+
+
 def test_a_mean_would_have_hidden_it(tmp_path, monkeypatch):
     """The mutant: 0.99, 0.99 and 0.96 have a mean over the floor of 0.97."""
-    monkeypatch.setattr(other_seeds, "min", lambda values: sum(values) / len(values), raising=False)
+    found_at = other_seeds.found_at
+
+    def averaged(rows, name):
+        found = found_at(rows, name)
+        mean = rate(round(fmean(row["value"] for row in found) * TASKS), TASKS)
+        return [row | mean for row in found]
+
+    monkeypatch.setattr(other_seeds, "found_at", averaged)
     assert all(claim["verdict"] == "holds" for claim in made_up(tmp_path, shop_buy=0.96).claims)
 
 
