@@ -201,6 +201,6 @@ def test_right_answers_behind_wrong_thoughts_are_told_from_those_behind_right_on
         turn_of(task, thought([*results[:-1], other]), other),
         turn_of(task, thought(results[:-1]), answer),  # a step is missing
     ]
-    monkeypatch.setattr(interventions.shared, "write_in_batches", lambda *a, **k: turns)
+    monkeypatch.setattr(interventions, "write_in_batches", lambda *a, **k: turns)
     found = interventions.natural(None, TOKENIZER, [task] * 5, 0)
     assert found == {"n": 5, "thought": 2, "right_behind_right": 1, "right_behind_wrong": 2, "says_last": 2}

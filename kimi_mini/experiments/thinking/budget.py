@@ -30,6 +30,7 @@ from kimi_mini.course.figures import style
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
+from kimi_mini.inference.attempts.routed import write_in_batches
 from kimi_mini.inference.thinking import Turn
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.registry import held_out_tasks, trained_levels
@@ -55,7 +56,7 @@ def main() -> None:
         tasks = held_out_tasks("chain", lengths, count, seed)
         for arm, options in arms.items():
             prompts = [shared.prompt_ids(tokenizer, task, arm != "reflex") for task in tasks]
-            turns = shared.write_in_batches(model, tokenizer, prompts, max_tokens=160, **options)
+            turns = write_in_batches(model, tokenizer, prompts, max_tokens=160, **options)
             answers = [shared.number(turn, tokenizer) for turn in turns]
             for level in lengths:
                 found = [item for item in zip(tasks, turns, answers) if item[0].level == level]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from kimi_mini.agent import conversation, loop
 from kimi_mini.agent.policy import Reply
 from kimi_mini.experiments.thinking import shared
+from kimi_mini.inference.attempts.routed import write_in_batches
 from kimi_mini.inference.thinking import Prefix, Turn, write
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -134,7 +135,7 @@ def natural(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task], seed: 
     says_last: how many of the answers behind wrong thoughts are the last result that the thought wrote down.
     """
     prompts = [shared.prompt_ids(tokenizer, task) for task in tasks]
-    turns = shared.write_in_batches(model, tokenizer, prompts, temperature=1.0, seed=seed, max_tokens=160)
+    turns = write_in_batches(model, tokenizer, prompts, temperature=1.0, seed=seed, max_tokens=160)
     counts = {"n": len(tasks)} | dict.fromkeys(
         ("thought", "right_behind_right", "right_behind_wrong", "says_last"), 0
     )

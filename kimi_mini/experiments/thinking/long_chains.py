@@ -28,6 +28,7 @@ from kimi_mini.course.figures import scores, style
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
 from kimi_mini.experiments.thinking import shared
+from kimi_mini.inference.attempts.routed import write_in_batches
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.model.rope import RotationTable, frequencies
 from kimi_mini.text.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ QUESTION = re.compile(r"Start with (\d+), (.+), end\. (.+)", re.DOTALL)
 def ask(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[int | None]:
     """The numbers that the model answers after a thought."""
     ids = [shared.prompt_ids(tokenizer, Task("chain", "chain", 0, prompt)) for prompt in prompts]
-    turns = shared.write_in_batches(model, tokenizer, ids)
+    turns = write_in_batches(model, tokenizer, ids)
     return [shared.number(turn, tokenizer) for turn in turns]
 
 

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from kimi_mini.inference.thinking import Turn, write
-from kimi_mini.model.kimi import KimiMini
+from kimi_mini.inference.thinking import Turn
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.base import SYSTEM
 
 NOTEBOOK = "08_thinking_mode.ipynb"
-BATCH = 192
 
 
 def prompt_ids(tokenizer: Tokenizer, task: Task, thinking: bool = True) -> list[int]:
     """The opening of a task without tools, up to where the assistant takes over."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.prompt}]
     return chat.encode(tokenizer, messages, add_generation_prompt=True, thinking=thinking)[0]
-
-
-def write_in_batches(
-    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options
-) -> list[Turn]:
-    """`thinking.write`, BATCH prompts at a time; `prefixes` and a list of budgets are cut along."""
-    turns: list[Turn] = []
-    for start in range(0, len(prompts), BATCH):
-        part = slice(start, start + BATCH)
-        cut = {key: value[part] if isinstance(value, list) else value for key, value in options.items()}
-        turns += write(model, tokenizer, prompts[part], **cut)
-    return turns
 
 
 def number(turn: Turn, tokenizer: Tokenizer) -> int | None:

@@ -44,6 +44,7 @@ from kimi_mini.experiments.thinking.interventions import (
     steps_kept,
     whole_thought,
 )
+from kimi_mini.inference.attempts.routed import write_in_batches
 from kimi_mini.inference.thinking import Prefix, Turn, corrupt
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -84,7 +85,7 @@ def main() -> None:
 
 def solved_by(model: KimiMini, tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[tuple[Task, Turn]]:
     """Tasks that the model solves undisturbed, step by step; the others tell nothing about what a change did."""
-    turns = shared.write_in_batches(model, tokenizer, [shared.prompt_ids(tokenizer, task) for task in tasks])
+    turns = write_in_batches(model, tokenizer, [shared.prompt_ids(tokenizer, task) for task in tasks])
     return [(task, turn) for task, turn in zip(tasks, turns) if solves(turn, tokenizer, task)]
 
 
@@ -158,7 +159,7 @@ def outcome(
 ) -> dict:
     """Let the model go on from the prefixes and count what its answers are. Options as in `thinking.write`."""
     prompts = [turn.prompt for _, turn in pairs]
-    written = shared.write_in_batches(model, tokenizer, prompts, prefixes=prefixes, **options)
+    written = write_in_batches(model, tokenizer, prompts, prefixes=prefixes, **options)
     found = [shared.number(turn, tokenizer) for turn in written]
     followed = sum(answer == value for answer, value in zip(found, follows))
     stayed = sum(answer is not None and answer == value for answer, value in zip(found, stays))

@@ -50,7 +50,7 @@ def forced(
     where the assistant takes over, and its tags are counted as its own."""
     think, close = _tags(tokenizer)
     given = Prefix([think], [True], [0.0]) if thinking else Prefix([think, close], [False] * 2, [0.0] * 2)
-    turns = _written(model, tokenizer, prompts, prefixes=[given] * len(prompts), **options)
+    turns = write_in_batches(model, tokenizer, prompts, prefixes=[given] * len(prompts), **options)
     return [Answered(turn, thinking, turn.written) for turn in turns]
 
 
@@ -78,7 +78,7 @@ def surely(
 
 def itself(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options) -> list[Answered]:
     """The model chooses: a turn whose thought is empty is a reflex."""
-    turns = _written(model, tokenizer, prompts, **options)
+    turns = write_in_batches(model, tokenizer, prompts, **options)
     return [Answered(turn, turn.thought_tokens > 0, turn.written) for turn in turns]
 
 
@@ -106,7 +106,9 @@ def _tags(tokenizer: Tokenizer) -> tuple[int, int]:
     return tokenizer.token_id("<think>"), tokenizer.token_id("</think>")
 
 
-def _written(model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options) -> list[Turn]:
+def write_in_batches(
+    model: KimiMini, tokenizer: Tokenizer, prompts: Sequence[list[int]], **options
+) -> list[Turn]:
     """`write`, a batch at a time. Every prompt has dice of its own, whatever the batches."""
     turns: list[Turn] = []
     options = {"numbers": range(len(prompts)), **options}

@@ -47,6 +47,7 @@ from kimi_mini.experiments.thinking.length.beyond_rows import (
 )
 from kimi_mini.experiments.thinking.long_chains import in_windows
 from kimi_mini.experiments.verifiers.shared import TUNED
+from kimi_mini.inference.attempts.routed import write_in_batches
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example
@@ -84,7 +85,7 @@ class Fix:
             loop.converse(LocalPolicy(model, tokenizer), talks, tokenizer, limits)
             return sum(talk.verdict().passed for talk in talks)
         ids = [shared.prompt_ids(tokenizer, task) for task in tasks]
-        turns = shared.write_in_batches(model, tokenizer, ids, max_tokens=self.most)
+        turns = write_in_batches(model, tokenizer, ids, max_tokens=self.most)
         return sum(shared.number(turn, tokenizer) == task.data["answer"] for turn, task in zip(turns, tasks))
 
 
