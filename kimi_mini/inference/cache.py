@@ -167,8 +167,9 @@ class DecodeStep:
     shared: int | None = None
 
     def look(self, store: Tensor) -> Tensor:
-        """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r)."""
+        """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r); of one that they share,
+        (1, S, r + d_r)."""
         if self.shared is not None:
-            return store[self.shared, : self.seen].expand(len(self.rows), -1, -1)
+            return store[self.shared, None, : self.seen]
         seen = store[:, : self.seen]
         return seen if self.all_rows else seen.index_select(0, self.rows)

@@ -80,7 +80,7 @@ class Decoder:
         for start in range(0, len(tokens), PIECE):
             ids = torch.tensor(tokens[start : start + PIECE], device=device)
             step = self.cache.read(row, len(ids))
-            self.folded(ids, self.table[step.slots], self.cache.store, step)
+            self.folded.read(ids, self.table[step.slots], self.cache.store, step)
 
     def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
         """One token for some rows, folded: (N,) -> (N, V)."""

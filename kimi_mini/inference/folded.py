@@ -67,10 +67,12 @@ class FoldedAttention:
         latent = y[:, -1, : self.rank]
         latent.copy_(rms_normalise(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = step.look(store)  # (N, S, r + d_r)
-        weights = torch.baddbmm(step.bias, y[:, :-1], seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
-        context = torch.bmm(weights, seen[..., : self.rank])  # (N, H, r)
-        return torch.addmm(x, context.flatten(1), self.w_out)
+        seen = step.look(store)  # (N, S, r + d_r), or (1, S, r + d_r) of one row that all of them share
+        queries = y[:, :-1].reshape(len(seen), -1, y.shape[-1])  # (N, H, r + d_r), or (1, N * H, r + d_r)
+        bias = step.bias.expand(-1, self.heads, -1).reshape(len(seen), -1, step.seen)
+        weights = torch.baddbmm(bias, queries, seen.transpose(1, 2)).softmax(-1)
+        context = torch.bmm(weights, seen[..., : self.rank])  # (N, H, r), or (1, N * H, r)
+        return torch.addmm(x, context.view(len(x), -1), self.w_out)
 
 
 class FoldedMLP:
@@ -158,7 +160,12 @@ class FoldedModel:
     @torch.no_grad()
     def __call__(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: DecodeStep) -> Tensor:
         """ids (N,), rotation (N, 1, d_r/2) complex, stores (L, rows, slots, r + d_r) -> logits (N, V)."""
+        return rms_normalise(self.read(ids, rotation, stores, step), self.eps) @ self.head
+
+    @torch.no_grad()
+    def read(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: DecodeStep) -> Tensor:
+        """The same without the head, for tokens behind which nothing is asked: -> hidden states (N, h)."""
         x = F.embedding(ids, self.embedding)
         for index, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
             x = mlp(attention(x, rotation, stores[index], step))
-        return rms_normalise(x, self.eps) @ self.head
+        return x
