@@ -243,10 +243,11 @@ def rows_of(**changes):
             **families,
         }
     ]
-    for arm in safeguards.ARMS if changes.get("partial", True) else list(safeguards.ARMS)[:-1]:
+    for arm in safeguards.ARMS if changes.get("partial", True) else list(safeguards.ARMS)[:-2]:
         for seed in (2, 0, 1):
             row = dict.fromkeys(safeguards.MEASURES, 0.5 + 0.001 * seed)
             row |= {
+                "rounds": {"tokens": [10.0, 20.0]},  # of 8 x 8 attempts: 1,920
                 "sampled": {"follow": 0.88 + 0.01 * seed},
                 "elsewhere": {"add": 0.9 + 0.01 * seed, "buy": 1.0},
             }
@@ -302,6 +303,19 @@ def test_what_rl_wins_and_loses_has_claims_of_its_own(tmp_path):
     assert found["faster/none, faster"]["value"] == pytest.approx(-0.299)
     assert found["partial rollouts"]["waits"] and found["partial rollouts"]["value"] is None
     assert "waits" not in verdicts(tmp_path)["partial rollouts"]
+    assert found["partial rollouts/longer"]["waits"]
+
+
+def test_longer_partial_rollouts_say_how_much_they_have_learned_from(tmp_path):
+    """The smallest share of the seeds; by the mean where every attempt ends in its round."""
+    log = Log("made_up", folder=tmp_path, seeds=(0, 1, 2))
+    log.rows = rows_of(by={(safeguards.PARTIAL_LONGER, "success"): -0.3})
+    for row in log.rows:
+        if row["arm"] == safeguards.PARTIAL_LONGER:
+            row["learned"] = 1920 * (1.1 + 0.1 * row["seed"])
+    safeguards.report(log)
+    claim = next(one for one in log.claims if one["name"] == "safeguards/partial rollouts/longer")
+    assert "at least 1.10 of its tokens" in claim["claim"] and claim["verdict"] == "does not hold"
 
 
 def test_a_measure_at_its_ceiling_is_called_so(tmp_path):

@@ -56,17 +56,24 @@ def board(names, share):
 
 
 def test_a_benchmark_is_claimed_for_its_own_agent(tmp_path):
-    """The reader solves the tools, the final agent all else; neither is credited with the other's work."""
+    """The reader solves the tools, the final agent all else; neither is credited with the other's work, nor are those
+    that were taught, with theirs or for them."""
+    search = ("mini_search", "mini_telecom")
     share = {
         "final": lambda name: 0.0 if name == "mini_tools" else 1.0,
         "reader": lambda name: 1.0 if name == "mini_tools" else 0.0,
+        "final_taught": lambda name: 0.0 if name in search else 1.0,
+        "reader_taught": lambda name: 1.0 if name in search else 0.0,
     }
     boards = {arm.name: board(arm.benchmarks, share.get(arm.name, lambda name: 0.5)) for arm in suite.ARMS}
     log = Log("suite", seeds=[9], folder=tmp_path)
     suite.report(log, boards)
     floored = [claim for claim in log.claims if claim["floor"]]
-    parts = sum(part.floor is not None for b in BENCHMARKS.values() for part in b.parts)
-    assert len(floored) == parts + 3  # mini-Math as a whole, and the minutes of two agents
+    floors = [part for b in BENCHMARKS.values() for part in b.parts if part.floor is not None]
+    taught = [part for part in floors if part.taught]
+    # mini-Math as a whole, of two agents, and the minutes of four
+    assert len(floored) == len(floors) + len(taught) + 2 + 4
+    assert sum(claim["name"].startswith("suite/taught/") for claim in floored) == len(taught) + 1
     assert {claim["verdict"] for claim in floored} == {HOLDS}
     gains = {claim["name"]: claim for claim in log.claims if not claim["floor"]}
     assert {claim["verdict"] for claim in gains.values()} == {FAILS}  # half is less than all

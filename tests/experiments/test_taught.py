@@ -12,6 +12,10 @@ from kimi_mini.agent import loop
 from kimi_mini.agent.conversation import opening
 from kimi_mini.agent.policy import Script
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import CHECKPOINTS, RESULTS
+from kimi_mini.evaluation.benchmarks import BENCHMARKS
+from kimi_mini.experiments import harness
 from kimi_mini.experiments.evaluation import taught, teachers
 from kimi_mini.experiments.evaluation.sheets import SHEETS
 from kimi_mini.text import chat
@@ -144,6 +148,7 @@ def test_sheets_of_telecom_keep_their_policies():
     for sheet in pieces_of("line"):
         for part in sheet.split("it works: ")[1:]:
             steps, limit = re.match(r"(.*)\. Refund at most (\d+)\.", part).groups()
+            assert re.findall(r"<ok, until it works: (.*)>", part) == [steps.split(", ")[0]]
             for thought in re.findall(r"<still broken, (.*)>", part):
                 assert thought in steps
             for amount, most, told in re.findall(r"<(\d+) at most (\d+) .* (yes|no)>", part):
@@ -169,6 +174,16 @@ def test_the_next_step_of_a_policy_stands_behind_the_last_one():
                 assert ", " in found[1] and (f"{found[1]}," in policy or f"{found[1]}." in policy), found[1]
                 named += 1
     assert named >= 20
+
+
+def test_the_first_step_of_a_policy_stands_behind_the_words_before_it():
+    """Without them an agent that had learned all the later steps took any step for the first one."""
+    for played in shown("line"):
+        thoughts = [one.get("reasoning_content") or "" for one in played.messages]
+        [first] = [
+            one.removeprefix("ok, ").removesuffix(", look it up") for one in thoughts if one[:4] == "ok, "
+        ]
+        assert f"{first}, " in played.messages[0]["content"] and first.startswith("until it works: ")
 
 
 def test_the_apn_is_said_as_the_account_has_it():
@@ -251,3 +266,19 @@ def test_what_is_forgotten_is_told(tmp_path):
     lost = {claim["name"]: claim for claim in log.claims if "kept" in claim["name"]}
     assert {claim["verdict"] for claim in lost.values()} == {"does not hold"}
     assert lost["taught/kept/final"]["value"] == pytest.approx(-0.4)
+
+
+def test_what_is_shipped_is_what_the_log_measured():
+    """The agents of seed 0, and no part is claimed for a taught agent whose arm had no lessons of it."""
+    log = read_json(RESULTS / "taught.json")
+    for arm, name in taught.SHIPPED.items():
+        row = next(r for r in log["rows"] if (r["arm"], r["seed"], r["taught"]) == (arm, 0, True))
+        assert row["weights"] == harness.fingerprint(CHECKPOINTS / name)
+    for benchmark in BENCHMARKS.values():
+        for part in benchmark.parts:
+            by = {
+                taught.SHIPPED[arm]
+                for arm in taught.SHIPPED
+                if set(part.families) <= {*taught.ARMS[arm].exams}
+            }
+            assert by == ({part.taught} if part.taught else set())

@@ -49,6 +49,8 @@ ARMS = {
     "tuned": SKY,
     "final": BLUE,
     "reader": ORANGE,
+    "final_taught": PURPLE,
+    "reader_taught": BLACK,
     "reflex": RED,
     "best of 4": GREEN,
     "majority of 4": GREEN,
@@ -63,10 +65,10 @@ def board(
     fig, axes = figure(13, 0.62 * len(parts) + 1.8)
     ax = axes[0, 0]
     shown = [arm for arm in ARMS if any(arm in arms for arms in parts.values())]
-    markers = dict(zip(ARMS, "osDv^P*"))
+    markers = dict(zip(ARMS, "osDv<>^P*"))
     for arm in shown:
         rows = [(row, arms[arm]) for row, arms in enumerate(parts.values()) if arm in arms]
-        place = [row + 0.11 * (shown.index(arm) - (len(shown) - 1) / 2) for row, _ in rows]
+        place = [row + 0.1 * (shown.index(arm) - (len(shown) - 1) / 2) for row, _ in rows]
         value = [entry["value"] for _, entry in rows]
         spread = [[max(0, entry["value"] - entry["low"]) for _, entry in rows]]
         spread += [[max(0, entry["high"] - entry["value"]) for _, entry in rows]]

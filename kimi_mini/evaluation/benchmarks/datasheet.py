@@ -49,6 +49,9 @@ def effort(item: Item, tokenizer: Tokenizer) -> Effort:
 def text(benchmark: Benchmark, items: Sequence[Item], checksum: str, folder: Path) -> str:
     """The page."""
     about = f"A miniature of {benchmark.like}; meant for the agent `{benchmark.agent}`, and measured for all."
+    if later := {part.name: part.taught for part in benchmark.parts if part.taught}:
+        agents = " and ".join(f"`{agent}`" for agent in dict.fromkeys(later.values()))
+        about += f" What no run trains ({'; '.join(later)}) was taught to {agents}."
     size = file_of(folder / benchmark.name).stat().st_size
     made = [
         f"- command: `python -m kimi_mini.evaluation.benchmarks.make {benchmark.name}`, seed {SEED}: always the same"

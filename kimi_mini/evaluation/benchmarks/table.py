@@ -19,6 +19,7 @@ class Part:
 
     families   in equal shares
     floor      what a trained agent is asked to reach, or None
+    taught     the shipped agent that was taught these families afterwards, where no run trains them
     """
 
     name: str
@@ -27,6 +28,7 @@ class Part:
     count: int = 200
     limits: Limits = LIMITS
     floor: float | None = None
+    taught: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "final",
             (
                 Part("one file", ("repair",), (2, 3, 4), floor=0.80),
-                Part("several files", ("project",), FAMILIES["project"].measured, 100),
+                Part("several files", ("project",), FAMILIES["project"].measured, 100, taught="final_taught"),
             ),
             "Repair code until its tests pass, the hidden ones too.",
             "The final source is run in the sandbox on a hundred hidden inputs; few edits are allowed, and words count "
@@ -87,7 +89,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "mini_code",
             "LiveCodeBench v6",
             "final",
-            (Part("functions of 1 to 4 lines", ("write",), (1, 2, 3, 4), floor=0.50),),
+            (Part("functions of 1 to 4 lines", ("write",), (1, 2, 3, 4), floor=0.50, taught="final_taught"),),
             "Write a function from its description and two examples.",
             "The submitted source is run in the sandbox on 190 hidden inputs; few tries are allowed, and the "
             "right words without the work count for nothing.",
@@ -101,8 +103,15 @@ BENCHMARKS: dict[str, Benchmark] = {
             (
                 Part("chains of 6 to 8 steps", ("chain",), (6, 7, 8), 60, floor=0.80),
                 Part("sums of 4 digits", ("add", "times"), (4,), 60, floor=0.80),
-                Part("algebra, 6 to 8 definitions", ("define",), (6, 7, 8), 50, floor=0.80),
-                Part("algebra, equations", ("solve",), (1, 2, 3), 30, floor=0.80),
+                Part(
+                    "algebra, 6 to 8 definitions",
+                    ("define",),
+                    (6, 7, 8),
+                    50,
+                    floor=0.80,
+                    taught="final_taught",
+                ),
+                Part("algebra, equations", ("solve",), (1, 2, 3), 30, floor=0.80, taught="final_taught"),
             ),
             "Work out a number in several steps, each of which needs the one before.",
             "The answer as a number, or as an expression that is worth the same for every number that is tried.",
@@ -113,7 +122,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "mini_telecom",
             "tau2-bench telecom",
             "final",
-            (Part("whole calls", ("line",), (1, 2, 3), floor=0.60),),
+            (Part("whole calls", ("line",), (1, 2, 3), floor=0.60, taught="reader_taught"),),
             "Help a customer on the phone, who acts when asked, and keep the policy of the system message.",
             "The account, the phone and the order of what was done: identified first, the steps of the policy one at a "
             "time, no refund beyond the limit.",
@@ -124,7 +133,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "mini_search",
             "BrowseComp",
             "final",
-            (Part("two to four documents", ("hops",), (2, 3, 4), floor=0.60),),
+            (Part("two to four documents", ("hops",), (2, 3, 4), floor=0.60, taught="reader_taught"),),
             "Answer a question whose answer stands several documents away, with a search and a look at one document.",
             "The answer, and that every document on the way to it was opened, and not simply all of them.",
             "About a dozen short documents that are searched by their words. Nothing contradicts anything else, and no "

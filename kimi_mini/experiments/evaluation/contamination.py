@@ -2,9 +2,9 @@
 
 The streams are those of the real plans of both agents, at their seeds: the text, the drills of the first stage and
 those kept up in every step after it, the synthesised examples that passed, the tasks that RL drew (its rounds are
-replayed from the log of the run); and the lessons of `taught`, which no shipped agent has seen. Then leaks are planted,
-to see whether the search finds them: of every part a task word for word and in another layout, and one with other
-numbers, which is another task and must not count.
+replayed from the log of the run); and the lessons of `taught`, for the agents that learned them. Then leaks are
+planted, to see whether the search finds them: of every part a task word for word and in another layout, and one with
+other numbers, which is another task and must not count.
 """
 
 from __future__ import annotations

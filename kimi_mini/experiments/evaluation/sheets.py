@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from kimi_mini import worlds
-from kimi_mini.experiments.evaluation.teachers import compared, next_step, numbered
+from kimi_mini.experiments.evaluation.teachers import compared, first_step, next_step, numbered
 from kimi_mini.worlds.base import labels
 from kimi_mini.worlds.search.library import text
 from kimi_mini.worlds.telecom.service import STEPS, STILL
@@ -51,12 +51,13 @@ def hops(rng: random.Random) -> Sheet:
 
 
 def line(rng: random.Random) -> Sheet:
-    """Four policies, the step that comes behind another one, and whether an amount may be refunded."""
+    """Four policies, the first step, the one that comes behind another, and whether an amount may be refunded."""
     pieces: Sheet = []
     for _ in range(4):
         data = worlds.generate(rng, "line", 3).data
         steps, limit = [STEPS[step] for step in data["steps"]], data["limit"]
         pieces.append((f"it works: {', '.join(steps)}. Refund at most {limit}.\n", False))
+        pieces += [("ok\n", False), (first_step(steps[0]), True), ("\n", False)]
         said = ASKS | {"apn": f'Please set the APN to "{data["apn"]}".'}
         for asked, step, after in zip(data["steps"], steps, steps[1:]):
             pieces.append((f"{said[asked]} {STILL[data['voice']]}\n", False))

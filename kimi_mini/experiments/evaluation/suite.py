@@ -2,11 +2,13 @@
 
 Arms
     base, tuned, final, reader    every benchmark, greedily, after a thought
+    final_taught, reader_taught   the same of the agents that were taught later what no run trains (`taught`)
     reflex                        the final agent answers at once, where training shows that it can be done
     best of 4                     of four sampled repairs the first whose public tests pass (mini-SWE, mini-Code)
     majority of 4                 of four sampled answers the most frequent (mini-Math)
 
-A benchmark is claimed for the agent that it is meant for. What nobody was trained for reads 0.0 and stays.
+A benchmark is claimed for the agent that it is meant for. What nobody was trained for reads 0.0 and stays; beside it
+stands the agent that was taught it, with the same floor.
 """
 
 from __future__ import annotations
@@ -62,8 +64,9 @@ class Arm(NamedTuple):
 
 
 EVERY = tuple(BENCHMARKS)
+AGENTS = ("base", "tuned", "final", "reader", "final_taught", "reader_taught")
 ARMS = (
-    *(Arm(agent, agent, Way(), EVERY) for agent in ("base", "tuned", "final", "reader")),
+    *(Arm(agent, agent, Way(), EVERY) for agent in AGENTS),
     Arm("reflex", "final", Way(False), tuple(name for name, one in BENCHMARKS.items() if one.reflex)),
     Arm("best of 4", "final", Way(True, ATTEMPTS, by_tests), ("mini_swe", "mini_code")),
     Arm("majority of 4", "final", Way(True, ATTEMPTS, by_vote), ("mini_math",)),
@@ -74,9 +77,7 @@ def main() -> None:
     """Measure all arms; write data/results/suite.json and the figures suite.png and real_scores.png."""
     args = harness.arguments(__doc__.splitlines()[0], seeds=(SEED,))
     log = Log("suite", seeds=args.seeds, folder=args.folder)
-    log.more["weights"] = {
-        name: harness.fingerprint(CHECKPOINTS / name) for name in ("base", "tuned", "final", "reader")
-    }
+    log.more["weights"] = {name: harness.fingerprint(CHECKPOINTS / name) for name in AGENTS}
     most = None if args.scale >= 1 else max(4, int(200 * args.scale))
     boards = {arm.name: measure(log, arm, most) for arm in ARMS}
     for arm in ARMS:
@@ -123,17 +124,13 @@ def report(log: Log, boards: dict[str, dict[str, dict]]) -> None:
     for benchmark in BENCHMARKS.values():
         for part in benchmark.parts:
             if part.floor is not None:
-                entry = boards[benchmark.agent][f"{benchmark.name}/{part.name}"]
-                log.claim(
-                    f"suite/{benchmark.name}/{part.name}",
-                    claim=f"{benchmark.title}, {part.name}: the {benchmark.agent} agent, at the first attempt",
-                    source=f"article (how K2 performs: {benchmark.like})",
-                    floor=part.floor,
-                    notebook=NOTEBOOK,
-                    figure=FIGURE,
-                    **{key: entry[key] for key in ("value", "low", "high")},
-                )
-    claim_wholes(log, boards)
+                claim_part(log, boards, benchmark, part.name, benchmark.agent, part.floor)
+                if part.taught:
+                    claim_part(log, boards, benchmark, part.name, part.taught, part.floor)
+    math = BENCHMARKS["mini_math"]
+    for agent in (math.agent, math.parts[-1].taught):
+        claim_part(log, boards, math, "", agent, MATH)
+    claim_minutes(log)
     for name, arm in (("mini_swe/one file", "best of 4"), ("mini_math", "majority of 4")):
         log.claim(
             f"suite/{name}/{arm}",
@@ -146,19 +143,26 @@ def report(log: Log, boards: dict[str, dict[str, dict]]) -> None:
         )
 
 
-def claim_wholes(log: Log, boards: dict[str, dict[str, dict]]) -> None:
-    """All of mini-Math, and what the whole suite takes."""
-    whole, math = boards["final"]["mini_math"], BENCHMARKS["mini_math"]
+def claim_part(
+    log: Log, boards: dict[str, dict[str, dict]], benchmark: Benchmark, part: str, agent: str, floor: float
+) -> None:
+    """What an agent makes of a part of a benchmark, or of all of it: part ""."""
+    row = f"{benchmark.name}/{part}".rstrip("/")
+    entry = boards[agent][row]
     log.claim(
-        "suite/mini_math",
-        claim=f"{math.title}, all of it: the final agent, at the first attempt",
-        source=f"article (how K2 performs: {math.like})",
-        floor=MATH,
+        f"suite/{row}" if agent == benchmark.agent else f"suite/taught/{row}",
+        claim=f"{benchmark.title}, {part or 'all of it'}: the {agent} agent, at the first attempt",
+        source=f"article (how K2 performs: {benchmark.like})",
+        floor=floor,
         notebook=NOTEBOOK,
         figure=FIGURE,
-        **{key: whole[key] for key in ("value", "low", "high")},
+        **{key: entry[key] for key in ("value", "low", "high")},
     )
-    for agent in ("final", "reader"):
+
+
+def claim_minutes(log: Log) -> None:
+    """What the whole suite takes."""
+    for agent in AGENTS[2:]:
         spent = sum(row["seconds"] for row in log.rows if row["arm"] == agent and "/" in row["part"])
         log.claim(
             f"suite/{agent}/minutes",
@@ -208,8 +212,13 @@ def draw_real(log: dict) -> Figure:
         scores = [score for score in real.imitated(name) if score.model in evaluation.FAMILIES]
         if scores:
             said[benchmark.like] = {score.model: score.value for score in scores}
-            rows = {row["part"]: row for row in log["rows"] if row["arm"] == benchmark.agent}
-            minis[benchmark.like] = {part.name: rows[f"{name}/{part.name}"] for part in benchmark.parts}
+            rows = {(row["arm"], row["part"]): row for row in log["rows"]}
+            minis[benchmark.like] = {
+                f"{part.name}, taught" if part.taught else part.name: rows[
+                    part.taught or benchmark.agent, f"{name}/{part.name}"
+                ]
+                for part in benchmark.parts
+            }
     titles = {benchmark.like: benchmark.title for benchmark in BENCHMARKS.values()}
     return evaluation.real(said, minis, titles)
 

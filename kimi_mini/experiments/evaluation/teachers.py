@@ -89,17 +89,23 @@ def compared(left: int, right: int) -> str:
     return " ".join(found)
 
 
+def first_step(step: str) -> str:
+    """The thought that goes to the first step of a policy: the words that stand before it there, then the step."""
+    return f"ok, until it works: {step}"
+
+
 def next_step(step: str, after: str) -> str:
     """The thought that goes from one step of a policy to the one behind it, before either is done."""
     return f"still broken, {step}, {after}"
 
 
 def line(task: Task, rng: random.Random) -> Expert:
-    """The expert's calls and words. A thought about the next step names the last one before it, as the policy does; the
-    APN stands in quotes, as in the account; amounts are compared by digits."""
+    """The expert's calls and words. A thought about a step names what stands before it in the policy; the APN stands in
+    quotes, as in the account; amounts are compared by digits."""
     steps = [STEPS[step] for step in task.data["steps"]]
     apn, limit, asked = task.data["apn"], task.data["limit"], task.data["refund"]
     new = {f"still broken, step {after}": next_step(step, after) for step, after in pairwise(steps)}
+    new[f"ok, step {steps[0]}"] = first_step(steps[0])
     new |= {f"APN {apn}": f'APN "{apn}"', f"APN to {apn}.": f'APN to "{apn}".'}
     if asked:
         new[f"{asked} at most {limit}"] = f"{asked} at most {limit} {compared(asked, limit)}"

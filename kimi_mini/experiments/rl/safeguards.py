@@ -7,7 +7,8 @@ were fixed before the run. The reward has a part that nobody should give, a litt
 cap have five times as much, so that an attempt which calls without end is worth more than a right one. Two more arms
 have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the rule of
 `measures.collapsed` says, once from success while sampling, which may hide it, and once from held-out success, which
-these arms and the guarded one measure before every update. One arm has partial rollouts, of which no safeguard is made.
+these arms and the guarded one measure before every update. Two arms have partial rollouts, of which no safeguard is
+made, one of them in as many rounds more as it takes to learn from as many tokens.
 The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
@@ -61,6 +62,7 @@ GUARDED = RLConfig(
 FASTER = 8
 TASKS = 60
 SEGMENT = 64  # tokens an attempt may write a round, of partial rollouts
+LONGER = 20  # rounds of partial rollouts that learn no fewer tokens than GUARDED in its own
 BAR = 0.85  # asked of success after RL
 PLACE = {"figure": "figures/rl_safeguards.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
 
@@ -100,13 +102,15 @@ GUARDS = {
 }
 NONE = {name: value for guard in GUARDS.values() for name, value in guard.off.items()}
 FAST = {"lr": FASTER * GUARDED.lr, "adamw_lr": FASTER * GUARDED.adamw_lr}
+PARTIAL, PARTIAL_LONGER = "all, partial rollouts", "all, partial rollouts, longer"
 ARMS: dict[str, RLConfig] = {
     "all": GUARDED,
     **{f"with {name}": replace(GUARDED, **guard.both) for name, guard in GUARDS.items() if guard.both},
     **{f"without {name}": replace(GUARDED, **guard.both, **guard.off) for name, guard in GUARDS.items()},
     "all, faster": replace(GUARDED, **FAST),
     "none, faster": replace(GUARDED, **NONE, **FAST),
-    "all, partial rollouts": replace(GUARDED, segment_tokens=SEGMENT),
+    PARTIAL: replace(GUARDED, segment_tokens=SEGMENT),
+    PARTIAL_LONGER: replace(GUARDED, segment_tokens=SEGMENT, rounds=LONGER),
 }
 MEASURES = {"success": 100, "kept": 100, "pass@8": 100, "tokens": 1, "entropy": 1, "kl": 1}  # shown times
 
@@ -231,14 +235,27 @@ def _forgotten(log: Log, name: str, says: str, lost: Sequence[float]) -> None:
 
 
 def claim_partial(log: Log) -> None:
-    """What attempts that go on in the next round cost, if that arm was run."""
-    about = {"claim": "partial rollouts cost no success (success, with - without)", "floor": -0.02, **PLACE}
-    about["source"] = "K2 report 3.3; k1.5 report 2.6.2"
-    ends = values(log.rows, "all, partial rollouts", "success")
-    if not ends:
-        return log.later("safeguards/partial rollouts", **about)
-    cost = across([on - off for on, off in zip(ends, values(log.rows, "all", "success"), strict=True)])
-    return log.claim("safeguards/partial rollouts", **about, **cost)
+    """What attempts that go on in the next round cost: in the same rounds, and with as many tokens to learn from."""
+    same = "partial rollouts cost no success (success, with - without)"
+    learned = {arm: _learned(log.rows, arm) for arm in ("all", PARTIAL_LONGER)}
+    share = min((a / b for b, a in zip(*learned.values())), default=None)
+    more = "" if share is None else f", at least {share:.2f} of its tokens"
+    longer = f"the same in {LONGER} rounds against {GUARDED.rounds}{more}{SEEN}"
+    for name, arm, says in (("", PARTIAL, same), ("/longer", PARTIAL_LONGER, longer)):
+        about = {"claim": says, "source": "K2 report 3.3; k1.5 report 2.6.2", "floor": -0.02, **PLACE}
+        ends = values(log.rows, arm, "success")
+        if not ends:
+            log.later(f"safeguards/partial rollouts{name}", **about)
+            continue
+        gaps = [on - off for on, off in zip(ends, values(log.rows, "all", "success"), strict=True)]
+        log.claim(f"safeguards/partial rollouts{name}", **about, **across(gaps))
+
+
+def _learned(rows: Sequence[dict], arm: str) -> list[float]:
+    """Tokens that the attempts of all rounds wrote, seeds in order. Without segments every attempt of a round
+    ends in it, so that their mean says as much."""
+    each = GUARDED.prompts * GUARDED.attempts
+    return [row.get("learned", each * sum(row["rounds"]["tokens"])) for row in sorted_rows(rows, arm)]
 
 
 def turned(value: float | None) -> float | None:

@@ -181,6 +181,7 @@ def run(job: Job) -> dict:
     given = (job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
     model, rounds = reinforced(start, tokenizer, *given, each_round=job.each_round)
     row = {"arm": job.arm, "seed": job.seed, "rounds": curves(rounds)}
+    row["learned"] = sum(one.tokens * len(one.successes) * job.config.attempts for one in rounds)
     return row | measure(model, start, tokenizer, job.tasks)
 
 
