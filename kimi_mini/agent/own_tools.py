@@ -78,7 +78,7 @@ def load_tools(file: str | Path) -> list[Tool]:
             if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == spec.name
         ]
         toolbox_of(tools)
-    except Exception as error:  # whatever a user's file raises is news for the user
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is news for the user
         sys.modules.pop(spec.name, None)
         reason = (str(error).splitlines() or [""])[0]
         raise BadFile(f"{file}: {type(error).__name__}: {reason}") from error

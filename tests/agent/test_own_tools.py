@@ -70,6 +70,7 @@ def test_a_dialogue_with_them_has_no_other_tools(tools):
         ("1 / 0", "ZeroDivisionError"),
         ("def f(:", "SyntaxError"),
         ("raise SystemError('a\\nb')", "SystemError: a"),
+        ("import sys; sys.exit('done')", "SystemExit: done"),
     ],
 )
 def test_what_cannot_be_a_tool_is_one_line(tmp_path, text, says):

@@ -330,7 +330,18 @@ def test_pieces_under_one_index_with_two_ids_are_two_calls():
     ]
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://user:pw@x/v1", "http://x/v1?key=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://x/v1",
+        "http://user:pw@x/v1",
+        "http://x/v1?key=1",
+        "http://[::1/v1",
+        "http://x:99999/v1",
+        "http://user:pw@x:99999/v1",
+    ],
+)
 def test_an_address_that_is_none_is_refused_without_a_secret(url):
     with pytest.raises(KimiError) as error:
         Endpoint(url, "some")

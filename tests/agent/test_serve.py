@@ -118,6 +118,13 @@ def test_a_taken_port_is_one_line():
             bound("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("host", ["", "\u00fc\u00fc..x"])
+def test_what_is_no_host_is_one_line(host):
+    """An empty one, as of a variable that is not set, would be every address of the machine."""
+    with pytest.raises(KimiError, match="--host"):
+        bound(host, 0)
+
+
 def test_a_port_is_held_before_the_model_is_built_and_not_kept_when_that_fails(monkeypatch):
     made, build = [], []
     monkeypatch.setattr(serve, "build", lambda *_: build.append(1) or 1 // 0)
