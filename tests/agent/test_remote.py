@@ -151,8 +151,12 @@ def test_arguments_as_an_object_and_none_are_read(run_calls):
     assert _call(nothing)["function"]["arguments"] == "{}"
 
 
-def test_a_thought_in_the_text_is_a_thought():
-    message = ours({"content": "<think>why</think>because"})
+@pytest.mark.parametrize(
+    "text", ["<think>why</think>because", "why</think>because", " <think>why</think>because"]
+)
+def test_a_thought_in_the_text_is_a_thought(text):
+    """Its <think> stands in the prompt of some templates, and so not in the answer."""
+    message = ours({"content": text})
     assert (message["reasoning_content"], message["content"]) == ("why", "because")
 
 
