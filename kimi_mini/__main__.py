@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
     args.again = [*AGAIN, *(sys.argv[1:] if words is None else words)]
 
     def command() -> int | None:
-        if args.threads:
+        if getattr(args, "threads", None):
             _set_threads(args.threads)
         return args.function(args)
 
@@ -111,6 +111,7 @@ def evaluate(args: argparse.Namespace) -> int | None:
 
 
 def conformance(args: argparse.Namespace) -> None:
+    options.check_conformance(args)
     from kimi_mini.evaluation import conformance
 
     conformance.main(args)
@@ -201,12 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
     alone = add("pretrain", pretrain, [threaded], "pre-training alone: CPU, GPU, or under torchrun")
     add_options(alone, Options)
 
-    add("bench", bench, [common], "measure the speed against transformers")
+    add("bench", bench, [threaded], "measure the speed against transformers")
     options.gpu(add("gpu", gpu, [threaded], "measure every row that wants a GPU"))
 
-    options.publish(add("publish", publish, [common], "for maintainers: ship a finished run"))
+    options.publish(add("publish", publish, [], "for maintainers: ship a finished run"))
 
-    book = add("ledger", ledger, [common], "write README's tables and data/results/README.md from the logs")
+    book = add("ledger", ledger, [], "write README's tables and data/results/README.md from the logs")
     book.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return parser
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -85,9 +86,12 @@ class Endpoint:
     on_answer: Callable[[], None] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise KimiError(f"--endpoint {self.url!r}: an address reads like http://localhost:8000/v1")
+        parts = None
+        with suppress(ValueError):  # a bracket that is not closed, a port that is none
+            parts = urlsplit(self.url) if urlsplit(self.url).port != 0 else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            shown = "" if {"@", "?"} & set(self.url) else f" {self.url!r}"  # a key may stand in it
+            raise KimiError(f"--endpoint{shown}: an address reads like http://localhost:8000/v1")
         if parts.username or parts.query:
             raise KimiError("--endpoint: a key has no place in the address; put it into a file (--key-file)")
         openai, httpx = _clients()

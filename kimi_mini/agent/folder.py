@@ -65,5 +65,6 @@ def newest_agent() -> Path:
 
 def whose(folder: Path) -> str:
     """Which agent a folder holds, in words: "the shipped agent, data/checkpoints/final"."""
-    kind = "the shipped agent" if folder == shipped_agent() else "your own agent"
+    shipped = folder.resolve().parent == CHECKPOINTS.resolve()  # by any path, and not `final` alone
+    kind = "the shipped agent" if shipped else "your own agent"
     return f"{kind}, {short(folder)}"

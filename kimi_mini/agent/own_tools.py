@@ -30,7 +30,8 @@ MOST_DECLARED = 12
 def tool_of(function: Callable) -> Tool:
     """A function as a tool. Raises ValueError for an argument whose type has no schema, or that has no name for the
     caller, and for a function that gives no value when it is called."""
-    if any(deferred(function) for deferred in DEFERRED):
+    plain = function if inspect.isfunction(function) else inspect.unwrap(function)
+    if any(deferred(plain) for deferred in DEFERRED):
         raise ValueError(f"{function.__name__}: a tool returns its value at once, without async or yield")
     properties, required = {}, []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
@@ -60,6 +61,11 @@ def dialogue(words: str, tools: Sequence[Tool]) -> Conversation:
     return Conversation(task, first_messages(task), Environment(toolbox_of(tools)))
 
 
+def _is_of(module: str, thing: object) -> bool:
+    """Whether it is a function of that module, perhaps behind a decorator that keeps its name, as functools.cache."""
+    return inspect.isfunction(getattr(thing, "__wrapped__", thing)) and thing.__module__ == module
+
+
 def load_tools(file: str | Path) -> list[Tool]:
     """The tools of a Python file, which is run. Raises MissingFile or BadFile, in one line."""
     file = Path(file)
@@ -75,10 +81,10 @@ def load_tools(file: str | Path) -> list[Tool]:
         tools = [
             tool_of(function)
             for name, function in vars(module).items()
-            if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == spec.name
+            if not name.startswith("_") and _is_of(spec.name, function)
         ]
         toolbox_of(tools)
-    except Exception as error:  # whatever a user's file raises is news for the user
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is news for the user
         sys.modules.pop(spec.name, None)
         reason = (str(error).splitlines() or [""])[0]
         raise BadFile(f"{file}: {type(error).__name__}: {reason}") from error

@@ -97,10 +97,10 @@ def ours(given: Message) -> Message:
 
     Calls count wherever they are: engines end such a turn with tool_calls or with stop. Their arguments stay as they
     were written, encoded twice or not; the toolbox tells the model what is wrong. An engine without a parser leaves
-    the thought in the text.
+    the thought in the text, without its <think> where that belongs to the prompt.
     """
     thought, content = next((given[name] for name in THOUGHTS if given.get(name)), ""), given.get("content")
-    if not thought and (content or "").lstrip().startswith("<think>") and "</think>" in content:
+    if not thought and "</think>" in (content or ""):
         thought, _, content = content.lstrip().removeprefix("<think>").partition("</think>")
     message: Message = {"role": "assistant", "content": content, "reasoning_content": thought}
     if given.get("tool_calls"):

@@ -206,17 +206,23 @@ def address(host: str, port: int) -> str:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket on this port, 0: any that is free. Raises KimiError for one that is taken or not ours."""
+    """A socket on this port, 0: any that is free. Raises KimiError for one that is taken or not ours, and for no host
+    at all, which would be every address of this machine."""
+    if not host:
+        raise KimiError(
+            "--host wants an address: 127.0.0.1 is this machine alone, 0.0.0.0 all of its addresses"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off, 40 ms a request, where a socket names its protocol
     held = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         held.bind((host, port))
-    except OSError as error:
+    except (OSError, TypeError) as error:  # TypeError: a name that cannot be one of a host
         held.close()
+        reason = getattr(error, "strerror", None) or error
         raise KimiError(
-            f"{address(host, port)} cannot be used ({error.strerror}): --host and --port name another address"
+            f"{address(host, port)} cannot be used ({reason}): --host and --port name another address"
         ) from None
     held.listen(128)
     return held

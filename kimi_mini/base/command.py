@@ -130,6 +130,13 @@ def folder(text: str) -> str:
     return text
 
 
+def new_file(text: str) -> str:
+    """The name of a file to be written, there or not: no empty one and no folder."""
+    if not text.strip() or text.endswith(os.sep) or os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no file that could be written")
+    return text
+
+
 def above_zero(text: str) -> float:
     """A number above 0, and small enough to be meant."""
     value = float(text)

@@ -10,11 +10,15 @@ from kimi_mini.base.command import (
     from_zero,
     json_object,
     natural,
+    new_file,
     port,
     positive,
     threads,
 )
 from kimi_mini.base.errors import KimiError
+
+REMOTE = ("model", "key_file", "parallel", "timeout", "no_stream", "temperature", "max_tokens", "extra")
+REMOTE += ("thinking_off",)  # what is of an endpoint alone; None where it is not given
 
 
 def serve(server: argparse.ArgumentParser) -> None:
@@ -77,9 +81,9 @@ def remote() -> argparse.ArgumentParser:
     far.add_argument("--endpoint", metavar="URL", help="up to and with /v1")
     far.add_argument("--model", metavar="NAME", help="the endpoint's name for its model")
     far.add_argument("--key-file", metavar="FILE", help="holds the API key (default: $KIMI_MINI_API_KEY)")
-    far.add_argument("--parallel", type=threads, default=8, help="requests at a time, at most (default 8)")
-    far.add_argument("--timeout", type=above_zero, default=600.0, help="seconds for an answer (default 600)")
-    far.add_argument("--no-stream", action="store_true", help="ask for answers in one piece")
+    far.add_argument("--parallel", type=threads, help="requests at a time, at most (default 8)")
+    far.add_argument("--timeout", type=above_zero, help="seconds for an answer (default 600)")
+    far.add_argument("--no-stream", action="store_true", default=None, help="ask for answers in one piece")
     far.add_argument("--temperature", type=from_zero, help="in place of the exam's own")
     far.add_argument(
         "--max-tokens", type=positive, help="of a turn, in place of the exam's own; K2 Thinking: 16000"
@@ -87,7 +91,7 @@ def remote() -> argparse.ArgumentParser:
     far.add_argument("--extra", type=json_object, metavar="JSON", help="more fields for every request")
     off = 'asks for no thought (default {"chat_template_kwargs": {"thinking": false}})'
     far.add_argument("--thinking-off", type=json_object, metavar="JSON", help=off)
-    far.add_argument("--out", metavar="FILE.json", help="where the result is written")
+    far.add_argument("--out", type=new_file, metavar="FILE.json", help="where the result is written")
     return parser
 
 
@@ -118,9 +122,34 @@ def check_evaluation(args: argparse.Namespace) -> None:
         raise KimiError("--suite comes in place of the rows: leave it out, or --rows")
     if args.reflex and not args.suite:
         raise KimiError("--reflex is of the suite: name its benchmarks with --suite, or leave it out")
+    if args.suite and args.seed and not args.endpoint:
+        raise KimiError("--seed draws the tasks of the rows; those of the suite stand in files: leave it out")
+    _check_remote(args)
+    if args.endpoint and args.processes:
+        raise KimiError(
+            "--processes is of an agent on this machine; --parallel says how many requests at a time"
+        )
+
+
+def check_conformance(args: argparse.Namespace) -> None:
+    """The same for the vendor verifier's two figures."""
+    if not (args.endpoint or args.record):
+        raise KimiError(
+            "conformance wants --endpoint URL, or --record FILE to write an agent's decisions down"
+        )
+    for name in ("reference", "out"):
+        if args.record and getattr(args, name) is not None:
+            raise KimiError(f"--record writes decisions down and compares nothing: leave --{name} out")
+    _check_remote(args)
+
+
+def _check_remote(args: argparse.Namespace) -> None:
+    """What is of an endpoint wants one; an endpoint wants the name of a model, and no other model beside it."""
     if args.endpoint and args.checkpoint:
         raise KimiError("--endpoint and --checkpoint are two models: leave one of them out")
-    for name in ("model", "key_file", "temperature", "max_tokens", "extra", "thinking_off"):
+    if args.endpoint and not args.model:
+        raise KimiError("--endpoint wants --model NAME: the name that the endpoint knows its model by")
+    for name in REMOTE:
         if not args.endpoint and getattr(args, name) is not None:
             raise KimiError(f"--{name.replace('_', '-')} is of an endpoint, which --endpoint URL names")
 
@@ -129,7 +158,9 @@ def conformance(check: argparse.ArgumentParser) -> None:
     """Of the vendor verifier's two figures."""
     check.add_argument("--tasks", type=positive, default=100, help="held-out tasks to ask from (default 100)")
     check.add_argument("--reference", metavar="FILE", help="decisions to compare with (default: our agent's)")
-    check.add_argument("--record", metavar="FILE", help="write the decisions down, as a reference for others")
+    check.add_argument(
+        "--record", type=new_file, metavar="FILE", help="write the decisions down, as a reference for others"
+    )
 
 
 def publish(ship: argparse.ArgumentParser) -> None:

@@ -16,27 +16,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kimi_mini.agent.endpoint import Endpoint, read_key
-from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import locked, write_json
 from kimi_mini.base.paths import RUNS, short
 from kimi_mini.evaluation import scoreboard
 
 
 def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
-    """The endpoint that a command line names. KimiError for an address, a key file or a model that is none."""
-    if not args.model:
-        raise KimiError("--endpoint wants --model NAME: the name that the endpoint knows its model by")
-    own = {} if args.thinking_off is None else {"thinking_off": args.thinking_off}
+    """The endpoint that a command line names. KimiError for an address or a key file that is none."""
+    names = ("parallel", "timeout", "extra", "thinking_off")
+    own = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return Endpoint(
         args.endpoint,
         args.model,
         key=read_key(args.key_file),
-        parallel=args.parallel,
-        timeout=args.timeout,
         stream=not args.no_stream,
         temperature=args.temperature,
         max_tokens=args.max_tokens,
-        extra=args.extra or {},
         kept=kept,
         **own,
     )

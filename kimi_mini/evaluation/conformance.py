@@ -36,7 +36,6 @@ from kimi_mini.agent.endpoint import Endpoint
 from kimi_mini.agent.folder import load_agent, shipped_agent
 from kimi_mini.agent.outcome import Outcome
 from kimi_mini.agent.remote import as_given
-from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import locked, read_json, write_json
 from kimi_mini.base.paths import ROOT, RUNS, short
 from kimi_mini.evaluation.by_endpoint import counted, endpoint_of
@@ -213,10 +212,6 @@ def print_report(found: dict) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Ask, compare, show; or, with --record, write down what an endpoint or an agent decides."""
-    if not (args.endpoint or args.record):
-        raise KimiError(
-            "conformance wants --endpoint URL, or --record FILE to write an agent's decisions down"
-        )
     reference = {} if args.record else read_json(args.reference or REFERENCE)["decisions"]
     asked = prompts(args.tasks, args.seed)
     with (_asked_there if args.endpoint else _asked_here)(args, asked) as (outcomes, said):

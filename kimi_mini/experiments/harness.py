@@ -51,7 +51,8 @@ def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
     torch.set_num_threads(args.threads)
     decisive = {name: value for name, value in vars(args).items() if name not in DECIDE_NOTHING}
     whole = all(value == parser.get_default(name) for name, value in decisive.items())
-    args.folder = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
+    place = Path(args.folder) if args.folder else RESULTS if whole else REHEARSAL
+    args.folder = RESULTS if place.resolve() == RESULTS.resolve() else place  # by any path
     return args
 
 

@@ -241,6 +241,11 @@ def leave(folder: Path, model: KimiMini, place: Placement, history: History, mea
 def fitted(options: Options) -> tuple[Options, str]:
     """The options with what was left open chosen for device and preset, and what to say about it. KimiError for a
     preset that is not known, and for a window that it cannot learn from or that is too long for it."""
+    of_the_hub = [options.hub_config, options.documents, None if options.text_column == "text" else "given"]
+    if not options.hub and any(of_the_hub):
+        raise KimiError(
+            "--hub-config, --text-column and --documents are of a data set, which --hub NAME names"
+        )
     device = choose_device(options.device)
     try:
         config = KimiConfig.preset(options.preset)
@@ -266,9 +271,10 @@ def fitted(options: Options) -> tuple[Options, str]:
 
 
 def count_processes(options: Options) -> int:
-    """How many processes the command starts: as asked for; one on a GPU (torchrun starts more); on a CPU one a core."""
+    """How many processes the command starts: as asked for; one on a GPU (torchrun starts more); on a CPU one a core.
+    KimiError for more than find work."""
     if options.processes:
-        return options.processes
+        return fitted(options)[0].plan().shared_by(options.processes).processes
     on_cpu = choose_device(options.device).type == "cpu"
     return min(processes.default_count(), fitted(options)[0].plan().rows) if on_cpu else 1
 

@@ -70,6 +70,7 @@ def test_a_dialogue_with_them_has_no_other_tools(tools):
         ("1 / 0", "ZeroDivisionError"),
         ("def f(:", "SyntaxError"),
         ("raise SystemError('a\\nb')", "SystemError: a"),
+        ("import sys; sys.exit('done')", "SystemExit: done"),
     ],
 )
 def test_what_cannot_be_a_tool_is_one_line(tmp_path, text, says):
@@ -101,6 +102,20 @@ def shelf_of(book: str) -> int:
     with pytest.raises(KimiError, match="ZeroDivisionError"):
         load_tools(file)
     assert tools[0].function.__module__ not in sys.modules
+
+
+def test_a_function_behind_a_cache_is_a_tool(tmp_path):
+    """It was left out without a word where another function of the file became a tool."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"from functools import cache, lru_cache\n{FILE}".replace("def shelf_of", "@cache\ndef shelf_of")
+    )
+    tools = load_tools(file)
+    assert [tool.name for tool in tools] == ["shelf_of", "reserve"] and tools[0].description
+    assert Toolbox(tools).call("shelf_of", '{"book":"Moby Dick"}').content == "12"
+    file.write_text("from functools import cache\n@cache\nasync def f(a: int): ...")
+    with pytest.raises(KimiError, match="f: .* without async"):
+        load_tools(file)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

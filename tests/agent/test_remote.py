@@ -151,8 +151,12 @@ def test_arguments_as_an_object_and_none_are_read(run_calls):
     assert _call(nothing)["function"]["arguments"] == "{}"
 
 
-def test_a_thought_in_the_text_is_a_thought():
-    message = ours({"content": "<think>why</think>because"})
+@pytest.mark.parametrize(
+    "text", ["<think>why</think>because", "why</think>because", " <think>why</think>because"]
+)
+def test_a_thought_in_the_text_is_a_thought(text):
+    """Its <think> stands in the prompt of some templates, and so not in the answer."""
+    message = ours({"content": text})
     assert (message["reasoning_content"], message["content"]) == ("why", "because")
 
 
@@ -330,7 +334,18 @@ def test_pieces_under_one_index_with_two_ids_are_two_calls():
     ]
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://user:pw@x/v1", "http://x/v1?key=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://x/v1",
+        "http://user:pw@x/v1",
+        "http://x/v1?key=1",
+        "http://[::1/v1",
+        "http://x:99999/v1",
+        "http://user:pw@x:99999/v1",
+    ],
+)
 def test_an_address_that_is_none_is_refused_without_a_secret(url):
     with pytest.raises(KimiError) as error:
         Endpoint(url, "some")

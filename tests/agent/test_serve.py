@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,7 +19,7 @@ from kimi_mini.agent.endpoint import KEY_VARIABLE
 from kimi_mini.agent.serve import Tables, bound, named
 from kimi_mini.base import options
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.paths import ROOT
+from kimi_mini.base.paths import CHECKPOINTS, ROOT, short
 from kimi_mini.worlds import WORLDS
 
 
@@ -109,6 +110,15 @@ def test_an_adapter_has_not_the_name_of_the_model():
         serve.build("some/final", "127.0.0.1", 1, 1, {"final": "some/adapter"}, {})
 
 
+@pytest.mark.parametrize("name", ["final", "reader"])
+def test_a_shipped_agent_is_called_so_by_any_path(monkeypatch, name):
+    """`serve --checkpoint data/checkpoints/final` said "your own agent"."""
+    monkeypatch.chdir(CHECKPOINTS.parent)
+    for folder in (CHECKPOINTS / name, Path(CHECKPOINTS.name) / name):
+        assert serve.whose(folder) == f"the shipped agent, {short(folder)}"
+    assert serve.whose(Path("elsewhere") / name).startswith("your own agent")
+
+
 def test_a_taken_port_is_one_line():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -116,6 +126,13 @@ def test_a_taken_port_is_one_line():
         port = held.getsockname()[1]
         with pytest.raises(KimiError, match=f"127.0.0.1:{port} cannot be used"):
             bound("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["", "\u00fc\u00fc..x"])
+def test_what_is_no_host_is_one_line(host):
+    """An empty one, as of a variable that is not set, would be every address of the machine."""
+    with pytest.raises(KimiError, match="--host"):
+        bound(host, 0)
 
 
 def test_a_port_is_held_before_the_model_is_built_and_not_kept_when_that_fails(monkeypatch):

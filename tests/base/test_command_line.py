@@ -329,6 +329,45 @@ def test_a_number_that_no_machine_holds_is_refused_at_once(capsys, words):
     assert stop.value.code == 2 and words[1] in said and len(said.splitlines()[-1]) < 200
 
 
+FAR = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["conformance", "--record", "x", "--temperature", "1"], "--temperature is of an endpoint"),
+        (["conformance", "--record", "x", "--parallel", "8"], "--parallel is of an endpoint"),
+        (["conformance", "--record", "x", "--no-stream"], "--no-stream is of an endpoint"),
+        (["conformance", "--record", "x", "--reference", "y"], "leave --reference out"),
+        (["conformance", "--record", "x", "--out", "y"], "leave --out out"),
+        (["conformance", *FAR, "--checkpoint", "x"], "two models"),
+        (["conformance", *FAR[:2]], "--model NAME"),
+        (["eval", "--timeout", "600"], "--timeout is of an endpoint"),
+        (["eval", *FAR, "--processes", "2"], "--processes is of an agent on this machine"),
+        (["eval", "--suite", "all", "--seed", "3"], "--seed draws the tasks of the rows"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_one_line(capsys, words, says):
+    assert command_line.main(words) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["ledger", "publish", "bench"])
+def test_a_seed_is_of_the_commands_that_draw(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main([command, "--seed", "3"])
+    assert stop.value.code == 2 and "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["", ".", "/", "new/"])
+@pytest.mark.parametrize("words", [["eval", "--out"], ["conformance", "--record"]])
+def test_a_file_that_cannot_be_written_is_said_before_the_exam(capsys, words, file):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main([*words, file])
+    assert stop.value.code == 2 and words[1] in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------- options from a dataclass
 @dataclasses.dataclass(frozen=True)
 class Some:

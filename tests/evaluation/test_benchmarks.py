@@ -219,6 +219,16 @@ def test_an_endpoint_sits_the_suite_and_goes_on_where_it_was_stopped(runs, tmp_p
     assert not list(runs.rglob("*.jsonl"))
 
 
+def test_a_seed_reaches_an_endpoint_that_samples(runs):
+    tasks = [item.task for item in items(BENCHMARKS["mini_swe"], 6)]
+    sent = []
+    for seed in ("0", "7"):
+        with served(tasks) as (engine, url):
+            assert command.main(words(url, "--temperature", "1", "--seed", seed)) == 0
+        sent.append({one["seed"] for one in engine.requests})
+    assert sent[0] and sent[0].isdisjoint(sent[1])
+
+
 def test_a_board_in_reflex_has_a_name_of_its_own_and_says_how_it_was_asked_for(runs):
     tasks = [item.task for item in items(BENCHMARKS["mini_swe"], 6)]
     with served(tasks) as (_, url):

@@ -37,6 +37,13 @@ def site(tmp_path):
     return Site.choose(True, tmp_path)
 
 
+def test_the_published_folder_is_the_same_by_any_path(monkeypatch):
+    """Its text and saved states lie outside of it, and its figures with the others."""
+    monkeypatch.chdir(GPU_RESULTS.parent)
+    named, usual = Site.choose(True, GPU_RESULTS.name), Site.choose(True, GPU_RESULTS)
+    assert (named.folder, named.work, named.figures) == (usual.folder, usual.work, usual.figures)
+
+
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory):
     """The folder of a rehearsal of all parts."""

@@ -39,7 +39,7 @@ def said(monkeypatch):
     return read
 
 
-def test_only_a_whole_run_is_published(said, tmp_path):
+def test_only_a_whole_run_is_published(said, tmp_path, monkeypatch):
     assert said().folder == said("--seeds", 0, 1, 2).folder == said("--threads", 2).folder == RESULTS
     for words in (["--seeds", 0], ["--seeds", 2, 1, 0], ["--scale", 0.5]):
         assert said(*words).folder == harness.REHEARSAL
@@ -47,6 +47,8 @@ def test_only_a_whole_run_is_published(said, tmp_path):
     assert said(base=RESULTS).folder == RESULTS and said(seeds=(0, 1)).seeds == [0, 1]
     assert said("--folder", tmp_path).folder == tmp_path == harness.figures(tmp_path)
     assert harness.figures(RESULTS).name == "figures"
+    monkeypatch.chdir(RESULTS.parent)  # by any path: its figures go where the others are
+    assert said("--folder", RESULTS.name).folder == RESULTS
 
 
 def test_a_run_on_another_number_of_processes_is_as_whole(monkeypatch):

@@ -176,6 +176,9 @@ def test_a_text_on_both_sides_is_refused(tmp_path, capsys, monkeypatch):
         (["--device", "cuda:9"], "--device cpu"),
         (["--step-tokens", "1000000000000", "--bytes", "1"], "a smaller --step-tokens"),
         (["--window", "1"], "--window 2 or more"),
+        (["--hub-config", "en"], "--hub NAME"),
+        (["--text-column", "body"], "--hub NAME"),
+        (["--documents", "5"], "--hub NAME"),
         (["--window", "8193", "--bytes", "1"], "positions for 8,192 tokens: take a shorter --window"),
     ],
 )
@@ -199,6 +202,12 @@ def test_a_step_without_a_window_for_each_process_is_refused_before_anything_is_
 ):
     monkeypatch.setattr(pretrain.ranks, "world_size", lambda: 5)
     assert run(*SMALL, "--folder", str(tmp_path)) == 2
+    assert "take --processes 4 or fewer" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_find_work_are_not_started(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kimi_mini.base.processes.start", lambda *_: pytest.fail("they were started"))
+    assert run(*SMALL, "--processes", "5", "--folder", str(tmp_path)) == 2
     assert "take --processes 4 or fewer" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

@@ -134,9 +134,10 @@ def boards(
     most: int | None = None,
     thinking: bool = True,
     on_part: OnPart = lambda name: None,
+    seed: int = 0,
 ) -> dict[str, dict]:
-    """The board of several benchmarks."""
-    way = Way(thinking=thinking)
+    """The board of several benchmarks. seed: sent to an endpoint where something is sampled."""
+    way = Way(thinking=thinking, seed=seed)
     return {
         name: entry
         for benchmark in benchmarks
@@ -185,7 +186,8 @@ def by_address(args: argparse.Namespace) -> None:
         with _bar(benchmarks, endpoint.model) as bar:
             endpoint.on_answer = lambda: bar.set_postfix(endpoint.counts, refresh=True)
             update = lambda _: bar.update()
-            return boards(endpoint, None, benchmarks, args.tasks, not args.reflex, on_part=update)
+            thinking = not args.reflex
+            return boards(endpoint, None, benchmarks, args.tasks, thinking, on_part=update, seed=args.seed)
 
     board, said = by_endpoint.examined(args, "suite", exam, thinking=not args.reflex)
     print_board(board)

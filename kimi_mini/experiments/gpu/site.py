@@ -79,6 +79,7 @@ class Site:
             )
         usual = REHEARSAL / "gpu" if rehearsal else GPU_RESULTS
         home = Path(folder) if folder else usual
+        home = GPU_RESULTS if home.resolve() == GPU_RESULTS.resolve() else home
         work = RUNS / "gpu" if home == GPU_RESULTS else home / "work"
         return cls(rehearsal, torch.device("cpu" if rehearsal else "cuda"), home, work)
 

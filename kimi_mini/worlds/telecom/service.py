@@ -17,11 +17,13 @@ from kimi_mini.worlds.tools import Tool, Toolbox, ToolError
 
 NO_NAME = (
     r"to|is|are|was|has|of|on|in|at|for|and|or|but|not|now|the|an?|it|this|that|your|set|right|correct|wrong"
+    r"|names?|values?|settings?|fields?|should|must|needs|ought|be"
 )
+BETWEEN = r"(?: name| value| settings?)?(?: should| must| has to| needs to)?(?: be)?(?: set)?(?: to| is)?:?"
 ACTIONS = {  # what the user understands
     "restart": re.compile(r"restart|reboot|off and on"),
     "airplane": re.compile(r"(?:airplane|flight) mode"),
-    "apn": re.compile(rf'\bapn(?: to| is)?:? "?(?!(?:{NO_NAME})\b)(\w+)'),
+    "apn": re.compile(rf"\bapn{BETWEEN} [\"'`*]*(?!(?:{NO_NAME})\b)(\w+)"),
 }
 STEPS = {
     "restart": "restart",
