@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from kimi_mini.course.exercises import verifiers as ex
 
 
@@ -13,7 +15,11 @@ def cheat(lines, tests):
     return "ABCD"[len(lines) - 1], f"x = { {y: wanted for (_, y), wanted in tests.items()} }.get(y, 0)"
 
 
-RIGHT = [(ex.check_enough, enough), (ex.check_cheat, cheat)]
+RIGHT = [
+    (ex.check_enough, enough),
+    (ex.check_enough, lambda limit: np.ceil(enough(limit))),
+    (ex.check_cheat, cheat),
+]
 
 
 WRONG = [
