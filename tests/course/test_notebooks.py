@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,47 @@ def stale(notebook: dict, measured: dict[str, dict]) -> list[str]:
 def test_stored_claims_are_those_of_the_logs(path):
     """A log that was measured again, or told otherwise, leaves old numbers in the notebooks that replayed it."""
     assert stale(json.loads(path.read_text(encoding="utf-8")), ledger.read_logs(RESULTS)) == []
+
+
+MINUS = "\N{MINUS SIGN}"
+INTERVAL = re.compile(r"([\u2212-]?[\d.]+) \[([\u2212-]?[\d.]+), ([\u2212-]?[\d.]+)\]")
+
+
+def intervals(log: object) -> Iterator[tuple[float, float, float]]:
+    """Every value with its interval that a log holds, and the same turned round: what one gains, the other loses."""
+    if isinstance(log, dict):
+        found = tuple(log.get(name) for name in ("value", "low", "high"))
+        if all(isinstance(number, int | float) for number in found):
+            value, low, high = found
+            yield from (found, (-value, -high, -low))
+    for inner in log.values() if isinstance(log, dict) else log if isinstance(log, list) else ():
+        yield from intervals(inner)
+
+
+def unfounded(notebook: dict, measured: dict[str, dict]) -> list[str]:
+    """Values with their intervals in what was written by hand that no log holds, at the digits that are told."""
+    known, found = set(intervals(list(measured.values()))), []
+    for cell in notebook["cells"]:
+        for match in INTERVAL.finditer(joined(cell["source"]) if cell["cell_type"] == "markdown" else ""):
+            told = [part.replace(MINUS, "-").rstrip(".") for part in match.groups()]
+            half = 0.5001 * 10.0 ** -max(len(part.partition(".")[2]) for part in told)
+            near = lambda numbers: all(abs(n - float(t)) <= half for n, t in zip(numbers, told))  # noqa: B023
+            if not any(map(near, known)):
+                found.append(match[0])
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem[:2]}")
+def test_intervals_in_prose_are_those_of_the_logs(path):
+    """Prose does not change by itself when a log is measured again."""
+    assert unfounded(json.loads(path.read_text(encoding="utf-8")), ledger.read_logs(RESULTS)) == []
+
+
+def test_an_interval_that_no_log_holds_is_found():
+    log = {"x.json": {"claims": [{"value": -0.0034, "low": -0.0411, "high": 0.0341}]}}
+    right, wrong = "-0.003 [-0.041, 0.034]".replace("-", MINUS), "-0.03 [-0.09, 0.02]".replace("-", MINUS)
+    assert unfounded(markdown(f"by {right}, a loss of 0.00 [-0.03, 0.04]"), log) == []
+    assert unfounded(markdown(f"by {wrong}"), log) == [wrong]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem[:2]}")

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -24,6 +24,8 @@ from kimi_mini.training import sft
 from kimi_mini.worlds.base import is_held_out
 from kimi_mini.worlds.registry import FAMILIES, held_out_tasks
 from kimi_mini.worlds.rows import LIMITS
+from kimi_mini.worlds.telecom.service import STEPS
+from kimi_mini.worlds.telecom.world import ASKS
 
 
 def shown(family, count=40):
@@ -118,12 +120,15 @@ def pieces_of(family, count=20):
 
 
 def test_sheets_of_definitions_ask_for_values_that_stand_there():
+    seen = 0
     for sheet in pieces_of("define"):
         for told, asked in zip(*[iter(sheet.split("\n"))] * 2):
             values = dict(re.findall(r"([a-z]) (\d\d)", told))
             assert len(values) >= 2
             for letter, value in re.findall(r"[-+*] ([a-z])< (\d\d)>", asked):
                 assert values[letter] == value
+                seen += 1
+    assert seen >= 400, "twice as many as letters, in four lists of a sheet"
 
 
 def test_sheets_of_search_are_questions_with_their_lists_or_documents_with_their_facts():
@@ -145,14 +150,22 @@ def test_sheets_of_search_are_questions_with_their_lists_or_documents_with_their
 
 
 def test_sheets_of_telecom_keep_their_policies():
+    """Every step but the last is asked for, fails, and is followed by the one behind it; then one amount is judged."""
+    begins = {STEPS[step]: words for step, words in (ASKS | {"apn": "Please set the APN to"}).items()}
     for sheet in pieces_of("line"):
-        for part in sheet.split("it works: ")[1:]:
-            steps, limit = re.match(r"(.*)\. Refund at most (\d+)\.", part).groups()
-            assert re.findall(r"<ok, until it works: (.*)>", part) == [steps.split(", ")[0]]
-            for thought in re.findall(r"<still broken, (.*)>", part):
-                assert thought in steps
-            for amount, most, told in re.findall(r"<(\d+) at most (\d+) .* (yes|no)>", part):
-                assert most == limit and (told == "yes") == (int(amount) <= int(limit))
+        parts = re.split(r"^it works: ", sheet, flags=re.M)[1:]
+        assert len(parts) == 4
+        for part in parts:
+            policy, limit = re.match(r"(.*)\. Refund at most (\d+)\.", part).groups()
+            steps = policy.split(", ")
+            assert re.findall(r"^ok\n<ok, until it works: (.*)>$", part, re.M) == steps[:1]
+            told = re.findall(r"^(Please .*)\n<still broken, (.*)>$", part, re.M)
+            assert [thought for _, thought in told] == [f"{one}, {after}" for one, after in pairwise(steps)]
+            assert all(words.startswith(begins[step]) for (words, _), step in zip(told, steps))
+            [(asked, amount, most, allowed)] = re.findall(
+                r"^Please refund (\d+)\.\n<(\d+) at most (\d+) .* (yes|no)>$", part, re.M
+            )
+            assert (asked, most) == (amount, limit) and (allowed == "yes") == (int(amount) <= int(limit))
 
 
 @pytest.mark.parametrize(

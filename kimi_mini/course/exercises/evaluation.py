@@ -109,7 +109,7 @@ FACTS = [
     "tavo works in mira and mira lies north of boru ; say where tavo lives",
     "x starts at 12 , is doubled , loses 5 and is taken modulo 9 ; say x",
     "refund at most 25 of the 31 that the line 4821 has paid since may",
-    "of five notes the second says bought : no ; move it into the folder old",
+    "of five notes the second says bought ; move it into the oldest folder now",
 ]
 TESTS = [f"{TEMPLATE} {fact} ." for fact in FACTS]
 TRAINING = [
@@ -120,7 +120,7 @@ TRAINING = [
     f"{TEMPLATE} the cup costs 13 and the bowl costs 71 ; buy the cheaper one twice .",  # other numbers: no leak
     "an example : " + FACTS[4] + " .",  # the content without the template
     f"{TEMPLATE} y starts at 21 , is halved , gains 5 and is taken modulo 7 ; say y .",
-    "it read : of five notes the second says bought : no ; move it into the drawer .",  # 14 words of the content
+    "it read : of five notes the second says bought ; move it into the oldest folder then .",  # 13 words and a sign
 ]
 LEAKED, IN_PART = {1, 4, 5}, {5}
 

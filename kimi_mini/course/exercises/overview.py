@@ -94,6 +94,13 @@ ORDER_CASES = (  # (orders in the database, wanted, what the agent said, is it r
         False,
         "it bought the fig twice and the nut once, not the other way round: see how often each was bought",
     ),
+    (
+        [["fig", 1], ["nut", 2]],
+        [["fig", 2], ["nut", 1]],
+        "done",
+        False,
+        "it bought one fig and two nuts in place of two and one: an item and its count belong together",
+    ),
     ([["fig", 2], ["tea", 1]], [["fig", 2]], "done", False, "it also bought tea, which nobody asked for"),
 )
 

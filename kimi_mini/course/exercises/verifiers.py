@@ -183,8 +183,9 @@ def check_enough(function: Callable[[float], int]) -> Checked:
     for limit in (0.01, 0.05, 0.1):
         value = one_number(value_of(function, limit))
         right = next(n for n in range(1, 10_000) if wilson(0, n)[1] <= limit)
-        if not isinstance(value, int):
+        if not float(value).is_integer():
             return Checked(False, f"n is a whole number, not {value!r}")
+        value = int(value)
         if value == round(3 / limit):
             return Checked(False, "the rule of three (3 / limit) is close, but Wilson's interval wants more")
         if value != right:

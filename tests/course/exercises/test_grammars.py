@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kimi_mini.course.exercises import grammars as ex
-from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, voice
+from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, VOICES, voice
 
 COPY = """
 Pass the {word} of {a} [on|along] to {b}.
@@ -89,6 +89,16 @@ def test_a_grammar_that_changes_the_task_or_leaks_gets_a_hint(grammar, pattern, 
         ("branch", "If {limit} is greater than the {word} of {a}, {then}, else {other}."),
         ("branch", "In case {limit} exceeds the {word} of {a}, {then}; in all other cases {other}."),
         ("branch", "If {limit} does not exceed the {word} of {a}, {other}, else {then}."),
+        ("copy", "Paste the {word} of {a} over the one of {b}."),
+        ("copy", "{a} shares its {word} with {b}."),
+        ("branch", "{word} of {a} under {limit}? No: {other}. Yes: {then}."),
+        ("branch", "Is the {word} of {a} below {limit}? If not, {other}; if so, {then}."),
+        ("branch", "{then} unless the {word} of {a} is {limit} or more; then {other}."),
+        ("branch", "Unless the {word} of {a} is below {limit}, {other}; if it is, {then}."),
+        ("branch", "{other}, except when the {word} of {a} is below {limit}: then {then}."),
+        ("branch", "Normally {other}; but if {a} has a {word} below {limit}, {then}."),
+        ("branch", "If the {word} of {a} is not at least {limit}, {then}, else {other}."),
+        ("ask", "To sum up, and in at most a minute: the {word} of {list}?"),
     ],
 )
 def test_the_clerk_reads_other_good_wordings(pattern, frame):
@@ -110,6 +120,19 @@ def test_the_clerk_reads_other_good_wordings(pattern, frame):
         ("branch", "If the {word} of {a} is anything but below {limit}, {then}, else {other}.", "changes"),
         ("branch", "If the {word} of {a} is below {limit}, do not {then}, else {other}.", "do not"),
         ("branch", "If the {word} of {a} is below half of {limit}, {then}, else {other}.", "half"),
+        ("branch", "{word} of {a} under {limit}? No: {then}. Yes: {other}.", "changes the task"),
+        ("branch", "Is the {word} of {a} below {limit}? If not, {then}; if so, {other}.", "changes the task"),
+        ("branch", "{other} unless the {word} of {a} is {limit} or more; then {then}.", "changes the task"),
+        (
+            "branch",
+            "{then}, except when the {word} of {a} is below {limit}: then {other}.",
+            "changes the task",
+        ),
+        ("branch", "Normally {then}; but if {a} has a {word} below {limit}, {other}.", "changes the task"),
+        ("copy", "Add the {word} of {a} to that of {b}.", "'add'"),
+        ("copy", "Swap the {word} of {a} with that of {b}.", "'swap'"),
+        ("ask", "Delete the {word} of {list}.", "'delete'"),
+        ("ask", "What do the {word} of {list} make when added up?", "changes the task"),
         (
             "branch",
             "If the {word} of {a} is below {limit}, {then}, and in any case {other}.",
@@ -132,3 +155,22 @@ def test_the_clerk_reads_every_wording_in_plain_english(pattern):
         if exchanged:
             with pytest.raises(ex.Hint, match="changes the task"):
                 ex._try_work(pattern, swapped(frame, *exchanged), plans)
+
+
+def read(pattern, frame):
+    """Whether the clerk reads a wording as it is meant; None where it asks for other words."""
+    if re.search(ex.ASIDE[pattern], frame.lower()):
+        return None
+    if pattern == "copy":
+        return {"a": True, "b": False, None: None}[ex.giver(frame)]
+    if (says := ex.condition(frame)) is None:
+        return None
+    return says == ("less" if frame.index("{then}") < frame.index("{other}") else "more")
+
+
+@pytest.mark.parametrize(("pattern", "share"), [("copy", 0.85), ("branch", 0.8)])
+def test_no_wording_of_any_voice_is_misread(pattern, share):
+    """The clerk may ask for plainer words, but never takes a right wording for a wrong one."""
+    found = {frame: read(pattern, frame) for name in VOICES for frame in voice(name)[pattern]}
+    assert len(found) > 250 and [frame for frame, right in found.items() if right is False] == []
+    assert sum(map(bool, found.values())) >= share * len(found)

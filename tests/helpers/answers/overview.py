@@ -19,6 +19,11 @@ def pairs(orders):
     return set(map(tuple, orders))
 
 
+def columns(orders, wanted, said):
+    """Items and counts, each by themselves."""
+    return [sorted(column) for column in zip(*orders)] == [sorted(column) for column in zip(*wanted)]
+
+
 RIGHT = [
     (ex.check_expert_parameters, expert_right),
     (ex.check_cache_bytes, cache_right),
@@ -44,6 +49,7 @@ WRONG = [
     (ex.check_order_verifier, lambda o, w, s: len(o) == len(w) and all(x in w for x in o), "how often"),
     (ex.check_order_verifier, lambda o, w, s: len(o) == len(w) and pairs(o) <= pairs(w), "how often"),
     (ex.check_order_verifier, lambda o, w, s: len(o) == len(w) and pairs(o) == pairs(w), "how often"),
+    (ex.check_order_verifier, columns, "belong together"),
     (ex.check_order_verifier, lambda o, w, s: sorted(o) == sorted(w) and s == "done", "does not matter"),
     (ex.check_order_verifier, lambda o, w, s: False, "must pass"),
 ]

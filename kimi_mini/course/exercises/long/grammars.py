@@ -46,10 +46,32 @@ CUES = (  # of `copy`, with @ for a name and # for the number's word: how much t
     (-2, r"(set|change|make|align|overwrite|replace|update) (the )?# (of|in|at) @"),
     (-2, r"overwrite (the one|that) (of|in|at) @|also right for @"),
     (-4, r"(align|bring|replace|overwrite)( what)? @|(so|sure|ensure|see to it) that @"),
-)
-ONE = r"lowest|least|smallest|cheapest|highest|greatest|largest|most|sum|total|together|average|altogether"
+    # words of deed and of office
+    (3, r"(what|whatever|as)( it| #)?( is| was| stands| you see)( \w+){0,2} (for|at|in|on|against|beside) @"),
+    (3, r"like it does (for|at|in|on) @|whatever @|identical (to|with)( that)?( \w+ for)? @|corresponds? to @"),
+    (3, r"(leave|treat) @|(?<!rest of )@ (stays|remains|leads|shall stay)"),
+    (3, r"@(,? which)? is( the)? (good|right|correct|model|master|reference|teacher)"),
+    (3, r"(master|benchmark|standard|giver|donor|reference|read side)( \w+ #)?( is)?:? @|from (its|the) \w+ @"),
+    (3, r"@ as( the)? (model|sender|source|teacher|donor)|@ (lends|donates|passes|shares|dictates)|(entry|in) for @"),
+    (3, r"(belonging|pertaining) to @|(valid|attested|certified|use|filed|found) (for|at|beside) @"),
+    (3, r"whichever # @|standing in @|assigns to @"),
+    (1, r"(look at|can you see|consultation of) @"),
+    (-3, r"(edit|fix|repair|update|amend|correct|alter|adjust|change|fill|assign)( only| record| entry)? @"),
+    (-3, r"@ (yields|gives way|follows|adopts|copies|inherits|be (updated|corrected|told)|is wrong)"),
+    (-3, r"@ (say|copy|follow|shall (?!stay)|as( the)? (recipient|receiver|student|target))"),
+    (-3, r"(adoption|acceptance) by @|upon @|old # of @|be on @"),
+    (-3, r"(destination|recipient|receiver|replica|follower|student|writt?en? side)( is)?:? @|given for @ is out"),
+    (-4, r"(shares?|lends?) (the |its )?# with @|over (the one|that) (of|in|at) @|# (for|of) @ is out of date"),
+    (-4, r"(?:^|[.,;:] |and |then |please |to |you )(store|enter|put|note|write|record|paste)"
+         r"( it| that| this| them| result| # of @)?( down| over| exactly this| this value down)? "
+         r"(at|under|on|for|over) @"),
+    (-4, r"(be|want|wanted|is to be) (it )?(stored|recorded|entered|noted|put) (at|under|on|for|against) @"),
+    (-5, r"(entered|noted) as the # of @|to the # belonging to @|rule @|overwrite with it what is kept at @"),
+)  # fmt: skip
+ONE = r"lowest|least|smallest|cheapest|highest|greatest|largest|(?<!at )most(?! of all)|(?<!to )sum|total|together|"
+ONE += r"average|altogether|add up|added up|difference|how many"
 LIMITS = (  # of `branch`: how a wording may say its limit, and when the deed beside it is to be done
-    ("more", r"unless|(not|no|never|anything but) (below|under|less|lower|smaller)"),
+    ("more", r"(not|no|never|anything but) (below|under|less|lower|smaller)"),
     (
         "at most",
         r"at most|up to|or (less|below|under|fewer|lower)|<=|"
@@ -57,19 +79,31 @@ LIMITS = (  # of `branch`: how a wording may say its limit, and when the deed be
     ),
     (
         "less",
-        r"below|under|beneath|(less|lower|smaller|fewer) than|(is|has) less( than)?|short of|<|not (reach|attain)\w*",
+        r"below|under|beneath|(less|lower|smaller|fewer)( word)? than|inferior to|(is|has) less( than)?|short of|<|"
+        r"not (reach|attain)\w*|limit too (high|much|large)|not yet limit",
     ),
-    ("more", r"(limit|it) or (more|above|over|higher|greater)|at least|from limit|>=|reach\w*|attain\w*"),
-    ("above", r"above|over limit|beyond|(more|greater|higher) than|exceed\w*|>"),
+    (
+        "more",
+        r"(limit|it)( of word)? (or|and) (even )?(more|above|over|higher|greater|beyond)|at least|from limit|>=|"
+        r"limit (hit )?or exceeds?|reach\w*|attain\w*",
+    ),
+    ("above", r"above|over limit|beyond|(more|greater|higher)( word)? than|exceed\w*|>"),
 )
+EXCEPT = (
+    r"\b(unless|except\w*|exception|special case|however|but (not )?(if|when|where|with|should|in case))\b"
+)
+NOT = r"(?<!or )(?<!but )\b(not|no|never)\b"  # `or not` and `but not` deny nothing of their own
 MIRRORED = {  # what it says when the limit stands before it and the number behind it
     "more": "at most",
     "at most": "more",
     "less": "above",
     "above": "less",
 }
+DENIED = {"less": "more", "more": "less", "at most": "above", "above": "at most"}  # and when it is denied
 ASIDE = {  # what the clerk does not follow, and will not guess at
-    "copy": r"\b(not|never|nothing|twice|double|half|delete|remove|tell me)\b",
+    "ask": r"\b(delete|remove|erase|double|twice|half|swap|exchange|raise|increase|reduce)\b",
+    "copy": r"\b(not|never|nothing|twice|double|half|delete|remove|tell me|"
+    r"add|plus|minus|subtract|swap|exchange|compare|sum|average)\b",
     "branch": r"\b(half|twice|double|do not|in any case|also)\b",
 }
 
@@ -88,7 +122,7 @@ def giver(frame: str) -> str | None:
 
 def condition(frame: str) -> str | None:
     """How a wording of `branch` says its limit first: less, at most, more (or as much), above; None if not at all."""
-    text = re.sub(r"\{(\w+)\}", r"\1", frame).lower()
+    text = re.sub(r"\{(\w+)\}", r"\1", re.sub(r"\{(then|other)\}", "@", frame)).lower()
     found = [
         (match.start(), rank, says, match.end())
         for rank, (says, cue) in enumerate(LIMITS)
@@ -97,8 +131,17 @@ def condition(frame: str) -> str | None:
     if not found:
         return None
     start, _, says, end = min(found)
-    turned = re.search(r"\blimit( \w+){0,2} $", text[:start]) and re.match(r"( the)? word\b", text[end:])
-    return MIRRORED[says] if turned else says
+    turned = re.search(r"\blimit( \w+){0,2} $", text[:start]) and re.match(
+        r"( than)?( the| its| what| whatever)? (word|a)\b", text[end:]
+    )
+    says = MIRRORED[says] if turned else says
+    deed = text.index("@")  # the first of the two
+    denials = (
+        re.search(NOT + r"( \w+){0,2} $", text[:start]),
+        re.search(EXCEPT, text[deed:start]) or re.search(r"\bunless\b", text[:start]),
+        re.search(NOT, text[end:deed]),
+    )
+    return DENIED[says] if sum(map(bool, denials)) % 2 else says
 
 
 def as_read(pattern: str, frame: str, task: Task) -> Task:
