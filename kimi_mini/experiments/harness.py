@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import active_children, get_context
@@ -19,7 +20,7 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import above_zero, folder, natural, positive
 from kimi_mini.base.evidence import TOOK, Log
 from kimi_mini.base.files import read_json, write_json
-from kimi_mini.base.intervals import over_seeds, wilson
+from kimi_mini.base.intervals import difference, over_seeds, wilson
 from kimi_mini.base.paths import FIGURES, RESULTS, RUNS
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
@@ -72,19 +73,24 @@ def mean(outcomes: Sequence[Sequence[bool]]) -> float:
 
 
 def row(rates: Sequence[float], seeds: Sequence[int], count: int, says: str, main: bool = False) -> dict:
-    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1), tasks a seed; what it
-    says, and whether it is for the first look."""
-    value, low, high = over_seeds(rates)
-    return entry(value, max(0.0, low), min(1.0, high), count, seeds, says, main)
+    """A scoreboard entry of success rates, one a seed: mean, 95% interval (t, within 0 and 1; none of one seed), tasks
+    a seed; what it says, and whether it is for the first look."""
+    return entry(*share_across(rates).values(), count, seeds, says, main)
 
 
 def gap(values: Sequence[float], seeds: Sequence[int], count: int, says: str, main: bool = False) -> dict:
-    """A scoreboard entry of differences, one a seed: mean, 95% interval (t), tasks a seed."""
-    return entry(*over_seeds(values), count, seeds, says, main) | {"gap": True}
+    """A scoreboard entry of differences, one a seed: mean, 95% interval (t; none of one seed), tasks a seed."""
+    return entry(*across(values).values(), count, seeds, says, main) | {"gap": True}
 
 
 def entry(
-    value: float, low: float, high: float, count: int, seeds: Sequence[int], says: str, main: bool = False
+    value: float,
+    low: float | None,
+    high: float | None,
+    count: int,
+    seeds: Sequence[int],
+    says: str,
+    main: bool = False,
 ) -> dict:
     """A scoreboard entry as `evaluation.scoreboard` writes it; what has a floor in an experiment is a claim."""
     measured = {"value": value, "low": low, "high": high, "n": count, "seeds": list(seeds)}
@@ -128,6 +134,30 @@ def share_across(values: Sequence[float]) -> dict:
     """`across` for shares: the interval ends at 0 and at 1."""
     found = across(values)
     return {key: value if value is None else min(max(value, 0.0), 1.0) for key, value in found.items()}
+
+
+def ratio_across(values: Sequence[float]) -> dict:
+    """A ratio of arms, one a seed: geometric mean, and the t interval of the logarithms, which no ratio below 0 is in;
+    {value, low, high}."""
+    found = across([math.log(value) for value in values])
+    return {key: None if value is None else math.exp(value) for key, value in found.items()}
+
+
+def wider(*found: dict) -> dict:
+    """The value of the first, and the widest interval of all: {value, low, high}. For where two kinds may be meant."""
+    ends = [one for one in found if one["low"] is not None]
+    return found[0] | max(
+        ({key: one[key] for key in ("low", "high")} for one in ends),
+        key=lambda one: one["high"] - one["low"],
+        default={},
+    )
+
+
+def on_same_tasks(gaps: Sequence[float], first: tuple[int, int], second: tuple[int, int]) -> dict:
+    """A difference of two arms of one model, of which counts are known and no pairs: the wider of the t interval over
+    sets of tasks (gaps: one a seed) and Newcombe's over all of them, as if each arm had tasks of its own. first,
+    second: (right, tasks) of all sets. {value, low, high}."""
+    return wider(across(gaps), dict(zip(("value", "low", "high"), difference(first, second))))
 
 
 class Job(Protocol):

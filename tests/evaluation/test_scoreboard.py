@@ -295,3 +295,13 @@ def test_the_gap_of_rl_is_what_is_sampled_and_names_what_was_lost_most(tmp_path)
     )  # not the varied ones
     assert "from 0.50 before it; seen afterwards" in found["rl/bar"]["claim"]
     assert found["rl/minutes"]["value"] == 11.0 and found["rl/minutes"]["verdict"] == FAILS
+
+
+def test_what_rl_forgets_is_the_mean_over_seeds_and_no_whole_task(tmp_path):
+    before = dict.fromkeys(("sampled", "greedy", "pass@8", *gap.OTHERS), 1.0)
+    after = [before | {"cheapest": value} for value in (0.995, 1.0, 0.995)]
+    log = Log("rl_gap", folder=tmp_path, seeds=[0, 1, 2])
+    gap.report(log, before, after, [0, 1, 2], 200, seconds=60.0)
+    found = claims(log)["rl/forgetting"]
+    assert found["value"] == pytest.approx(-0.01 / 3) and "cheapest" in found["claim"]
+    assert found["low"] < -0.02 and found["high"] > 0.01, "by tasks: few are lost, and any may be"

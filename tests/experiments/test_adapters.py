@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from digits import to_five
 from tiny import tiny_model
 
 from kimi_mini.agent import loop
 from kimi_mini.agent.folder import save_agent
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures.deployment import adapters as drawn
 from kimi_mini.experiments.deployment import adapters
 from kimi_mini.experiments.deployment.adapters import Job
@@ -125,12 +128,49 @@ def log(tmp_path):
 
 def test_claims_are_of_the_adapter_with_a_replay(log):
     found = {claim["name"]: claim for claim in log.claims}
-    assert all(claim["verdict"] == "holds" for claim in found.values()) and len(found) == 5
+    assert all(claim["verdict"] == "holds" for claim in found.values()) and len(found) == 6
     assert found["adapters/new"]["value"] == pytest.approx(0.951)
     assert found["adapters/kept"]["value"] == pytest.approx(-0.01)
+    before = found["adapters/before"]
+    assert before["low"] == 0 < before["high"] < 0.03 and before["seeds"] == [0], "one agent: over its tasks"
     board = log.more["scoreboard"]
     assert board["adapters/full_kept"]["value"] == pytest.approx(-0.8)
     assert board["adapters/before"]["n"] == 180
+
+
+def test_a_mean_of_families_does_not_hide_one_and_a_share_ends_at_1(tmp_path):
+    log = Log("adapters", seeds=[0, 1, 2], folder=tmp_path)
+    log.row(**told("before", 0, 0.0, 1.0, known={"add": 1.0, "times": 1.0}))
+    for arm in adapters.ARMS:
+        for seed, new in enumerate((0.99, 0.98, 0.7)):
+            known = {"add": 1.0, "times": 0.66 + seed / 100}
+            log.row(**told(arm, seed, new, 0.99, known=known, core_seconds=90.0 + seed))
+    log.more["served"] = {"same": 1.0}
+    adapters.report(log, 60)
+    found = {claim["name"]: claim for claim in log.claims}
+    worst = found["adapters/kept/worst"]
+    assert found["adapters/kept"]["verdict"] == "holds" and worst["verdict"] == "does not hold"
+    assert worst["value"] == pytest.approx(-0.33) and "times" in worst["claim"]
+    assert worst["floor"] == found["adapters/kept"]["floor"]
+    assert found["adapters/new"]["high"] == 1.0
+
+
+def test_no_two_jobs_share_a_folder(agent, tmp_path):
+    """A run from another agent, or of another rank, would be served in the first one's place when that goes on."""
+    save_agent(tiny_model(seed=1), tmp_path / "other")
+    job = small("lora", agent)
+    others = [replace(job, rank=2), replace(job, replay=0.4), replace(job, start=tmp_path / "other")]
+    assert (
+        len({one.folder() for one in (job, *others)}) == 4 and job.folder() == small("lora", agent).folder()
+    )
+
+
+def test_the_committed_log_claims_what_its_rows_say(tmp_path):
+    kept = read_json(RESULTS / "adapters.json")
+    log = Log("adapters", seeds=kept["seeds"], folder=tmp_path, served=kept["served"])
+    log.rows = kept["rows"]
+    adapters.report(log, Job("lora", 0).tasks)
+    assert to_five(log.claims) == to_five(kept["claims"])
 
 
 def test_the_figure_has_a_point_a_run(log):

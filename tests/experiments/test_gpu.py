@@ -121,6 +121,32 @@ def test_a_seed_that_diverged_leaves_the_claim_unmeasured():
     assert runs.minus(run_of(3.0), run_of(None)) is None and runs.minus(run_of(3.0), run_of(1.0)) == 2.0
 
 
+def test_times_as_large_are_ratios():
+    value, low, _ = runs.over_seeds([4.0, 0.25, 1.0], ratios=True)
+    assert value == pytest.approx(1.0) and low > 0
+    assert runs.over_seeds([4.0, None], ratios=True) == (None, None, None)
+
+
+def test_pretraining_goes_on_with_the_rates_that_it_began_with(site, monkeypatch):
+    """Its log names them; the part `logits` may be measured between two calls."""
+    seen, found = [], [Optimizer(lr=0.1), Optimizer(lr=0.2)]
+    monkeypatch.setattr(Site, "text", lambda _: {"bytes": 1, "files": 1})
+    monkeypatch.setattr(pretraining, "pace", lambda _: {"steps": 5})
+    monkeypatch.setattr(pretraining, "rates", lambda _: found.pop(0))
+
+    def read_on(sheet, site, plan, optimizer):
+        seen.append(optimizer)
+        if len(seen) == 1:
+            raise OutOfTime("the time is over")
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(pretraining, "read_on", read_on)
+    with pytest.raises(OutOfTime):
+        pretraining.measure(site)
+    pretraining.measure(site)
+    assert seen == [Optimizer(lr=0.1)] * 2
+
+
 def test_the_steps_of_a_part_fit_its_seconds(tmp_path):
     card = Site(False, torch.device("cpu"), tmp_path, tmp_path)
     assert runs.steps_in(card, seconds=100, runs=10, step_seconds=0.05) == 200

@@ -164,3 +164,37 @@ def test_the_figure_is_drawn_from_the_saved_log(name, draw, tmp_path):
     harness.finish(log, **{name: draw})
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.json", f"{name}.png"}
     assert plt.imread(tmp_path / f"{name}.png").std() > 0.05
+
+
+def test_a_ratio_and_its_inverse_say_the_same():
+    """An arithmetic mean makes of twice and half as large a quarter more, and its interval reaches below 0."""
+    found, turned = harness.ratio_across([0.2, 1.0, 3.0]), harness.ratio_across([5.0, 1.0, 1 / 3])
+    assert harness.ratio_across([0.5, 2.0])["value"] == pytest.approx(1.0)
+    assert found["low"] > 0 and found["value"] == pytest.approx(1 / turned["value"])
+    assert (found["low"], found["high"]) == pytest.approx((1 / turned["high"], 1 / turned["low"]))
+    assert harness.ratio_across([0.5]) == {"value": pytest.approx(0.5), "low": None, "high": None}
+
+
+def test_the_wider_interval_counts_and_the_first_value():
+    narrow, wide = {"value": 0.5, "low": 0.4, "high": 0.6}, {"value": 0.52, "low": 0.1, "high": 0.7}
+    assert harness.wider(narrow, wide) == wide | {"value": 0.5}
+    assert harness.wider(wide, narrow) == wide
+    alone = harness.across([0.5])
+    assert harness.wider(alone, wide) == wide | {"value": 0.5} and harness.wider(alone, alone) == alone
+
+
+def test_arms_of_one_model_differ_by_tasks_and_by_sets_of_tasks():
+    """Three sets that happen to agree do not make few tasks many; sets far apart are not made one."""
+    agree = harness.on_same_tasks([0.5, 0.5, 0.5], (30, 30), (15, 30))
+    assert agree["value"] == 0.5 and agree["low"] < 0.35 and agree["high"] > 0.6
+    apart = harness.on_same_tasks([0.2, 0.5, 0.8], (30, 30), (15, 30))
+    assert apart["value"] == pytest.approx(0.5) and apart["low"] < -0.2 and apart["high"] > 1.2
+
+
+def test_one_seed_has_a_row_without_an_interval():
+    """All of the training lies behind the report: it may not end in a traceback there."""
+    for make, value in ((harness.row, 0.5), (harness.gap, -0.1)):
+        found = make([value], [7], 20, "made up")
+        assert (found["value"], found["low"], found["high"], found["seeds"]) == (value, None, None, [7])
+    whole = harness.row([0.9, 1.0], [0, 1], 20, "made up")
+    assert whole["high"] == 1.0 and whole["low"] < 0.9

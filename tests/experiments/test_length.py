@@ -4,6 +4,7 @@ import random
 import re
 import string
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -258,6 +259,44 @@ def test_equal_curves_stand_side_by_side():
     ]
     assert len(context_rows.draw({"rows": calls}).axes) == 2
     assert context_rows.numbered(calls, context_rows.SHIPPED, 10)["value"] == pytest.approx(0.45)
+
+
+def test_agents_of_their_own_seeds_are_not_one():
+    """Of three agents one loses count: over seeds, not over 48 tasks of one agent; and where all agree, over tasks."""
+    part = context_rows.DROPPED
+    where = {"part": "calls", "agent": part.agent, "budget": part.budget, "way": part.way, "calls": 200}
+    rows = [where | {"seed": seed, "n": 16, "passed": passed} for seed, passed in enumerate((16, 4, 16))]
+    found = context_rows.passed_tuned(rows, part, 200)
+    assert found["value"] == 0.75 and found["low"] == 0.0 and found["high"] == 1.0
+    found = context_rows.passed_tuned([row | {"passed": 16} for row in rows], part, 200)
+    assert found["value"] == 1.0 and 0.9 < found["low"] < 0.95
+
+
+def test_a_whisker_goes_down_to_nothing():
+    """An interval that begins at 0 is none that is not there."""
+    part = context_rows.DROPPED
+    where = {"part": "calls", "agent": part.agent, "budget": part.budget, "way": part.way, "calls": 10}
+    rows = [
+        where | {"seed": seed, "n": 10, "passed": 10, "made": 100, "numbered": 100 * seed} for seed in (0, 1)
+    ]
+    fig, ax = plt.subplots()
+    context_rows._lines(
+        ax, rows, lambda rows, part, calls: {"value": 0.5, "low": 0.0, "high": None} if rows else {}
+    )
+    ends = [segment[:, 1] for lines in ax.collections for segment in lines.get_segments()]
+    assert ends and all(np.allclose(sorted(pair), (0.0, 0.5)) for pair in ends)
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("experiment", [beyond, context])
+def test_a_rehearsal_of_another_size_begins_anew(experiment, monkeypatch, tmp_path):
+    monkeypatch.setattr(experiment.harness, "REHEARSAL", tmp_path)
+    monkeypatch.setattr(experiment, "rows_of", lambda *args: [])
+    monkeypatch.setattr(experiment, "report", lambda log: None)
+    monkeypatch.setattr(experiment.harness, "finish", lambda log, **draws: None)
+    for scale in ("0.01", "0.02"):
+        monkeypatch.setattr("sys.argv", ["x", "--scale", scale, "--folder", str(tmp_path / "logs")])
+        experiment.main()
 
 
 @pytest.mark.parametrize("experiment", [beyond, context])

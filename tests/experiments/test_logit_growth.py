@@ -361,6 +361,7 @@ def test_one_seed_over_the_bound_or_without_a_clip_is_seen(tmp_path, large, valu
     found = {claim["name"]: (claim["verdict"], claim["value"]) for claim in log.claims}
     assert found["overshoot/held"] == (HOLDS if value == 1.03 else FAILS, value)
     assert [found[f"overshoot/{name}"][0] for name in ("same_text", "hot", "rate")] == [HOLDS, FAILS, HOLDS]
+    assert (found["overshoot/batch"][1] is None) == (value is None), "no clip is no gain of large steps"
     assert clip_overshoot.draw(log.as_dict()).axes[0].lines
 
 
@@ -453,6 +454,27 @@ def test_a_rate_that_does_not_fall_stays_up_and_has_a_record_of_its_own(small):
     assert logit_runs.factor(0, 30, falls=False) < 0.2  # the warm-up stays
     constant = small._replace(falls=False)
     assert constant.file() != small.file() and train_one(constant)["loss"] != train_one(small)["loss"]
+
+
+def test_a_hot_rate_without_a_clip_shows_nothing(tmp_path):
+    log = Log("clip_overshoot", seeds=[0, 1, 2], folder=tmp_path, tau=30, hot_rate=0.03, bound=1.05)
+    log.rows = overshoots((1.2, 1.15, 1.18), (1.02, 1.03, 1.01))
+    for row in log.rows:
+        if row["rate"] == 1.0:
+            row["worst"] = 0.0
+    clip_overshoot.report(log)
+    found = {claim["name"]: claim["value"] for claim in log.claims}
+    assert found["overshoot/hot"] is None and found["overshoot/rate"] is None
+
+
+def test_a_peak_over_another_is_a_ratio():
+    """Four times and a quarter are none; their arithmetic mean is twice."""
+    log = type("L", (), {"found": {}})()
+    claim = lambda name, **values: log.found.update({name: values})
+    rows = [row(seed, "Muon", peak=peak) for seed, peak in enumerate((200.0, 12.5, 50.0))]
+    logit_claims.claim_pair(claim, rows + [row(seed, "AdamW") for seed in range(3)], "dense")
+    found = log.found["logits/muon_over_adamw_dense"]
+    assert found["value"] == pytest.approx(1.0) and found["low"] > 0
 
 
 def test_more_seeds_of_the_pair_narrow_its_interval_and_touch_nothing_else():

@@ -168,7 +168,7 @@ def filled(tmp_path, yarn, none, tuned_only=0.5):
 
 def test_claims_and_figures(tmp_path):
     log = filled(tmp_path, yarn=0.95, none=0.2)
-    assert [claim["verdict"] for claim in log.claims] == [HOLDS] * 5
+    assert [claim["verdict"] for claim in log.claims] == [HOLDS] * 6
     worse = filled(tmp_path, yarn=0.85, none=0.4, tuned_only=0.9).claims
     said = {claim["name"]: claim["verdict"] for claim in worse}
     assert {said[f"long/{name}"] for name in ("yarn", "none", "yarn_over_tune_only")} == {FAILS}
@@ -176,6 +176,28 @@ def test_claims_and_figures(tmp_path):
     assert len(maps) == 6  # five maps and the colours
     assert [ax.get_title("left") for ax in maps[:2]] == ["no extension", "YaRN, no tune"]
     assert len(long_context.draw_loss(log.as_dict()).axes) == 2
+
+
+def test_a_mean_of_depths_does_not_hide_an_end(tmp_path):
+    log = filled(tmp_path, yarn=0.98, none=0.2)
+    for row in log.rows:
+        if row.get("depth") == 1.0 and row["kind"] == "YaRN":
+            row["right"] -= 20
+    log.claims = []
+    long_context.report(log)
+    found = {claim["name"]: claim for claim in log.claims}
+    worst = found["long/yarn/worst"]
+    assert found["long/yarn"]["verdict"] == HOLDS and worst["verdict"] == FAILS
+    assert worst["value"] == pytest.approx(0.78) and "(1 of the window)" in worst["claim"]
+    assert found["long/yarn"]["headline"] and not worst["headline"]
+
+
+def test_the_committed_log_claims_what_its_rows_say(tmp_path):
+    kept = read_json(RESULTS / "long_context.json")
+    log = Log("long_context", folder=tmp_path, seeds=kept["seeds"])
+    log.rows = kept["rows"]
+    long_context.report(log)
+    assert to_five(log.claims) == to_five(kept["claims"])
 
 
 def heads_log(folder, six_heads):

@@ -101,6 +101,22 @@ def test_a_committed_log_claims_what_its_rows_say(module, tmp_path):
     assert {claim["figure"] for claim in log.claims} == {f"figures/{log.path.stem}.png"}
 
 
+def test_a_mean_of_domains_does_not_hide_a_price(tmp_path):
+    log = Log("balance", seeds=[0, 1, 2], folder=tmp_path)
+    for seed in log.seeds:
+        for arm in balance.ARMS:
+            dearer = 0.0 if arm == "none" else 0.06 + seed / 1000
+            losses = {"prose": 3.0 - dearer, "tool calls": 2.0 + dearer}
+            loss = float(np.mean(list(losses.values())))
+            log.row(seed=seed, arm=arm, by_domain=losses, loss=loss, max_vio=0.1, dead=0)
+    balance.report(log)
+    found = {claim["name"]: claim for claim in log.claims}
+    assert found["moe/price_sign"]["verdict"] == "holds"
+    worst = found["moe/price_sign/worst"]
+    assert worst["verdict"] == "does not hold" and worst["value"] == pytest.approx(0.0305)
+    assert "worst: tool calls" in worst["claim"] and worst["floor"] == found["moe/price_sign"]["floor"]
+
+
 def test_claims_of_sparsity_say_how_many_doublings_they_compare():
     claims = {claim["name"]: claim["claim"] for claim in read_json(RESULTS / "sparsity.json")["claims"]}
     single = [text for text in claims.values() if text.startswith("facts, one doubling: ")]

@@ -359,6 +359,13 @@ def test_far_mismatches_are_claimed_against_the_same_dice(tmp_path):
     assert found["mismatch/mask"]["value"] is None, "no seed has enough attempts that count"
 
 
+def test_what_is_left_of_a_distance_is_never_below_nothing():
+    claims = [
+        claim for claim in read_json(RESULTS / "mismatch.json")["claims"] if "share left" in claim["claim"]
+    ]
+    assert len(claims) == 10 and all(0 < claim["low"] < claim["value"] < claim["high"] for claim in claims)
+
+
 # ---- losses -----------------------------------------------------------------------------------------------
 
 

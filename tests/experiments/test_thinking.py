@@ -3,12 +3,16 @@
 import random
 
 import pytest
+from digits import to_five
 from tiny import Typist
 
 from kimi_mini import worlds
 from kimi_mini.agent import conversation, loop, policy
+from kimi_mini.base.evidence import Log
+from kimi_mini.base.files import read_json
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.thinking import interventions, long_chains, modes
+from kimi_mini.experiments.thinking import budget, horizon, interventions, long_chains, modes
 from kimi_mini.experiments.thinking.length import copying
 from kimi_mini.experiments.thinking.length.calls import how_it_broke, numbers_of, tally
 from kimi_mini.inference import writer
@@ -204,3 +208,37 @@ def test_right_answers_behind_wrong_thoughts_are_told_from_those_behind_right_on
     monkeypatch.setattr(interventions, "write_in_batches", lambda *a, **k: turns)
     found = interventions.natural(None, TOKENIZER, [task] * 5, 0)
     assert found == {"n": 5, "thought": 2, "right_behind_right": 1, "right_behind_wrong": 2, "says_last": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("thinking_budget", budget), ("modes", modes), ("horizon", horizon)]
+)
+def test_a_committed_log_claims_what_its_rows_say(name, module, tmp_path):
+    kept = read_json(RESULTS / f"{name}.json")
+    log = Log(name, seeds=kept["seeds"], folder=tmp_path)
+    log.rows = kept["rows"]
+    module.report(log)
+    assert to_five(log.claims) == to_five(kept["claims"])
+
+
+def test_what_one_agent_gains_is_no_surer_than_its_tasks_are_many(tmp_path):
+    """Three sets of tasks that agree to the last answer are still 24 tasks."""
+    log = Log("modes", seeds=[0, 1, 2], folder=tmp_path)
+    for seed in log.seeds:
+        for mode, passed in (("thinking", 8), ("reflex", 4)):
+            log.row(seed=seed, family="repair", level=2, mode=mode, n=8, passed=passed)
+    modes.report(log)
+    (gap,) = log.claims
+    assert gap["value"] == 0.5 and gap["low"] < 0.3 and gap["high"] > 0.65
+
+
+def test_numbers_of_calls_are_told_by_dialogues():
+    """All seeds at the same share: the dialogues were few, however many calls each of them had."""
+    rows = [
+        dict(part="calls", context="managed", calls=300, seed=seed, n=4, made=1200, numbered=600)
+        for seed in (0, 1, 2)
+    ]
+    found = horizon.numbers(rows, (0, 1, 2))
+    assert found["value"] == 0.5 and found["low"] < 0.3 and found["high"] > 0.7
+    rows[0]["numbered"] = 0
+    assert horizon.numbers(rows, (0, 1, 2))["low"] == 0.0

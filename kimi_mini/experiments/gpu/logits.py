@@ -41,7 +41,7 @@ def measure(site: Site) -> Sheet:
     for name in OPTIMIZERS:
         run("midi", name, 0)
     times = [found["muon", seed]["peak"] / found["adamw", seed]["peak"] for seed in runs.SEEDS]
-    sheet.claim("gpu/logits", *runs.over_seeds(times))
+    sheet.claim("gpu/logits", *runs.over_seeds(times, ratios=True))
     cost = [runs.minus(found["muonclip", seed], found["muon", seed]) for seed in runs.SEEDS]
     sheet.claim("gpu/clip", *runs.over_seeds(cost))
     return sheet

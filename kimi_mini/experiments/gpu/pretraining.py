@@ -98,8 +98,9 @@ def measure(site: Site) -> Sheet:
     """Text, pace, training."""
     sheet = Sheet(site, "pretraining")
     sheet.once("text", lambda: {name: int(site.text()[name]) for name in ("bytes", "files")})
-    plan, optimizer = sheet.once("pace", lambda: pace(site)), rates(site)
-    sheet.once("rates", lambda: vars(optimizer))
+    plan, told = sheet.once("pace", lambda: pace(site)), sheet.once("rates", lambda: vars(rates(site)))
+    # those of the first start: a part that goes on may find `logits` measured meanwhile
+    optimizer = Optimizer(**{name: value for name, value in told.items() if name != "name"})
     sheet.once("mini", lambda: read_on(sheet, site, plan, optimizer))
     state_file(site, plan["steps"]).unlink(missing_ok=True)
     return sheet

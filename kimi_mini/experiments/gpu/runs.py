@@ -14,7 +14,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.experiments.gpu import timing
 from kimi_mini.experiments.gpu.sheet import Row, Sheet
 from kimi_mini.experiments.gpu.site import Site
-from kimi_mini.experiments.harness import across
+from kimi_mini.experiments.harness import across, ratio_across
 from kimi_mini.experiments.muonclip.logit_runs import POINTS, Setting, factor, optimizer_for, thin
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
@@ -134,11 +134,13 @@ def like(best: Row, seed: int, steps: int, tau: float = math.inf) -> Setting:
     return Setting(best["size"], best["optimizer"], *rates, tau, seed, steps)
 
 
-def over_seeds(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95% interval of one value a seed; nothing when a seed has none."""
+def over_seeds(
+    values: Sequence[float | None], ratios: bool = False
+) -> tuple[float | None, float | None, float | None]:
+    """Mean, of `ratios` the geometric one, and 95% interval of one value a seed; nothing when a seed has none."""
     if None in values:
         return None, None, None
-    found = across(values)
+    found = ratio_across(values) if ratios else across(values)
     return found["value"], found["low"], found["high"]
 
 

@@ -119,6 +119,12 @@ def paired(rows: Sequence[Mapping], arm: str, other: str) -> list[float]:
     return [a / b - 1 for a, b in zip(of(rows, arm, "loss"), of(rows, other, "loss"))]
 
 
+def by_domain(rows: Sequence[Mapping], arm: str, other: str) -> dict[str, list[float]]:
+    """`paired` of each domain."""
+    pairs = list(zip(of(rows, arm, "by_domain"), of(rows, other, "by_domain")))
+    return {name: [a[name] / b[name] - 1 for a, b in pairs] for name in pairs[0][0]}
+
+
 def report(log: Log) -> None:
     """Balance with either rule, no dead expert, at next to no price in loss; shared expert and gate factor beside."""
     common = {"figure": "figures/balance.png", "notebook": shared.NOTEBOOK}
@@ -136,6 +142,10 @@ def report(log: Log) -> None:
         price = harness.across(paired(log.rows, arm, "none"))
         says = f"{name} costs at most 1% of the unbalanced loss"
         claim(f"moe/price_{arm}", claim=says, floor=0.01, **price)
+        prices = by_domain(log.rows, arm, "none")
+        worst = max(prices, key=lambda domain: np.mean(prices[domain]))
+        says = f"{says}, in each of {len(prices)} domains (worst: {worst}){harness.SEEN}"
+        claim(f"moe/price_{arm}/worst", claim=says, floor=0.01, **harness.across(prices[worst]))
     for arm, part, source in (
         ("no shared", "a shared expert", "DeepSeek-V3 report 2.1.2"),
         ("factor 1", "the gate factor", "Moonlight report appendix C"),

@@ -181,7 +181,7 @@ def report(log: Log) -> None:
         said = f"{reading}: loss (nats) that 64 experts save over a dense model of the same activated size"
         log.claim(f"sparsity/{reading}_dense", claim=said, **shared.above_zero(won), **common)
     pairs = zip(find(log.rows, "text", "256"), find(log.rows, "text", "8"))
-    slower = harness.across([row["seconds"] / base["seconds"] for row, base in pairs])
+    slower = harness.ratio_across([row["seconds"] / base["seconds"] for row, base in pairs])
     says = "text: seconds of training of 256 experts over those of 8 at equal activated FLOPs"
     log.claim("sparsity/wall_clock", claim=says, floor=1.3, at_most=True, **slower, **common)
 

@@ -136,11 +136,12 @@ def report(log: Log) -> None:
     gentle, hot = worst(log.rows, RATES[-1], large), worst(log.rows, 1.0, small)
     # all seeds and sizes of a step
     same = [row["same_tokens"] for row in log.rows if row["rate"] == RATES[-1]]
-    shown = lambda values: max(values) if all(values) else None  # 0: no clip in that seed, nothing shown
+    # 0: no clip in that seed, nothing shown
+    shown = lambda values: max(values) if values and all(values) else None
     says = f"largest S/τ at the step after a clip, worst seed, at a {rate} and {large} tokens a step"
     claim("overshoot/held", claim=says, value=shown(gentle), **bound)
     says = f"the same from the same state at the hot rate and {small} tokens a step"
-    claim("overshoot/hot", claim=says, value=max(hot), **bound)
+    claim("overshoot/hot", claim=says, value=shown(hot), **bound)
     says = f"largest S/τ after a clip on the very text that triggered it, at a {rate}, worst seed and size of a step"
     claim("overshoot/same_text", claim=says, value=shown(same), **bound)
     slow = worst(log.rows, RATES[-1], small)
@@ -148,7 +149,8 @@ def report(log: Log) -> None:
         ("rate", hot, slow, "overshoot (in τ) that the gentlest rate saves at small steps"),
         ("batch", slow, gentle, "overshoot (in τ) that large steps save at the gentlest rate"),
     ):
-        found = harness.across([a - b for a, b in zip(before, after)])
+        differences = [a - b for a, b in zip(before, after)]
+        found = harness.across(differences) if all([*before, *after]) else {"value": None}
         claim(f"overshoot/{name}", claim=says, floor=0.0, **found)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.harness import across
+from kimi_mini.experiments.harness import across, ratio_across
 from kimi_mini.experiments.muonclip.logit_runs import SIZES
 
 NOTEBOOK = "03_muonclip.ipynb"
@@ -84,7 +84,7 @@ def claim_pair(claim: Callable, rows: Sequence[dict], size: str) -> None:
     """Tuned Muon beside tuned AdamW: its peak over AdamW's, its loss minus AdamW's."""
     muon, adamw = (chosen(rows, arm, size) for arm in ("Muon", "AdamW"))
     claim = partial(claim, seeds=[row["seed"] for row in muon])
-    found = across([one["peak"] / other["peak"] for one, other in zip(muon, adamw)])
+    found = ratio_across([one["peak"] / other["peak"] for one, other in zip(muon, adamw)])
     says, source = (
         f"tuned Muon's peak logit over tuned AdamW's ({size})",
         "K2 report 2.1 (the article says AdamW's)",

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.markdown import with_interval
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import style
 from kimi_mini.experiments.harness import across, arguments, finish
@@ -242,7 +243,7 @@ def main() -> None:
     report(log, args.seeds)
     finish(log, token_efficiency=draw)
     for claim in log.claims:
-        print("{name}: {value:.3f} [{low:.3f}, {high:.3f}] floor {floor}: {verdict}".format(**claim))
+        print(f"{claim['name']}: {with_interval(claim)} floor {claim['floor']}: {claim['verdict']}")
     print(f"power laws: {log.more['laws']}, ratio {log.more['law_ratio']:.3f} (Moonlight {MOONLIGHT})")
 
 

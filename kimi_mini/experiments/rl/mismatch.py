@@ -45,7 +45,7 @@ from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import SEEN, across, arguments, fingerprint, finish
+from kimi_mini.experiments.harness import SEEN, across, arguments, fingerprint, finish, ratio_across
 from kimi_mini.experiments.verifiers.shared import TUNED
 from kimi_mini.model.kimi import KimiMini, evaluating
 from kimi_mini.model.moe import choices, replayed
@@ -256,7 +256,7 @@ def report(log: Log) -> None:
         words, source = CLAIMED[repair]
         shares = [left(log, repair, seed, key) for seed in log.seeds]
         says = f"{words} halve{third(words)} the distance {to} (share left, mean over mismatches)"
-        found = {"value": None} if None in shares else across(shares)
+        found = {"value": None} if None in shares else ratio_across(shares)
         log.claim(f"mismatch/{name}", claim=says, source=source, floor=0.5, at_most=True, **found, **PLACE)
     for name in dict.fromkeys(row["mismatch"] for row in log.rows if row["mismatch"] in FAR):
         for repair in CLAIMED:
@@ -272,7 +272,7 @@ def claim_far(log: Log, name: str, repair: str) -> None:
     }
     pairs = [(at[seed, repair], at[seed, "none"]) for seed in log.seeds]
     words, source = CLAIMED[repair]
-    left = across([one["dice_error"] / none["dice_error"] for one, none in pairs])
+    left = ratio_across([one["dice_error"] / none["dice_error"] for one, none in pairs])
     to = "the on-policy gradient of the same dice"
     says = f"{words} halve{third(words)} the distance to {to}, {name}: share left{SEEN}"
     log.claim(

@@ -121,7 +121,8 @@ def report(log: Log) -> None:
         claim(f"thinking/answers_{name}", claim=says.format(what), source=ours, floor=0.97, **found)
 
     says = "on mixed lengths more thinking buys more: no limit against 32 tokens"
-    found = harness.across([gain(seed) for seed in log.seeds])
+    whole = (accuracy(arm, LENGTHS) for arm in ("None", "32"))
+    found = harness.on_same_tasks([gain(seed) for seed in log.seeds], *whole)
     more = {"source": "article (test-time compute)", "headline": True}
     claim("thinking/budget_gain", claim=says, floor=0.15, **found, **more)
     soft_claims(log, claim)

@@ -69,8 +69,12 @@ def report(log: Log) -> None:
     """The claim: what the thought adds where a decision needs working out, with tools too."""
 
     def gap(seed: int) -> float:
-        rows = [row for row in log.rows if row["seed"] == seed]
-        return success(rows, "repair", "thinking")["value"] - success(rows, "repair", "reflex")["value"]
+        (passed, count), (less, _) = (counts([seed], mode) for mode in ("thinking", "reflex"))
+        return (passed - less) / count
+
+    def counts(seeds: Sequence[int], mode: str) -> tuple[int, int]:
+        rows = [r for r in log.rows if (r["family"], r["mode"]) == ("repair", mode) and r["seed"] in seeds]
+        return sum(row["passed"] for row in rows), sum(row["n"] for row in rows)
 
     practice = {source.mode: source.share for source in SOURCES if source.family == "repair"}
     said = (
@@ -84,7 +88,9 @@ def report(log: Log) -> None:
         floor=0.15,
         figure="figures/modes.png",
         notebook=shared.NOTEBOOK,
-        **harness.across([gap(seed) for seed in log.seeds]),
+        **harness.on_same_tasks(
+            [gap(seed) for seed in log.seeds], *(counts(log.seeds, mode) for mode in ("thinking", "reflex"))
+        ),
     )
 
 

@@ -103,7 +103,7 @@ LOOKED_AT = (CONTROL, BEST)
 def main() -> None:
     """All arms of all seeds; write data/results/beyond.json and its figure."""
     args = harness.arguments(__doc__.splitlines()[0], tuned=TUNED)
-    folder = (RUNS if args.scale == 1 else harness.REHEARSAL) / "beyond"
+    folder = RUNS / "beyond" if args.scale == 1 else harness.REHEARSAL / f"beyond_{args.scale:g}"
     weights = harness.fingerprint(args.tuned)
     log = Log("beyond", seeds=args.seeds, folder=args.folder, weights=weights)
     plan = {"scale": args.scale, "tokens": TOKENS, "tasks": TASKS, "steps": list(STEPS)}

@@ -43,6 +43,7 @@ from kimi_mini.experiments.thinking.length.context_rows import (
     draw,
     numbered,
     passed,
+    passed_tuned,
     rows_at,
 )
 from kimi_mini.experiments.thinking.length.typed import played
@@ -78,7 +79,7 @@ def parts(positions: int) -> list[Part]:
 def main() -> None:
     """All parts of all seeds; write data/results/context.json and its figure."""
     args = harness.arguments(__doc__.splitlines()[0], checkpoint=shipped_agent())
-    folder = (RUNS if args.scale == 1 else harness.REHEARSAL) / "context"
+    folder = RUNS / "context" if args.scale == 1 else harness.REHEARSAL / f"context_{args.scale:g}"
     weights = harness.fingerprint(args.checkpoint)
     log = Log("context", seeds=args.seeds, folder=args.folder, weights=weights)
     plan = {"scale": args.scale, "tokens": TOKENS, "calls": {str(n): k for n, k in CALLS.items()}}
@@ -202,7 +203,7 @@ def report(log: Log) -> None:
         claim=f"the same agent: 200 calls in a row in {BUDGET} tokens, old turns dropped",
         floor=0.90,
         **card,
-        **passed(log.rows, DROPPED, 200),
+        **passed_tuned(log.rows, DROPPED, 200),
     )
     log.claim(
         "context/results_over_nothing",

@@ -41,6 +41,12 @@ def passed(rows: Sequence[dict], part: Part, calls: int) -> dict:
     return harness.rate(sum(row["passed"] for row in own), sum(row["n"] for row in own))
 
 
+def passed_tuned(rows: Sequence[dict], part: Part, calls: int) -> dict:
+    """`passed` of agents that were trained, one a seed: the wider of the interval over seeds and of that over tasks."""
+    over = harness.share_across([row["passed"] / row["n"] for row in rows_at(rows, part, calls)])
+    return harness.wider(over, passed(rows, part, calls))
+
+
 def numbered(rows: Sequence[dict], part: Part, calls: int) -> dict:
     """Share of the calls with the right number in their id, over seeds. The calls of a dialogue are no independent
     trials: one slip is carried on."""
@@ -87,8 +93,8 @@ def _lines(ax: Axes, rows: Sequence[dict], measure: Callable[..., dict]) -> None
         points = [measure(rows, part, calls) for calls in counts]
         aside = 1 + 0.03 * (place - len(LINES) / 2)
         values = [point["value"] for point in points]
-        spread = [[p["value"] - (p["low"] or p["value"]) for p in points]]
-        spread.append([(p["high"] or p["value"]) - p["value"] for p in points])
+        ends = [[p["value"] if p[end] is None else p[end] for p in points] for end in ("low", "high")]
+        spread = [[abs(value - end) for value, end in zip(values, side)] for side in ends]
         shape = {"color": colour, "marker": marker, "markersize": 8, "capsize": 4}
         ax.errorbar([calls * aside for calls in counts], values, spread, label=label, **shape)
     ax.set(xscale="log", ylim=(-0.04, 1.06), xlabel="calls in a row")
