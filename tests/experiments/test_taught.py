@@ -264,6 +264,7 @@ def test_a_seed_below_the_floor_is_not_hidden_by_the_others(tmp_path):
     assert verdicts == {
         "taught/write": "holds",
         "taught/define": "holds",
+        "taught/solve": "holds",
         "taught/hops": "open",
         "taught/line": "holds",
         "taught/kept/final": "holds",
