@@ -379,7 +379,7 @@ def test_a_reflex_and_an_empty_thought_stay_empty(root, more):
 
 def test_shipped_folders_hold_the_template(root):
     folders = [file.parent for file in (root / "data" / "checkpoints").glob("*/config.json")]
-    assert len(folders) == 6
+    assert len(folders) == 8
     for folder in folders:
         assert (folder / "chat_template.jinja").read_bytes().decode() == chat.CHAT_TEMPLATE, folder.name
 
