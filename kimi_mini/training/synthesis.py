@@ -79,6 +79,16 @@ def mixture(plain: float) -> list[Source]:
     return [*_scaled(SOURCES, plain), *_scaled(VARIED, 1.0 - plain)]
 
 
+def replay(share: float, even: bool = False) -> list[Source]:
+    """SOURCES with `share` of the tokens together: in their own proportions, or even: as much of each family."""
+    if not even:
+        return [replace(one, share=one.share * share) for one in SOURCES]
+    own: dict[str, float] = {}
+    for one in SOURCES:
+        own[one.family] = own.get(one.family, 0.0) + one.share
+    return [replace(one, share=one.share * share / (own[one.family] * len(own))) for one in SOURCES]
+
+
 class Trajectory(NamedTuple):
     """A finished trajectory as tokens, with what the verifier said of it."""
 

@@ -3,6 +3,7 @@
 import copy
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,17 @@ def test_arms_alone_have_no_replay_and_no_task_is_held_out(tokenizer, agent, mon
     assert seen and not any(is_held_out(task.key) for task in seen)
 
 
+def test_an_even_replay_has_as_much_of_each_family_and_as_much_of_the_new_world(tokenizer, agent):
+    job = small("lora", agent)
+    shares = {source: source.share for source, _ in adapters.examples_of(tokenizer, job.even())}
+    by_family = Counter()
+    for source, share in shares.items():
+        by_family[source.family] += share
+    assert by_family.pop(customer.FAMILY) == pytest.approx(0.65)
+    assert set(by_family) == set(adapters.KNOWN) and min(by_family.values()) > 0.9 * 0.35 / len(by_family)
+    assert job.even().tokens * 0.65 == pytest.approx(job.tokens * 0.8, rel=0.03)
+
+
 def test_a_run_saves_its_adapter_and_all_are_served_in_one_batch(agent, tmp_path, monkeypatch):
     monkeypatch.setattr(adapters, "RUNS", tmp_path)
     monkeypatch.setattr(adapters, "measure", lambda model, tokenizer, tasks: {"new": 0.5})
@@ -107,7 +119,8 @@ def log(tmp_path):
     log = Log("adapters", seeds=[0, 1, 2], folder=tmp_path)
     log.row(**told("before", 0, 0.0, 0.9))
     curve = {"tokens": [10, 10], "loss": [2.0, 1.0]}
-    for arm, new, kept in (("lora", 0.95, 0.89), ("lora alone", 0.96, 0.7), ("full", 0.97, 0.1)):
+    arms = (("lora", 0.95, 0.89), ("lora even", 0.94, 0.9), ("lora alone", 0.96, 0.7), ("full", 0.97, 0.1))
+    for arm, new, kept in arms:
         for seed in range(3):
             log.row(
                 **told(
@@ -128,7 +141,8 @@ def log(tmp_path):
 
 def test_claims_are_of_the_adapter_with_a_replay(log):
     found = {claim["name"]: claim for claim in log.claims}
-    assert all(claim["verdict"] == "holds" for claim in found.values()) and len(found) == 6
+    assert all(claim["verdict"] == "holds" for claim in found.values()) and len(found) == 10
+    assert found["adapters/even/kept"]["value"] == pytest.approx(0.0), "of its own arm"
     assert found["adapters/new"]["value"] == pytest.approx(0.951)
     assert found["adapters/kept"]["value"] == pytest.approx(-0.01)
     before = found["adapters/before"]
@@ -141,7 +155,7 @@ def test_claims_are_of_the_adapter_with_a_replay(log):
 def test_a_mean_of_families_does_not_hide_one_and_a_share_ends_at_1(tmp_path):
     log = Log("adapters", seeds=[0, 1, 2], folder=tmp_path)
     log.row(**told("before", 0, 0.0, 1.0, known={"add": 1.0, "times": 1.0}))
-    for arm in adapters.ARMS:
+    for arm in (*adapters.ARMS, adapters.EVEN):
         for seed, new in enumerate((0.99, 0.98, 0.7)):
             known = {"add": 1.0, "times": 0.66 + seed / 100}
             log.row(**told(arm, seed, new, 0.99, known=known, core_seconds=90.0 + seed))
@@ -178,7 +192,7 @@ def test_the_figure_has_a_point_a_run(log):
     points = {
         c.get_label(): c.get_offsets().tolist() for c in fig.axes[0].collections if len(c.get_offsets()) == 3
     }
-    assert len(points) == 3
+    assert len(points) == 4
     (lora,) = [where for label, where in points.items() if label.startswith("lora,")]
     assert lora == [[0.89, 0.95], [0.89, 0.951], [0.89, 0.952]]
     assert fig.axes[1].lines[0].get_xdata().tolist() == [10, 20]

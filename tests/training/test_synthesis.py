@@ -140,6 +140,16 @@ def test_a_mixture_keeps_the_shares_within_each_kind():
     assert mixed[0].share / mixed[1].share == pytest.approx(SOURCES[0].share / SOURCES[1].share)
 
 
+def test_a_replay_has_its_share_and_an_even_one_as_much_of_each_family():
+    plain, even = (synthesis.replay(0.35, one) for one in (False, True))
+    assert sum(one.share for one in plain) == pytest.approx(0.35) == sum(one.share for one in even)
+    assert [one.share for one in plain] == [one.share * 0.35 for one in synthesis.SOURCES]
+    each = {
+        name: sum(one.share for one in even if one.family == name) for name in {one.family for one in even}
+    }
+    assert len(each) >= 8 and list(each.values()) == pytest.approx([0.35 / len(each)] * len(each))
+
+
 def test_no_source_stands_twice():
     every = [(source.family, source.mode) for source in (*SOURCES, *VARIED)]
     assert len(set(every)) == len(every)

@@ -4,12 +4,14 @@
 
 The world is a town library (`worlds.desk.customer`): its own tools, titles and way of asking. The agent knows chains,
 sums, a shop and repairs, and does none of these tasks. Data are the world's own expert, with a share of what it knows
-already (`Job.replay`). Three ways, the same tokens:
+already (`Job.replay`). Three ways, the same tokens, and a fourth one:
 
     lora         A and B of attention and routed experts, by AdamW: Muon's steps learn as fast and have nothing to
                  hold the attention logits with, since QK-Clip may not touch a frozen base (NOTES.md has the numbers)
     lora alone   the same without a replay
     full         every weight, by MuonClip as in the agent's own fine-tuning
+    lora even    as lora, with more to replay and as much of each family: a family that is cheap to learn has a small
+                 share of the fine-tuning, is seldom seen again, and forgotten (added when the others had been seen)
 
 Measured on held-out tasks: the new world, and every family that the agent was trained on, with the adapter attached.
 Without it the agent is what it was, to the last bit: tests/model/test_lora.py. Then the adapters of all seeds and the
@@ -38,21 +40,7 @@ from kimi_mini.base.intervals import wilson
 from kimi_mini.base.paths import RUNS, short
 from kimi_mini.course.figures.deployment import adapters as drawn
 from kimi_mini.evaluation.scoreboard import solve
-from kimi_mini.experiments.harness import (
-    SEEN,
-    across,
-    common_parser,
-    entry,
-    fingerprint,
-    finish,
-    gap,
-    mean,
-    rate,
-    read,
-    row,
-    share_across,
-    side_by_side,
-)
+from kimi_mini.experiments import harness
 from kimi_mini.experiments.verifiers.shared import pools, success
 from kimi_mini.inference.adapters import Adapters
 from kimi_mini.inference.generation import generate
@@ -73,6 +61,7 @@ START = shipped_agent()
 KNOWN = tuple(name for name, family in FAMILIES.items() if family.trained and family.world != "desk")
 KINDS = tuple(customer.REQUESTS)
 ARMS = ("lora", "lora alone", "full")
+EVEN = "lora even"
 PASSES = 1.5
 CORE_SECONDS = 240  # two minutes of two cores
 NOTEBOOK = "10_deployment.ipynb"
@@ -95,9 +84,13 @@ class Job:
     tasks: int = 60
     start: Path = START
 
+    def even(self) -> Job:
+        """The same with a larger replay, and tokens enough for as many of the new world, nearly."""
+        return replace(self, arm=EVEN, tokens=int(1.2 * self.tokens), replay=0.35)
+
     def said(self) -> dict:
         """All that decides its numbers."""
-        return asdict(self) | {"start": short(self.start), "weights": fingerprint(self.start)}
+        return asdict(self) | {"start": short(self.start), "weights": harness.fingerprint(self.start)}
 
     def folder(self) -> Path:
         """Where its adapter lies, for serving: another one than that of any other job."""
@@ -129,7 +122,7 @@ def examples_of(tokenizer: Tokenizer, job: Job) -> sft.Pools:
     tasks = int(job.tokens * (1 - share) / customer.TOKENS / PASSES) + 12
     found = new_world(tokenizer, tasks, job.seed, 1 - share)
     if share:
-        old = [replace(one, share=one.share * share) for one in synthesis.SOURCES]
+        old = synthesis.replay(share, even=job.arm == EVEN)
         found |= pools(tokenizer, old, job.tokens // 2, job.seed, mistakes=0.0)
     return found
 
@@ -177,7 +170,8 @@ def live(kind: str = "trace", tokens: int = 250_000, seed: int = 10, tasks: int 
 def measure(model: KimiMini, tokenizer: Tokenizer, tasks: int) -> dict:
     """Greedy success at held-out tasks: the new world, whole and by kind, and each family that the agent knows."""
     kinds = {kind: solved(model, tokenizer, kind, tasks) for kind in KINDS}
-    known = {name: mean(success(model, tokenizer, name, measured_levels(name), tasks)) for name in KNOWN}
+    levels = {name: measured_levels(name) for name in KNOWN}
+    known = {name: harness.mean(success(model, tokenizer, name, levels[name], tasks)) for name in KNOWN}
     return {"new": fmean(kinds.values()), "kinds": kinds, "kept": fmean(known.values()), "known": known}
 
 
@@ -222,78 +216,77 @@ def serve(jobs: list[Job], rows: int = 8, tokens: int = 48) -> dict:
     ended = time.perf_counter()
     same = (mixed == torch.cat(parts)).all(1).double().mean().item()
     written = len(ids) * tokens
-    return {
-        "same": same,
-        "mixed": written / (middle - began),
-        "merged": written / (ended - middle),
-        "rows": len(ids),
-    }
+    spent = {"mixed": written / (middle - began), "merged": written / (ended - middle)}
+    return {"same": same, **spent, "rows": len(ids)}
 
 
 def main() -> None:
-    """Adapt from every seed, three ways; serve; write data/results/adapters.json."""
-    options = common_parser(__doc__.splitlines()[0], start=START)
+    """Adapt from every seed, each way; serve; write data/results/adapters.json."""
+    options = harness.common_parser(__doc__.splitlines()[0], start=START)
     options.add_argument("--processes", type=positive, default=processes.default_count())
-    args = read(options)
+    args = harness.read(options)
     plain = Job("before", 0, start=args.start)
     tasks, tokens = max(4, int(plain.tasks * args.scale)), int(plain.tokens * args.scale)
     plain = replace(plain, tasks=tasks, tokens=tokens)
     jobs = [plain, *(replace(plain, arm=arm, seed=seed) for seed in args.seeds for arm in ARMS)]
-    log = Log(
-        "adapters",
-        seeds=args.seeds,
-        folder=args.folder,
-        weights=fingerprint(args.start),
-        settings=jobs[1].said(),
-    )
-    for told in side_by_side(jobs, RUNS / f"adapters_{args.scale:g}.json", args.processes, work, log):
+    jobs += [replace(plain, seed=seed).even() for seed in args.seeds]
+    more = {"weights": harness.fingerprint(args.start), "settings": jobs[1].said()}
+    log = Log("adapters", seeds=args.seeds, folder=args.folder, **more)
+    for told in harness.side_by_side(jobs, RUNS / f"adapters_{args.scale:g}.json", args.processes, work, log):
         log.row(**told)
         print(told["arm"], told["seed"], f"new {told['new']:.3f} kept {told['kept']:.3f}", flush=True)
     log.more["served"] = serve([job for job in jobs if job.arm == "lora"])
     report(log, tasks)
-    finish(log, adapters=drawn.adapted)
+    harness.finish(log, adapters=drawn.adapted)
 
 
 def report(log: Log, tasks: int) -> None:
     """Scoreboard, then claims."""
     before, *runs = log.rows
-    by_arm = {arm: [one for one in runs if one["arm"] == arm] for arm in ARMS}
+    by_arm = {arm: [one for one in runs if one["arm"] == arm] for arm in (*ARMS, EVEN)}
     count, board = tasks * len(before["kinds"]), {}
     low, high = wilson(round(before["new"] * count), count)
-    board["adapters/before"] = entry(before["new"], low, high, count, [0], "the new world: the shipped agent")
+    board["adapters/before"] = harness.entry(
+        before["new"], low, high, count, [0], "the new world: the shipped agent"
+    )
     for arm, found in by_arm.items():
         name = arm.replace(" ", "_")
         says = f"the new world: {arm}"
-        board[f"adapters/{name}"] = row([one["new"] for one in found], log.seeds, count, says, arm == "lora")
+        board[f"adapters/{name}"] = harness.row(
+            [one["new"] for one in found], log.seeds, count, says, arm == "lora"
+        )
         kept = [one["kept"] - before["kept"] for one in found]
         says = f"what it knew, mean of {len(KNOWN)} families: {arm} - before"
-        board[f"adapters/{name}_kept"] = gap(kept, log.seeds, tasks * len(KNOWN), says, arm == "lora")
+        board[f"adapters/{name}_kept"] = harness.gap(kept, log.seeds, tasks * len(KNOWN), says, arm == "lora")
     log.more["scoreboard"] = board
-    claims(log, before, by_arm["lora"], count)
+    claims(log, before, by_arm, count)
 
 
-def claims(log: Log, before: dict, lora: list[dict], count: int) -> None:
+def claims(log: Log, before: dict, by_arm: dict[str, list[dict]], count: int) -> None:
     """What is claimed of the adapters with a replay, and of serving them. count: tasks of the new world."""
 
     def claim(name: str, says: str, found: dict, floor: float, **more) -> None:
         place = {"figure": "figures/adapters.png", "notebook": NOTEBOOK, "source": "LoRA (arXiv 2106.09685)"}
         log.claim(f"adapters/{name}", claim=says, floor=floor, **found, **more, **place)
 
-    new = share_across([one["new"] for one in lora])
-    claim("new", "a LoRA teaches the shipped agent a world that it has never seen", new, 0.9)
-    kept = across([one["kept"] - before["kept"] for one in lora])
-    says = "with it attached the agent forgets nothing elsewhere (mean of its families, after - before)"
-    claim("kept", says, kept, -0.02)
-    lost = {name: [one["known"][name] - had for one in lora] for name, had in before["known"].items()}
-    worst = min(lost, key=lambda name: fmean(lost[name]))
-    says = f"nor in any one of them (the worst of {len(lost)} families: {worst}, after - before){SEEN}"
-    claim("kept/worst", says, across(lost[worst]), -0.02)
-    says = "core seconds of that training (two minutes of two cores are 240)"
-    claim("seconds", says, across([one["core_seconds"] for one in lora]), CORE_SECONDS, at_most=True)
-    says, had = "the agent before: the world is new", rate(round(before["new"] * count), count)
+    later = f", with an even replay{harness.SEEN}"
+    for prefix, how, lora in (("", "", by_arm["lora"]), ("even/", later, by_arm[EVEN])):
+        says = "a LoRA teaches the shipped agent a world that it has never seen"
+        claim(f"{prefix}new", says + how, harness.share_across([one["new"] for one in lora]), 0.9)
+        kept = harness.across([one["kept"] - before["kept"] for one in lora])
+        says = "with it attached the agent forgets nothing elsewhere (mean of its families, after - before)"
+        claim(f"{prefix}kept", says + how, kept, -0.02)
+        lost = {name: [one["known"][name] - had for one in lora] for name, had in before["known"].items()}
+        worst = min(lost, key=lambda name: fmean(lost[name]))
+        says = f"nor in any one of them (the worst of {len(lost)} families: {worst}, after - before)"
+        claim(f"{prefix}kept/worst", says + (how or harness.SEEN), harness.across(lost[worst]), -0.02)
+        says = "core seconds of that training (two minutes of two cores are 240)"
+        spent = harness.across([one["core_seconds"] for one in lora])
+        claim(f"{prefix}seconds", says + how, spent, CORE_SECONDS, at_most=True)
+    says, had = "the agent before: the world is new", harness.rate(round(before["new"] * count), count)
     claim("before", says, had, 0.2, at_most=True, seeds=[0])  # one agent: its interval is over tasks
     says = "adapters in one batch write what each merged model writes (share of rows)"
-    claim("served", says, across([log.more["served"]["same"]]), 1.0)
+    claim("served", says, harness.across([log.more["served"]["same"]]), 1.0)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from kimi_mini.course.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, figure, human, styled
+from kimi_mini.course.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, figure, human, styled
 
-COLOURS = {"before": GREY, "lora": BLUE, "lora alone": SKY, "full": ORANGE}
+COLOURS = {"before": GREY, "lora": BLUE, "lora even": GREEN, "lora alone": SKY, "full": ORANGE}
 
 
 @styled
