@@ -18,7 +18,7 @@ from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.experiments.diffusion import drawings, texts, toy
-from kimi_mini.experiments.harness import across, arguments, finish
+from kimi_mini.experiments.harness import across, arguments, finish, share_across
 from kimi_mini.training.diffusion.estimators import at_a_glance, by_steps, by_the_bound
 
 REWARD = ("checksum", "facts")
@@ -94,7 +94,7 @@ def report(log: Log) -> None:
     """The claims."""
     biases(log)
     for name in ESTIMATORS:
-        after = across(of(log, name, lambda row: row["after"]["right"]))
+        after = share_across(of(log, name, lambda row: row["after"]["right"]))
         before = np.mean(of(log, name, lambda row: row["before"]["right"]))
         says = f"RL {name} takes texts that are right in {before:.0%} of all cases to 80%, as sampled"
         slug = name.replace(" ", "_")
