@@ -7,7 +7,7 @@ from drawn import written
 
 from kimi_mini.base.evidence import FAILS, HOLDS, Log
 from kimi_mini.experiments.rl import critic as experiment
-from kimi_mini.experiments.rl.critic import ARMS, FIRST, FROZEN, LAST, NONE, RUBRICS
+from kimi_mini.experiments.rl.critic import ARMS, FIRST, FROZEN, LAST, NONE, RIGHT, RUBRICS, SHORT
 
 SUCCESS = {FIRST: 0.9, LAST: 0.7, FROZEN: 0.8, NONE: 0.95}
 
@@ -19,6 +19,8 @@ def log_of(tmp_path, accuracy=0.95, late=0.9):
         for arm in (FIRST, LAST):
             less = 0.0 if arm == FIRST else 0.2
             log.row(seed=seed, arm=arm, critic=dict.fromkeys(RUBRICS, accuracy - less + 0.01 * seed))
+            style = (0.6 if arm == FIRST else 0.9) + 0.01 * seed
+            log.row(seed=seed, arm=arm + SHORT, critic=dict.fromkeys(RUBRICS, style) | {RIGHT: 0.0})
         for arm in ARMS:
             known = [0.1, late if arm == FIRST else 0.6, None]
             rounds = {"success": [0.5, 0.6, 1.0], "style": [0.4, 0.5, 0.6], "critic": known}
@@ -32,6 +34,7 @@ def test_claims_stand_on_their_own_arms(tmp_path):
     experiment.report(log)
     found = {claim["name"].removeprefix("critic/"): claim for claim in log.claims}
     expected = {
+        "short lessons": 0.3,
         "refreshed": (0.1 + 0.9) / 2 - (0.1 + 0.6) / 2,
         "success": 0.405,
         "style": 0.205,

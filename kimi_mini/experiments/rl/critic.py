@@ -10,9 +10,12 @@ four arms of RL go on, with the same tasks, dice and steps:
     frozen              as objective first, never refreshed
     no critic           the verdict is the reward
 
-Half of the second lesson repeats the first one. The critic is a copy of the agent from before it learned from those who
-err. Where it judges, no verdict is paid for. Measured: pairwise accuracy on held-out tasks, rubric by rubric, before
-RL; accuracy on the fresh rollouts of every round, before the refresh; true success and true style, before and after.
+The second lesson is three times as long as the first one, and half of it repeats that. A critic whose second lesson is
+as short as its first knows best what it learned first; such ones are measured beside (SHORT) and give no rewards. How
+long they are was chosen on seeds 10 and 11, which are not reported. The critic is a copy of the agent from before
+it learned from those who err. Where it judges, no verdict is paid for. Measured: pairwise accuracy on held-out tasks,
+rubric by rubric, before RL; accuracy on the fresh rollouts of every round, before the refresh; true success and true
+style, before and after.
 """
 
 from __future__ import annotations
@@ -59,7 +62,8 @@ RUBRICS = (RIGHT, *TRUTHS)
 FIRST, LAST, FROZEN, NONE = ARMS = ("objective first", "subjective first", "frozen", "no critic")
 ERRING = 0.35  # of the experts whom the agent learns to report from
 REPORT_TOKENS = 300_000
-LESSON, EACH = 60, 8  # steps of each of a critic's two lessons, pairs a step
+LESSONS, EACH = (60, 180), 8  # steps of a critic's two lessons, pairs a step
+SHORT, SHORT_LESSONS = ", short lessons", (60, 60)  # behind the name of an order; measured, and not paid by
 CRITIC = Optimizer(lr=0.004, adamw_lr=0.006)
 REFRESH = Optimizer(lr=0.001, adamw_lr=0.001)
 HELD_OUT, TASKS, LATE = 100, 100, 3  # pairs, tasks; rounds at the end that are compared
@@ -86,13 +90,34 @@ def speaker(start: Path, tokens: int) -> tuple[KimiMini, KimiMini, Tokenizer]:
     return before, after, tokenizer
 
 
-def taught(agent: KimiMini, tokenizer: Tokenizer, lessons: Sequence[Sequence[Pair]], steps: int, seed: int):
-    """A critic after two lessons of `steps` each: the first one alone, then both."""
-    critic, whole = Critic(agent, tokenizer), Schedule(warmup=10, decay_fraction=0.6).over(2 * steps)
+def taught(
+    agent: KimiMini, tokenizer: Tokenizer, lessons: Sequence[Sequence[Pair]], steps, seed: int
+) -> Critic:
+    """A critic after two lessons, of `steps` (first, second): the first one alone, then both."""
+    critic, whole = Critic(agent, tokenizer), Schedule(warmup=10, decay_fraction=0.4).over(sum(steps))
     optimizer, (first, then) = CRITIC.build(critic.model), lessons
-    train_critic(critic, optimizer, first, steps, EACH, seed, whole)
-    train_critic(critic, optimizer, [*first, *then], steps, EACH, seed + 1, lambda step: whole(steps + step))
+    train_critic(critic, optimizer, first, steps[0], EACH, seed, whole)
+    train_critic(
+        critic, optimizer, [*first, *then], steps[1], EACH, seed + 1, lambda step: whole(steps[0] + step)
+    )
     return critic
+
+
+def schooled(
+    agent: KimiMini, tokenizer: Tokenizer, scale: float, seed: int
+) -> tuple[dict[str, Critic], list[Pair]]:
+    """A critic of each order, after long and after short lessons; and all pairs that they learned from."""
+    lengths = {"": LESSONS, SHORT: SHORT_LESSONS}
+    lengths = {name: [max(4, int(steps * scale)) for steps in lesson] for name, lesson in lengths.items()}
+    each = EACH * max(map(max, lengths.values()))
+    right, style = (pairs_of(make, LEVELS, each, 100 + seed) for make in (verified_pair, style_pair))
+    orders = {FIRST: (right, style), LAST: (style, right)}
+    critics = {
+        arm + name: taught(agent, tokenizer, lessons, steps, seed)
+        for name, steps in lengths.items()
+        for arm, lessons in orders.items()
+    }
+    return critics, [*right, *style]
 
 
 def styles(conversations: Sequence[Conversation]) -> dict[str, float]:
@@ -138,23 +163,24 @@ def main() -> None:
     def scaled(number: int, least: int) -> int:
         return max(least, int(number * args.scale))
 
-    tasks, steps = scaled(TASKS, 8), scaled(LESSON, 4)
+    tasks = scaled(TASKS, 8)
     log = Log("rl_critic", seeds=args.seeds, folder=args.folder)
     agent, start, tokenizer = speaker(args.start, scaled(REPORT_TOKENS, 8192))
-    makers = (verified_pair, style_pair)
-    held_out = [pair for make in makers for pair in pairs_of(make, LEVELS, scaled(HELD_OUT, 8), 1, True)]
+    held_out = [
+        pair
+        for make in (verified_pair, style_pair)
+        for pair in pairs_of(make, LEVELS, scaled(HELD_OUT, 8), 1, True)
+    ]
     config = replace(CONFIG, rounds=scaled(CONFIG.rounds, 2))
     log.row(seed=None, arm="before", **measure(start, tokenizer, tasks))
     print("before", log.rows[-1], flush=True)
     for seed in args.seeds:
-        right, style = (pairs_of(make, LEVELS, steps * EACH, 100 + seed) for make in makers)
-        orders = {FIRST: (right, style), LAST: (style, right)}
-        critics = {arm: taught(agent, tokenizer, lessons, steps, seed) for arm, lessons in orders.items()}
+        critics, kept = schooled(agent, tokenizer, args.scale, seed)
         for arm, critic in critics.items():
             log.row(seed=seed, arm=arm, critic=accuracy(critic, held_out))
             print(f"seed {seed}, {arm}", log.rows[-1]["critic"], flush=True)
         for arm in (FROZEN, NONE, FIRST, LAST):  # those that leave the critic alone, before one that moves it
-            critic, kept = critics[LAST if arm == LAST else FIRST], [*right, *style]
+            critic = critics[LAST if arm == LAST else FIRST]
             model, over = reinforced(start, tokenizer, critic, arm, kept, config, seed)
             log.row(seed=seed, arm=arm, rounds=over, **measure(model, tokenizer, tasks))
             print(
@@ -183,6 +209,10 @@ def report(log: Log) -> None:
             says = f"{whose} knows which of two attempts is better, held-out tasks: {rubric}{seen}"
             floor = 0.90 if rubric == RIGHT else 0.80
             log.claim(f"critic/{name}/{rubric}", claim=says, floor=floor, **value, **place)
+    known = [[_style(row) for row in of(found, arm + SHORT, "critic")] for arm in (LAST, FIRST)]
+    says = "after short lessons a critic knows style better that learned it first, pairs of four qualities: what it won"
+    told = across([one - other for one, other in zip(*known)])
+    log.claim("critic/short lessons", claim=says + SEEN, floor=0.0, **told, **place)
     (before,) = [row for row in log.rows if row["arm"] == "before"]
 
     def gap(one: str, other: str, name: str) -> dict:
@@ -214,6 +244,11 @@ def report(log: Log) -> None:
     for name, (value, says) in claims.items():
         floor = -0.02 if name == "against the verdict" else 0.0
         log.claim(f"critic/{name}", claim=says, floor=floor, **value, **place)
+
+
+def _style(row: dict) -> float:
+    """Accuracy on pairs of style, the mean of the qualities."""
+    return fmean(row["critic"][rubric] for rubric in TRUTHS)
 
 
 def _late(row: dict) -> float | None:
