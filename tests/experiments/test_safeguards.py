@@ -248,6 +248,7 @@ def rows_of(**changes):
             row = dict.fromkeys(safeguards.MEASURES, 0.5 + 0.001 * seed)
             row |= {
                 "rounds": {"tokens": [10.0, 20.0]},  # of 8 x 8 attempts: 1,920
+                "seconds": 400.0 + 100 * seed,
                 "sampled": {"follow": 0.88 + 0.01 * seed},
                 "elsewhere": {"add": 0.9 + 0.01 * seed, "buy": 1.0},
             }
@@ -296,6 +297,9 @@ def test_what_rl_wins_and_loses_has_claims_of_its_own(tmp_path):
     found = verdicts(tmp_path, by=by, partial=False)
     assert found["bar/follow"]["value"] == pytest.approx(0.89) and found["bar/follow"]["verdict"] == "holds"
     assert "bar/repair" not in found, "began above the bar"
+    assert found["longer/follow"]["value"] == pytest.approx(0.89) and "longer/repair" not in found
+    assert found["longer/seconds"]["value"] == 500 and found["longer/seconds"]["verdict"] == "open"
+    assert found[f"forgetting/{safeguards.ALL_LONGER}"]["value"] == pytest.approx(0.001)
     assert found["forgetting/all, faster"]["value"] == pytest.approx(-0.099)
     worst = found["forgetting/all, faster/worst"]
     assert worst["value"] == pytest.approx(-0.09) and "(add)" in worst["claim"]

@@ -9,12 +9,15 @@ followed over the rounds and measured on held-out tasks. Two ways to close the h
 whose liking is the opposite weakness, and the verifier on a quarter of the attempts, where a wrong one costs. Two
 controls at the same rates and temperatures: the verdict alone, for a rate this high may spoil RL without any rubric;
 and style that is paid only where the verifier accepts. What an arm loses and the verdict does not is the rubric's.
+Sixteen rounds end while the proxy still rises: one more arm goes on with the rubric for 28. And one has both guards of
+K2, the verdict first and the loss of pre-training beside it (PTX): is the hole closed, at this rate?
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -31,7 +34,16 @@ from kimi_mini.course.figures import rl as figures
 from kimi_mini.evaluation.rubric import FINISH, score
 from kimi_mini.experiments.harness import across, finish, read, side_by_side
 from kimi_mini.experiments.rl.safeguards import parser, scaled, sorted_rows
-from kimi_mini.experiments.rl.shared import LIMITS, Job, attempts_at, close, curves, reinforced
+from kimi_mini.experiments.rl.shared import (
+    LIMITS,
+    PTX_POOL,
+    Job,
+    attempts_at,
+    close,
+    curves,
+    ptx_pools,
+    reinforced,
+)
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.rl.config import RLConfig
@@ -93,14 +105,18 @@ def by_gated(conversation: Conversation, number: int) -> float:
     return style(conversation) * by_verdict(conversation, number)
 
 
-ALONE = "verdict alone"
-ARMS: dict[str, Callable[[Conversation, int], float]] = {
+ALONE, LONGER, CLOSED = "verdict alone", "one rubric, longer", "style where right, PTX"
+WORTHS: dict[str, Callable[[Conversation, int], float]] = {
     "one rubric": by_style,
     "two rubrics": by_two,
     "verifier on a sample": by_sample,
     ALONE: by_verdict,
     "style where right": by_gated,
+    LONGER: by_style,
+    CLOSED: by_gated,
 }
+CONFIGS = {LONGER: replace(CONFIG, rounds=28), CLOSED: replace(CONFIG, ptx=0.3, ptx_tokens=1024)}
+ARMS = {arm: CONFIGS.get(arm, CONFIG) for arm in WORTHS}
 AGAINST = {
     "one rubric": "a rubric of style costs more than the rate does",
     "two rubrics": "a second rubric closes the hole, but for what the rate costs",
@@ -135,8 +151,9 @@ def run(job: Job) -> dict:
     """One arm from one seed: proxy and truth over the rounds, and at the end."""
     torch.set_num_threads(1)
     start, tokenizer = load_agent(job.start)
-    judge = Judge(ARMS[job.arm])
-    model, rounds = reinforced(start, tokenizer, job.config, job.seed, {}, judge=judge)
+    judge = Judge(WORTHS[job.arm])
+    examples = ptx_pools(PTX_POOL) if job.config.ptx else {}
+    model, rounds = reinforced(start, tokenizer, job.config, job.seed, examples, judge=judge)
     found = curves(rounds)
     over = {"proxy": [round(value, 4) for value in judge.proxy], "truth": found["success"]}
     return {"arm": job.arm, "seed": job.seed, "rounds": found | over, **measure(model, tokenizer, job.tasks)}
@@ -145,11 +162,12 @@ def run(job: Job) -> dict:
 def main() -> None:
     """Every arm from every seed; write data/results/rl_hacking.json."""
     args = read(parser(__doc__.splitlines()[0]))
-    tasks, config = max(4, int(TASKS * args.scale)), scaled(CONFIG, args.scale)
+    tasks, start_from = max(4, int(TASKS * args.scale)), Path(args.start)
     log = Log("rl_hacking", seeds=args.seeds, folder=args.folder)
     start, tokenizer = load_agent(args.start)
     log.row(arm="before", seed=None, **measure(start, tokenizer, tasks))
-    jobs = [Job(arm, seed, config, tasks, Path(args.start)) for seed in args.seeds for arm in ARMS]
+    configs = {arm: scaled(config, args.scale) for arm, config in ARMS.items()}
+    jobs = [Job(arm, seed, configs[arm], tasks, start_from) for seed in args.seeds for arm in ARMS]
     for row in side_by_side(jobs, RUNS / f"rl_hacking_{args.scale:g}.json", args.processes, run, log):
         log.row(**row)
         print(f"{row['arm']:22s} seed {row['seed']}  proxy {row['proxy']:.3f}  truth {row['truth']:.3f}")
@@ -195,6 +213,14 @@ def report(log: Log) -> None:
             "so does the verifier on a quarter of the attempts: true success, the rate's share included",
         ),
     }
+    if sorted_rows(log.rows, LONGER):
+        claims |= {
+            "longer/proxy": (LONGER, "proxy", 0.20, False, "the same rubric for 28 rounds: its score"),
+            "longer/truth": (LONGER, "truth", 0.0, True, "the same rubric for 28 rounds: true success"),
+        }
+    if sorted_rows(log.rows, CLOSED):
+        says = "style paid only where the verifier accepts, and PTX: true success, the rate's share included"
+        claims["closed"] = (CLOSED, "truth", -0.02, False, says)
     for name, (arm, measured, floor, at_most, says) in claims.items():
         found = change(arm, measured)
         source = "article (objective first); K2 report 3.2.2"

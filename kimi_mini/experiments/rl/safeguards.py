@@ -8,7 +8,8 @@ cap have five times as much, so that an attempt which calls without end is worth
 have eight times the rate, one with all safeguards and one with none; when a run has collapsed, the rule of
 `measures.collapsed` says, once from success while sampling, which may hide it, and once from held-out success, which
 these arms and the guarded one measure before every update. Two arms have partial rollouts, of which no safeguard is
-made, one of them in as many rounds more as it takes to learn from as many tokens.
+made, one of them in as many rounds more as it takes to learn from as many tokens. One has all safeguards and four times
+the rounds: as much as ten minutes hold.
 The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -102,9 +104,11 @@ GUARDS = {
 }
 NONE = {name: value for guard in GUARDS.values() for name, value in guard.off.items()}
 FAST = {"lr": FASTER * GUARDED.lr, "adamw_lr": FASTER * GUARDED.adamw_lr}
+ALL_LONGER, MINUTES = "all, four times as long", 10
 PARTIAL, PARTIAL_LONGER = "all, partial rollouts", "all, partial rollouts, longer"
 ARMS: dict[str, RLConfig] = {
     "all": GUARDED,
+    ALL_LONGER: replace(GUARDED, rounds=4 * GUARDED.rounds),
     **{f"with {name}": replace(GUARDED, **guard.both) for name, guard in GUARDS.items() if guard.both},
     **{f"without {name}": replace(GUARDED, **guard.both, **guard.off) for name, guard in GUARDS.items()},
     "all, faster": replace(GUARDED, **FAST),
@@ -195,15 +199,24 @@ def at_the_ceiling(ends: Sequence[Sequence[float]]) -> str:
 
 
 def claim_success(log: Log) -> None:
-    """Of the families that RL has and that began below the bar, success as sampled with all safeguards."""
+    """Of the families that RL has and that began below the bar, success as sampled with all safeguards; and what four
+    times the rounds reach, forget and take."""
     (before,) = sorted_rows(log.rows, "before")
+    longer = sorted_rows(log.rows, ALL_LONGER)
+    claim = partial(log.claim, source="this project", **PLACE)
     for family in JOINT:
-        if before["sampled"][family] < BAR:
+        if (began := before["sampled"][family]) < BAR:
             ends = across([row["sampled"][family] for row in sorted_rows(log.rows, "all")])
-            says = f"success of {family} after joint RL, as sampled, from {before['sampled'][family]:.2f} before{SEEN}"
-            log.claim(
-                f"safeguards/bar/{family}", claim=says, source="this project", floor=BAR, **ends, **PLACE
-            )
+            says = f"success of {family} after joint RL, as sampled, from {began:.2f} before{SEEN}"
+            claim(f"safeguards/bar/{family}", claim=says, floor=BAR, **ends)
+            if longer:
+                ends = across([row["sampled"][family] for row in longer])
+                says = f"success of {family} after four times the rounds, as sampled, from {began:.2f} before"
+                claim(f"safeguards/longer/{family}", claim=says, floor=BAR, **ends)
+    if longer:
+        says = "seconds of these rounds on one core (ten minutes are 600)"
+        found = across([row["seconds"] for row in longer])
+        claim("safeguards/longer/seconds", claim=says, floor=60 * MINUTES, at_most=True, **found)
 
 
 def claim_forgetting(log: Log) -> None:
@@ -215,11 +228,13 @@ def claim_forgetting(log: Log) -> None:
     )
     for arm, says in (
         ("all", f"{slow}: families that RL has not, after - before"),
+        (ALL_LONGER, f"{slow}, in four times the rounds: families that RL has not, after - before"),
         ("without PTX", "nor without PTX: families that RL has not, after - before"),
         ("all, faster", f"{fast}: families that RL has not, after - before{SEEN}"),
         ("none, faster", f"nor without any safeguard, at that rate: the same, after - before{SEEN}"),
     ):
-        ends = values(log.rows, arm, "kept")
+        if not (ends := values(log.rows, arm, "kept")):
+            continue
         says += at_the_ceiling([[before["kept"]], ends])
         _forgotten(log, arm, says, [value - before["kept"] for value in ends])
     rows = sorted_rows(log.rows, "all, faster")

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from time import perf_counter
 
 import torch
 
@@ -178,9 +179,10 @@ def run(job: Job) -> dict:
     """One run and its measures: a row of a log."""
     torch.set_num_threads(1)
     start, tokenizer = load_agent(job.start)
-    given = (job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer)
+    given, began = (job.config, job.seed, ptx_pools(PTX_POOL), job.optimizer), perf_counter()
     model, rounds = reinforced(start, tokenizer, *given, each_round=job.each_round)
-    row = {"arm": job.arm, "seed": job.seed, "rounds": curves(rounds)}
+    seconds = round(perf_counter() - began, 1)
+    row = {"arm": job.arm, "seed": job.seed, "seconds": seconds, "rounds": curves(rounds)}
     row["learned"] = sum(one.tokens * len(one.successes) * job.config.attempts for one in rounds)
     return row | measure(model, start, tokenizer, job.tasks)
 
