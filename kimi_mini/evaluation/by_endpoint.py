@@ -8,6 +8,7 @@ stays.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -61,8 +62,7 @@ def examined(
     """The board that `exam` makes of the endpoint that a command line names, written to --out under the name of its
     kind, and a word about it. While it lasts every answer is kept; those of another exam, which was stopped, stay. The
     board says what was asked for, and None where every row says it for itself; thinking: of all rows."""
-    name = re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
-    folder = RUNS / "endpoint" / (name if kind == "scoreboard" else f"{name}_{kind}")
+    folder = folder_of(args, "" if kind == "scoreboard" else f"_{kind}")
     out = Path(args.out or folder / ("board_reflex.json" if thinking is False else "board.json"))
     with locked(folder):
         endpoint = endpoint_of(args, folder / "answers.jsonl")
@@ -81,6 +81,13 @@ def examined(
     if cut := endpoint.counts["length"]:
         words += f"\n{cut} turns were cut off by their token limit: --max-tokens allows more"
     return board, words
+
+
+def folder_of(args: argparse.Namespace, kind: str = "") -> Path:
+    """Where the answers of an endpoint's model are kept; two names that differ in signs alone have two folders."""
+    name = f"{args.endpoint} {args.model}"
+    readable, number = re.sub(r"\W+", "_", name), hashlib.sha256(name.encode()).hexdigest()[:8]
+    return RUNS / "endpoint" / f"{readable}_{number}{kind}"
 
 
 def counted(endpoint: Endpoint) -> str:

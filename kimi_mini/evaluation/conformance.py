@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,8 +36,8 @@ from kimi_mini.agent.folder import load_agent, shipped_agent
 from kimi_mini.agent.outcome import Outcome
 from kimi_mini.agent.remote import as_given
 from kimi_mini.base.files import locked, read_json, write_json
-from kimi_mini.base.paths import ROOT, RUNS, short
-from kimi_mini.evaluation.by_endpoint import counted, endpoint_of
+from kimi_mini.base.paths import ROOT, short
+from kimi_mini.evaluation.by_endpoint import counted, endpoint_of, folder_of
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.inference.api import respond_all
 from kimi_mini.worlds import FAMILIES, Row
@@ -237,7 +236,7 @@ def _asked_here(args: argparse.Namespace, asked: Sequence[Prompt]) -> Iterator[t
 @contextmanager
 def _asked_there(args: argparse.Namespace, asked: Sequence[Prompt]) -> Iterator[tuple[list, dict]]:
     """Context: what the endpoint answered, which is kept until all is written."""
-    folder = RUNS / "endpoint" / re.sub(r"\W+", "_", f"{args.endpoint} {args.model}")
+    folder = folder_of(args)
     with locked(folder):
         endpoint = endpoint_of(args, folder / "conformance.jsonl")
         with tqdm(total=len(asked), unit="request", desc=endpoint.model) as bar:

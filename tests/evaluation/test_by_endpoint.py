@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import pytest
 from engines import served
@@ -22,6 +23,13 @@ TASKS = held_out_tasks(ROW.family, ROW.levels, 12, 0)
 def runs(monkeypatch, tmp_path):
     monkeypatch.setattr(by_endpoint, "RUNS", tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_two_names_have_two_folders(runs):
+    """Names that differ in a sign alone, models or endpoints, keep their answers apart."""
+    names = [("http://a", "a-b"), ("http://a", "a.b"), ("http://a/v1", "a-b"), ("http://a.v1", "a-b")]
+    places = {by_endpoint.folder_of(Namespace(endpoint=url, model=model)) for url, model in names}
+    assert len(places) == 4 and all(place.parent == runs / "endpoint" for place in places)
 
 
 def words(url, *more):

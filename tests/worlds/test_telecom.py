@@ -95,6 +95,25 @@ def test_an_apn_is_a_name_and_no_common_word(words, apn):
     assert environment.apn == apn and (("asked", "apn") in environment.done) == bool(apn)
 
 
+@pytest.mark.parametrize(
+    "words, done",
+    [
+        ("Please restart the phone.", True),
+        ("Do not restart the phone.", False),
+        ("Please don't switch it off and on again.", False),
+        ("Don\u2019t reboot it", False),
+        ("Instead of a restart: turn airplane mode off.", False),
+        ("Do not forget to restart it.", True),
+        ("I cannot restart it from here; please restart it yourself.", True),
+        ("It was not the line. Restart the phone.", True),
+    ],
+)
+def test_a_step_that_is_told_not_to_be_done_is_not_done(words, done):
+    environment = world.open_environment(task_of())
+    environment.user_turn(words)
+    assert (("asked", "restart") in environment.done) is done
+
+
 def test_nobody_waits_for_ever():
     """Two answers without help, and the user has gone; a technician on the way is help."""
     conversation = play(task_of(), say("Hm."), say("Well."))

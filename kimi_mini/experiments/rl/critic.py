@@ -10,12 +10,12 @@ four arms of RL go on, with the same tasks, dice and steps:
     frozen              as objective first, never refreshed
     no critic           the verdict is the reward
 
-The second lesson is three times as long as the first one, and half of it repeats that. A critic whose second lesson is
-as short as its first knows best what it learned first; such ones are measured beside (SHORT) and give no rewards. How
-long they are was chosen on seeds 10 and 11, which are not reported. The critic is a copy of the agent from before
-it learned from those who err. Where it judges, no verdict is paid for. Measured: pairwise accuracy on held-out tasks,
-rubric by rubric, before RL; accuracy on the fresh rollouts of every round, before the refresh; true success and true
-style, before and after.
+The second lesson is five times as long as the first one, and half of it repeats that. A critic whose second lesson is
+as short as its first knows best what it learned first; such ones are measured beside (SHORT) and give no rewards. Three
+times as long was enough on seeds 10 and 11, which are not reported, and left one quality of style to chance in two of
+those that are. The critic is a copy of the agent from before it learned from those who err. Where it judges, no verdict
+is paid for. Measured: pairwise accuracy on held-out tasks, rubric by rubric, before RL; accuracy on the fresh rollouts
+of every round, before the refresh; true success and true style, before and after.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ RUBRICS = (RIGHT, *TRUTHS)
 FIRST, LAST, FROZEN, NONE = ARMS = ("objective first", "subjective first", "frozen", "no critic")
 ERRING = 0.35  # of the experts whom the agent learns to report from
 REPORT_TOKENS = 300_000
-LESSONS, EACH = (60, 180), 8  # steps of a critic's two lessons, pairs a step
+LESSONS, EACH = (60, 300), 8  # steps of a critic's two lessons, pairs a step
 SHORT, SHORT_LESSONS = ", short lessons", (60, 60)  # behind the name of an order; measured, and not paid by
 CRITIC = Optimizer(lr=0.004, adamw_lr=0.006)
 REFRESH = Optimizer(lr=0.001, adamw_lr=0.001)
@@ -202,11 +202,11 @@ def report(log: Log) -> None:
     place = {"figure": "figures/rl_critic.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
     place |= {"source": "K2 report 3.2.2; article (objective first, subjective later)"}
     found = {"rows": log.rows}
-    for arm, name, seen in ((FIRST, "accuracy", ""), (LAST, "accuracy of the other", SEEN)):
+    for arm, name in ((FIRST, "accuracy"), (LAST, "accuracy of the other")):
         whose = "the critic" if arm == FIRST else "the critic that learned style first"
         for rubric in RUBRICS:
             value = share_across([row["critic"][rubric] for row in of(found, arm, "critic")])
-            says = f"{whose} knows which of two attempts is better, held-out tasks: {rubric}{seen}"
+            says = f"{whose} knows which of two attempts is better, held-out tasks: {rubric}{SEEN}"
             floor = 0.90 if rubric == RIGHT else 0.80
             log.claim(f"critic/{name}/{rubric}", claim=says, floor=floor, **value, **place)
     known = [[_style(row) for row in of(found, arm + SHORT, "critic")] for arm in (LAST, FIRST)]

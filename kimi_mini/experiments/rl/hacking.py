@@ -9,8 +9,9 @@ followed over the rounds and measured on held-out tasks. Two ways to close the h
 whose liking is the opposite weakness, and the verifier on a quarter of the attempts, where a wrong one costs. Two
 controls at the same rates and temperatures: the verdict alone, for a rate this high may spoil RL without any rubric;
 and style that is paid only where the verifier accepts. What an arm loses and the verdict does not is the rubric's.
-Sixteen rounds end while the proxy still rises: one more arm goes on with the rubric for 28. And one has both guards of
-K2, the verdict first and the loss of pre-training beside it (PTX): is the hole closed, at this rate?
+Sixteen rounds end while the proxy still rises: one arm goes on with the rubric for 28. One has both guards of K2, the
+verdict first and the loss of pre-training beside it (PTX). And since this rate costs success by itself, two arms have
+half of it, for 28 rounds (tried on seed 10 before): with the rubric, and with style where right.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def by_gated(conversation: Conversation, number: int) -> float:
     return style(conversation) * by_verdict(conversation, number)
 
 
-ALONE, LONGER, CLOSED = "verdict alone", "one rubric, longer", "style where right, PTX"
+ALONE, LONGER, PTX = "verdict alone", "one rubric, longer", "style where right, PTX"
+SLOWER, CLOSED = "one rubric, half the rate", "style where right, half the rate"
 WORTHS: dict[str, Callable[[Conversation, int], float]] = {
     "one rubric": by_style,
     "two rubrics": by_two,
@@ -113,15 +115,63 @@ WORTHS: dict[str, Callable[[Conversation, int], float]] = {
     ALONE: by_verdict,
     "style where right": by_gated,
     LONGER: by_style,
+    PTX: by_gated,
+    SLOWER: by_style,
     CLOSED: by_gated,
 }
-CONFIGS = {LONGER: replace(CONFIG, rounds=28), CLOSED: replace(CONFIG, ptx=0.3, ptx_tokens=1024)}
+HALF = replace(CONFIG, rounds=28, lr=CONFIG.lr / 2, adamw_lr=CONFIG.adamw_lr / 2)
+CONFIGS = {
+    LONGER: replace(CONFIG, rounds=28),
+    PTX: replace(CONFIG, ptx=0.3, ptx_tokens=1024),
+    SLOWER: HALF,
+    CLOSED: HALF,
+}
 ARMS = {arm: CONFIGS.get(arm, CONFIG) for arm in WORTHS}
 AGAINST = {
     "one rubric": "a rubric of style costs more than the rate does",
     "two rubrics": "a second rubric closes the hole, but for what the rate costs",
     "verifier on a sample": "the verifier on a quarter of the attempts closes it, but for what the rate costs",
     "style where right": "style costs nothing where it is paid only for what the verifier accepts",
+}
+
+
+UP, KEPT, DOWN = (
+    0.20,
+    -0.02,
+    0.0,
+)  # what a proxy, and true success, are to exceed; what success is to stay below
+GATED = "style is paid only where the verifier accepts, {}: true success, after - before"
+CLAIMS = {  # name -> arm, measure, floor, what is claimed
+    "proxy": ("one rubric", "proxy", UP, "the policy games a rubric of style: its score, after - before"),
+    "truth": (
+        "one rubric",
+        "truth",
+        DOWN,
+        "while true success falls: after - before, the rate's share included",
+    ),
+    "two rubrics": (
+        "two rubrics",
+        "truth",
+        KEPT,
+        "a second rubric closes the hole: true success, the rate's share included",
+    ),
+    "sample": (
+        "verifier on a sample",
+        "truth",
+        KEPT,
+        "so does the verifier on a quarter of the attempts: true success, the rate's share included",
+    ),
+    "longer/proxy": (LONGER, "proxy", UP, "the same rubric for 28 rounds: its score, after - before"),
+    "longer/truth": (LONGER, "truth", DOWN, "and true success, the rubric for 28 rounds: after - before"),
+    "ptx": (PTX, "truth", KEPT, GATED.format("and PTX beside it")),
+    "slower/proxy": (
+        SLOWER,
+        "proxy",
+        UP,
+        "the rubric at half the rate, for 28 rounds: its score, after - before",
+    ),
+    "slower/truth": (SLOWER, "truth", DOWN, "and true success, the rubric at half the rate: after - before"),
+    "closed": (CLOSED, "truth", KEPT, GATED.format("at half the rate")),
 }
 
 
@@ -176,57 +226,14 @@ def main() -> None:
 
 
 def report(log: Log) -> None:
-    """Proxy up and truth down with one rubric; truth kept with either safeguard; and both beside the controls."""
+    """What CLAIMS say of the arms that were run, after less before; and what the controls say."""
     place = {"figure": "figures/rl_hacking.png", "notebook": "07_joint_reinforcement_learning.ipynb"}
     (before,) = sorted_rows(log.rows, "before")
-
-    def change(arm: str, name: str) -> dict:
-        return across([row[name] - before[name] for row in sorted_rows(log.rows, arm)])
-
-    claims = {
-        "proxy": (
-            "one rubric",
-            "proxy",
-            0.20,
-            False,
-            "the policy games a rubric of style: its score, after - before",
-        ),
-        "truth": (
-            "one rubric",
-            "truth",
-            0.0,
-            True,
-            "while true success falls: after - before, the rate's share included",
-        ),
-        "two rubrics": (
-            "two rubrics",
-            "truth",
-            -0.02,
-            False,
-            "a second rubric closes the hole: true success, the rate's share included",
-        ),
-        "sample": (
-            "verifier on a sample",
-            "truth",
-            -0.02,
-            False,
-            "so does the verifier on a quarter of the attempts: true success, the rate's share included",
-        ),
-    }
-    if sorted_rows(log.rows, LONGER):
-        claims |= {
-            "longer/proxy": (LONGER, "proxy", 0.20, False, "the same rubric for 28 rounds: its score"),
-            "longer/truth": (LONGER, "truth", 0.0, True, "the same rubric for 28 rounds: true success"),
-        }
-    if sorted_rows(log.rows, CLOSED):
-        says = "style paid only where the verifier accepts, and PTX: true success, the rate's share included"
-        claims["closed"] = (CLOSED, "truth", -0.02, False, says)
-    for name, (arm, measured, floor, at_most, says) in claims.items():
-        found = change(arm, measured)
-        source = "article (objective first); K2 report 3.2.2"
-        log.claim(
-            f"hacking/{name}", claim=says, source=source, floor=floor, at_most=at_most, **found, **place
-        )
+    for name, (arm, measured, floor, says) in CLAIMS.items():
+        if rows := sorted_rows(log.rows, arm):
+            found = across([row[measured] - before[measured] for row in rows])
+            about = {"claim": says, "source": "article (objective first); K2 report 3.2.2", "floor": floor}
+            log.claim(f"hacking/{name}", **about, at_most=floor == 0, **found, **place)
     claim_controls(log, before["truth"], place)
 
 

@@ -25,6 +25,10 @@ ACTIONS = {  # what the user understands
     "airplane": re.compile(r"(?:airplane|flight) mode"),
     "apn": re.compile(rf"\bapn{BETWEEN} [\"'`*]*(?!(?:{NO_NAME})\b)(\w+)"),
 }
+UNASKED = re.compile(  # before a step that is told not to be done; "do not forget to restart" asks for one
+    r"(?:\b(?:not|never|without|instead of|rather than|no need to)|n['\u2019]?t)"
+    r"(?: (?!forget|hesitate|fail|only)\w+){0,2} $"
+)
 STEPS = {
     "restart": "restart",
     "airplane": "airplane mode off",
@@ -37,6 +41,11 @@ LOST = ("It does not work. What shall I do?", "But it does not work.", "And what
 WAITS = ("Good, thank you.", "I will be here.", "Fine.")
 PATIENCE = 2  # answers without help until the user gives up
 TEXT = {"type": "string"}
+
+
+def _asked_for(step: re.Pattern, answer: str) -> re.Match | None:
+    """The first place where an answer asks for a step."""
+    return next((hit for hit in step.finditer(answer) if not UNASKED.search(answer[: hit.start()])), None)
 
 
 @dataclass
@@ -119,7 +128,7 @@ class Service(Environment):
         return LOST[voice] if self.patience else None
 
     def _act(self, answer: str) -> None:
-        found = {name: pattern.search(answer.lower()) for name, pattern in ACTIONS.items()}
+        found = {name: _asked_for(pattern, answer.lower()) for name, pattern in ACTIONS.items()}
         for name in sorted(filter(found.get, found), key=lambda name: found[name].start()):
             self.done.append(("asked", name))
             if name == "apn":
