@@ -1161,6 +1161,42 @@ MUTANTS = [
         ("sheets: a path as it is gone", '["path"][::-1]', '["path"]'),
     ),
     *edits(
+        "experiments/thinking/stopped.py",
+        "experiments/test_stopped.py",
+        (
+            "cut thoughts: the end that we gave them is learned",
+            "np.arange(len(ids)) > closed",
+            "np.arange(len(ids)) >= closed",
+        ),
+        ("cut thoughts: a number cut in two counts", "if len(number) == 2", "if len(number) >= 1"),
+        ("cut thoughts: none at all is left", "rng.randrange(1, len(thought))", "rng.randrange(0, 2)"),
+        (
+            "cut thoughts: the answer of the whole chain behind every cut",
+            "number = found[-1] if found else",
+            "number = message['content'] if found else",
+        ),
+        (
+            "stopped: what replay alone can do is claimed",
+            '{MEASURES[name]}", values(log, "stopped", name)',
+            '{MEASURES[name]}", values(log, "replay", name)',
+        ),
+    ),
+    *edits(
+        "worlds/telecom/service.py",
+        "worlds/test_telecom.py",
+        (
+            "telecom: a step that is told not to be done is done",
+            "if not UNASKED.search(",
+            "if True or not UNASKED.search(",
+        ),
+        ("telecom: 'do not forget to restart' asks for nothing", "(?!forget|hesitate|fail|only)", ""),
+    ),
+    *edits(
+        "evaluation/by_endpoint.py",
+        "evaluation/test_by_endpoint.py",
+        ("endpoints: two names share a folder", 'f"{readable}_{number}{kind}"', 'f"{readable}{kind}"'),
+    ),
+    *edits(
         "experiments/evaluation/taught.py",
         "experiments/test_taught.py",
         (

@@ -9,8 +9,7 @@ have eight times the rate, one with all safeguards and one with none; when a run
 `measures.collapsed` says, once from success while sampling, which may hide it, and once from held-out success, which
 these arms and the guarded one measure before every update. Two arms have partial rollouts, of which no safeguard is
 made, one of them in as many rounds more as it takes to learn from as many tokens. One has all safeguards and four times
-the rounds: as much as ten minutes hold.
-The runs are kept in data/run, so that a command that was stopped goes on.
+the rounds: as many as ten minutes hold. The runs are kept in data/run, so that a command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +29,15 @@ from kimi_mini.base.command import in_one_line, positive
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.paths import RUNS
 from kimi_mini.course.figures import rl as figures
-from kimi_mini.experiments.harness import SEEN, across, common_parser, finish, read, side_by_side
+from kimi_mini.experiments.harness import (
+    SEEN,
+    across,
+    common_parser,
+    finish,
+    read,
+    share_across,
+    side_by_side,
+)
 from kimi_mini.experiments.rl import collapse
 from kimi_mini.experiments.rl.shared import (
     JOINT,
@@ -61,8 +68,7 @@ GUARDED = RLConfig(
     least_moderate=0.0,
     limits=LIMITS,
 )
-FASTER = 8
-TASKS = 60
+FASTER, TASKS = 8, 60  # times the rate; held out, a family
 SEGMENT = 64  # tokens an attempt may write a round, of partial rollouts
 LONGER = 20  # rounds of partial rollouts that learn no fewer tokens than GUARDED in its own
 BAR = 0.85  # asked of success after RL
@@ -202,21 +208,18 @@ def claim_success(log: Log) -> None:
     """Of the families that RL has and that began below the bar, success as sampled with all safeguards; and what four
     times the rounds reach, forget and take."""
     (before,) = sorted_rows(log.rows, "before")
-    longer = sorted_rows(log.rows, ALL_LONGER)
     claim = partial(log.claim, source="this project", **PLACE)
-    for family in JOINT:
-        if (began := before["sampled"][family]) < BAR:
-            ends = across([row["sampled"][family] for row in sorted_rows(log.rows, "all")])
-            says = f"success of {family} after joint RL, as sampled, from {began:.2f} before{SEEN}"
-            claim(f"safeguards/bar/{family}", claim=says, floor=BAR, **ends)
-            if longer:
-                ends = across([row["sampled"][family] for row in longer])
-                says = f"success of {family} after four times the rounds, as sampled, from {began:.2f} before"
-                claim(f"safeguards/longer/{family}", claim=says, floor=BAR, **ends)
-    if longer:
-        says = "seconds of these rounds on one core (ten minutes are 600)"
-        found = across([row["seconds"] for row in longer])
-        claim("safeguards/longer/seconds", claim=says, floor=60 * MINUTES, at_most=True, **found)
+    runs = {"bar": ("all", f"joint RL{SEEN}"), "longer": (ALL_LONGER, "four times the rounds")}
+    for name, (arm, what) in runs.items():
+        rows = sorted_rows(log.rows, arm)
+        for family in JOINT if rows else ():
+            if (began := before["sampled"][family]) < BAR:
+                says = f"success of {family}, as sampled, from {began:.2f} before, after {what}"
+                ends = share_across([row["sampled"][family] for row in rows])
+                claim(f"safeguards/{name}/{family}", claim=says, floor=BAR, **ends)
+    if rows:
+        says, spent = "seconds of these rounds on one core", across([row["seconds"] for row in rows])
+        claim("safeguards/longer/seconds", claim=says, floor=60 * MINUTES, at_most=True, **spent)
 
 
 def claim_forgetting(log: Log) -> None:
