@@ -15,6 +15,7 @@ from kimi_mini.agent.folder import load_agent, save_agent
 from kimi_mini.base.evidence import FAILS, Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
+from kimi_mini.course.figures.rl import over_rounds
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.rl import (
     collapse,
@@ -452,3 +453,16 @@ def test_wordy_thoughts_stand_once_or_twice_and_end_in_the_right_answer(tokenize
         for family in kinds
         for level in kinds[family]
     }
+
+
+def test_no_arm_is_left_out_of_the_figure():
+    """Every arm of the committed log has a curve, in one of two rows; a row that has no colour left is an error."""
+    log = read_json(RESULTS / "rl_hacking.json")
+    fig = hacking.draw(log)
+    drawn = [text.get_text() for ax in fig.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
+    assert sorted(drawn) == sorted(hacking.ARMS) and {row["arm"] for row in log["rows"]} == {
+        "before",
+        *hacking.ARMS,
+    }
+    with pytest.raises(ValueError, match="8 arms in a row, and 7 colours"):
+        over_rounds({str(arm): [{"truth": [0.5, 0.6]}] for arm in range(8)}, {"truth": "truth"})

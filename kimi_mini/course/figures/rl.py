@@ -52,14 +52,8 @@ def rounds(runs: Mapping[str, Sequence[Mapping]], most: int | None = None, title
     room = most or max(map(len, runs.values()))
     for ax, (name, label) in zip(axes[0], PANELS.items()):
         for (run, found), colour in zip(runs.items(), PALETTE):
-            ax.plot(
-                range(1, len(found) + 1),
-                [one[name] for one in found],
-                "o-",
-                color=colour,
-                label=run,
-                markersize=5,
-            )
+            values = [one[name] for one in found]
+            ax.plot(range(1, len(found) + 1), values, "o-", color=colour, label=run, markersize=5)
         ax.set(xlim=(0.5, room + 0.5), xlabel="round", title=label)
         ax.set_ylim(bottom=0, top=None if name == "tokens" else 1.03)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -133,25 +127,39 @@ def over_rounds(
     panels: Mapping[str, str],
     marks: Mapping[str, Sequence[int | None]] | None = None,
     title: str = "",
+    rows: Sequence[Sequence[str]] = (),
 ) -> Figure:
     """Arm -> runs, one a seed, each {measure: a value a round}; panels: measure -> label. Thin lines are seeds, the
-    thick one is their mean; a cross stands where a run has collapsed: arm -> its round, from 0, or None."""
-    fig, axes = figure(max(12.5, 4.0 * len(panels)), 4.2, 1, len(panels))
-    for ax, (name, label) in zip(axes[0], panels.items()):
-        for (arm, found), colour in zip(runs.items(), PALETTE):
-            lines = [one[name] for one in found]
-            for line, date in zip(lines, (marks or {}).get(arm, [None] * len(lines))):
-                ax.plot(range(1, len(line) + 1), line, color=colour, linewidth=0.9, alpha=0.45)
-                if date is not None:
-                    ax.plot(date + 1, line[date], "X", color=colour, markersize=11)
-            length = min(map(len, lines))
-            middle = np.mean([line[:length] for line in lines], axis=0)
-            ax.plot(range(1, length + 1), middle, color=colour, linewidth=2.8, label=arm)
-        ax.set(xlabel="round", title=label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(runs)))
+    thick one is their mean; a cross stands where a run has collapsed: arm -> its round, from 0, or None. rows: which
+    arms stand in which row of panels, where there are too many for one. ValueError where a row has no colour left."""
+    groups = [own for row in rows if (own := [arm for arm in row if arm in runs])] or [list(runs)]
+    fig, axes = figure(max(12.5, 4.0 * len(panels)), 4.2 * len(groups), len(groups), len(panels))
+    if (most := max(map(len, groups))) > len(PALETTE):
+        raise ValueError(f"{most} arms in a row, and {len(PALETTE)} colours")
+    for row, group in zip(axes, groups):
+        for ax, (name, label) in zip(row, panels.items()):
+            for arm, colour in zip(group, PALETTE):
+                _curves(ax, arm, [one[name] for one in runs[arm]], colour, (marks or {}).get(arm))
+            ax.set(xlabel="round", title=label)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        if len(groups) > 1:
+            row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    if len(groups) == 1:
+        fig.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(runs))
+        )
     fig.suptitle(title)
     return fig
+
+
+def _curves(ax: Axes, arm: str, lines: Sequence[Sequence[float]], colour: str, dates=None) -> None:
+    """The seeds of an arm, their mean, and the rounds in which they have collapsed."""
+    for line, date in zip(lines, dates or [None] * len(lines)):
+        ax.plot(range(1, len(line) + 1), line, color=colour, linewidth=0.9, alpha=0.45)
+        if date is not None:
+            ax.plot(date + 1, line[date], "X", color=colour, markersize=11)
+    middle = np.mean([line[: min(map(len, lines))] for line in lines], axis=0)
+    ax.plot(range(1, len(middle) + 1), middle, color=colour, linewidth=2.8, label=arm)
 
 
 @styled

@@ -265,9 +265,9 @@ def draw(log: dict) -> Figure:
     runs = {arm: [row["rounds"] for row in sorted_rows(log["rows"], arm)] for arm in ARMS}
     runs = {arm: found for arm, found in runs.items() if found}
     panels = {"proxy": "proxy: the rubric's score", "truth": "truth: the verifier accepts"}
-    return figures.over_rounds(
-        runs, panels, title="A rubric that can be gamed, and what was tried against it"
-    )
+    title, known = "A rubric that can be gamed, and what was tried against it", (LONGER, PTX, SLOWER, CLOSED)
+    rows = [[arm for arm in ARMS if arm not in known], known]
+    return figures.over_rounds(runs, panels, title=title, rows=rows)
 
 
 if __name__ == "__main__":
