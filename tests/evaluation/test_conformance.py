@@ -138,7 +138,6 @@ def test_the_committed_reference_is_what_the_shipped_agent_decides():
 @pytest.fixture
 def engine_of_experts(asked, monkeypatch, tmp_path):
     monkeypatch.setattr(by_endpoint, "RUNS", tmp_path / "run")
-    monkeypatch.setattr(conformance, "RUNS", tmp_path / "run")
     families = dict.fromkeys(row.family for row in conformance.ROWS)
     tasks = [t for f in families for t in held_out_tasks(f, conformance.FAMILIES[f].measured, 8, 0)]
     return lambda **habits: served(tasks, **{"strict": False, **habits})
