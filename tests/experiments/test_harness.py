@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path):
 
 @dataclass(frozen=True)
 class Sleeper:
-    """A job that sleeps, or fails when it has; it leaves a file when it is done."""
+    """A job that sleeps and leaves a file when it is done, or that fails as soon as the row of another is kept."""
 
     seconds: float
     folder: Path
@@ -106,9 +106,17 @@ class Sleeper:
         return {"seconds": self.seconds}
 
 
+def until_there(*files):
+    """Wait for the files, a minute at most: a process may take seconds to begin."""
+    end = time.monotonic() + 60
+    while not all(file.exists() for file in files) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def sleep(job):
     time.sleep(job.seconds)
     if job.fails:
+        until_there(job.folder / "rows.json")
         raise KimiError("the disk is full")
     (job.folder / f"{job.seconds} is done").touch()
     return {"slept": job.seconds}
@@ -116,7 +124,7 @@ def sleep(job):
 
 @pytest.mark.slow
 def test_a_job_that_fails_ends_the_others_at_once(tmp_path):
-    jobs = [Sleeper(0, tmp_path), Sleeper(0.5, tmp_path, fails=True), Sleeper(300, tmp_path)]
+    jobs = [Sleeper(0, tmp_path), Sleeper(0.1, tmp_path, fails=True), Sleeper(300, tmp_path)]
     began = time.monotonic()
     with pytest.raises(KimiError, match="the disk is full"):
         harness.side_by_side(jobs, tmp_path / "rows.json", 2, sleep)
@@ -130,10 +138,9 @@ def test_a_stop_ends_all_at_once_and_the_rows_that_are_there_are_kept(tmp_path, 
     jobs, stops = [Sleeper(seconds, tmp_path) for seconds in (0, 0.1, 300)], [KeyboardInterrupt]
 
     def stopped(file, rows):
-        while not (tmp_path / "0.1 is done").exists():
-            time.sleep(0.1)
+        until_there(tmp_path / "0 is done", tmp_path / "0.1 is done")
         if stops:
-            time.sleep(1)  # until its row is here
+            time.sleep(1)  # until both rows are here
             raise stops.pop()
         write_json(file, rows)
 
