@@ -7,7 +7,8 @@ killed and resumed, and two runs with one seed see the same tokens. Three rules 
                  alone are poison under Muon, which gives any gradient a full-size step)
     quota        each level of a family gets its turn, so that filtering cannot quietly remove the long episodes
     curriculum   short levels first; the longest join when `ramp` of the tokens are spent; reflex follows thinking; what
-                 is varied comes in the order in which it was made, from few words to any
+                 is varied comes in the order in which it was made, from few words to any. What an agent knows already
+                 has no order: a level that is not shown AT_ONCE is forgotten, while the rate is at its highest
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kimi_mini.training.batch import Batch, Example, shared_batches
 from kimi_mini.training.synthesis import Source, Trajectory, widens
 
 Pools = dict[tuple[Source, int], list[Example]]
+AT_ONCE = (-1.0, 0.0)  # the ramp of a plan that opens every level with its first step
 
 
 def pools_of(trajectories: dict[Source, Sequence[Trajectory]]) -> Pools:

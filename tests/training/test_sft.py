@@ -99,6 +99,13 @@ def test_levels_open_one_after_the_other(progress, opened):
     assert sft.open_levels(SOURCES[0], progress, (0.02, 0.30)) == opened
 
 
+def test_a_plan_can_show_every_level_at_once(pools, plan):
+    """What is known already is replayed whole from the first steps on."""
+    steps = make_plan(pools, TOTAL, STEP, 0, sft.AT_ONCE, 0.0)
+    shown = {key for step in steps[: len(steps) // 8] for key, _ in step}
+    assert shown == set(pools) and {key for step in plan[: len(plan) // 8] for key, _ in step} < shown
+
+
 def test_reflexes_come_after_thoughts(pools, plan):
     reflex = SOURCES[-1]
     first = next(i for i, step in enumerate(plan) if levels_seen([step], reflex))

@@ -75,9 +75,9 @@ ORDER_CASES = (  # (orders in the database, wanted, what the agent said, is it r
     (
         [["fig", 2]],
         [["fig", 2]],
-        "I could not do it",
+        "Your order is placed.",
         True,
-        "the fig was bought; what it says does not matter",
+        "the fig was bought; in which words it says so does not matter",
     ),
     ([["nut", 1], ["fig", 2]], [["fig", 2], ["nut", 1]], "done", True, "the order of buying does not matter"),
     (
@@ -112,7 +112,10 @@ def check_order_verifier(function: Callable[[list, list, str], bool]) -> Checked
         value = value_of(function, [list(o) for o in orders], [list(w) for w in wanted], said)
         if bool(value) != right:
             return Checked(False, hint)
-    return Checked(True, "it looks at the state and not at the words, so it cannot be talked round")
+    return Checked(
+        True,
+        "it looks at the state, so no words can talk it round (the package's also refuses who did it and denies it)",
+    )
 
 
 CHAIN = re.compile(r"Start with (\d\d), ((?:[a-z] [-+*]\d, )+)end\. Two digits, modulo 100\?")

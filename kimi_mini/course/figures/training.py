@@ -75,7 +75,7 @@ def to_the_same_loss(curves: Series, loss: float, reached: Mapping[str, float | 
     if ticks:
         ax.set_xticks(ticks, map(human, ticks))
         ax.minorticks_off()
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 

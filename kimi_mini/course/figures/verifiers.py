@@ -89,6 +89,7 @@ def error_rates(
             textcoords="offset points",
             va="center",
             fontsize=style.FONT - 1,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the dashed line
         )
     ax.axvline(100 * limit, color=style.BLACK, linestyle="--", linewidth=1.5)
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])

@@ -103,9 +103,7 @@ def text() -> list[np.ndarray]:
 def tuned(start: KimiMini, examples: sft.Pools, job: Job, name: str | None) -> KimiMini:
     """A copy of `start`, fine-tuned on; with the experts read in a format, if it is named."""
     model, tokens = copy.deepcopy(start), max(32_000, int(TOKENS * job.scale))
-    settings = Finetune(
-        tokens=tokens, ramp=(-1.0, 0.0), reflex_after=0.0, schedule=SCHEDULE
-    )  # all levels at once
+    settings = Finetune(tokens=tokens, ramp=sft.AT_ONCE, reflex_after=0.0, schedule=SCHEDULE)
     plan = Plan(seed=job.seed, finetune=settings)
     windows = text()[0].reshape(-1, settings.text_tokens)
     with int4.aware(model, FORMATS[name] if name else lambda weight: weight):

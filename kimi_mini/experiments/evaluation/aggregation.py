@@ -35,6 +35,7 @@ from kimi_mini.pipeline import finetune
 from kimi_mini.pipeline.plan import Finetune, Plan, Schedule
 from kimi_mini.text import chat
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.training import sft
 from kimi_mini.training.batch import Example
 from kimi_mini.training.synthesis import SOURCES, Source
 from kimi_mini.worlds import Task
@@ -198,6 +199,6 @@ def taught(
             source = Source(suite.family, mode, SHARES[suite.family, mode], tuple(sorted(by_level)))
             examples |= {(source, level): some for level, some in by_level.items()}
     learner = copy.deepcopy(model)
-    plan = Plan(seed=seed, finetune=Finetune(tokens=tokens, ramp=(-1.0, 0.0), schedule=SCHEDULE))
+    plan = Plan(seed=seed, finetune=Finetune(tokens=tokens, ramp=sft.AT_ONCE, schedule=SCHEDULE))
     finetune.tune(learner, examples, plan, title=f"aggregation, seed {seed}")
     return learner
