@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.conversation import CUT_OFF, Conversation
 from kimi_mini.worlds import WORLDS, Verdict
 from kimi_mini.worlds.base import final_answer
 
@@ -64,6 +64,8 @@ def outcome(conversation: Conversation) -> bool:
 
 
 def _finish(conversation: Conversation) -> tuple[bool, str]:
+    if conversation.finish in CUT_OFF:
+        return False, f"cut off: {CUT_OFF[conversation.finish]}"
     answer = final_answer(conversation.messages)
     return bool(answer), f"ended with {answer[:30]!r}" if answer else "no answer at the end"
 

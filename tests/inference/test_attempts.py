@@ -171,6 +171,13 @@ def test_a_tie_goes_to_the_answer_that_came_first():
     assert attempts.majority(group(right, wrong)).passed == 1.0
 
 
+def test_who_gives_no_answer_has_no_vote():
+    """Two that ended in nothing are no majority against one that ended in something; nor are they left unpaid."""
+    silent, right = ("", 10, False, False), ("b", 10, False, True)
+    assert attempts.majority(group(silent, silent, right)) == Chosen(1.0, 30)
+    assert attempts.majority(group(silent, (None, 10, False, False))) == Chosen(0.0, 20)
+
+
 def test_the_surest_is_chosen_by_its_probability_alone():
     found = [
         Attempt("a", 10, False, True, -0.3),

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kimi_mini import worlds
-from kimi_mini.agent.conversation import Conversation, act, first_messages
+from kimi_mini.agent.conversation import CUT_OFF, Conversation, act, first_messages
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.experiments.verifiers.shared import pools
 from kimi_mini.inference.attempts import Attempt
@@ -76,7 +76,8 @@ def attempt(talk: Conversation) -> Attempt:
         answer, accepted, shown = tuple(bench.lines), bench.public_tests_pass, changes(talk.task, bench.lines)
     else:
         thought = talk.messages[-1].get("reasoning_content") or ""
-        answer, accepted, shown = said.strip(), False, " ".join(f"{thought} {said}".split())
+        answer = "" if talk.finish in CUT_OFF else said.strip()
+        accepted, shown = False, " ".join(f"{thought} {said}".split())
     return Attempt(answer, talk.written, accepted, talk.verdict().passed, sure, shown, read)
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from kimi_mini.agent.conversation import Conversation
+from kimi_mini.agent.conversation import CUT_OFF, Conversation
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.evidence import Log
@@ -48,8 +48,8 @@ def by_tests(group: Sequence[Conversation]) -> Conversation:
 
 
 def by_vote(group: Sequence[Conversation]) -> Conversation:
-    """The first attempt with the most frequent answer; one that gave none has no vote."""
-    answers = [final_answer(conversation.messages) for conversation in group]
+    """The first attempt with the most frequent answer; one that gave none, or was cut off in it, has no vote."""
+    answers = [None if one.finish in CUT_OFF else final_answer(one.messages) for one in group]
     votes = Counter(answer for answer in answers if answer)
     return group[answers.index(votes.most_common(1)[0][0])] if votes else group[0]
 

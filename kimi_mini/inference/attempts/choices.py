@@ -2,7 +2,8 @@
 
     best_of         the first attempt that may be accepted (its public tests pass), else the first
     stop_at_first   the same choice, but later attempts are not even made once one is accepted
-    majority        the answer that most attempts end in; the first of them, if several are equally frequent
+    majority        the answer that most attempts end in; the first of them, if several are equally frequent. An attempt
+                    that ends in none has no vote
     surest          the attempt that the model itself found most probable, token by token
     lucky           one of them at random: what the attempts are worth without any choice (the mean of them)
     single          one attempt, and the tokens of one
@@ -21,10 +22,10 @@ from dataclasses import dataclass
 class Attempt:
     """One attempt at a task.
 
-    answer: what it ends in; equal answers are one vote. tokens: written by the model. accepted: by what a choice may
-    look at, public tests for instance. passed: by the verifier, which no choice may look at. sure: the mean
-    log-probability of what the model wrote, as it wrote it. shown: what an aggregation gets to read of it. read: tokens
-    of the context that the model did not write.
+    answer: what it ends in, empty if it ended in none; equal answers are one vote. tokens: written by the model.
+    accepted: by what a choice may look at, public tests for instance. passed: by the verifier, which no choice may look
+    at. sure: the mean log-probability of what the model wrote, as it wrote it. shown: what an aggregation gets to read
+    of it. read: tokens of the context that the model did not write.
     """
 
     answer: Hashable
@@ -58,10 +59,11 @@ def lucky(group: Sequence[Attempt]) -> Chosen:
 
 
 def majority(group: Sequence[Attempt]) -> Chosen:
-    """The most frequent answer."""
-    votes = Counter(attempt.answer for attempt in group)  # keeps the order in which answers first came
-    winner = max(votes, key=votes.__getitem__)
-    return Chosen(float(next(a for a in group if a.answer == winner).passed), spent(group))
+    """The most frequent answer; the first attempt where none has an answer."""
+    answers = [attempt.answer for attempt in group]
+    votes = Counter(answer for answer in answers if answer)  # keeps the order in which answers first came
+    winner = max(votes, key=votes.__getitem__) if votes else answers[0]
+    return Chosen(float(group[answers.index(winner)].passed), spent(group))
 
 
 def surest(group: Sequence[Attempt]) -> Chosen:
