@@ -117,10 +117,12 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
 
 
-def rate(successes: int, count: int) -> dict:
-    """A success rate over the tasks of all seeds (one model, so only the tasks differ): {value, low, high}, Wilson."""
-    low, high = wilson(successes, count)
-    return {"value": successes / count, "low": low, "high": high}
+def rate(successes: int, count: int, tasks: int | None = None) -> dict:
+    """A success rate over the tasks of all seeds (one model, so only the tasks differ): {value, low, high}, Wilson.
+    tasks: where each task was tried several times, how many different ones there are; the interval is theirs."""
+    value, independent = successes / count, tasks or count
+    low, high = wilson(round(value * independent), independent)
+    return {"value": value, "low": min(low, value), "high": max(high, value)}
 
 
 def across(values: Sequence[float]) -> dict:

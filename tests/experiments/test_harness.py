@@ -19,6 +19,8 @@ from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.muonclip import token_efficiency
+from kimi_mini.experiments.thinking import horizon
+from kimi_mini.experiments.thinking.length import context
 from kimi_mini.experiments.verifiers import error_rates, quota, rejection
 from kimi_mini.experiments.verifiers.shared import board
 
@@ -171,6 +173,22 @@ def test_the_figure_is_drawn_from_the_saved_log(name, draw, tmp_path):
     harness.finish(log, **{name: draw})
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.json", f"{name}.png"}
     assert plt.imread(tmp_path / f"{name}.png").std() > 0.05
+
+
+def test_a_task_that_is_tried_five_times_counts_once_in_the_interval():
+    """Its five tries are no five trials: mutant, the interval of 500."""
+    often, once = harness.rate(450, 500, tasks=100), harness.rate(90, 100)
+    assert often == pytest.approx(once) and harness.rate(450, 500)["low"] > often["low"]
+    exact = harness.rate(5, 7, tasks=2)  # 1.4 of 2 tasks
+    assert exact["low"] <= exact["value"] == 5 / 7 <= exact["high"]
+
+
+def test_the_bars_of_long_dialogues_can_be_reached():
+    """If all of them are right, the interval lies above the bar: with fewer dialogues no agent could reach it."""
+    for calls, seeds, bar in ((horizon.CALLS[100], 3, 0.97), (horizon.CALLS[300], 3, 0.97)):
+        assert harness.rate(calls * seeds, calls * seeds)["low"] >= bar
+    for calls, bar in ((200, 0.95), (300, 0.95), (300, 0.90)):
+        assert harness.rate(3 * context.CALLS[calls], 3 * context.CALLS[calls])["low"] >= bar
 
 
 def test_a_ratio_and_its_inverse_say_the_same():

@@ -12,8 +12,8 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments import harness
-from kimi_mini.experiments.thinking import budget, horizon, interventions, long_chains, modes
-from kimi_mini.experiments.thinking.length import copying
+from kimi_mini.experiments.thinking import budget, horizon, interventions, long_chains, modes, thought_used
+from kimi_mini.experiments.thinking.length import context, copying
 from kimi_mini.experiments.thinking.length.calls import how_it_broke, numbers_of, tally
 from kimi_mini.inference import writer
 from kimi_mini.inference.thinking import Turn
@@ -211,7 +211,14 @@ def test_right_answers_behind_wrong_thoughts_are_told_from_those_behind_right_on
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("thinking_budget", budget), ("modes", modes), ("horizon", horizon)]
+    ("name", "module"),
+    [
+        ("thinking_budget", budget),
+        ("thought_used", thought_used),
+        ("modes", modes),
+        ("horizon", horizon),
+        ("context", context),
+    ],
 )
 def test_a_committed_log_claims_what_its_rows_say(name, module, tmp_path):
     kept = read_json(RESULTS / f"{name}.json")

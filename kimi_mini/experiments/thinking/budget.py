@@ -117,7 +117,7 @@ def report(log: Log) -> None:
     claim("thinking/budget_kept", claim=says, source=card, floor=0, at_most=True, value=over)
     says = "a thought closed by the hard stop is followed by an answer, when {} may follow"
     for name, what, rows in (("when_cut", "only digits", limited), ("unasked", "anything", free)):
-        found = harness.rate(*answers_behind_the_stop(rows))
+        found = harness.rate(*answers_behind_the_stop(rows), tasks=total(log.rows, "n", "None"))
         claim(f"thinking/answers_{name}", claim=says.format(what), source=ours, floor=0.97, **found)
 
     says = "on mixed lengths more thinking buys more: no limit against 32 tokens"
@@ -135,7 +135,8 @@ def soft_claims(log: Log, claim: Callable[..., None]) -> None:
     claim("thinking/soft_gain", claim=says, source=ours, floor=-0.03, **found)
     rows = [row for row in log.rows if row["arm"].endswith("soft free")]
     says = "a thought that was hurried to its end is followed by an answer, when anything may follow"
-    found = harness.rate(sum(row["hurried_answered"] for row in rows), sum(row["hurried"] for row in rows))
+    counts = (sum(row[key] for row in rows) for key in ("hurried_answered", "hurried"))
+    found = harness.rate(*counts, tasks=total(log.rows, "n", "None"))
     claim("thinking/soft_answers", claim=says, source=ours, floor=0.97, **found)
     over = max(row["longest_thought"] - int(row["arm"].split()[0]) for row in rows)
     says = "tokens by which a thought ran over its soft target at most: it hurries, and bounds nothing"

@@ -174,7 +174,8 @@ def report(log: Log) -> None:
 
     def share(arm: str, key: str) -> dict:
         rows = [row for row in log.rows if row.get("arm", "").startswith(arm)]
-        return harness.rate(sum(row[key] for row in rows), sum(row["n"] for row in rows))
+        count, forms = sum(row["n"] for row in rows), len({row["arm"] for row in rows})
+        return harness.rate(sum(row[key] for row in rows), count, count // forms)  # each task once a form
 
     common = {"notebook": shared.NOTEBOOK, "figure": "figures/thought_used.png"}
     common["source"] = "Lanham et al. 2023; article (thinking mode)"
