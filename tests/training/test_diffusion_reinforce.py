@@ -87,6 +87,20 @@ def test_a_reward_without_difference_teaches_nothing():
     assert [one.right for one in course.rounds] == [1.0, 1.0] and not course.loss
 
 
+def test_a_step_does_not_depend_on_the_size_of_its_micro_batches():
+    """Where most groups say nothing. Mutant: what is left out is left out of the mean, too."""
+
+    def norm(rows):
+        model = model_of()
+        prompts = [*asked(4), *asked(28, reward=lambda text: 0.0)]
+        done = reinforce(
+            model, torch.optim.SGD(model.parameters(), 1e-6), lambda _: prompts, 1, group=8, rows=rows
+        )
+        return done.gradient_norm[0]
+
+    assert norm(8) == pytest.approx(norm(1024), rel=1e-4) and norm(1024) > 0
+
+
 def test_given_tokens_stay_and_are_not_learned():
     """All but one place given: only that one place may gain or lose."""
     model, canvas = model_of(), (3, MASK, 4, 5)

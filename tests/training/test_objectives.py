@@ -40,6 +40,14 @@ def gradient_of(name, written, **more):
     return torch.autograd.grad(loss_of(name, written, **more), written.new)[0]
 
 
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "reinforce"])
+@pytest.mark.parametrize("worth", [0.1, 0.3, 0.7, 0.9])
+def test_a_group_whose_attempts_are_all_worth_the_same_says_nothing(name, worth):
+    """Not even by the rounding of its mean, which a division by the deviation of nothing makes large."""
+    gains = OBJECTIVES[name].advantage(torch.tensor([[worth] * 8, [0.0] * 7 + [worth]]))
+    assert (gains[0] == 0).all() and (gains[1] != 0).all()
+
+
 # ---- the same by hand: what stands before grad log pi of token t in attempt i ---------------------------------
 
 

@@ -2,9 +2,10 @@
 
 The streams are those of the real plans of both agents, at their seeds: the text, the drills of the first stage and
 those kept up in every step after it, the synthesised examples that passed, the tasks that RL drew (its rounds are
-replayed from the log of the run); and the lessons of `taught`, for the agents that learned them. Then leaks are
-planted, to see whether the search finds them: of every part a task word for word and in another layout, and one with
-other numbers, which is another task and must not count.
+replayed from the log of the run); the lessons of `taught` and what is replayed beside them, for the agents that
+learned them; and what the agent learned that chooses between reflex and thought (`routed`). Then leaks are planted, to
+see whether the search finds them: of every part a task word for word and in another layout, and one with other
+numbers, which is another task and must not count.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from kimi_mini.evaluation.benchmarks.datasheet import CONTAMINATION
 from kimi_mini.evaluation.benchmarks.store import FOLDER
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.evaluation import taught
+from kimi_mini.experiments.thinking import routed
+from kimi_mini.experiments.verifiers.shared import trajectories as trajectories_of
 from kimi_mini.pipeline import shared
 from kimi_mini.pipeline.plan import Plan, Run
 from kimi_mini.pipeline.shared import drills_kept_up
@@ -35,6 +38,7 @@ from kimi_mini.pipeline.text import drill_steps, drills_of
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import synthesis
 from kimi_mini.training.rl.curriculum import Curriculum
+from kimi_mini.worlds.rows import LIMITS
 
 Read = tuple[Sequence[int], str | None]  # an example, and the content key of its task
 PLANTED = 10  # tasks of each part of each benchmark
@@ -89,6 +93,23 @@ def lessons(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
                     yield from ((one.ids, None) for one in pool)
 
 
+def replayed(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
+    """What the agents that `taught` ships (seed 0) learn again beside their lessons."""
+    for arm in (taught.ARMS[name] for name in taught.SHIPPED):
+        tokens = int(arm.tokens * scale) // 2
+        for made in trajectories_of(tokenizer, taught.replayed(arm), tokens, 0, mistakes=0.0).values():
+            yield from ((one.example.ids, one.key) for one in made)
+
+
+def choosing(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
+    """What `routed` teaches: both modes, and the tasks on which the choice is practised, with the expert's work."""
+    tokens = int(routed.TAUGHT.tokens * scale)
+    for made in trajectories_of(tokenizer, routed.BOTH, tokens, 0, mistakes=0.0).values():
+        yield from ((one.example.ids, one.key) for one in made)
+    for task in routed.practice(0, scale):
+        yield tokens_of(tokenizer, Item("", LIMITS, task)), task.key
+
+
 def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], Iterator[Read]]]:
     """Name -> what makes the stream."""
     plan, reader = Plan().scaled(scale), Plan.reader().scaled(scale)
@@ -101,6 +122,8 @@ def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], 
         "examples of the reader": partial(examples, reader),
         "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, "run_reader.json"),
         "lessons of taught": partial(lessons, tokenizer, scale),
+        "replay of taught": partial(replayed, tokenizer, scale),
+        "lessons of routed": partial(choosing, tokenizer, scale),
     }
 
 

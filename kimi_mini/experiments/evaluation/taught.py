@@ -1,4 +1,4 @@
-"""Can an agent of this size learn what it scores nothing on? Five worlds that no run trains, taught to shipped agents.
+"""Can an agent of this size learn what it scores nothing on? Six families that no run trains, taught to shipped agents.
 
     python -m kimi_mini.experiments.evaluation.taught
 
@@ -9,8 +9,8 @@ Arms
 
 Each is fine-tuned on what teachers do (`teachers`) at tasks that are not held out, on exercise sheets (`sheets`) and on
 a replay of what it knows, and measured on held-out tasks, before and after, other ones for every seed. Which agent
-learns what and how fast was chosen on seeds 10 and 11, which are not reported. Each seed saves its agent and its
-numbers in data/run/taught/, so that an experiment that was stopped goes on. The agents of seed 0 are shipped (SHIPPED).
+learns what and how fast was chosen on seeds 10 and 11, which are not reported. Each seed keeps its agent and its
+numbers in data/run/taught/, for a later start. The agents of seed 0 are shipped (SHIPPED).
 """
 
 from __future__ import annotations
@@ -162,8 +162,12 @@ def curriculum(tokenizer: Tokenizer, arm: Arm, tokens: int, seed: int) -> sft.Po
     found: sft.Pools = {}
     for source in sources(arm):
         found |= lessons(tokenizer, source, synthesis.wanted(source, tokens, PASSES, mistakes=0.0), seed)
-    old = [replace(one, share=one.share * arm.replay) for one in synthesis.mixture(arm.plain)]
-    return found | pools(tokenizer, old, tokens // 2, seed, mistakes=0.0)
+    return found | pools(tokenizer, replayed(arm), tokens // 2, seed, mistakes=0.0)
+
+
+def replayed(arm: Arm) -> list[Source]:
+    """What an arm knows already, each with its share of the tokens."""
+    return [replace(one, share=one.share * arm.replay) for one in synthesis.mixture(arm.plain)]
 
 
 def taught(arm: Arm, tokens: int, seed: int) -> tuple[KimiMini, Tokenizer, dict]:
@@ -289,8 +293,8 @@ def report(log: Log) -> None:
 
 def draw(log: dict) -> Figure:
     """Success on every exam, with the spread over seeds."""
-    title = "Worlds that no run trains, after they were taught"
-    return scores.scoreboard(log["scoreboard"], title, gains="What it could do before, afterwards")
+    titles = "Worlds that no run trains, after they were taught", "What it could do before, afterwards"
+    return scores.scoreboard(log["scoreboard"], titles[0], gains=titles[1])
 
 
 if __name__ == "__main__":

@@ -119,13 +119,19 @@ def tune(model: KimiMini, examples, settings: Finetune, job: Job, title: str) ->
 # -- practice ------------------------------------------------------------------------------------------
 
 
-def practise(model: KimiMini, tokenizer: Tokenizer, seed: int, scale: float):
-    """Both modes on practice tasks: the threshold for `surely`, and the pools of examples for `itself`."""
+def practice(seed: int, scale: float) -> list[Task]:
+    """Tasks of both kinds that are not held out."""
     rng, tasks = random.Random(f"{seed}/practice"), []
     for (family, levels), count in (EASY | HARD).items():
         tasks += [
             generate(rng, family, rng.choice(levels)) for _ in range(max(2, int(PRACTICE * count * scale)))
         ]
+    return tasks
+
+
+def practise(model: KimiMini, tokenizer: Tokenizer, seed: int, scale: float):
+    """Both modes on practice tasks: the threshold for `surely`, and the pools of examples for `itself`."""
+    tasks = practice(seed, scale)
     prompts = [shared.prompt_ids(tokenizer, task) for task in tasks]
     reflex, thought = (routed.forced(model, tokenizer, prompts, mode) for mode in (False, True))
     right = [[is_right(one, task, tokenizer) for one, task in zip(of, tasks)] for of in (reflex, thought)]

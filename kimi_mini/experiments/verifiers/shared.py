@@ -32,13 +32,26 @@ def pools(
     passes: float = 1.5,
 ) -> sft.Pools:
     """Trajectories of `sources` that `keep` lets through, enough for `tokens` tokens read `passes` times."""
+    return sft.pools_of(trajectories(tokenizer, sources, tokens, seed, mistakes, keep, passes))
+
+
+def trajectories(
+    tokenizer: Tokenizer,
+    sources: Sequence[Source],
+    tokens: int,
+    seed: int,
+    mistakes: float,
+    keep: Callable[[Trajectory], bool] = lambda trajectory: trajectory.passed,
+    passes: float = 1.5,
+) -> dict[Source, list[Trajectory]]:
+    """The same as trajectories, which know the keys of their tasks."""
     made = {}
     for source in sources:
         # the mistakes of an experiment cost more than usual
         count = synthesis.wanted(source, tokens, passes) * 2
         everything = synthesis.synthesise(tokenizer, source, count, seed, mistakes)
         made[source] = [trajectory for trajectory in everything if keep(trajectory)]
-    return sft.pools_of(made)
+    return made
 
 
 def tune(model: KimiMini, examples: sft.Pools, tokens: int, seed: int, title: str = "") -> History:

@@ -139,12 +139,19 @@ def reinforce(
             )
             course.rounds.append(said)
             if (batch.weight != 0).any():
-                parts = [batch.rows(start, start + rows) for start in range(0, len(batch.ids), rows)]
-                parts = [part for part in parts if (part.weight != 0).any()]
-                train_step(model, optimizer, parts, 0.0, course, losses=way.losses)
+                train_step(model, optimizer, _parts(batch, rows), 0.0, course, losses=way.losses)
             if progress is not None:
                 progress(number, course)
     return course
+
+
+def _parts(batch: Noised, rows: int) -> list[Noised]:
+    """Micro-batches of `rows` rows; those without any signal are left out. The loss of a step is a mean over the tokens
+    that it is given: so the others count less, as if nobody had been left out."""
+    parts = [batch.rows(start, start + rows) for start in range(0, len(batch.ids), rows)]
+    said = [part for part in parts if (part.weight != 0).any()]
+    share = sum(part.learned for part in said) / sum(part.learned for part in parts)
+    return [reweighted(part, torch.full((len(part.ids),), share)) for part in said]
 
 
 @torch.no_grad()

@@ -67,15 +67,21 @@ class Scale:
 # ---- advantages: rewards (P, K) -> (P, K) ------------------------------------------------------------------
 
 
+def told(rewards: Tensor, gains: Tensor) -> Tensor:
+    """The gains, 0 in a group whose rewards are all equal: what is left of 0.3 less the mean of 0.3 is rounding, and
+    no signal."""
+    return gains.masked_fill(rewards.amax(-1, keepdim=True) == rewards.amin(-1, keepdim=True), 0.0)
+
+
 def advantages(rewards: Tensor) -> Tensor:
     """r_i - r_mean within each group."""
-    return rewards - rewards.mean(-1, keepdim=True)
+    return told(rewards, rewards - rewards.mean(-1, keepdim=True))
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
     """r_i less the mean of the other attempts: a baseline that does not depend on attempt i."""
     count = rewards.shape[-1]
-    return rewards - (rewards.sum(-1, keepdim=True) - rewards) / (count - 1)
+    return told(rewards, rewards - (rewards.sum(-1, keepdim=True) - rewards) / (count - 1))
 
 
 def standardised(rewards: Tensor) -> Tensor:
