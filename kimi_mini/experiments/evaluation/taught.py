@@ -9,8 +9,7 @@ Arms
 
 Each is fine-tuned on what teachers do (`teachers`) at tasks that are not held out, on exercise sheets (`sheets`) and on
 a replay of what it knows, and measured on held-out tasks, before and after, other ones for every seed. Which agent
-learns what and how fast was chosen on seeds 10 and 11, which are not reported. Each seed keeps its agent and its
-numbers in data/run/taught/, for a later start. The agents of seed 0 are shipped (SHIPPED).
+learns what and how fast was chosen on seeds 10 and 11, which are not reported. Each seed is kept in data/run/taught/.
 """
 
 from __future__ import annotations
