@@ -67,8 +67,14 @@ class RLConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for an objective or a reward that is unknown, for a cap, a budget, a segment, a clip or a
-        loop that is none, and for what an objective divides by: a temperature, and k2's tau, of 0, rloo's one attempt.
+        loop that is none, for a run without rounds, prompts, updates or tasks, and for what an objective divides by: a
+        temperature, and k2's tau, of 0, rloo's one attempt.
         """
+        for name in ("rounds", "prompts", "updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if not self.tasks:
+            raise ValueError("tasks names the families and levels to draw from: there are none")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; choose one of: {', '.join(OBJECTIVES)}")
         if not self.tau >= 0 or (self.objective == "k2" and self.tau == 0):
