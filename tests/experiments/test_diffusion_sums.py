@@ -8,7 +8,8 @@ import pytest
 from tiny import tiny_model
 
 from kimi_mini.base.evidence import Log
-from kimi_mini.experiments.diffusion import drawings, measures, runs, sums, versus
+from kimi_mini.experiments import harness
+from kimi_mini.experiments.diffusion import drawings, measures, runs, sums
 from kimi_mini.experiments.diffusion.runs import ARMS, LENGTH, Recipe
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft
@@ -79,25 +80,6 @@ def test_equal_seconds_are_against_a_writer_that_loses_nothing(tmp_path):
     assert strict["value"] == pytest.approx(0.16) and strict["verdict"] == "does not hold"
 
 
-def test_a_seed_without_a_writer_tells_of_its_refiner_alone(tmp_path):
-    log, _ = reported(tmp_path)
-    alone = log.more["parts"][2]
-    kept = dict(seed=2, training=alone["training"]["refining"], nats=dict.fromkeys(runs.SUMS, 0.3))
-    log.more["parts"][2] = sums.joined(kept | {"styles": alone["styles"]}, None)
-    log.rows.clear()
-    log.claims.clear()
-    sums.report(log)
-    equal, strict, *_ = log.claims
-    assert equal["seeds"] == [0, 1] and equal["value"] == pytest.approx(0.08)
-    assert strict["seeds"] == [0, 1, 2] and strict["value"] == pytest.approx(0.5 / 3)
-    assert sum(row["arm"] == "writing" for row in log.rows) == 4 and drawings.sums_alone(log.as_dict()).axes
-
-
-def test_nothing_is_trained_where_what_is_kept_is_asked_for(tmp_path):
-    missing = sums.one("writing", 90, Path("nowhere"), sums.RECIPE, tmp_path, 1.0, kept=True)
-    assert missing is None and not list(tmp_path.iterdir())
-
-
 def test_few_steps_are_the_same_three_styles_with_the_same_floor_as_of_five_families(tmp_path):
     log, claims = reported(tmp_path, success=0.8)
     few = {name: claims[name] for name in ("half_the_steps", "surely", "surely_in_blocks")}
@@ -114,11 +96,25 @@ def test_the_figure_is_drawn_from_the_log(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tiny_run_keeps_what_it_measured(tmp_path, capsys):
-    recipe = Recipe(tokens=3000, step_tokens=1024, micro_tokens=512, families=runs.SUMS)
-    found = [sums.one(arm, 90, versus.TUNED, recipe, Path(tmp_path), 0.01) for arm in ARMS]
-    again = [sums.one(arm, 90, Path("nowhere"), recipe, Path(tmp_path), 0.01) for arm in ARMS]
-    assert found == again and sums.joined(*found)["nats"].keys() == set(runs.SUMS)
-    assert found[0]["training"]["tokens"] > found[1]["training"]["tokens"] > 3000
-    assert found[0]["nats"]["add"] > found[1]["nats"]["add"]
-    assert LENGTH >= max(row["steps"] for row in found[0]["styles"])
+def test_a_tiny_run_in_two_processes_keeps_what_it_measured(tmp_path, monkeypatch, capsys):
+    jobs = [sums.Job(arm, 90, scale=0.0005, folder=tmp_path) for arm in ARMS]
+    found = harness.side_by_side(jobs, tmp_path / "measured.json", 2, sums.work)
+    monkeypatch.setattr(sums, "learned", None)  # nothing is trained again
+    assert harness.side_by_side(jobs, tmp_path / "measured.json", 1, sums.work) == found
+    refining, writing = found
+    (part,) = sums.joined_by_seed(found)
+    assert (
+        part["seed"] == 90 and part["writing"] == writing["success"] and part["nats"].keys() == set(runs.SUMS)
+    )
+    assert refining["training"]["examples"] == writing["training"]["examples"] > 8000
+    assert refining["training"]["tokens"] > writing["training"]["tokens"]
+    assert refining["nats"]["add"] > writing["nats"]["add"]
+    assert LENGTH >= max(row["steps"] for row in refining["styles"])
+
+
+def test_what_decides_the_numbers_decides_what_is_kept():
+    said = [
+        sums.Job(arm, seed, scale=scale).said() for arm in ARMS for seed in (0, 1) for scale in (1.0, 0.5)
+    ]
+    assert all(said.count(one) == 1 for one in said)
+    assert sums.Job("writing", 0, folder=Path("elsewhere")).said() == sums.Job("writing", 0).said()

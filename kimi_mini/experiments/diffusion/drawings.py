@@ -145,7 +145,7 @@ def sums_alone(log: Mapping) -> Figure:
     bounds = {name: [part["nats"][name]["bound"] for part in parts] for name in parts[0]["nats"]}
     styles = dict.fromkeys(row["style"] for row in parts[0]["styles"])
     rates = {name: [_of_style(part, name) for part in parts] for name in styles}
-    writers = [list(part["writing"].values()) for part in parts if part["writing"]]
+    writers = [list(part["writing"].values()) for part in parts]
     rates["left to right"] = [float(np.mean(values)) for values in writers]
     _dotted(near, bounds, [BLUE] * len(bounds))
     near.axhline(0.15, color=GREY, linestyle="--", linewidth=1.2)

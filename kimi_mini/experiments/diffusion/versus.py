@@ -130,20 +130,12 @@ def report(log: Log) -> None:
     cost(partial(claimed, log), compared(parts))
 
 
-def claimed(
-    log: Log,
-    name: str,
-    says: str,
-    floor: float,
-    value: Callable[[dict], float],
-    among: Callable[[dict], bool] = lambda part: True,
-    **more,
-) -> None:
-    """A claim about a number that every seed `among` the log's has."""
-    parts = [part for part in log.more["parts"] if among(part)]
+def claimed(log: Log, name: str, says: str, floor: float, value: Callable[[dict], float], **more) -> None:
+    """A claim about a number that every seed of the log has."""
+    parts = log.more["parts"]
     common = {"figure": "figures/diffusion_versus.png", "notebook": NOTEBOOK, "source": SOURCE}
     common["seeds"] = [part["seed"] for part in parts]
-    found = harness.across([value(part) for part in parts]) if parts else {"value": None}
+    found = harness.across([value(part) for part in parts])
     log.claim(f"diffusion/{name}", claim=says, floor=floor, **found, **common | more)
 
 
