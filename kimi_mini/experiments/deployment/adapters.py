@@ -129,7 +129,7 @@ def examples_of(tokenizer: Tokenizer, job: Job) -> sft.Pools:
 
 def adapted(model: KimiMini, examples: sft.Pools, job: Job) -> History:
     """Train in place; with a LoRA that stays attached."""
-    steps = sft.make_plan(examples, job.tokens, job.step_tokens, job.seed, sft.AT_ONCE, 0.0)
+    steps = sft.make_plan(examples, job.tokens, job.step_tokens, job.seed)
     if job.arm.startswith("lora"):
         adapter = Adapter.new(model, job.rank, job.alpha, seed=job.seed)
         optimizer = torch.optim.AdamW(
