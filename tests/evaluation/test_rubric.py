@@ -279,6 +279,16 @@ def test_a_rubric_gives_evidence_for_each_criterion():
     assert "look_up" in findings[2].evidence
 
 
+@pytest.mark.parametrize("limit", ["length", "loops", "turns", "context"])
+def test_what_was_cut_off_has_not_finished(limit):
+    """Whatever stands at its end: a reward for finishing, or a vote, would go to who never stops."""
+    work = one("looks with a tool that is not there", "cheapest", 3)
+    assert rubric.judge((rubric.FINISH,), work)[0].passed
+    work.finish = limit
+    (finding,) = rubric.judge((rubric.FINISH,), work)
+    assert not finding.passed and finding.evidence.startswith("cut off: ")
+
+
 @pytest.mark.parametrize(
     ("thought", "modulus", "wrong"),
     [

@@ -17,7 +17,7 @@ from kimi_mini.worlds.repair import world as repair
 
 
 def ended(answer):
-    return SimpleNamespace(messages=[{"role": "assistant", "content": answer}])
+    return SimpleNamespace(finish="stop", messages=[{"role": "assistant", "content": answer}])
 
 
 def test_a_vote_takes_the_most_frequent_answer_and_the_first_of_equals():
@@ -29,6 +29,12 @@ def test_a_vote_takes_the_most_frequent_answer_and_the_first_of_equals():
 def test_an_attempt_without_an_answer_has_no_vote():
     group = [ended(answer) for answer in (None, None, "9")]
     assert suite.by_vote(group) is group[2] and suite.by_vote(group[:2]) is group[0]
+
+
+def test_an_attempt_that_was_cut_off_in_its_answer_has_no_vote():
+    group = [ended("7"), ended("7"), ended("9")]
+    group[0].finish = group[1].finish = "length"
+    assert suite.by_vote(group) is group[2]
 
 
 def test_a_choice_by_tests_looks_at_the_public_ones_alone():

@@ -521,7 +521,7 @@ MUTANTS = [
         ),
         (
             "rl: divided by the deviation",
-            "return rewards - rewards.mean(-1, keepdim=True)",
+            "return told(rewards, rewards - rewards.mean(-1, keepdim=True))",
             "return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + 1e-6)",
         ),
         (
@@ -1048,8 +1048,28 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "training/rl/objective.py",
+        "training/test_objectives.py",
+        (
+            "rl: what is left of equal rewards is a signal",
+            "gains.masked_fill(rewards.amax(-1, keepdim=True) == rewards.amin(-1, keepdim=True), 0.0)",
+            "gains",
+        ),
+    ),
+    *edits(
+        "evaluation/rubric.py",
+        "evaluation/test_rubric.py",
+        ("rubric: what was cut off has finished", "conversation.finish in CUT_OFF", "False"),
+    ),
+    *edits(
+        "experiments/harness.py",
+        "experiments/test_harness.py",
+        ("intervals: every try of a task is a task", "tasks or count", "count"),
+    ),
+    *edits(
         "inference/attempts/choices.py",
         "inference/test_attempts.py",
+        ("majority: no answer is an answer", "for answer in answers if answer)", "for answer in answers)"),
         (
             "majority: ties by the verdict",
             "winner = max(votes, key=votes.__getitem__)",
@@ -2344,6 +2364,11 @@ MUTANTS = [
         "training/diffusion/reinforce.py",
         "training/test_diffusion_reinforce.py",
         ("reinforce: no baseline", "advantages(rewards).flatten()", "rewards.flatten()"),
+        (
+            "reinforce: what says nothing is left out of the mean",
+            "torch.full((len(part.ids),), share)",
+            "torch.ones(len(part.ids))",
+        ),
         (
             "reinforce: the worse is learned",
             "advantages(rewards).flatten()",
