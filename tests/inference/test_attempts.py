@@ -171,6 +171,15 @@ def test_a_tie_goes_to_the_answer_that_came_first():
     assert attempts.majority(group(right, wrong)).passed == 1.0
 
 
+def test_tokens_are_matched_where_the_next_attempt_is_a_long_one():
+    """Nine tasks are solved at once; of two that are not the one's second attempt never ends, the other's are short."""
+    solved, short, long = ("a", 10, True, True), ("b", 10, False, False), ("c", 100, False, False)
+    groups = [*[group(solved) * 4] * 9, group(short, long, long, long), group(short, short, short, short)]
+    some = matched(attempts.stop_at_first, groups, 140 / 11)
+    assert score(attempts.stop_at_first, some).tokens == pytest.approx(140 / 11, rel=0.01)
+    assert [len(one) for one in some[-2:]] == [1, 4]
+
+
 def test_who_gives_no_answer_has_no_vote():
     """Two that ended in nothing are no majority against one that ended in something; nor are they left unpaid."""
     silent, right = ("", 10, False, False), ("b", 10, False, True)

@@ -1101,13 +1101,9 @@ MUTANTS = [
         "inference/attempts/budget.py",
         "inference/test_attempts.py",
         ("attempts: unequal tokens compared", "TOLERANCE = 0.01", "TOLERANCE = 1.0"),
-        (
-            "attempts: one more where it helps",
-            ".sample(range(len(groups)), len(groups))",
-            ".sample(range(len(groups)), len(groups))\n        order.sort(key=lambda task: not groups[task][size].passed)",
-        ),
-        ("attempts: everybody gets one more", "if more[task] <= left:", "if True:"),
-        ("attempts: one too dear is taken", "if more[task] <= left:", "if more[task] <= 2 * left:"),
+        ("attempts: everybody gets one more", "and more[task] <= left:", "and True:"),
+        ("attempts: one too dear is taken", "and more[task] <= left:", "and more[task] <= 2 * left:"),
+        ("attempts: what a long one leaves over is lost", "if left <= TOLERANCE * aim:", "if True:"),
         ("attempts: too few are enough", "if size == most and", "if False and"),
     ),
     *edits(

@@ -63,7 +63,8 @@ def matched(
     choose: Chooser, groups: Sequence[Sequence[Attempt]], tokens: float, seed: int = 0
 ) -> list[list[Attempt]]:
     """The first attempts at each task, so many that `choose` spends `tokens` a task, as nearly as whole attempts can:
-    n at some tasks and n + 1 at the others. Raises ValueError where all attempts together spend less."""
+    n at some tasks and n + 1 at the others, or more at a few where a long one is too dear. Raises ValueError where all
+    attempts together spend less."""
     most, aim = min(map(len, groups)), tokens * len(groups)
     costs = [[choose(list(group[:n])).tokens for group in groups] for n in range(1, most + 1)]
     size = sum(sum(cost) <= aim for cost in costs)  # this many whole attempts are paid for
@@ -72,16 +73,25 @@ def matched(
             f"{choose.__name__} over {most} attempts spends {sum(costs[-1]) / len(groups):.0f} tokens a task, "
             f"and {tokens:.0f} are asked for: make more attempts"
         )
-    sizes = [max(size, 1)] * len(groups)
-    if 0 < size < most:
-        order = random.Random(f"{seed}/who gets one more").sample(range(len(groups)), len(groups))
-        more = [after - before for before, after in zip(costs[size - 1], costs[size])]
-        left = aim - sum(costs[size - 1])
-        for task in order:
-            if more[task] <= left:
-                sizes[task], left = size + 1, left - more[task]
-        others = [task for task in order if sizes[task] == size]
-        last = min(others, key=lambda task: more[task], default=None)
-        if last is not None and more[last] < 2 * left:  # nearer with it than without
-            sizes[last] = size + 1
+    sizes = _one_more(costs, size, aim, seed) if 0 < size < most else [max(size, 1)] * len(groups)
     return [list(group[:n]) for group, n in zip(groups, sizes)]
+
+
+def _one_more(costs: Sequence[Sequence[int]], size: int, aim: float, seed: int) -> list[int]:
+    """How many attempts each task gets: `size`, and one more where the tokens that are left pay for it. If too many are
+    left over then, since what comes next is long, others get a further one. costs[n - 1]: of n attempts, by task."""
+    count, left = len(costs[0]), aim - sum(costs[size - 1])
+    order = random.Random(f"{seed}/who gets one more").sample(range(count), count)
+    sizes = [size] * count
+    for n in range(size, len(costs)):
+        more = [after - before for before, after in zip(costs[n - 1], costs[n])]
+        for task in order:
+            if sizes[task] == n and more[task] <= left:
+                sizes[task], left = n + 1, left - more[task]
+        others = [task for task in order if sizes[task] == n]
+        last = min(others, key=more.__getitem__, default=None)
+        if last is not None and more[last] < 2 * left:  # nearer with it than without
+            sizes[last], left = n + 1, left - more[last]
+        if left <= TOLERANCE * aim:
+            break
+    return sizes
