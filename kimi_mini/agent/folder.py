@@ -1,4 +1,5 @@
-"""An agent on disk: config, weights, tokenizer and chat template in one Hugging Face folder.
+"""An agent on disk: config, weights, tokenizer, chat template and what it is used to (agent.json), in one Hugging Face
+folder.
 
 Two agents may be there: the one that this repository ships, and one's own, which `make run` leaves in data/run.
 """
@@ -12,12 +13,14 @@ from kimi_mini.base.files import replacing
 from kimi_mini.base.paths import CHECKPOINTS, RUNS, TOKENIZER, in_clone, short
 from kimi_mini.model.checkpoint import save_folder
 from kimi_mini.model.kimi import KimiMini
-from kimi_mini.text import chat
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 
 
-def save_agent(model: KimiMini, folder: Path) -> None:
-    """A Hugging Face folder: config, weights, tokenizer, chat template. Each file appears whole or not at all."""
+def save_agent(model: KimiMini, folder: Path, habits: Habits | None = None) -> None:
+    """A Hugging Face folder: config, weights, tokenizer, chat template, and what the agent is used to (None: nothing
+    of its own). Each file appears whole or not at all."""
+    habits = habits or Habits()
     files = [TOKENIZER / name for name in ("tokenizer.json", "tokenizer_config.json")]
     special = Tokenizer.load().special
     ids = {
@@ -27,7 +30,8 @@ def save_agent(model: KimiMini, folder: Path) -> None:
     }
     save_folder(folder, model.config.replace(**ids), model.state_dict(), files)
     with replacing(folder / "chat_template.jinja") as part:
-        part.write_text(chat.CHAT_TEMPLATE, encoding="utf-8")
+        part.write_text(habits.template, encoding="utf-8")
+    habits.save(folder)
 
 
 def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:

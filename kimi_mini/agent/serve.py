@@ -25,6 +25,7 @@ from kimi_mini.agent import conversation as state
 from kimi_mini.agent.endpoint import read_key
 from kimi_mini.agent.folder import load_agent, whose
 from kimi_mini.base.errors import KimiError
+from kimi_mini.text.habits import Habits
 from kimi_mini.worlds import WORLDS, generate, registry
 
 if TYPE_CHECKING:  # an extra
@@ -184,7 +185,8 @@ def build(folder: str | Path, host: str, places: int, queue: int, adapters: dict
     from kimi_mini.inference.adapters import Adapters
     from kimi_mini.model.compact.lora import load_adapter
 
-    settings = Settings(**{"name": Path(folder).resolve().name, "adapters": tuple(adapters)} | more)
+    own = {"name": Path(folder).resolve().name, "adapters": tuple(adapters), "habits": Habits.load(folder)}
+    settings = Settings(**own | more)
     if settings.name in adapters:
         raise KimiError(f"the model itself is called {settings.name}: give its adapter another name")
     model, tokenizer = load_agent(folder)
@@ -246,7 +248,7 @@ def main(args: argparse.Namespace) -> int:
         "constrained": not args.unconstrained,
         "strict": args.strict_reasoning,
     }
-    more |= {"temperature": args.temperature, "timeout": args.timeout}
+    more |= {"temperature": args.temperature, "tokens": args.max_tokens, "timeout": args.timeout}
     with serving(
         args.checkpoint, args.port, args.host, args.places, args.queue, named(args.adapter), **more
     ) as url:

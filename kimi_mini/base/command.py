@@ -32,6 +32,7 @@ USER_ERRNOS = {
 
 
 MOST = 2**63 - 1  # what a seed may be
+WARMEST = 2  # temperature, as OpenAI has it
 SAVED = "stopped; what was saved is safe: run the same command to go on"
 
 
@@ -150,6 +151,14 @@ def above_zero(text: str) -> float:
 def from_zero(text: str) -> float:
     """A number from 0, and small enough to be meant."""
     return 0.0 if float(text) == 0 else above_zero(text)
+
+
+def warmth(text: str) -> float:
+    """A temperature that a request to an endpoint may name: 0 to 2."""
+    value = from_zero(text)
+    if value > WARMEST:
+        raise argparse.ArgumentTypeError(f"{text[:24]} is more than {WARMEST}")
+    return value
 
 
 def json_object(text: str) -> dict:

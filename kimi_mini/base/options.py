@@ -14,6 +14,7 @@ from kimi_mini.base.command import (
     port,
     positive,
     threads,
+    warmth,
 )
 from kimi_mini.base.errors import KimiError
 
@@ -32,9 +33,15 @@ def serve(server: argparse.ArgumentParser) -> None:
     server.add_argument("--timeout", type=above_zero, default=120.0, help="seconds a request may take (120)")
     server.add_argument(
         "--temperature",
-        type=from_zero,
+        type=warmth,
         default=0.0,
-        help="of requests that name none (default 0, as the scoreboard)",
+        help="of requests that name none (0 to 2; default 0, as the scoreboard)",
+    )
+    server.add_argument(
+        "--max-tokens",
+        type=positive,
+        default=1024,
+        help="of answers to requests that name none (default 1024)",
     )
     server.add_argument(
         "--api-key-file", metavar="FILE", help="holds the key; or KIMI_MINI_API_KEY (default: none)"

@@ -17,11 +17,13 @@ from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan, Run, Schedule
 from kimi_mini.text import corpus, drills
+from kimi_mini.text.habits import DESCRIBED, LISTED, Habits
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.batch import Example
 from kimi_mini.training.loop import History, train
 from kimi_mini.training.machine.placement import Placement, choose_device, is_out_of_memory
+from kimi_mini.worlds.base import SYSTEM
 
 
 def new_model(preset: str, device: torch.device, seed: int) -> KimiMini:
@@ -63,7 +65,14 @@ def first_model(plan: Plan) -> KimiMini:
 
 def save_checkpoint(run: Run, model: KimiMini, name: str) -> None:
     """A Hugging Face folder with the tokenizer and the chat template in it."""
-    ranks.first_rank(lambda: folder.save_agent(model, run.folder / "checkpoints" / name))
+    place, habits = run.folder / "checkpoints" / name, habits_of(run.plan)
+    ranks.first_rank(lambda: folder.save_agent(model, place, habits))
+
+
+def habits_of(plan: Plan) -> Habits:
+    """What the agent of a plan is used to: our worlds' system text, and the order in which the worlds that it learns
+    declare their tools."""
+    return Habits(SYSTEM, LISTED if plan.finetune.plain == 1.0 else DESCRIBED)
 
 
 def load_checkpoint(run: Run, name: str) -> KimiMini:

@@ -52,11 +52,12 @@ def render(
     add_generation_prompt: bool = False,
     thinking: bool | None = None,
     as_written: bool = False,
+    system: str = DEFAULT_SYSTEM,
 ) -> str:
     """The conversation as the text that the model reads.
 
     Args:
-        messages: OpenAI messages; without a system message in front K2's default one is put there.
+        messages: OpenAI messages; without a system message in front `system`, K2's default one, is put there.
         tools: JSON declarations of the tools, as `Toolbox.declarations()` gives them.
         add_generation_prompt: open the assistant's next turn.
         thinking: False gives that turn an empty thought (reflex); otherwise the model opens its own <think>.
@@ -67,7 +68,7 @@ def render(
         ValueError: a message of unknown shape; the text names the message and its field.
     """
     return "".join(
-        text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written)
+        text for text, _, _ in _pieces(messages, tools, add_generation_prompt, thinking, as_written, system)
     )
 
 
@@ -78,6 +79,7 @@ def encode(
     add_generation_prompt: bool = False,
     thinking: bool | None = None,
     as_written: bool = True,
+    system: str = DEFAULT_SYSTEM,
 ) -> tuple[list[int], list[bool]]:
     """Tokens of the conversation, and a mask of those that the assistant wrote and should be trained on.
 
@@ -97,7 +99,8 @@ def encode(
     ids: list[int] = []
     mask: list[bool] = []
     special, encode_plain = tokenizer.special, tokenizer.encode_plain
-    for text, is_special, trained in _pieces(messages, tools, add_generation_prompt, thinking, as_written):
+    pieces = _pieces(messages, tools, add_generation_prompt, thinking, as_written, system)
+    for text, is_special, trained in pieces:
         if is_special:
             ids.append(special[text])
             mask.append(trained)
@@ -130,13 +133,15 @@ def history_end(messages: list[dict], as_written: bool = False) -> int:
     return -1
 
 
-def _pieces(messages, tools, add_generation_prompt, thinking, as_written) -> Iterator[Piece]:
+def _pieces(
+    messages, tools, add_generation_prompt, thinking, as_written, system=DEFAULT_SYSTEM
+) -> Iterator[Piece]:
     """The one description of the format; render() joins it, encode() tokenises it piece by piece."""
     messages, tools = checked(messages), checked_tools(tools)
     if tools:
         yield from _turn("<|im_system|>", "tool_declare", compact_json(tools, "tools"))
     if not messages or messages[0]["role"] != "system":
-        yield from _turn("<|im_system|>", "system", DEFAULT_SYSTEM)
+        yield from _turn("<|im_system|>", "system", system)
     end = history_end(messages, as_written)
     for index, message in enumerate(messages):
         role, name, content = message["role"], message["name"], message["content"]

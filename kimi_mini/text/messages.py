@@ -6,12 +6,13 @@ from typing import Any
 # Where a message may carry its thought: our field, that of gpt-oss and that of vLLM. The first that is text counts, as
 # in `transformers`. A `thinking` that is false marks a reflex.
 THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def checked(messages: list[dict]) -> list[dict]:
-    """Copies that hold what the chat format shows: role, name and content; of an assistant also reasoning_content,
-    thinking (false for a reflex), tool_calls (id and arguments as text) and weight (0: not to be learned); of a tool
-    its tool_call_id.
+    """Copies that hold what the chat format shows: role, name and content (a developer is the system); of an assistant
+    also reasoning_content, thinking (false for a reflex), tool_calls (id and arguments as text) and weight (0: not to
+    be learned); of a tool its tool_call_id.
 
     Raises:
         ValueError: one line that names the message, by its index, and the field.
@@ -56,6 +57,9 @@ def _message(where: str, message: dict) -> dict:
     if not isinstance(message, dict):
         raise _wrong(where, "a dict such as {'role': 'user', 'content': 'hello'}", message)
     role = _text(message, "role", where)
+    if role not in ROLES:
+        raise _wrong(f"{where}: role", f"one of {', '.join(ROLES)}", role)
+    role = "system" if role == "developer" else role
     name = _text(message, "name", where) if message.get("name") is not None else role
     clean = {"role": role, "name": name or role, "content": content_text(message, where)}
     if role == "tool":

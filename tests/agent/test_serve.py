@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import json
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 
 from kimi_mini.agent import serve
 from kimi_mini.agent.endpoint import KEY_VARIABLE
+from kimi_mini.agent.folder import shipped_agent
 from kimi_mini.agent.serve import Tables, bound, named
 from kimi_mini.base import options
 from kimi_mini.base.errors import KimiError
@@ -93,6 +96,33 @@ def stopped():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serve.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         yield "http://127.0.0.1:1/v1"
+
+
+def test_what_is_not_said_is_the_command_lines(monkeypatch, capsys):
+    """And no temperature beyond what a request may name: the endpoint would start."""
+    asked = []
+    monkeypatch.setattr(serve, "serving", lambda *_, **more: asked.append(more) or stopped())
+    assert serve.main(arguments()) == serve.main(arguments("--temperature", "2", "--max-tokens", "9")) == 0
+    assert [(one["temperature"], one["tokens"]) for one in asked] == [(0.0, 1024), (2.0, 9)]
+    for wrong in ("5", "2.01", "-1", "nan", "x"):
+        with pytest.raises(SystemExit):
+            arguments("--temperature", wrong)
+        assert "--temperature" in capsys.readouterr().err.splitlines()[-1]
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readmes_request_is_answered_and_soon():
+    """It took 38 seconds, and all 8,152 tokens of the context."""
+    [(path, body)] = re.findall(r"^ +curl http://127\.0\.0\.1:8000(/\S+) -d '(.*)'$", README, re.M)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl -d has it
+    with serve.serving(shipped_agent()) as url:
+        answer = httpx.post(url.removesuffix("/v1") + path, content=body, headers=form, timeout=60).json()
+    [choice] = answer["choices"]
+    first, second = map(int, re.findall(r"\d+", json.loads(body)["messages"][-1]["content"]))
+    assert choice["finish_reason"] == "stop" and choice["message"]["content"] == str(first + second)
+    assert answer["usage"]["completion_tokens"] < 50
 
 
 def test_adapters_are_named():

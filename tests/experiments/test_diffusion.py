@@ -265,7 +265,7 @@ def test_the_seconds_of_a_training_that_was_stopped_count(tmp_path, monkeypatch)
     """Stopped behind the last step: the second start trains none, and tells of those of the first."""
     recipe = Recipe(tokens=3000, step_tokens=1024, micro_tokens=512)
 
-    def stop(model, folder):
+    def stop(model, folder, habits):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -24,7 +24,7 @@ import urllib.request
 
 import httpx
 import pytest
-from openai import APIStatusError, OpenAI
+from openai import APIStatusError, NotFoundError, OpenAI
 
 from kimi_mini.agent import conversation as state
 from kimi_mini.agent.folder import load_agent
@@ -55,7 +55,7 @@ def shop():
 
 
 def chain(level=3):
-    return [{"role": "user", "content": held_out_tasks("chain", [level], 1, seed=5)[0].prompt}]
+    return state.first_messages(held_out_tasks("chain", [level], 1, seed=5)[0])
 
 
 def ask(client, **more):
@@ -64,6 +64,12 @@ def ask(client, **more):
 
 def test_models_and_the_key(client, url):
     assert [one.id for one in client.models.list().data] == ["final"]
+    assert client.models.retrieve("final") == client.models.list().data[0]
+    for name in ("other", "final/x", "finale"):
+        with pytest.raises(NotFoundError) as caught:
+            client.models.retrieve(name)
+        assert caught.value.code == "model_not_found" and caught.value.param == "model"
+    assert httpx.get(f"{url}/models/final").status_code == 401
     for key in ("x", KEY[:-1], KEY + "x", KEY.upper()):
         answer = httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
         assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
@@ -74,7 +80,7 @@ def test_a_call_comes_with_its_thought_and_is_counted(client, shop):
     here = respond(model, tokenizer, shop["messages"], shop["tools"])
     there = client.chat.completions.create(**shop)
     said, wanted = there.choices[0].message, here["choices"][0]["message"]
-    assert there.choices[0].finish_reason == "tool_calls" and not said.content
+    assert there.choices[0].finish_reason == "tool_calls" and said.content is None
     assert said.reasoning_content == said.reasoning == wanted["reasoning_content"] != ""
     assert [one.model_dump()["function"] for one in said.tool_calls] == [
         one["function"] for one in wanted["tool_calls"]
@@ -149,6 +155,8 @@ def test_where_an_answer_ends(client):
     whole = ask(client, messages=chain()).choices[0].message.content
     cut = ask(client, messages=chain(), stop=[whole[1:]])
     assert cut.choices[0].message.content == whole[:1] and cut.choices[0].finish_reason == "stop"
+    none = ask(client, messages=chain(), stop=[whole])
+    assert none.choices[0].message.content == "" and none.choices[0].finish_reason == "stop"
     few = ask(client, messages=chain(), max_tokens=4)
     assert few.choices[0].finish_reason == "length" and few.usage.completion_tokens == 4
     assert ask(client, messages=chain(), max_completion_tokens=5).usage.completion_tokens == 5
@@ -266,6 +274,8 @@ def test_a_chain_goes_on_whatever_its_ids_look_like(client, shop):
         ),
         ({"messages": [{"role": "user", "content": "a b " * 9000}]}, 400, "the context holds"),
         ({"tool_choice": "required"}, 400, "no tools are declared"),
+        ({"messages": [{"role": "banana", "content": "x"}]}, 400, "message 0: role must be one of system, "),
+        ({"messages": [{"role": "user"}]}, 400, "message 0: content is missing"),
         (b"{", 400, "the body is no JSON"),
         (b"[" * 100_000, 400, "the body is no JSON"),
         (b'{"x": "' + b"a" * 2**21 + b'"}', 413, "more than 1,048,576 bytes"),

@@ -17,6 +17,7 @@ from tiny import tiny_model
 
 from kimi_mini.agent import serve
 from kimi_mini.agent.folder import load_agent, save_agent
+from kimi_mini.inference import writer
 from kimi_mini.inference.api import respond
 from kimi_mini.inference.serving.answer import Answer
 from kimi_mini.inference.serving.constrained import Constraint
@@ -115,6 +116,21 @@ def test_what_a_stream_held_back_comes_at_its_end(start, more):
             whole["finish_reason"]
         ]
         assert not any(stop in (whole["message"]["content"] or "") for stop in more.get("stop", []))
+
+
+def test_an_answer_that_goes_round_ends_early_as_one_that_is_cut_off(start, monkeypatch):
+    """It held its place to the end of the context, 8,192 tokens."""
+    stutters = lambda logits, *_, **__: (torch.full((len(logits),), 5), torch.zeros(len(logits)))
+    monkeypatch.setattr(writer, "sample", stutters)
+    running = start(places=1)
+    whole = running.post(max_tokens=None).json()
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert whole["usage"]["completion_tokens"] == writer.SHORTEST
+    assert '"finish_reason": "length"' in running.post(stream=True, max_tokens=500).text
+    assert running.count("kimi_requests_total", status="200") == 2
+    free = start(places=1, loops=0, tokens=300)
+    assert free.post(max_tokens=None).json()["usage"]["completion_tokens"] == 300
+    assert free.post(max_tokens=301).json()["usage"]["completion_tokens"] == 301
 
 
 def test_more_answers_than_there_is_room_for_are_refused_once_and_for_all(start):
@@ -311,6 +327,7 @@ def test_adapters_are_models_by_their_names_and_share_no_latents(start, folder, 
     adapter.save(tmp_path / "other")
     running = start(places=2, adapters={"other": str(tmp_path / "other")})
     assert [one["id"] for one in running.get("/v1/models").json()["data"]] == ["tiny", "other"]
+    assert [running.get(f"/v1/models/{name}").json()["id"] for name in ("tiny", "other")] == ["tiny", "other"]
     wanted = {
         name: respond(served, tokenizer, HELLO, max_tokens=12)["choices"][0]["message"]["content"]
         for name, served in (("tiny", model), ("other", adapter.merged(model)))

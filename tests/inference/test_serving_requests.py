@@ -13,6 +13,7 @@ from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.worlds.tools import FIND, Finder, Tool
 
 TOKENIZER, MODEL = Tokenizer.load(), tiny_model().eval()
+LIMIT = {"max_tokens": 70}
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
 
@@ -58,6 +59,35 @@ def test_names_and_defaults_are_openais():
     unset = dict.fromkeys(set(Chat.model_fields) - {"model", "messages"})
     assert rows(**unset)[0].context == rows()[0].context
     assert rows(**dict.fromkeys(SAYS_NOTHING, "x")) and rows(stop=["a", "b"]) and rows(logit_bias={})
+
+
+def test_what_a_request_does_not_say_is_the_endpoints():
+    asked = [
+        Chat.read(json.dumps({"model": "m", "messages": [USER], **more}).encode()) for more in ({}, LIMIT)
+    ]
+    [[free], [named]] = [rows_of(one, TOKENIZER, MODEL, 2048, most=11, loops=3) for one in asked]
+    assert (free.most, named.most, free.loops) == (11, 70, 3)
+    assert rows_of(asked[0], TOKENIZER, MODEL, len(free.context) + 5, most=11)[0].most == 5
+
+
+def test_a_message_without_a_content_is_refused_but_for_an_assistants():
+    for role in ("user", "system", "developer"):
+        for message in ({"role": role}, {"role": role, "content": None}):
+            error = refusal(messages=[USER, message])
+            assert str(error) == "message 1: content is missing" and error.param == "messages"
+    nothing = {"role": "tool", "tool_call_id": "call_1"}
+    assert "message 2: content" in str(refusal(messages=[USER, turn(call()), nothing]))
+    assert rows(messages=[USER, turn(call()), result(content="")]) and rows(
+        messages=[{**USER, "content": ""}]
+    )
+
+
+@pytest.mark.parametrize("role", ["usr", "banana", "function", "", "System"])
+def test_a_role_that_nobody_has_is_refused(role):
+    """It became a turn of the system."""
+    assert "message 0: role must be one of system, developer, user," in str(
+        refusal(messages=[{**USER, "role": role}])
+    )
 
 
 def test_each_choice_has_dice_of_its_own_and_a_seed_repeats_them():

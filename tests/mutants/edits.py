@@ -2016,8 +2016,8 @@ MUTANTS = [
         ("serving: the last stop string ends", "text[: min(ends)]", "text[: max(ends)]"),
         (
             "serving: a stop string is a cut",
-            'row.finish == "length" and not self.stopped',
-            'row.finish == "length"',
+            'row.finish in ("length", "loops") and not self.stopped',
+            'row.finish in ("length", "loops")',
         ),
         ("serving: thoughts are text", "None if self.thinks else False)", "False)"),
         (
@@ -2097,8 +2097,8 @@ MUTANTS = [
         ),
         (
             "serving: late is in time",
-            'if job.ended in ("stop", "length"):',
-            'if job.ended in ("stop", "length", "late"):',
+            'if job.ended in ("stop", "length", "loops"):',
+            'if job.ended in ("stop", "length", "loops", "late"):',
         ),
         ("serving: what cannot be read is read again", '= self.jobs[index].ended == "failed"', "= False"),
     ),

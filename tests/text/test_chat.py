@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_mini.text import chat
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.load()
@@ -93,7 +94,9 @@ CONTENT = st.one_of(
 )
 MESSAGE = st.one_of(
     st.builds(user, CONTENT),
-    st.builds(lambda text: {"role": "system", "content": text}, CONTENT),
+    st.builds(
+        lambda role, text: {"role": role, "content": text}, st.sampled_from(["system", "developer"]), CONTENT
+    ),
     st.builds(assistant, TEXT, CONTENT),
     st.builds(assistant, TEXT, CONTENT, CALLS),
     st.builds(lambda text: assistant(text, "reflex", thinking=False), TEXT),
@@ -195,6 +198,8 @@ CALL = call()
         (None, "message 1 must be a dict"),
         ({"content": "x"}, "message 1: role is missing"),
         ({"role": None, "content": "x"}, "message 1: role must be text, not None"),
+        ({"role": "usr", "content": "x"}, "message 1: role must be one of system, developer, user, .*'usr'"),
+        ({"role": "function", "content": "x"}, "message 1: role must be one of"),
         (
             user([{"type": "image_url", "image_url": "x"}]),
             "message 1: content must be text, a list of text parts",
@@ -337,10 +342,11 @@ def test_transformers_renders_a_shipped_folder_alike(root):
         ]
         for shown in (messages, [user("go"), {**turn, "reasoning_content": "so"}, messages[2]]):
             assert theirs.apply_chat_template(shown, tools=TOOLS, tokenize=False) == chat.render(
-                shown, TOOLS
+                shown, TOOLS, system=SHIPPED
             ), thinking
 
 
+SHIPPED = "You are Kimi."  # the system text of the shipped agents
 THOUGHTS = [
     {"reasoning": "so"},
     {"thinking": "so"},
@@ -360,7 +366,7 @@ def test_a_thought_counts_under_each_of_its_names(root, fields):
     messages = [user("go"), turn | fields]
     assert "<think>so</think>" in expected
     assert chat.render(messages) == jinja_render(messages=messages) == expected
-    assert theirs.apply_chat_template(messages, tokenize=False) == expected
+    assert theirs.apply_chat_template(messages, tokenize=False) == chat.render(messages, system=SHIPPED)
     ids, mask = chat.encode(TOKENIZER, messages)
     assert (ids, mask) == chat.encode(TOKENIZER, [user("go"), {**turn, "reasoning_content": "so"}])
 
@@ -374,14 +380,22 @@ def test_a_reflex_and_an_empty_thought_stay_empty(root, more):
     messages = [user("go"), {"role": "assistant", "content": "", "tool_calls": [CALL], **more}]
     assert "<think></think>" in chat.render(messages)
     assert chat.render(messages) == jinja_render(messages=messages)
-    assert chat.render(messages) == theirs.apply_chat_template(messages, tokenize=False)
+    assert chat.render(messages, system=SHIPPED) == theirs.apply_chat_template(messages, tokenize=False)
 
 
 def test_shipped_folders_hold_the_template(root):
     folders = [file.parent for file in (root / "data" / "checkpoints").glob("*/config.json")]
     assert len(folders) == 8
     for folder in folders:
-        assert (folder / "chat_template.jinja").read_bytes().decode() == chat.CHAT_TEMPLATE, folder.name
+        template = Habits.load(folder).template
+        assert (folder / "chat_template.jinja").read_bytes().decode() == template, folder.name
+
+
+def test_a_developer_is_the_system():
+    """OpenAI's newer name: its words come in place of the default ones, and not beside them."""
+    words = [{"content": "Be brief."}, user("go")]
+    found = [chat.render([{**words[0], "role": role}, words[1]]) for role in ("system", "developer")]
+    assert found[0] == found[1] and chat.DEFAULT_SYSTEM not in found[0]
 
 
 def test_the_template_is_installed_with_the_package(root):
@@ -395,7 +409,9 @@ def test_the_template_is_installed_with_the_package(root):
     [
         ("and not message.tool_calls and not", "and not"),
         ("-%}\n    {%- set history.end", "and history.end < 0 -%}{%- set history.end"),
-        ("messages[0].role != 'system'", "true"),
+        ("messages[0].role not in ('system', 'developer')", "true"),
+        ("not in ('system', 'developer')", "!= 'system'"),
+        (" | replace('developer', 'system')", ""),
         ("message.name or message.role", "message.role"),
         ("separators=(',', ':')", ""),
         ("~ '\\n'", ""),
@@ -412,6 +428,7 @@ def test_wrong_templates_are_caught(right, wrong):
         {"messages": CHAIN, "tools": TOOLS},
         {"messages": [*TWO_QUESTIONS, parts]},
         {"messages": [parts], "add_generation_prompt": True, "thinking": False},
+        {"messages": [{"role": "developer", "content": "Be brief."}, parts]},
     ]
     assert all(jinja_render(**case) == chat.render(**case) for case in conversations)
     assert any(jinja_render(mutant, **case) != chat.render(**case) for case in conversations)

@@ -20,6 +20,7 @@ from kimi_mini.inference.diffusion import mask_token
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Plan, Schedule
 from kimi_mini.pipeline.shared import Bar, note_of, trained
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft
 from kimi_mini.training.batch import Batch, Example, micro_batches, token_losses
@@ -160,7 +161,7 @@ def learned(
         history = trained(
             model, plan, data, len(steps), schedule, state_file=state, progress=bar, losses=losses
         )
-    save_agent(model, kept)
+    save_agent(model, kept, Habits.load(start))
     spent = {
         "examples": sft.tokens_of(pools, steps),
         "processor_seconds": round(history.processor_seconds, 1),

@@ -41,6 +41,7 @@ from kimi_mini.experiments.verifiers.shared import pools
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import finetune
 from kimi_mini.pipeline.plan import Finetune, Plan, Schedule
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training import sft, synthesis
 from kimi_mini.training.batch import Example
@@ -223,7 +224,7 @@ def one(name: str, seed: int, scale: float) -> tuple[list[dict], float]:
         return kept["rows"], kept["took"]
     before = measured(*load_agent(CHECKPOINTS / arm.agent), arm, scale, seed, 0.25)
     model, tokenizer, done = taught(arm, tokens, seed)
-    save_agent(model, folder / "agent")
+    save_agent(model, folder / "agent", Habits.load(CHECKPOINTS / arm.agent))
     rows = [
         {"arm": name, "seed": seed, "taught": False, "success": before},
         {

@@ -42,6 +42,7 @@ from kimi_mini.inference.attempts.routed import Answered, Trial
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline import finetune
 from kimi_mini.pipeline.plan import Finetune, Plan, Schedule
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 from kimi_mini.training.batch import Example
 from kimi_mini.training.synthesis import Source
@@ -106,7 +107,7 @@ def run(job: Job) -> dict:
     limit, examples = practise(both, tokenizer, job.seed, job.scale)
     chooser = copy.deepcopy(both)
     tune(chooser, examples, CHOICE, job, "choosing")
-    save_agent(chooser, RUNS / "routed" / f"seed{job.seed}")
+    save_agent(chooser, RUNS / "routed" / f"seed{job.seed}", Habits.load(job.start))
     return {"seed": job.seed, "rows": measured(both, chooser, tokenizer, job, limit)}
 
 

@@ -70,7 +70,7 @@ class Answer:
             thought, text = thought.rstrip(HALF), text[: len(text) - self._unsure(text)]
             calls = calls if self.held else []
         if over:
-            cut = row.finish == "length" and not self.stopped
+            cut = row.finish in ("length", "loops") and not self.stopped
             self.finish = "length" if cut else "tool_calls" if calls else "stop"
         return list(self._deltas(thought, text, calls))
 
@@ -146,8 +146,8 @@ class Answer:
         return len(text) - len(whole) + max(starts, default=0)
 
     def message(self) -> dict[str, Any]:
-        """The whole of it."""
-        message = {"role": "assistant", "content": self.text or None}
+        """The whole of it. Without a text its content is empty, and null beside calls, as OpenAI has it."""
+        message = {"role": "assistant", "content": self.text or (None if self.calls else "")}
         message |= {"reasoning_content": self.thought, "reasoning": self.thought}
         return message | ({"tool_calls": self.calls} if self.calls else {})
 

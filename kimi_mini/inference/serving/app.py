@@ -1,7 +1,7 @@
 """The routes of the endpoint: what arrives becomes jobs of the engine, and what the engine writes becomes answers.
 
     POST /v1/chat/completions     at once, or as server-sent events
-    GET  /v1/models, /health, /metrics
+    GET  /v1/models, /v1/models/NAME, /health, /metrics
 
 Errors have OpenAI's shape, whatever is wrong. A client that leaves takes its rows with it.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -22,24 +22,30 @@ from kimi_mini.inference.serving.engine import Engine, Full, Stopped
 from kimi_mini.inference.serving.metrics import Metrics
 from kimi_mini.inference.serving.requests import Chat, Refused, rows_of
 from kimi_mini.inference.serving.work import Work
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Settings:
     """How an endpoint behaves. name: of the model; adapters: names that stand for it with an adapter; key: what a
-    client must show, None: nothing; temperature: of requests that name none, 0 as our scoreboard; timeout: seconds a
-    request may take, waiting and all; body: bytes that one may have; constrained: calls cannot be malformed; strict:
-    thoughts must come back."""
+    client must show, None: nothing; temperature: of requests that name none, 0 as our scoreboard; tokens: of an answer
+    where a request names no max_tokens (the longest turns that our agents are trained on have 200 to 300); loops: an
+    answer that writes the same so many times in a row ends there, as one that was cut off, 0: it goes on; timeout:
+    seconds a request may take, waiting and all; body: bytes that one may have; constrained: calls cannot be malformed;
+    strict: thoughts must come back; habits: of the agent."""
 
     name: str = "kimi_mini"
     adapters: tuple[str, ...] = ()
     key: str | None = None
     temperature: float = 0.0
+    tokens: int = 1024
+    loops: int = 8
     timeout: float = 120.0
     body: int = 2**20
     constrained: bool = True
     strict: bool = False
+    habits: Habits = field(default_factory=Habits)
 
 
 def create_app(engine: Engine, model, tokenizer: Tokenizer, settings: Settings) -> FastAPI:
@@ -56,9 +62,13 @@ def create_app(engine: Engine, model, tokenizer: Tokenizer, settings: Settings) 
     @app.get("/v1/models")
     async def models(request: Request) -> dict:
         endpoint.admit(request)
-        names = (settings.name, *settings.adapters)
-        made = {"object": "model", "created": endpoint.since, "owned_by": "kimi_mini"}
-        return {"object": "list", "data": [{"id": name, **made} for name in names]}
+        return {"object": "list", "data": [endpoint.card(name) for name in endpoint.names]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model_of(request: Request, name: str) -> dict:
+        endpoint.admit(request)
+        endpoint.adapter(name)
+        return endpoint.card(name)
 
     @app.get("/health")
     async def health() -> Response:
@@ -132,13 +142,22 @@ class Endpoint:
             raise Refused(f"the body did not come within {seconds:g} seconds", 408) from None
         return bytes(body)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all models that are served here."""
+        return self.settings.name, *self.settings.adapters
+
+    def card(self, name: str) -> dict:
+        """What is told of a model."""
+        return {"id": name, "object": "model", "created": self.since, "owned_by": "kimi_mini"}
+
     def adapter(self, name: str) -> str | None:
         """Raises Refused for a model that is not served here."""
         if name == self.settings.name:
             return None
         if name in self.settings.adapters:
             return name
-        served = ", ".join((self.settings.name, *self.settings.adapters))
+        served = ", ".join(self.names)
         raise Refused(f"no model {name!r:.60}; here are: {served}", 404, "model_not_found", "model")
 
     async def answer(self, request: Request, asked: Chat) -> Response:
@@ -156,6 +175,9 @@ class Endpoint:
             settings.constrained,
             settings.strict,
             adapter,
+            settings.tokens,
+            settings.loops,
+            settings.habits,
         )
         work = Work(asked, rows, self.tokenizer, self.engine, self.metrics, settings.timeout)
         try:

@@ -41,7 +41,7 @@ class Job:
 
     heard: called on the engine's thread after each token, and once more with finished=True when the row has ended; True
     ends the row there. deadline: of time.monotonic(), at which it ends unfinished. began: when its first token came.
-    ended: "stop" and "length" as of a row, or "cancelled", "late", "failed".
+    ended: "stop", "length" and "loops" as of a row, or "cancelled", "late", "failed".
     """
 
     row: Row

@@ -18,12 +18,14 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.inference.serving.constrained import Constraint, with_found
 from kimi_mini.inference.writer import Marks, Row, dice, stops_of
 from kimi_mini.text import chat
+from kimi_mini.text.habits import Habits
 from kimi_mini.text.tokenizer import Tokenizer
 
 SAYS_NOTHING = frozenset(
     "user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention".split()
 )
 MOST_STOPS, MOST_CHOICES, MOST_ALTERNATIVES = 4, 8, 20
+SPEAKERS = ("system", "developer", "user", "tool")  # whose messages have a content
 
 
 class Refused(KimiError):
@@ -174,6 +176,13 @@ def with_own_ids(messages: Sequence[dict]) -> tuple[list[dict], int]:
     return done, count
 
 
+def check_contents(messages: Sequence[dict]) -> None:
+    """Refused, as OpenAI's API does, where a message has no content; an assistant's may be its calls alone."""
+    for index, message in enumerate(messages):
+        if message.get("role") in SPEAKERS and message.get("content") is None:
+            raise Refused(f"message {index}: content is missing", param="messages")
+
+
 def check_reasoning(messages: Sequence[dict]) -> None:
     """Refused, as Moonshot's API does, where a running chain of calls has lost its thoughts."""
     for index in range(chat.history_end(list(messages)) + 1, len(messages)):
@@ -187,16 +196,24 @@ def check_reasoning(messages: Sequence[dict]) -> None:
             )
 
 
-def prompt_of(asked: Chat, tokenizer: Tokenizer, strict: bool = False) -> tuple[list[int], list[Constraint]]:
-    """The tokens before the turn, and what holds each choice to the format. Raises Refused."""
+def prompt_of(
+    asked: Chat, tokenizer: Tokenizer, strict: bool = False, habits: Habits | None = None
+) -> tuple[list[int], list[Constraint]]:
+    """The tokens before the turn, in the form that the agent is used to, and what holds each choice to the format.
+    Raises Refused."""
+    habits = habits or Habits()
+    check_contents(asked.messages)
     messages, calls = with_own_ids(asked.messages)
     if strict and asked.thinks:
         check_reasoning(messages)
     form = asked.tool_choice or "auto", asked.parallel_tool_calls, asked.thinks, calls, asked.response_format
     try:
-        tools = with_found(asked.tools, messages)
+        declared = habits.ordered(asked.tools)  # the order of its arguments is that of a call, too
+        tools = with_found(declared, messages)
         hooks = [Constraint(tokenizer, tools, *form) for _ in range(asked.n)]
-        prompt, _ = chat.encode(tokenizer, messages, asked.tools, True, asked.thinks, as_written=False)
+        prompt, _ = chat.encode(
+            tokenizer, messages, declared, True, asked.thinks, as_written=False, system=habits.system
+        )
     except (KimiError, ValueError, RecursionError) as error:
         raise Refused(str(error)) from None
     return prompt, hooks
@@ -211,10 +228,14 @@ def rows_of(
     constrained: bool = True,
     strict: bool = False,
     adapter: str | None = None,
+    most: int | None = None,
+    loops: int = 0,
+    habits: Habits | None = None,
 ) -> list[Row]:
-    """The rows of a request, one a choice. temperature: where the request names none. constrained: calls cannot be
-    malformed. strict: a chain of calls must bring its thoughts. Raises Refused."""
-    prompt, hooks = prompt_of(asked, tokenizer, strict)
+    """The rows of a request, one a choice. temperature, most: where the request names none (most: tokens, None: what
+    the context holds). constrained: calls cannot be malformed. strict: a chain of calls must bring its thoughts. loops:
+    see Row. habits: of the agent. Raises Refused."""
+    prompt, hooks = prompt_of(asked, tokenizer, strict, habits)
     if len(prompt) >= max_length:
         says = f"the messages take {len(prompt)} tokens, and the context holds {max_length}"
         raise Refused(says, code="context_length_exceeded", param="messages")
@@ -222,7 +243,7 @@ def rows_of(
     return [
         Row(
             prompt,
-            min(asked.most or max_length, max_length - len(prompt)),
+            min(asked.most or most or max_length, max_length - len(prompt)),
             stops_of(model, tokenizer),
             dice(seed, choice),
             asked.thinking_budget if asked.thinks else None,
@@ -231,6 +252,7 @@ def rows_of(
             adapter,
             temperature if asked.temperature is None else asked.temperature,
             asked.top_p,
+            loops=loops,
         )
         for choice, hook in enumerate(hooks)
     ]

@@ -91,7 +91,7 @@ class Work:
             yield entry
 
     def _check(self, job: Job) -> None:
-        if job.ended in ("stop", "length"):
+        if job.ended in ("stop", "length", "loops"):
             return
         self.over = True
         if job.ended == "late":
