@@ -2173,7 +2173,7 @@ MUTANTS = [
             "own = str(call.get('id'))",
         ),
         ("serving: calls are counted anew", "count += 1", "count += 0"),
-        ("serving: found tools may not be called", "with_found(asked.tools, messages)", "asked.tools"),
+        ("serving: found tools may not be called", "with_found(declared, messages)", "declared"),
         (
             "serving: old thoughts are missed",
             "range(chat.history_end(list(messages)) + 1, len(messages))",

@@ -51,8 +51,7 @@ from kimi_mini.worlds.registry import FAMILIES, held_out_tasks
 from kimi_mini.worlds.rows import LIMITS
 
 NOTEBOOK = "09_evaluation.ipynb"
-RATE, PASSES = 0.75, 1.5
-SHEET = 450  # tokens of an exercise sheet, about
+RATE, PASSES, SHEET = 0.75, 1.5, 450  # SHEET: tokens of an exercise sheet, about
 LENGTHS = {  # of a dialogue; of `line` of each of its answers
     "project": 460,
     "write": 245,
@@ -176,8 +175,8 @@ def taught(arm: Arm, tokens: int, seed: int) -> tuple[KimiMini, Tokenizer, dict]
     schedule = Schedule(peak=arm.rate, decay_start=0.35)
     plan = Plan(seed=seed, finetune=Finetune(tokens=tokens, schedule=schedule))
     history = finetune.tune(model, curriculum(tokenizer, arm, tokens, seed), plan, title=f"seed {seed}")
-    done = {"tokens": sum(history.tokens), "seconds": round(history.seconds, 1), "loss": history.loss[-1]}
-    return model, tokenizer, done
+    spent = {"tokens": sum(history.tokens), "seconds": round(history.seconds, 1)}
+    return model, tokenizer, spent | {"loss": history.loss[-1]}
 
 
 # ---- what is measured ----------------------------------------------------------------------------------------
@@ -293,8 +292,8 @@ def report(log: Log) -> None:
 
 def draw(log: dict) -> Figure:
     """Success on every exam, with the spread over seeds."""
-    titles = "Worlds that no run trains, after they were taught", "What it could do before, afterwards"
-    return scores.scoreboard(log["scoreboard"], titles[0], gains=titles[1])
+    title, gains = "Worlds that no run trains, after they were taught", "What it could do before, afterwards"
+    return scores.scoreboard(log["scoreboard"], title, gains=gains)
 
 
 if __name__ == "__main__":
