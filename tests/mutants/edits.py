@@ -1182,12 +1182,23 @@ MUTANTS = [
         ),
     ),
     *edits(
-        "worlds/telecom/service.py",
+        "worlds/telecom/hearing.py",
         "worlds/test_telecom.py",
+        ("telecom: a step that is told not to be done is done", "if UNASKED.search(before):", "if False:"),
         (
-            "telecom: a step that is told not to be done is done",
-            "if not UNASKED.search(",
-            "if True or not UNASKED.search(",
+            "telecom: a step that did not help is taken again",
+            "told = PAST_BEFORE",
+            "told = None and PAST_BEFORE",
+        ),
+        (
+            "telecom: a step that comes later is taken now",
+            "later = LATER_BEFORE",
+            "later = None and LATER_BEFORE",
+        ),
+        (
+            "telecom: both steps of 'if not, then' are taken",
+            "and not (asked and _on_condition(answer, hit))",
+            "",
         ),
         ("telecom: 'do not forget to restart' asks for nothing", "(?!forget|hesitate|fail|only)", ""),
     ),
