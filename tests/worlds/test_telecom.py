@@ -272,6 +272,13 @@ def test_evidence_says_which_rule_was_broken():
         assert not verdict.passed and evidence in verdict.evidence, (evidence, verdict)
 
 
+def test_the_steps_have_an_order_where_none_of_them_helps_too():
+    task = task_of(cause="technician")
+    for order, right in ((["restart", "apn"], True), (["apn", "restart"], False)):
+        messages = [message for step in [*order, "technician"] for message in asked(task, step)]
+        assert play(task, identify(task), *messages, say("Bye.")).verdict().passed is right
+
+
 MUTANTS = {  # a condition left out -> the kind that must get through
     "most_calls": (lambda needed: 10**6, "tries again and again before it does the work"),
     "pairwise": (lambda done: [], "asks for everything at once"),
