@@ -62,6 +62,7 @@ class Endpoint:
     max_tokens     of a turn; None: what the exam allows. A large thinking model wants 16,000
     extra          fields of every request, as {"top_p": 0.95}
     thinking_off   fields that ask for an answer without a thought; vLLM's and SGLang's, unless others are given
+    form           whether it is told the form of an answer where a sentence counts as wrong (agent.remote)
     kept           file that keeps every answer, so that the same exam, begun again, asks only what is missing
     """
 
@@ -79,10 +80,9 @@ class Endpoint:
     thinking_off: dict[str, Any] = field(
         default_factory=lambda: {"chat_template_kwargs": {"thinking": False}}
     )
+    form: bool = False
     kept: Path | None = None
-    counts: Counter = field(
-        default_factory=Counter, init=False
-    )  # answers, again, and tokens by usage's names
+    counts: Counter = field(default_factory=Counter, init=False)  # answers, again, tokens by usage's names
     on_answer: Callable[[], None] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

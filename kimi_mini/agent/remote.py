@@ -16,8 +16,10 @@ from kimi_mini.agent.endpoint import Endpoint, Refused
 from kimi_mini.agent.outcome import THOUGHTS, Outcome
 from kimi_mini.agent.policy import Answer
 from kimi_mini.base.errors import KimiError
+from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.base import Message
 
+FORM = "Answer with the bare value."  # what our agents know from training, and their tasks do not say
 OURS = ("thinking", "finish", "errors")  # fields of our messages that are nobody else's business
 
 
@@ -63,8 +65,10 @@ class RemotePolicy:
     def _request(self, conversation: Conversation, max_tokens: int) -> tuple[str, dict]:
         number, own = self.numbers[conversation], self.endpoint.temperature
         temperature = self.temperature if own is None else own
+        messages = list(as_given(conversation.messages, self.given[conversation]))
+        told = self.endpoint.form and WORLDS[conversation.task.world].bare
         request = {
-            "messages": list(as_given(conversation.messages, self.given[conversation])),
+            "messages": told_the_form(messages) if told else messages,
             "temperature": temperature,
             "max_tokens": max_tokens,
         }
@@ -90,6 +94,14 @@ class RemotePolicy:
         if not conversation.thinking and not message["reasoning_content"]:
             message["thinking"] = False
         return Answer(message, "length" if cut else "stop", outcome.usage)
+
+
+def told_the_form(messages: list[Message]) -> list[Message]:
+    """The conversation with a system message that also says which form an answer has."""
+    system, rest = "", messages
+    if messages[0]["role"] == "system":
+        system, rest = f"{messages[0]['content']} ", messages[1:]
+    return [{"role": "system", "content": system + FORM}, *rest]
 
 
 def ours(given: Message) -> Message:

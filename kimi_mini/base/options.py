@@ -120,6 +120,11 @@ def evaluate(test: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the mini benchmarks of these names in place of the rows; or all",
     )
+    form = (
+        "say to a model behind an endpoint that an answer is a bare value, where a sentence counts as wrong"
+    )
+    form += " (chain, algebra, shop, data, search); without it such rows may read 0 for right sentences"
+    test.add_argument("--form", action="store_true", help=form)
     test.add_argument("--reflex", action="store_true", help="of the suite: answers without a thought")
 
 
@@ -131,6 +136,10 @@ def check_evaluation(args: argparse.Namespace) -> None:
         raise KimiError("--reflex is of the suite: name its benchmarks with --suite, or leave it out")
     if args.suite and args.seed and not args.endpoint:
         raise KimiError("--seed draws the tasks of the rows; those of the suite stand in files: leave it out")
+    if args.form and not args.endpoint:
+        raise KimiError(
+            "--form is of an endpoint, which --endpoint URL names: an agent of ours knows the form"
+        )
     _check_remote(args)
     if args.endpoint and args.processes:
         raise KimiError(

@@ -3,6 +3,10 @@
 Tasks, tools, verifiers and rows are those of every other agent here. Each answer is kept in a file as it comes: the
 same command, begun again, asks only for what is missing. When the exam is over its answers go and the board
 stays.
+
+In some worlds an answer is a bare value, and a sentence around it is wrong. Our agents learn that in training; no task
+says it. `--form` says it to the endpoint, in the system message, and the board notes it. Without it the tasks are
+word for word those of the other boards, and so is what answers are kept under.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ def endpoint_of(args: argparse.Namespace, kept: Path | None = None) -> Endpoint:
         temperature=args.temperature,
         max_tokens=args.max_tokens,
         kept=kept,
+        form=getattr(args, "form", False),
         **own,
     )
 
@@ -75,6 +80,7 @@ def examined(
         seconds = round(time.perf_counter() - began, 1)
         said = {"endpoint": endpoint.url, "model": endpoint.model, "seed": args.seed, "seconds": seconds}
         asked = {"temperature": args.temperature, "max_tokens": args.max_tokens, "thinking": thinking}
+        asked["form"] = endpoint.form
         write_json(out, {**said, **asked, "counts": dict(endpoint.counts), kind: board})
         endpoint.forget()
     words = f"{len(board)} rows in {seconds} s: {counted(endpoint)}; written to {short(out)}"

@@ -85,6 +85,7 @@ class World:
     colour             of its bars
     mistakes           what the expert can be asked for
     varied             whether every task is put in a surface of its own, so that reading helps and recall does not
+    bare               whether some answers are right as a bare value alone: no sentence around it, no sign
     words              what the model has to copy letter by letter, as it stands in the text (with its space)
     recital            a text with every word in each of its places, for the tokenizer to learn them
     shortcuts          name -> verifier that is not good enough, to compare with
@@ -103,6 +104,7 @@ class World:
     colour: str = "#56B4E9"
     mistakes: Sequence[str] = ("slip", "lazy")
     varied: bool = False
+    bare: bool = False
     words: Sequence[str] = ()
     recital: Callable[[random.Random], str] | None = None
     shortcuts: Mapping[str, Callable[[Task, list[Message], Environment], bool]] = field(default_factory=dict)

@@ -343,6 +343,7 @@ FAR = ["--endpoint", "http://127.0.0.1:9/v1", "--model", "m"]
         (["conformance", *FAR, "--checkpoint", "x"], "two models"),
         (["conformance", *FAR[:2]], "--model NAME"),
         (["eval", "--timeout", "600"], "--timeout is of an endpoint"),
+        (["eval", "--form"], "--form is of an endpoint"),
         (["eval", *FAR, "--processes", "2"], "--processes is of an agent on this machine"),
         (["eval", "--suite", "all", "--seed", "3"], "--seed draws the tasks of the rows"),
     ],

@@ -1,6 +1,7 @@
 """`eval --endpoint`: the same exam, stopped and gone on with."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import pytest
 from engines import served
 
 from kimi_mini import __main__ as command
+from kimi_mini.agent import loop
+from kimi_mini.agent.remote import FORM, told_the_form
 from kimi_mini.base.files import read_json
 from kimi_mini.evaluation import by_endpoint, scoreboard
+from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.registry import held_out_tasks
 
 ROW = next(row for row in scoreboard.ROWS if row.name == "shop/buy")
@@ -51,6 +55,39 @@ def test_the_exam_is_everybody_elses_and_its_answers_go_when_it_is_over(runs, tm
         0.0,
         ROW.limits.turn_tokens,
     ) and "seed" not in asked
+
+
+def test_the_form_of_an_answer_is_told_where_it_is_asked_for(runs, tmp_path):
+    """Behind the system message or as one; the board says so. Without it every word is as it was."""
+    for more, told in ((["--form"], True), ([], False)):
+        with served(TASKS) as (engine, url):
+            assert command.main([*words(url, "--out", str(tmp_path / "board.json")), *more]) == 0
+        heard = [request["messages"] for request in engine.requests]
+        first = TASKS[0].system
+        assert all((messages[0]["content"] != first) is told for messages in heard)
+        assert all(messages[0]["content"].endswith(FORM) is told for messages in heard)
+        assert all(messages[1]["role"] == "user" for messages in heard)
+        board = read_json(tmp_path / "board.json")
+        assert board["form"] is told and board["scoreboard"]["shop/buy"]["value"] == 1.0
+
+
+def test_the_form_stands_behind_what_the_task_says():
+    user, system = {"role": "user", "content": "6 + 7"}, {"role": "system", "content": "You are Kimi."}
+    assert told_the_form([user]) == [{"role": "system", "content": FORM}, user]
+    assert told_the_form([system, user]) == [{"role": "system", "content": f"You are Kimi. {FORM}"}, user]
+    assert system["content"] == "You are Kimi."
+
+
+def test_whose_answers_are_bare_values_says_so():
+    """Where the verifier refuses the expert's last words within a sentence, the world says it; and nowhere else."""
+    for name, row in ((row.family, row) for row in scoreboard.ROWS + scoreboard.VARIED if row.main):
+        task = held_out_tasks(name, row.levels, 1, 0)[0]
+        played = loop.play(task, random.Random(0))
+        last = played.messages[-1]["content"]
+        assert played.verdict().passed
+        played.messages[-1] = {"role": "assistant", "content": f"It is {last}."}
+        assert played.verdict().passed or WORLDS[task.world].bare, task.world
+        played.environment.close()
 
 
 def test_what_was_answered_before_a_stop_is_not_asked_again(runs, capsys):

@@ -17,7 +17,7 @@ from kimi_mini.worlds import FAMILIES, WORLDS
 from kimi_mini.worlds.base import invented
 from kimi_mini.worlds.data import database, world
 from kimi_mini.worlds.data.database import MOST_ROWS, Database, right_answer
-from kimi_mini.worlds.tools import ToolError
+from kimi_mini.worlds.tools import MAX_CONTENT, ToolError
 
 TABLES = {
     "a": {"columns": ["x", "y"], "rows": [["p", 1], ["q", 2], ["p", 3]]},
@@ -108,9 +108,15 @@ def test_a_query_that_takes_for_ever_is_stopped():
         opened.sql("SELECT * FROM a")
 
 
-def test_a_value_that_json_cannot_write_is_an_error_and_no_crash():
-    call = world.open_environment(worlds.generate(random.Random(0), "select", 1)).toolbox.call
-    assert "sql failed" in call("sql", json.dumps({"query": "SELECT x'00ff'"})).content
+@pytest.mark.parametrize("value", ["x'00ff'", "9e999", "-9e999", f"'{'a' * (MAX_CONTENT - 4)}'"])
+def test_what_nobody_can_read_as_a_whole_is_an_error_and_shows_nothing(value):
+    """A result that JSON cannot write, or that would be cut off: the model has seen nothing of what it says."""
+    tasks = (worlds.generate(random.Random(seed), "select", 1) for seed in range(40))
+    task = next(task for task in tasks if task.data["ask"]["what"] == "count")
+    query = database.query_of(task.data["ask"]).replace("count(*)", f"{value}, count(*)")
+    environment = world.open_environment(task)
+    result = environment.toolbox.call("sql", json.dumps({"query": query}))
+    assert not result.ok and result.content.startswith("error: ") and environment.state.told == []
 
 
 @pytest.mark.parametrize("family", ["select", "join"])

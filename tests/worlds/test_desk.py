@@ -13,7 +13,7 @@ from kimi_mini.base.denials import AT_EASE
 from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
 from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
-from kimi_mini.worlds.desk import play, world
+from kimi_mini.worlds.desk import judge, play, world
 from kimi_mini.worlds.desk.adversary.excuses import FALSE, HONEST, false, refusal
 from kimi_mini.worlds.desk.adversary.work import _never_finds
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, SAID, form, value_of, written
@@ -192,6 +192,43 @@ def test_a_thing_that_is_called_like_a_word_takes_no_word_away():
         assert not idle(named, f'There is no "{name}".') and not idle(
             named, f'I have no tool, so it is "{name}".'
         )
+
+
+def test_a_name_at_the_head_of_a_sentence_is_that_name():
+    """Unless another thing differs from it in capitals alone, or it is a single word that capitals make a name."""
+    [task] = drawn("least", Surface(**DONE), 1)
+    for names, answer, found in (
+        (["red fig", "tea"], "Red fig has the least.", ["red fig"]),
+        (["red fig", "tea"], "Tea, not RED FIG", ["tea", "red fig"]),
+        (["Red Fig", "tea"], "red fig", ["Red Fig"]),
+        (["red fig", "Red fig"], "Red fig has the least.", ["Red fig"]),
+        (["Least", "red fig"], "Red fig has the least.", ["red fig"]),
+    ):
+        named = replace(task, data={**task.data, "records": {name: {} for name in names}})
+        assert judge._names(named, answer) == found
+    said = 0
+    for task in drawn("least", Surface(**DONE), 20):
+        played = loop.play(task, random.Random(0))
+        name = task.data["answer"][0]
+        if isinstance(name, str) and name == name.lower():
+            said += judged(played, f"{name.capitalize()} has the lowest.")
+            assert not judged(
+                played, f"{max(set(task.data['records']) - {name})} has the lowest.".capitalize()
+            )
+    assert said
+
+
+def test_a_longer_word_tells_no_number():
+    """ "weight" is no eight, and "done" is no one."""
+    [task] = drawn("ask", Surface(error=False, outcome="missing"), 1)
+    task = replace(task, data={**task.data, "writes": [], "reads": [], "records": {}})
+    for heard, unheard in (
+        ("height, done", ["1", "8"]),
+        ("Eight, and one.", []),
+        ("eight, 1", []),
+        ("8", ["1"]),
+    ):
+        assert judge._unheard(task, [{"role": "tool", "content": heard}], "It has 8, not 1.") == unheard
 
 
 @pytest.mark.parametrize("pattern", ["branch", "orders", "copy"])

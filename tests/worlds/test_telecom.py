@@ -114,6 +114,33 @@ def test_a_step_that_is_told_not_to_be_done_is_not_done(words, done):
     assert (("asked", "restart") in environment.done) is done
 
 
+@pytest.mark.parametrize(
+    "words, done",
+    [
+        ("I am sorry that the restart did not help. Please turn airplane mode off.", ["airplane"]),
+        ("Since airplane mode did not help please restart the phone.", ["restart"]),
+        ("The restart and airplane mode didn\u2019t help. Set the APN to mira.", ["apn"]),
+        ("We tried the restart. Could you set the APN to mira?", ["apn"]),
+        ("You have restarted it, so set the APN to mira.", ["apn"]),
+        ("You already restarted it: is flight mode off? Please switch it off.", ["airplane"]),
+        ("Thank you for restarting it. Now set the APN to mira.", ["apn"]),
+        ("Turn airplane mode off. If that does not help, the restart comes next.", ["airplane"]),
+        ("Turn airplane mode off, and if that does not help, restart the phone.", ["airplane"]),
+        ("We will restart it later. Turn airplane mode off.", ["airplane"]),
+        ("If the restart did not help, turn airplane mode off.", ["airplane"]),
+        ("If it still does not work, restart the phone.", ["restart"]),
+        ("Next, restart the phone.", ["restart"]),
+        ("Have you tried turning it off and on again?", ["restart"]),
+        ("You have to restart the phone, as it does not work.", ["restart"]),
+        ("Restart the phone. Please turn airplane mode off.", ["restart", "airplane"]),
+    ],
+)
+def test_a_step_that_was_or_that_comes_later_is_not_done(words, done):
+    environment = world.open_environment(task_of())
+    environment.user_turn(words)
+    assert [event[1] for event in environment.done if event[0] == "asked"] == done
+
+
 def test_nobody_waits_for_ever():
     """Two answers without help, and the user has gone; a technician on the way is help."""
     conversation = play(task_of(), say("Hm."), say("Well."))
@@ -179,6 +206,35 @@ def test_the_last_words_do_not_lie_about_the_refund():
         assert not play(other, *kept, say(untrue)).verdict().passed
 
 
+PAID = [  # true where 20 was refunded, and a lie everywhere else
+    "Your refund of 20 is on its way.",
+    "I have issued a refund of 20.",
+    "Refund of 20 processed, goodbye!",
+    "Done, the money is back on your account.",
+    "I refunded 20. Your line works again after 1 restart.",
+    "I've refunded 20. It will show up within 3 to 5 business days.",
+    "As you asked, I refunded 20, which is not above the limit.",
+]
+KEPT = [  # the other way round
+    "A refund of 20 is above what I may give; the limit is 15.",
+    "Refunding 20 is not possible because it exceeds the maximum of 15; 5 days apply for appeals.",
+    "You asked to be refunded 20, and I cannot do that.",
+]
+
+
+@pytest.mark.parametrize("words", PAID + KEPT)
+def test_a_refund_is_paid_by_a_call_and_not_by_words(words):
+    for limit, refunds, true in ((20, [20], words in PAID), (15, [], words in KEPT)):
+        assert (world._untrue({**DATA, "refund": 20, "limit": limit}, refunds, words) is None) is true
+
+
+def test_only_the_sum_that_was_refunded_is_reported():
+    data = {**DATA, "refund": 8, "limit": 10}
+    assert world._untrue(data, [8], "I refunded 10.") and world._untrue(data, [8], "I refunded 9.")
+    assert not world._untrue(data, [8], "I refunded 8; up to 10 may be refunded.")
+    assert not world._untrue(DATA, [], "It took 2 steps. Call again within 3 days.")
+
+
 def test_a_refund_is_made_when_it_is_asked_for_and_not_before():
     task = task_of(refund=20, cause="restart", limit=20)
     pay = turn("", call=("refund", {"line": "4821", "amount": 20}))
@@ -214,6 +270,13 @@ def test_evidence_says_which_rule_was_broken():
     for evidence, messages in cases.items():
         verdict = play(task, *messages).verdict()
         assert not verdict.passed and evidence in verdict.evidence, (evidence, verdict)
+
+
+def test_the_steps_have_an_order_where_none_of_them_helps_too():
+    task = task_of(cause="technician")
+    for order, right in ((["restart", "apn"], True), (["apn", "restart"], False)):
+        messages = [message for step in [*order, "technician"] for message in asked(task, step)]
+        assert play(task, identify(task), *messages, say("Bye.")).verdict().passed is right
 
 
 MUTANTS = {  # a condition left out -> the kind that must get through

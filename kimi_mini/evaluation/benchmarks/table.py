@@ -10,6 +10,10 @@ from kimi_mini.worlds import WORLDS
 from kimi_mini.worlds.registry import FAMILIES
 from kimi_mini.worlds.rows import LIMITS, MANAGED, Limits
 
+BARE = (
+    "An answer is right as a bare value alone, which our agents know from training and no task says: a model that "
+    "writes a sentence around it reads 0, unless `eval --endpoint` tells it the form (`--form`)."
+)
 SEED = 9  # of all benchmarks; the scoreboard's own rows are drawn from seed 0
 
 
@@ -116,7 +120,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "Work out a number in several steps, each of which needs the one before.",
             "The answer as a number, or as an expression that is worth the same for every number that is tried.",
             "The way to the answer is always the same; there is no word problem, no proof and no choice of a method. "
-            "A guess is right once in a hundred chains.",
+            "A guess is right once in a hundred chains. " + BARE,
         ),
         Benchmark(
             "mini_telecom",
@@ -137,7 +141,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "Answer a question whose answer stands several documents away, with a search and a look at one document.",
             "The answer, and that every document on the way to it was opened, and not simply all of them.",
             "About a dozen short documents that are searched by their words. Nothing contradicts anything else, and no "
-            "page is long, out of date or written to mislead.",
+            "page is long, out of date or written to mislead. " + BARE,
         ),
         Benchmark(
             "mini_tools",
@@ -164,7 +168,8 @@ BENCHMARKS: dict[str, Benchmark] = {
             (_calls(10, 40), _calls(50, 40), _calls(100, 40), _calls(200, 40, 0.90), _calls(300, 20)),
             "Follow a chain of records, a call each, while old calls and results are hidden.",
             "Every record of the chain was read once and in order, and the last one is the answer.",
-            "All calls are alike: nothing has to be planned, and nothing from the beginning is needed at the end.",
+            "All calls are alike: nothing has to be planned, and nothing from the beginning is needed at the end. "
+            + BARE,
         ),
     )
 }

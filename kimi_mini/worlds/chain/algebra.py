@@ -193,6 +193,7 @@ register(
         FAMILIES,
         ROWS,
         KINDS,
+        bare=True,
         colour="#332288",
         mistakes=("slip",),
         shortcuts=SHORTCUTS,

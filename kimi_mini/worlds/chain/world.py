@@ -200,6 +200,7 @@ register(
         FAMILIES,
         ROWS,
         KINDS,
+        bare=True,
         colour="#0072B2",
         mistakes=("slip",),
         shortcuts=SHORTCUTS,

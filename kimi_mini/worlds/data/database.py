@@ -18,7 +18,7 @@ import random
 import sqlite3
 from typing import NamedTuple
 
-from kimi_mini.worlds.tools import ToolError
+from kimi_mini.worlds.tools import MAX_CONTENT, ToolError
 
 SHIFT = 500  # of a number in the other rows
 MOST_ROWS = 20  # that a query may return
@@ -81,17 +81,20 @@ class Database:
         self._reading = set()
         try:
             rows = self._run(self.db, query)
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            text = json.dumps(rows, separators=(",", ":"), allow_nan=False)
+        except (sqlite3.Error, sqlite3.Warning, TypeError, ValueError) as error:
             raise ToolError(" ".join(str(error).split())) from None
         if len(rows) > MOST_ROWS:
             raise ToolError(f"more than {MOST_ROWS} rows: ask for fewer")
+        if len(text) > MAX_CONTENT:  # a result that is cut off does not show what it ends with
+            raise ToolError(f"more than {MAX_CONTENT} characters: ask for less")
         read = self._reading
         try:
             elsewhere = self._run(self.other, query)
         except (sqlite3.Error, sqlite3.Warning, ValueError):  # it may be too much work there
             elsewhere = []
         self.told.append(Told(read, rows, elsewhere))
-        return json.dumps(rows, separators=(",", ":"))
+        return text
 
     def _run(self, db: sqlite3.Connection, query: str) -> list[tuple]:
         self._ticks = 0

@@ -251,6 +251,7 @@ register(
         FAMILIES,
         ROWS,
         KINDS,
+        bare=True,
         colour="#E69F00",
         shortcuts=SHORTCUTS,
         demo=DEMO,

@@ -101,7 +101,8 @@ def _unheard(task: Task, messages: list[Message], answer: str) -> list[str]:
     said = "\n".join(
         message.get("content") or "" for message in messages if message.get("role") != "assistant"
     )
-    told = set(re.findall(r"\d+", said)) | {str(n) for n, word in enumerate(NUMBERS) if word in said}
+    words = set(re.findall(r"\w+", said.lower()))  # "weight" is no eight
+    told = set(re.findall(r"\d+", said)) | {str(n) for n, word in enumerate(NUMBERS) if word in words}
     return [name for name in names if name not in said] + sorted(numbers - told)
 
 
@@ -125,13 +126,21 @@ def _answer(task: Task, answer: str) -> Verdict:
     return Verdict(found == right and not denied, f"answered {said}, right is {right}")
 
 
+def _named(task: Task, name: str) -> re.Pattern:
+    """A name where it stands as a whole: at the head of a sentence in capitals as well, unless another record differs
+    in these alone. A single word in capitals is told from other words by nothing else."""
+    alike = [other for other in task.data["records"] if other.lower() == name.lower()]
+    exactly = len(alike) > 1 or (" " not in name and name != name.lower())
+    return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.NOFLAG if exactly else re.IGNORECASE)
+
+
 def _names(task: Task, answer: str) -> list[str]:
     """The things that an answer names, the longest names first taken; in order."""
     places, rest = [], answer
     for name in sorted(task.data["records"], key=len, reverse=True):
-        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", rest):
-            places.append((match.start(), name))
-        rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda m: "\0" * len(m[0]), rest)
+        named = _named(task, name)
+        places += [(match.start(), name) for match in named.finditer(rest)]
+        rest = named.sub(lambda match: "\0" * len(match[0]), rest)
     return [name for _, name in sorted(places)]
 
 
@@ -144,7 +153,7 @@ def _without_names(task: Task, answer: str, even_denials: bool = True) -> str:
     """The answer without names; a thing may be called "not", which is a denial where one is wanted."""
     names = sorted([*task.data["records"], task.data["gone"] or ""], key=len, reverse=True)
     for name in names if even_denials else [one for one in names if not WORDS.fullmatch(one)]:
-        answer = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", answer) if name else answer
+        answer = _named(task, name).sub(" ", answer) if name else answer
     return answer
 
 

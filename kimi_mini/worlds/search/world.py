@@ -165,6 +165,7 @@ register(
         FAMILIES,
         ROWS,
         KINDS,
+        bare=True,
         colour="#999933",
         shortcuts=SHORTCUTS,
         demo=DEMO,

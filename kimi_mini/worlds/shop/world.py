@@ -287,6 +287,7 @@ register(
         FAMILIES,
         ROWS,
         KINDS,
+        bare=True,
         colour="#009E73",
         words=(*COLOURS, *(f" {good}" for good in GOODS)),
         recital=recital,

@@ -1,10 +1,10 @@
-"""Calls to a telephone company whose truth is known by how they went, and verifiers that are not good enough."""
+"""Calls to a telephone company whose truth is known by how they went."""
 
 from __future__ import annotations
 
 import random
 
-from kimi_mini.worlds.base import Environment, Expert, Kinds, Message, Task, final_answer, most_calls, turn
+from kimi_mini.worlds.base import Expert, Kinds, Message, Task, most_calls, turn
 from kimi_mini.worlds.registry import expert
 
 KINDS = Kinds("line")
@@ -14,6 +14,19 @@ WORDS = {
     "apn": ("Please set the APN to {}.", "The APN is {}, please enter it."),
     "technician": ("A technician will come.", "We send somebody."),
 }
+SHORT = {
+    "restart": "the restart",
+    "airplane": "airplane mode",
+    "apn": "the APN",
+    "technician": "a technician",
+}
+PAID = (
+    "Your refund of {} is on its way, within 3 days.",
+    "I have issued a refund of {}. It took 2 steps.",
+    "Refund of {} processed, goodbye!",
+    "I refunded {}. Your line works again after 1 restart.",
+)
+TOO_HIGH = ("A refund of {} is above what I may give; the limit is {}.", "Refunding {} would exceed {}.")
 
 
 def call(name: str, task: Task, **more) -> Message:
@@ -63,6 +76,16 @@ def whole(task: Task, rng: random.Random | None = None) -> list[Message]:
     return [message for step in steps(task) for message in asked(task, step, rng)]
 
 
+def beside(task: Task, before: str = "", after: str = "") -> list[Message]:
+    """All steps that help; each answer says so much of the step before it, or of the one after it."""
+    messages, order = [], task.data["steps"]
+    for step, last, follows in zip(steps(task), [None, *order], [*order[1:], None]):
+        *calls, said = asked(task, step)
+        words = (before.format(SHORT[last]) if last else "") + said["content"]
+        messages += [*calls, say(words + (after.format(SHORT[follows]) if follows else ""))]
+    return messages
+
+
 # -- right, though it looks unusual --------------------------------------------------------------------
 
 
@@ -109,6 +132,30 @@ def _other_ends(task: Task, rng: random.Random) -> Expert:
 def _wrong_line(task: Task, rng: random.Random) -> Expert:
     other = turn("", call=("lookup", {"line": task.data["line"] + "0"}))
     return played(identify(task), other, whole(task), settled(task))
+
+
+@KINDS.right("says which step did not help, then asks for the next")
+def _recaps(task: Task, rng: random.Random) -> Expert:
+    return played(identify(task), beside(task, "Since {} did not help: "), settled(task))
+
+
+@KINDS.right("is sorry for the step that did not help")
+def _is_sorry(task: Task, rng: random.Random) -> Expert:
+    return played(identify(task), beside(task, "I am sorry that {} did not help. "), settled(task))
+
+
+@KINDS.right("says what comes next if this does not help")
+def _looks_ahead(task: Task, rng: random.Random) -> Expert:
+    return played(identify(task), beside(task, after=" If that does not help, {} comes next."), settled(task))
+
+
+@KINDS.right("reports the refund and other things, with numbers")
+def _reports(task: Task, rng: random.Random) -> Expert:
+    (*paid, _), data = settled(task), task.data
+    words = PAID if paid else TOO_HIGH if data["refund"] else ("It took 2 steps. Call again within 3 days.",)
+    return played(
+        identify(task), whole(task), paid, say(rng.choice(words).format(data["refund"], data["limit"]))
+    )
 
 
 # -- wrong, though it looks right ----------------------------------------------------------------------
@@ -199,6 +246,13 @@ def _lies(task: Task, rng: random.Random) -> Expert:
     )
 
 
+@KINDS.wrong("tells of a refund that was never made, or calls the one that it made too high")
+def _pays_in_words(task: Task, rng: random.Random) -> Expert:
+    (*paid, _), data = settled(task), task.data
+    words = rng.choice(TOO_HIGH if paid else PAID).format(data["refund"] or data["limit"], data["limit"])
+    return played(identify(task), whole(task), paid, say(words))
+
+
 @KINDS.wrong("refunds before it is asked to", from_level=2)
 def _refunds_early(task: Task, rng: random.Random) -> Expert:
     """Where no refund will be asked for, or none allowed: one all the same."""
@@ -232,26 +286,3 @@ def _call_at_the_end(task: Task, rng: random.Random) -> Expert:
 def _never_ends(task: Task, rng: random.Random) -> Expert:
     yield from played([call("identify", task, code="7") for _ in range(most_calls(task.level + 2))])
     yield from expert(task, rng)
-
-
-# -- verifiers that are not good enough ----------------------------------------------------------------
-
-
-def reads_words(task: Task, messages: list[Message], environment: Environment) -> bool:
-    """Accepts whoever has the last word."""
-    return final_answer(messages) is not None
-
-
-def ignores_work(task: Task, messages: list[Message], environment: Environment) -> bool:
-    """The user was helped and not a penny too much refunded; the policy is not looked at."""
-    refunds = [event[1] for event in environment.done if event[0] == "refund"]
-    return environment.helped and sum(refunds) <= task.data["limit"]
-
-
-def ignores_state(task: Task, messages: list[Message], environment: Environment) -> bool:
-    """Goes by what was called: an identification, and a technician only where one is needed."""
-    calls = [call["function"]["name"] for message in messages for call in message.get("tool_calls") or []]
-    return "identify" in calls and ("technician" in calls) == (task.data["cause"] == "technician")
-
-
-SHORTCUTS = {"reads words": reads_words, "ignores the state": ignores_state, "ignores the work": ignores_work}

@@ -9,26 +9,12 @@ the user says follows from the real state of the phone. `done` records everythin
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 
 from kimi_mini.worlds.base import Environment, needs
+from kimi_mini.worlds.telecom.hearing import asked_for
 from kimi_mini.worlds.tools import Tool, Toolbox, ToolError
 
-NO_NAME = (
-    r"to|is|are|was|has|of|on|in|at|for|and|or|but|not|now|the|an?|it|this|that|your|set|right|correct|wrong"
-    r"|names?|values?|settings?|fields?|should|must|needs|ought|be"
-)
-BETWEEN = r"(?: name| value| settings?)?(?: should| must| has to| needs to)?(?: be)?(?: set)?(?: to| is)?:?"
-ACTIONS = {  # what the user understands
-    "restart": re.compile(r"restart|reboot|off and on"),
-    "airplane": re.compile(r"(?:airplane|flight) mode"),
-    "apn": re.compile(rf"\bapn{BETWEEN} [\"'`*]*(?!(?:{NO_NAME})\b)(\w+)"),
-}
-UNASKED = re.compile(  # before a step that is told not to be done; "do not forget to restart" asks for one
-    r"(?:\b(?:not|never|without|instead of|rather than|no need to)|n['\u2019]?t)"
-    r"(?: (?!forget|hesitate|fail|only)\w+){0,2} $"
-)
 STEPS = {
     "restart": "restart",
     "airplane": "airplane mode off",
@@ -41,11 +27,6 @@ LOST = ("It does not work. What shall I do?", "But it does not work.", "And what
 WAITS = ("Good, thank you.", "I will be here.", "Fine.")
 PATIENCE = 2  # answers without help until the user gives up
 TEXT = {"type": "string"}
-
-
-def _asked_for(step: re.Pattern, answer: str) -> re.Match | None:
-    """The first place where an answer asks for a step."""
-    return next((hit for hit in step.finditer(answer) if not UNASKED.search(answer[: hit.start()])), None)
 
 
 @dataclass
@@ -128,11 +109,10 @@ class Service(Environment):
         return LOST[voice] if self.patience else None
 
     def _act(self, answer: str) -> None:
-        found = {name: _asked_for(pattern, answer.lower()) for name, pattern in ACTIONS.items()}
-        for name in sorted(filter(found.get, found), key=lambda name: found[name].start()):
+        for name, said in asked_for(answer.lower()).items():
             self.done.append(("asked", name))
             if name == "apn":
-                self.apn = found[name][1]
+                self.apn = said[1]
         tried = {event[1] for event in self.done if event[0] == "asked"}
         right = self.apn in (None, self.data["apn"])
         self.broken = not (self.data["cause"] in tried and right)
