@@ -100,8 +100,7 @@ def lessons(tokenizer: Tokenizer, tokens: int, share: float, seed: int) -> sft.P
 def taught(start: Path, arm: str, tokens: int, seed: int) -> tuple[KimiMini, dict]:
     """The agent after an arm, and how its training went."""
     model, tokenizer = load_agent(start)
-    schedule = Schedule(peak=RATE, decay_start=0.35)
-    plan = Plan(seed=seed, finetune=Finetune(tokens, ramp=sft.AT_ONCE, reflex_after=0.0, schedule=schedule))
+    plan = Plan(seed=seed, finetune=Finetune(tokens=tokens, schedule=Schedule(peak=RATE, decay_start=0.35)))
     history = finetune.tune(model, lessons(tokenizer, tokens, ARMS[arm], seed), plan, title=f"{arm} {seed}")
     return model, {
         "tokens": sum(history.tokens),
