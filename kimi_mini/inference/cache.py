@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,7 +76,7 @@ class LatentCache:
         self.lengths = self.lengths + 1 if every else self.lengths.index_add(0, index, torch.ones_like(index))
         self.host_lengths, seen = ends, max(ends[row] for row in rows)
         bias = self.bias[:, :seen] if every else self.bias[:, :seen][index]
-        return DecodeStep(index, slots, bias[:, None], seen, every)
+        return DecodeStep(index, slots, bias[:, None], seen, every, lengths=[ends[row] for row in rows])
 
     def read(self, row: int, count: int) -> DecodeStep:
         """Room for `count` more tokens in one row; they count at once. As a step of so many rows that share one."""
@@ -157,6 +158,7 @@ class DecodeStep:
 
     rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
     seen S, all_rows: whether every row of the cache is fed. shared: the one row that all of them are, if they are.
+    lengths: slots that each fed row sees, its own new one included; none of rows that share one.
     """
 
     rows: Tensor
@@ -165,6 +167,7 @@ class DecodeStep:
     seen: int
     all_rows: bool
     shared: int | None = None
+    lengths: Sequence[int] = ()
 
     def look(self, store: Tensor) -> Tensor:
         """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r); of one that they share,

@@ -19,6 +19,7 @@ from torch import Tensor
 from kimi_mini.inference.cache import DecodeStep
 
 FOLD_LIMIT = 2**21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
+LONG = 384  # cached tokens; where a row has as many, every row is looked at by itself
 DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
 
 
@@ -67,12 +68,26 @@ class FoldedAttention:
         latent = y[:, -1, : self.rank]
         latent.copy_(rms_normalise(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        seen = step.look(store)  # (N, S, r + d_r), or (1, S, r + d_r) of one row that all of them share
-        queries = y[:, :-1].reshape(len(seen), -1, y.shape[-1])  # (N, H, r + d_r), or (1, N * H, r + d_r)
+        apart = step.seen >= LONG and step.lengths and store.device.type == "cpu"
+        context = (self.each_row if apart else self.all_rows)(y[:, :-1], store, step)
+        return torch.addmm(x, context.view(len(x), -1), self.w_out)
+
+    def all_rows(self, queries: Tensor, store: Tensor, step: DecodeStep) -> Tensor:
+        """queries (N, H, r + d_r) -> contexts (N, H, r), or (1, N * H, r) of one row that all of them share: in two
+        products, of rows as long as the longest."""
+        seen = step.look(store)  # (N, S, r + d_r), or (1, S, r + d_r)
+        queries = queries.reshape(len(seen), -1, seen.shape[-1])  # (N, H, r + d_r), or (1, N * H, r + d_r)
         bias = step.bias.expand(-1, self.heads, -1).reshape(len(seen), -1, step.seen)
         weights = torch.baddbmm(bias, queries, seen.transpose(1, 2)).softmax(-1)
-        context = torch.bmm(weights, seen[..., : self.rank])  # (N, H, r), or (1, N * H, r)
-        return torch.addmm(x, context.view(len(x), -1), self.w_out)
+        return torch.bmm(weights, seen[..., : self.rank])
+
+    def each_row(self, queries: Tensor, store: Tensor, step: DecodeStep) -> Tensor:
+        """The same, (N, H, r), row by row and each as long as it is: nothing is padded, and no latent is copied."""
+        context = store.new_empty(len(queries), self.heads, self.rank)
+        for row, length, query, out in zip(step.rows.tolist(), step.lengths, queries, context):
+            seen = store[row, :length]  # (S_i, r + d_r)
+            torch.mm((query @ seen.T).softmax(-1), seen[:, : self.rank], out=out)
+        return context
 
 
 class FoldedMLP:

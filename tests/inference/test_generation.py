@@ -7,6 +7,8 @@ import torch
 
 from kimi_mini import KimiConfig, KimiMini
 from kimi_mini.inference import decoder as decoding
+from kimi_mini.inference import folded
+from kimi_mini.inference.cache import DecodeStep
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.generation import generate
 from kimi_mini.inference.sampling import sample
@@ -60,7 +62,9 @@ def close(a, b):
         {"rms_norm_eps": 1e-2, "q_lora_rank": 24},
     ],
 )
-def test_token_by_token_equals_uncached(changes):
+@pytest.mark.parametrize("long", [1, 10**9])  # row by row, and all at once
+def test_token_by_token_equals_uncached(monkeypatch, changes, long):
+    monkeypatch.setattr(folded, "LONG", long)
     model = make(CONFIG.replace(num_key_value_heads=None, **changes))
     for router in model.routers():
         router.e_score_correction_bias.normal_(0, 0.2)
@@ -71,7 +75,9 @@ def test_token_by_token_equals_uncached(changes):
         close(logits, uncached(model, [row[: i + 1] for row in rows]))
 
 
-def test_ragged_chunks_equal_uncached():
+@pytest.mark.parametrize("long", [1, 20, 10**9])  # every step row by row, some, none
+def test_ragged_chunks_equal_uncached(monkeypatch, long):
+    monkeypatch.setattr(folded, "LONG", long)
     model = make()
     decoder, seen = Decoder(model, 4, 60), [[], [], [], []]
     turns = [
@@ -91,6 +97,19 @@ def test_ragged_chunks_equal_uncached():
         for row, n in enumerate(lengths):
             close(logits[row], expected[row] if n else torch.zeros(CONFIG.vocab_size))
         assert decoder.lengths.tolist() == [len(row) for row in seen]
+
+
+def test_a_long_row_is_looked_at_without_a_copy_of_any(monkeypatch):
+    """Of a hundred places that are a thousand tokens long, one that rests made each step copy all others."""
+    decoder, looks = Decoder(make(), 3, folded.LONG + 2), []
+    decoder.extend(random_rows([folded.LONG, 3, 5]))
+    look = DecodeStep.look
+    monkeypatch.setattr(DecodeStep, "look", lambda *given: looks.append(given) or look(*given))
+    decoder.extend([[1], [1], []])
+    assert not looks
+    decoder.truncate([4, 3, 5])
+    decoder.extend([[1], [1], []])
+    assert len(looks) == CONFIG.num_hidden_layers
 
 
 @pytest.mark.parametrize("wide", [1, 16, 30])

@@ -1868,6 +1868,13 @@ MUTANTS = [
     ),
     *edits(
         "inference/folded.py",
+        "inference/test_generation.py",
+        ("folded: a row that does not see its own token", "store[row, :length]", "store[row, : length - 1]"),
+        ("folded: always all rows at once", "apart = step.seen >= LONG and", "apart = False and"),
+        ("folded: rows by their place in the batch", "zip(step.rows.tolist(),", "zip(range(len(queries)),"),
+    ),
+    *edits(
+        "inference/folded.py",
         "model/test_int4.py",
         ("int4: decoding reads what learns", "in moe.experts.matrices())", "in moe.experts.parameters())"),
     ),

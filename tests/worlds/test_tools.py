@@ -7,6 +7,8 @@ wrong ones (no schema check, silent repair, exceptions let through, undeclared n
 import json
 import math
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -475,3 +477,13 @@ def test_a_good_call_costs_little():
     for _ in range(500):
         box.call("add", '{"a": 1, "b": 2}')
     assert (time.process_time() - start) / 500 < 150e-6  # measured: 17 microseconds
+
+
+def test_a_first_tool_compiles_no_grammars():
+    """jsonschema would, for two seconds, for a format that no schema of ours is checked by; whoever wants it still can."""
+    code = (
+        "import sys, kimi_mini.worlds.tools.schema\n"
+        "assert 'lark' not in sys.modules and 'rfc3987_syntax' not in sys.modules\n"
+        "import rfc3987_syntax"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,11 +6,10 @@ import copy
 import json
 from collections.abc import Callable
 
-import jsonschema
-
 from kimi_mini.course.exercises.base import Checked, checker, value_of
 from kimi_mini.worlds.base import turn
 from kimi_mini.worlds.tools import Tool, Toolbox
+from kimi_mini.worlds.tools.schema import jsonschema
 
 LEARNED = (  # (piece, does the model think?, is it trained on?, hint)
     ("thought", True, True, "the model wrote its thought itself: that is what it has to learn"),

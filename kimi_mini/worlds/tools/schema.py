@@ -1,22 +1,42 @@
 """From a declared schema to its checker: ValueError for what a programmer cannot mean.
 
 Nothing is ever fetched: a schema may refer to itself and to the published meta-schemas, and a reference that leads
-anywhere else is refused when the tool is declared. jsonschema takes long to import (a second where the packages of its
-formats are installed, as JupyterLab does), so this file is imported when the first tool is declared.
+anywhere else is refused when the tool is declared. This file is imported when the first tool is.
 """
 
-import json
-from functools import lru_cache
-from typing import Any
+from __future__ import annotations
 
-import jsonschema
-from jsonschema.protocols import Validator
+import json
+import sys
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 _REFERENCES = ("$ref", "$dynamicRef")
+_FORMAT = "rfc3987_syntax"
+
+
+def _import_jsonschema() -> ModuleType:
+    """jsonschema as where the package of one of its formats is not installed: no format is checked here, and that one
+    (JupyterLab brings it) compiles grammars for two seconds."""
+    hidden = sys.modules.setdefault(_FORMAT, None) is None
+    try:
+        import jsonschema
+    finally:
+        if hidden:
+            del sys.modules[_FORMAT]
+    return jsonschema
+
+
+jsonschema = _import_jsonschema()
 
 
 def _is_whole(_, value: Any) -> bool:
