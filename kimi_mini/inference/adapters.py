@@ -116,6 +116,9 @@ class AdaptedDecoder(Decoder):
         """From now on a row computes with this adapter; what the cache holds of it was made by another."""
         self.which[place] = self.adapters.number(name)
 
+    def worn(self, place: int) -> int:
+        return int(self.which[place])
+
     def select(self, rows) -> None:
         super().select(rows)
         self.which = self.which[torch.as_tensor(rows, device=self.which.device)]

@@ -37,6 +37,10 @@ class Decoder:
         if name is not None:
             raise KimiError(f"the model {name!r} is not here: this one has no adapters")
 
+    def worn(self, place: int) -> int:
+        """A number for the adapter that a row computes with; 0 for none."""
+        return 0
+
     @property
     def lengths(self) -> Tensor:
         """(rows,) long: tokens seen by each row."""
@@ -89,10 +93,12 @@ class Decoder:
 
     def _passes(self, tokens: list[list[int]], counts: list[int], fed: list[int]) -> Tensor:
         """The new tokens of the fed rows, rows of like length together and at most WIDE padded tokens at once, so that
-        memory does not grow with the number of rows: -> (N, V)."""
+        memory does not grow with the number of rows: -> (N, V). What several rows begin with is read by the first of
+        them: attempts at one task share their prompt."""
         self.cache.ends(counts)  # all rows have room, or none is fed
+        reader = self._readers(tokens, fed)
         parts: list[list[int]] = []
-        for row in sorted(fed, key=counts.__getitem__):
+        for row in sorted(set(reader.values()), key=counts.__getitem__):
             if not parts or (len(parts[-1]) + 1) * counts[row] > WIDE:
                 parts.append([])
             parts[-1].append(row)
@@ -100,7 +106,19 @@ class Decoder:
         for part in map(sorted, parts):
             own = [count if row in part else 0 for row, count in enumerate(counts)]
             logits.update(zip(part, self._chunk([tokens[row] for row in part], own)))
-        return torch.stack([logits[row] for row in fed])
+        for row, first in reader.items():
+            if row != first:
+                self.cache.copy(first, row, counts[row])
+        return torch.stack([logits[reader[row]] for row in fed])
+
+    def _readers(self, tokens: list[list[int]], fed: list[int]) -> dict[int, int]:
+        """Each fed row -> the first row that begins with the same tokens and adapter; a row that holds some already
+        reads for itself."""
+        first: dict[tuple, int] = {}
+        held = self.cache.host_lengths
+        return {
+            row: row if held[row] else first.setdefault((self.worn(row), *tokens[row]), row) for row in fed
+        }
 
     def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
         """The new tokens of the fed rows, right-padded, through the model itself: -> (N, V). counts: of every row."""

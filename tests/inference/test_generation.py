@@ -112,6 +112,25 @@ def test_a_long_row_is_looked_at_without_a_copy_of_any(monkeypatch):
     assert len(looks) == CONFIG.num_hidden_layers
 
 
+def test_rows_that_begin_alike_are_read_once(monkeypatch):
+    """And go on as if each had read for itself; what differs in its last token, or was begun before, is read apart."""
+    model, prompt, read, chunk = make(), random_rows([7])[0], [], Decoder._chunk
+    monkeypatch.setattr(
+        Decoder,
+        "_chunk",
+        lambda self, tokens, counts: read.append(len(tokens)) or chunk(self, tokens, counts),
+    )
+    decoder, seen = Decoder(model, 5, 20), [[], [], [], [], [3]]
+    decoder.extend(seen)
+    for chunks in ([prompt, prompt, [*prompt[:-1], 1], prompt, prompt], [[5], [6], [5, 5], [], [5, 5]]):
+        logits = decoder.extend(chunks)
+        seen = [old + new for old, new in zip(seen, chunks)]
+        for row, fed in enumerate(chunks):
+            close(logits[row], uncached(model, [seen[row]])[0] if fed else torch.zeros(CONFIG.vocab_size))
+        assert decoder.lengths.tolist() == [len(row) for row in seen]
+    assert read == [3, 4]  # a single token goes the folded way
+
+
 @pytest.mark.parametrize("wide", [1, 16, 30])
 def test_prompts_that_are_read_in_passes_equal_uncached(monkeypatch, wide):
     """However few tokens go through the model at once; and a row that has no room leaves all others as they were."""

@@ -1867,6 +1867,17 @@ MUTANTS = [
         ("int4: the first weight on top", "tuple(range(0, 32, 4))", "tuple(range(28, -1, -4))"),
     ),
     *edits(
+        "inference/decoder.py",
+        "inference/test_adapters.py",
+        ("decoder: alike whatever the adapter", "(self.worn(row), *tokens[row])", "tuple(tokens[row])"),
+    ),
+    *edits(
+        "inference/decoder.py",
+        "inference/test_generation.py",
+        ("decoder: alike whatever is held", "if held[row] else first", "if False else first"),
+        ("decoder: latents of who reads alike left out", "self.cache.copy(first, row, counts[row])", "pass"),
+    ),
+    *edits(
         "inference/folded.py",
         "inference/test_generation.py",
         ("folded: a row that does not see its own token", "store[row, :length]", "store[row, : length - 1]"),
