@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+LONG = 384  # cached tokens; a step in which a row has as many goes row by row, which pads and copies nothing
 
 
 class LatentCache:
@@ -75,21 +78,25 @@ class LatentCache:
         self.bias[index, slots] = 0.0
         self.lengths = self.lengths + 1 if every else self.lengths.index_add(0, index, torch.ones_like(index))
         self.host_lengths, seen = ends, max(ends[row] for row in rows)
+        if seen >= LONG and self.store.device.type == "cpu":
+            spans = [Span(row, place, 1, ends[row]) for place, row in enumerate(rows)]
+            return DecodeStep(index, slots, spans=spans)
         bias = self.bias[:, :seen] if every else self.bias[:, :seen][index]
-        return DecodeStep(index, slots, bias[:, None], seen, every, lengths=[ends[row] for row in rows])
+        return DecodeStep(index, slots, bias[:, None], every)
 
-    def read(self, row: int, count: int) -> DecodeStep:
-        """Room for `count` more tokens in one row; they count at once. As a step of so many rows that share one."""
-        start = self.host_lengths[row]
-        counts = [count if other == row else 0 for other in range(len(self.host_lengths))]
-        self.host_lengths = self.ends(counts)
-        slots = torch.arange(start, start + count, device=self.store.device)
-        index = torch.full_like(slots, row)
-        self.bias[row, start : start + count] = 0.0
-        self.lengths = self.lengths.index_add(0, index, torch.ones_like(index))
-        hidden = torch.arange(start + count, device=self.store.device) > slots[:, None]  # (count, S)
-        bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, float("-inf"))
-        return DecodeStep(index, slots, bias[:, None], start + count, False, row)
+    def read(self, counts: dict[int, int]) -> DecodeStep:
+        """Room for counts[row] more tokens in some rows; they count at once. As a step of so many rows."""
+        ends = self.ends([counts.get(row, 0) for row in range(len(self.host_lengths))])
+        spans, index, slots = [], [], []
+        for row, count in counts.items():
+            start = self.host_lengths[row]
+            spans.append(Span(row, len(index), count, start + count))
+            index += [row] * count
+            slots += range(start, start + count)
+            self.bias[row, start : start + count] = 0.0
+        self.host_lengths = ends
+        self.lengths = torch.tensor(ends, dtype=torch.long, device=self.store.device)
+        return DecodeStep(*torch.tensor([index, slots], device=self.store.device), spans=spans)
 
     def copy(self, source: int, row: int, length: int) -> None:
         """Give a row the first `length` tokens of another one in place of its own."""
@@ -152,27 +159,32 @@ class LayerView:
         return seen if self.chunk.all_rows else seen[self.chunk.rows[:, 0]]
 
 
+class Span(NamedTuple):
+    """New tokens of one row: the row, the place of the first among all new ones, how many, and the row's length with
+    them."""
+
+    row: int
+    first: int
+    count: int
+    length: int
+
+
 @dataclass(frozen=True)
 class DecodeStep:
-    """Where the new token of each fed row goes and what it may look at, the same for all layers.
+    """Where each new token goes and what it may look at, the same for all layers.
 
-    rows (N,) fed rows, slots (N,) where they write, bias (N, 1, S) 0 for visible slots and -inf elsewhere,
-    seen S, all_rows: whether every row of the cache is fed. shared: the one row that all of them are, if they are.
-    lengths: slots that each fed row sees, its own new one included; none of rows that share one.
+    rows (N,) their rows, slots (N,) where they are written. Either `bias`, where rows have one token each and all look
+    in two products: (N, 1, S), 0 for visible slots and -inf elsewhere, S the length of the longest; all_rows: whether
+    every row of the cache is fed. Or `spans`, where each row looks by itself.
     """
 
     rows: Tensor
     slots: Tensor
-    bias: Tensor
-    seen: int
-    all_rows: bool
-    shared: int | None = None
-    lengths: Sequence[int] = ()
+    bias: Tensor | None = None
+    all_rows: bool = False
+    spans: Sequence[Span] = ()
 
     def look(self, store: Tensor) -> Tensor:
-        """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r); of one that they share,
-        (1, S, r + d_r)."""
-        if self.shared is not None:
-            return store[self.shared, None, : self.seen]
-        seen = store[:, : self.seen]
+        """What a layer's store (rows, slots, r + d_r) holds for each fed row, (N, S, r + d_r)."""
+        seen = store[:, : self.bias.shape[-1]]
         return seen if self.all_rows else seen.index_select(0, self.rows)

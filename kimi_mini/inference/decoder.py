@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -80,36 +82,41 @@ class Decoder:
             counts = [len(tokens) if other == row else 0 for other in range(len(self.cache.host_lengths))]
             self._chunk([tokens], counts)
             return
-        device = self.cache.store.device
         for start in range(0, len(tokens), PIECE):
-            ids = torch.tensor(tokens[start : start + PIECE], device=device)
-            step = self.cache.read(row, len(ids))
-            self.folded.read(ids, self.table[step.slots], self.cache.store, step)
+            self._pieces({row: tokens[start : start + PIECE]})
 
     def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
         """One token for some rows, folded: (N,) -> (N, V)."""
         step = self.cache.step(rows)
         return self.folded(ids, self.table[step.slots], self.cache.store, step)
 
+    def _pieces(self, tokens: dict[int, list[int]]) -> Tensor:
+        """New tokens of some rows through the folded matrices, row by row only where they look at what these hold:
+        -> hidden states of all, (N, h)."""
+        step = self.cache.read({row: len(chunk) for row, chunk in tokens.items()})
+        ids = torch.tensor([token for chunk in tokens.values() for token in chunk], device=step.rows.device)
+        return self.folded.read(ids, self.table[step.slots], self.cache.store, step)
+
     def _passes(self, tokens: list[list[int]], counts: list[int], fed: list[int]) -> Tensor:
-        """The new tokens of the fed rows, rows of like length together and at most WIDE padded tokens at once, so that
-        memory does not grow with the number of rows: -> (N, V). What several rows begin with is read by the first of
-        them: attempts at one task share their prompt."""
+        """The new tokens of the fed rows, so many at once that memory does not grow with the number of rows: -> (N, V).
+        What several rows begin with is read by the first of them: attempts at one task share their prompt."""
         self.cache.ends(counts)  # all rows have room, or none is fed
         reader = self._readers(tokens, fed)
-        parts: list[list[int]] = []
-        for row in sorted(set(reader.values()), key=counts.__getitem__):
-            if not parts or (len(parts[-1]) + 1) * counts[row] > WIDE:
-                parts.append([])
-            parts[-1].append(row)
+        behind = {row for row in fed if self._goes_on(row)}
         logits: dict[int, Tensor] = {}
-        for part in map(sorted, parts):
-            own = [count if row in part else 0 for row, count in enumerate(counts)]
-            logits.update(zip(part, self._chunk([tokens[row] for row in part], own)))
+        for rows, way in (set(reader.values()) - behind, self._chunk), (behind, self._behind):
+            for part in passes(rows, counts):
+                own = [count if row in part else 0 for row, count in enumerate(counts)]
+                logits.update(zip(part, way([tokens[row] for row in part], own)))
         for row, first in reader.items():
             if row != first:
                 self.cache.copy(first, row, counts[row])
         return torch.stack([logits[reader[row]] for row in fed])
+
+    def _goes_on(self, row: int) -> bool:
+        """Whether a row that holds tokens already is fed through the folded matrices: padded to the longest row and
+        the longest result a chunk would take ten times as long."""
+        return bool(self.folded and self.cache.host_lengths[row] and self.cache.store.device.type == "cpu")
 
     def _readers(self, tokens: list[list[int]], fed: list[int]) -> dict[int, int]:
         """Each fed row -> the first row that begins with the same tokens and adapter; a row that holds some already
@@ -119,6 +126,12 @@ class Decoder:
         return {
             row: row if held[row] else first.setdefault((self.worn(row), *tokens[row]), row) for row in fed
         }
+
+    def _behind(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
+        """As `_chunk`, folded and without padding, for rows that hold tokens already: -> (N, V)."""
+        fed = [row for row, count in enumerate(counts) if count]
+        hidden = self._pieces(dict(zip(fed, tokens)))
+        return self.folded.logits(hidden[torch.tensor([len(chunk) for chunk in tokens]).cumsum(0) - 1])
 
     def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
         """The new tokens of the fed rows, right-padded, through the model itself: -> (N, V). counts: of every row."""
@@ -136,3 +149,13 @@ class Decoder:
     def select(self, rows) -> None:
         """Keep a subset of rows (list or tensor of indices), in that order."""
         self.cache.select(rows.tolist() if isinstance(rows, Tensor) else list(rows))
+
+
+def passes(rows: Iterable[int], counts: list[int]) -> list[list[int]]:
+    """Rows of like length together, each group of at most WIDE padded tokens or one row, in order."""
+    parts: list[list[int]] = []
+    for row in sorted(rows, key=counts.__getitem__):
+        if not parts or (len(parts[-1]) + 1) * counts[row] > WIDE:
+            parts.append([])
+        parts[-1].append(row)
+    return [sorted(part) for part in parts]

@@ -19,7 +19,6 @@ from torch import Tensor
 from kimi_mini.inference.cache import DecodeStep
 
 FOLD_LIMIT = 2**21  # numbers in one folded matrix; larger ones cost more memory traffic than they save
-LONG = 384  # cached tokens; where a row has as many, every row is looked at by itself
 DENSE_LIMIT = 25_000_000  # multiply-adds of all experts on all rows; beyond, sorting by expert is faster
 
 
@@ -68,25 +67,27 @@ class FoldedAttention:
         latent = y[:, -1, : self.rank]
         latent.copy_(rms_normalise(latent, 1e-6).mul_(self.latent_norm))
         store[step.rows, step.slots] = y[:, -1]
-        apart = step.seen >= LONG and step.lengths and store.device.type == "cpu"
-        context = (self.each_row if apart else self.all_rows)(y[:, :-1], store, step)
+        context = (self.each_row if step.bias is None else self.all_rows)(y[:, :-1], store, step)
         return torch.addmm(x, context.view(len(x), -1), self.w_out)
 
     def all_rows(self, queries: Tensor, store: Tensor, step: DecodeStep) -> Tensor:
-        """queries (N, H, r + d_r) -> contexts (N, H, r), or (1, N * H, r) of one row that all of them share: in two
-        products, of rows as long as the longest."""
-        seen = step.look(store)  # (N, S, r + d_r), or (1, S, r + d_r)
-        queries = queries.reshape(len(seen), -1, seen.shape[-1])  # (N, H, r + d_r), or (1, N * H, r + d_r)
-        bias = step.bias.expand(-1, self.heads, -1).reshape(len(seen), -1, step.seen)
-        weights = torch.baddbmm(bias, queries, seen.transpose(1, 2)).softmax(-1)
+        """queries (N, H, r + d_r) -> contexts (N, H, r), in two products of rows as long as the longest."""
+        seen = step.look(store)  # (N, S, r + d_r)
+        bias = step.bias.expand(-1, self.heads, -1)
+        weights = torch.baddbmm(bias, queries, seen.transpose(1, 2)).softmax(-1)  # (N, H, S)
         return torch.bmm(weights, seen[..., : self.rank])
 
     def each_row(self, queries: Tensor, store: Tensor, step: DecodeStep) -> Tensor:
-        """The same, (N, H, r), row by row and each as long as it is: nothing is padded, and no latent is copied."""
+        """The same for any number of tokens a row, row by row and each as long as it is: nothing is padded, and no
+        latent is copied."""
         context = store.new_empty(len(queries), self.heads, self.rank)
-        for row, length, query, out in zip(step.rows.tolist(), step.lengths, queries, context):
-            seen = store[row, :length]  # (S_i, r + d_r)
-            torch.mm((query @ seen.T).softmax(-1), seen[:, : self.rank], out=out)
+        for row, first, count, length in step.spans:
+            seen, own = store[row, :length], slice(first, first + count)  # (S_i, r + d_r)
+            scores = queries[own].flatten(0, 1) @ seen.T  # (n * H, S_i)
+            if count > 1:  # what comes later is not seen
+                late = torch.ones(count, count, dtype=torch.bool, device=seen.device).triu(1)[:, None]
+                scores.view(count, self.heads, -1)[..., -count:].masked_fill_(late, float("-inf"))
+            torch.mm(scores.softmax(-1), seen[:, : self.rank], out=context[own].view(-1, self.rank))
         return context
 
 
@@ -175,7 +176,7 @@ class FoldedModel:
     @torch.no_grad()
     def __call__(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: DecodeStep) -> Tensor:
         """ids (N,), rotation (N, 1, d_r/2) complex, stores (L, rows, slots, r + d_r) -> logits (N, V)."""
-        return rms_normalise(self.read(ids, rotation, stores, step), self.eps) @ self.head
+        return self.logits(self.read(ids, rotation, stores, step))
 
     @torch.no_grad()
     def read(self, ids: Tensor, rotation: Tensor, stores: Tensor, step: DecodeStep) -> Tensor:
@@ -184,3 +185,7 @@ class FoldedModel:
         for index, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
             x = mlp(attention(x, rotation, stores[index], step))
         return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden states (N, h) -> (N, V)."""
+        return rms_normalise(hidden, self.eps) @ self.head

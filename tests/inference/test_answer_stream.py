@@ -206,7 +206,7 @@ def test_rows_that_are_rewound_or_copied_see_what_a_new_count_sees():
     decoder = Decoder(tiny_model().eval(), 4, 40)
     for row, length in enumerate((9, 0, 20, 3)):
         if length:
-            decoder.cache.read(row, length)
+            decoder.cache.read({row: length})
     decoder.cache.truncate([4, 0, 0, 3])
     decoder.cache.copy(0, 1, 2)
     bias, lengths = decoder.cache.bias.clone(), decoder.lengths.tolist()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kimi_mini import KimiConfig, KimiMini
+from kimi_mini.inference import cache as caching
 from kimi_mini.inference import decoder as decoding
-from kimi_mini.inference import folded
 from kimi_mini.inference.cache import DecodeStep
 from kimi_mini.inference.decoder import Decoder
 from kimi_mini.inference.generation import generate
@@ -34,6 +34,14 @@ def uncached(model, rows):
 
 def close(a, b):
     torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def spy_on(monkeypatch, owner, name, told):
+    """`told` hears of each call of a function, with its arguments, before it does what it does."""
+    through = getattr(owner, name)
+    monkeypatch.setattr(
+        owner, name, lambda *given, **named: told(*given, **named) or through(*given, **named)
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def close(a, b):
 )
 @pytest.mark.parametrize("long", [1, 10**9])  # row by row, and all at once
 def test_token_by_token_equals_uncached(monkeypatch, changes, long):
-    monkeypatch.setattr(folded, "LONG", long)
+    monkeypatch.setattr(caching, "LONG", long)
     model = make(CONFIG.replace(num_key_value_heads=None, **changes))
     for router in model.routers():
         router.e_score_correction_bias.normal_(0, 0.2)
@@ -76,8 +84,10 @@ def test_token_by_token_equals_uncached(monkeypatch, changes, long):
 
 
 @pytest.mark.parametrize("long", [1, 20, 10**9])  # every step row by row, some, none
-def test_ragged_chunks_equal_uncached(monkeypatch, long):
-    monkeypatch.setattr(folded, "LONG", long)
+@pytest.mark.parametrize("folds", [True, False])
+def test_ragged_chunks_equal_uncached(monkeypatch, long, folds):
+    monkeypatch.setattr(caching, "LONG", long)
+    monkeypatch.setattr(Decoder, "folds", folds)
     model = make()
     decoder, seen = Decoder(model, 4, 60), [[], [], [], []]
     turns = [
@@ -101,10 +111,9 @@ def test_ragged_chunks_equal_uncached(monkeypatch, long):
 
 def test_a_long_row_is_looked_at_without_a_copy_of_any(monkeypatch):
     """Of a hundred places that are a thousand tokens long, one that rests made each step copy all others."""
-    decoder, looks = Decoder(make(), 3, folded.LONG + 2), []
-    decoder.extend(random_rows([folded.LONG, 3, 5]))
-    look = DecodeStep.look
-    monkeypatch.setattr(DecodeStep, "look", lambda *given: looks.append(given) or look(*given))
+    decoder, looks = Decoder(make(), 3, caching.LONG + 2), []
+    decoder.extend(random_rows([caching.LONG, 3, 5]))
+    spy_on(monkeypatch, DecodeStep, "look", lambda *given: looks.append(given))
     decoder.extend([[1], [1], []])
     assert not looks
     decoder.truncate([4, 3, 5])
@@ -114,12 +123,9 @@ def test_a_long_row_is_looked_at_without_a_copy_of_any(monkeypatch):
 
 def test_rows_that_begin_alike_are_read_once(monkeypatch):
     """And go on as if each had read for itself; what differs in its last token, or was begun before, is read apart."""
-    model, prompt, read, chunk = make(), random_rows([7])[0], [], Decoder._chunk
-    monkeypatch.setattr(
-        Decoder,
-        "_chunk",
-        lambda self, tokens, counts: read.append(len(tokens)) or chunk(self, tokens, counts),
-    )
+    model, prompt, read = make(), random_rows([7])[0], []
+    for way in ("_chunk", "_behind"):
+        spy_on(monkeypatch, Decoder, way, lambda self, tokens, counts: read.append(len(tokens)))
     decoder, seen = Decoder(model, 5, 20), [[], [], [], [], [3]]
     decoder.extend(seen)
     for chunks in ([prompt, prompt, [*prompt[:-1], 1], prompt, prompt], [[5], [6], [5, 5], [], [5, 5]]):
@@ -128,21 +134,21 @@ def test_rows_that_begin_alike_are_read_once(monkeypatch):
         for row, fed in enumerate(chunks):
             close(logits[row], uncached(model, [seen[row]])[0] if fed else torch.zeros(CONFIG.vocab_size))
         assert decoder.lengths.tolist() == [len(row) for row in seen]
-    assert read == [3, 4]  # a single token goes the folded way
+    assert read == [2, 1, 4]  # a row that holds some by itself; a single token is a step
 
 
 @pytest.mark.parametrize("wide", [1, 16, 30])
-def test_prompts_that_are_read_in_passes_equal_uncached(monkeypatch, wide):
+@pytest.mark.parametrize("folds", [True, False])
+def test_prompts_that_are_read_in_passes_equal_uncached(monkeypatch, wide, folds):
     """However few tokens go through the model at once; and a row that has no room leaves all others as they were."""
     monkeypatch.setattr(decoding, "WIDE", wide)
+    monkeypatch.setattr(Decoder, "folds", folds)
     model, lengths = make(), (5, 1, 12, 0, 3, 12)
     reader, seen = Decoder(model, 6, 40), [[] for _ in lengths]
-    widths, hidden_states = [], model.hidden_states
-    monkeypatch.setattr(
-        model,
-        "hidden_states",
-        lambda ids, *more, **named: widths.append(ids.numel()) or hidden_states(ids, *more, **named),
-    )
+    widths = []  # of what goes through the model itself, and of what goes through its folded matrices
+    for owner, name in (model, "hidden_states"), (reader.folded, "read"):
+        if owner is not None:
+            spy_on(monkeypatch, owner, name, lambda ids, *_, **__: widths.append(ids.numel()))
     for turn in (0, 1):
         chunks = random_rows(lengths, seed=turn)
         seen = [old + new for old, new in zip(seen, chunks)]

@@ -497,7 +497,7 @@ MUTANTS = [
             "(len(parts[-1]) + 1) * counts[row] > WIDE",
             "len(parts[-1]) > WIDE",
         ),
-        ("decoder: a pass answers for another's rows", "zip(part, self._chunk(", "zip(fed, self._chunk("),
+        ("decoder: a pass answers for another's rows", "zip(part, way(", "zip(fed, way("),
         ("decoder: fed before it is known to fit", "        self.cache.ends(counts)  # all", "        # all"),
     ),
     *edits(
@@ -1876,13 +1876,14 @@ MUTANTS = [
         "inference/test_generation.py",
         ("decoder: alike whatever is held", "if held[row] else first", "if False else first"),
         ("decoder: latents of who reads alike left out", "self.cache.copy(first, row, counts[row])", "pass"),
+        ("decoder: the first token's logits in place of the last", ".cumsum(0) - 1", ".cumsum(0) - 2"),
     ),
     *edits(
         "inference/folded.py",
         "inference/test_generation.py",
         ("folded: a row that does not see its own token", "store[row, :length]", "store[row, : length - 1]"),
-        ("folded: always all rows at once", "apart = step.seen >= LONG and", "apart = False and"),
-        ("folded: rows by their place in the batch", "zip(step.rows.tolist(),", "zip(range(len(queries)),"),
+        ("folded: a piece that sees what comes", ".triu(1)[:, None]", ".triu(count)[:, None]"),
+        ("folded: a piece that hides its own token", ".triu(1)[:, None]", ".triu(0)[:, None]"),
     ),
     *edits(
         "inference/folded.py",
@@ -2182,7 +2183,17 @@ MUTANTS = [
             "self.store[:, source, :length]",
             "self.store[:, source, :length].roll(1, 1)",
         ),
-        ("cache: a piece that sees what comes", "> slots[:, None]  # (count, S)", "> slots[-1:, None]"),
+    ),
+    *edits(
+        "inference/cache.py",
+        "inference/test_generation.py",
+        ("cache: always all rows at once", "if seen >= LONG and", "if False and"),
+        ("cache: rows by their place in the batch", "Span(row, place, 1,", "Span(place, place, 1,"),
+        (
+            "cache: a piece at its row's beginning",
+            "slots += range(start, start + count)",
+            "slots += range(count)",
+        ),
     ),
     *edits(
         "inference/serving/requests.py",
