@@ -2179,9 +2179,9 @@ MUTANTS = [
         "inference/cache.py",
         "inference/test_answer_stream.py",
         (
-            "cache: a copy without its end",
+            "cache: a copy without its beginning",
             "self.store[:, source, :length]",
-            "self.store[:, source, :length].roll(1, 1)",
+            "self.store[:, source, 1 : length + 1]",
         ),
     ),
     *edits(
