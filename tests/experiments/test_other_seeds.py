@@ -9,6 +9,7 @@ import pytest
 
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
+from kimi_mini.base.paths import RESULTS
 from kimi_mini.experiments.evaluation import other_seeds
 from kimi_mini.experiments.harness import rate
 
@@ -90,3 +91,23 @@ def test_the_figure_shows_every_seed(tmp_path):
     assert [line.get_label() for line in ax.lines[:3]] == ["seed 0", "seed 1", "seed 2"]
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert ax.lines[2].get_xdata()[labels.index("shop/buy")] == 0.5
+
+
+def test_each_run_is_measured_on_what_it_was_taught(monkeypatch, tmp_path):
+    """The shipped one as the suite's log has it, another one by its own weights."""
+    monkeypatch.setattr(other_seeds, "RUNS", tmp_path)
+    log, loaded = Log("other_seeds", seeds=[0, 2], folder=tmp_path), []
+    suite = json.loads((RESULTS / "suite.json").read_text())["rows"]
+    shipped = {row["part"]: row["value"] for row in suite if row["arm"] == "final"}
+    monkeypatch.setattr(other_seeds, "load_agent", lambda folder: loaded.append(folder) or (None, None))
+    monkeypatch.setattr(
+        other_seeds, "measured", lambda m, t, one, most, way: {f"{one.name}/a part": {"value": most}}
+    )
+    found = other_seeds.suite_of(log, 0, 1.0)
+    assert found and not loaded
+    assert all(entry["value"] == shipped[name.removeprefix("suite/")] for name, entry in found.items())
+    assert {name for name in other_seeds.FLOORS if name.startswith("suite/")} < set(found)
+    found = other_seeds.suite_of(log, 2, 0.1)
+    assert set(found) == {f"suite/{one.name}/a part" for one in other_seeds.SUITE}
+    assert {entry["value"] for entry in found.values()} == {20}
+    assert set(loaded) == {tmp_path / "2-0.1" / "checkpoints" / "final"}

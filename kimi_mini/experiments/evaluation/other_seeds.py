@@ -1,7 +1,8 @@
 """The whole of `make run` three times, only the seed differs: which rows belong to the recipe, and which to luck?
 
-The seed decides weights, drills, order of the text, trajectories, RL's tasks; the held-out tasks are the same for all.
-Seed 0 is the run that is shipped, read from data/results/run.json. Each other one is trained in
+The seed decides weights, drills, order of the text, trajectories, RL's tasks; the held-out tasks are the same for all:
+those of the scoreboard, and the mini benchmarks that the agent of a run is meant for and taught in it. Seed 0 is the
+run that is shipped, read from data/results/run.json and suite.json. Each other one is trained in
 data/run/seeds/SEED by the stages of `make run` (twenty-five minutes each), and may be stopped and gone on with.
 """
 
@@ -10,11 +11,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.base import paths
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
@@ -23,6 +27,8 @@ from kimi_mini.base.files import read_json
 from kimi_mini.base.intervals import difference
 from kimi_mini.base.paths import RESULTS
 from kimi_mini.course.figures import style
+from kimi_mini.evaluation.benchmarks import BENCHMARKS, measured
+from kimi_mini.evaluation.benchmarks.suite import Way
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.experiments import harness
 from kimi_mini.experiments.harness import arguments
@@ -30,8 +36,29 @@ from kimi_mini.experiments.harness import arguments
 RUNS = paths.RUNS / "seeds"
 # at the edge of training, or past it
 UNSURE = ("chain/beyond/9", "shop/follow_practised/8", "shop/follow_beyond/12")
-FLOORS = {row.name: row for row in ROWS if row.floor is not None}
-MAIN = [row.name for row in ROWS if row.main]
+SUITE = [  # benchmarks of which a run teaches some part
+    one
+    for one in BENCHMARKS.values()
+    if one.agent == "final" and any(part.floor is not None and part.taught is None for part in one.parts)
+]
+
+
+class Floor(NamedTuple):
+    """What is asked, and how much of it is to be done."""
+
+    says: str
+    floor: float
+
+
+FLOORS = {row.name: Floor(row.says, row.floor) for row in ROWS if row.floor is not None} | {
+    f"suite/{one.name}/{part.name}": Floor(f"{one.title}, {part.name}", part.floor)
+    for one in SUITE
+    for part in one.parts
+    if part.floor is not None and part.taught is None
+}
+MAIN = [row.name for row in ROWS if row.main] + [name for name in FLOORS if name.startswith("suite/")]
+KEPT = ("value", "low", "high", "n")
+SHIPPED = (0, 1)  # seed and scale
 SPREAD = 0.1  # at most, or the row is luck
 NOTEBOOK = "00_kimi_k2_on_one_page.ipynb"
 
@@ -42,8 +69,8 @@ def main() -> None:
     log = Log("other_seeds", seeds=args.seeds, folder=args.folder, seconds=0.0, stages={}, rounds={})
     for seed in args.seeds:
         run = run_of(seed, args.scale)
-        for name, entry in run["scoreboard"].items():
-            log.row(seed=seed, name=name, **{key: entry[key] for key in ("value", "low", "high", "n")})
+        for name, entry in (run["scoreboard"] | suite_of(log, seed, args.scale)).items():
+            log.row(seed=seed, name=name, **{key: entry[key] for key in KEPT})
         log.more["stages"][seed] = run["stages"]
         log.more["seconds"] = round(log.more["seconds"] + run["total_seconds"], 1)
         log.more["rounds"][seed] = [{key: r[key] for key in ("success", "reward")} for r in run["rounds"]]
@@ -53,11 +80,32 @@ def main() -> None:
 
 def run_of(seed: int, scale: float) -> dict:
     """The log of a whole run with that seed: the shipped one, or one trained now in a folder of its own."""
-    if (seed, scale) == (0, 1) and (RESULTS / "run.json").is_file():
+    if (seed, scale) == SHIPPED and (RESULTS / "run.json").is_file():
         return read_json(RESULTS / "run.json")
-    folder = RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
-    train(seed, scale, folder)
-    return read_json(folder / "run.json")
+    train(seed, scale, folder_of(seed, scale))
+    return read_json(folder_of(seed, scale) / "run.json")
+
+
+def folder_of(seed: int, scale: float) -> Path:
+    """Where a whole run with that seed is kept."""
+    return RUNS / (f"{seed}" if scale == 1 else f"{seed}-{scale:g}")
+
+
+def suite_of(log: Log, seed: int, scale: float) -> dict[str, dict]:
+    """What the agent of a run makes of the mini benchmarks: rows named suite/BENCHMARK/PART."""
+    if (seed, scale) == SHIPPED and (RESULTS / "suite.json").is_file():
+        rows = read_json(RESULTS / "suite.json")["rows"]
+        found = {row["part"]: row for row in rows if row["arm"] == "final"}
+    else:
+        found, folder, most = {}, folder_of(seed, scale), None if scale >= 1 else max(4, int(200 * scale))
+        for one in SUITE:
+            agent = load_agent(folder / "checkpoints" / "final")
+            found |= log.part(folder / f"{one.name}.json", partial(measured, *agent, one, most, Way()))
+    return {
+        f"suite/{part}": entry
+        for part, entry in found.items()
+        if part.split("/")[0] in {one.name for one in SUITE}
+    }
 
 
 def train(seed: int, scale: float, folder: Path) -> None:

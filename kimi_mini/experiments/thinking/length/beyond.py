@@ -54,7 +54,7 @@ from kimi_mini.training.batch import Example
 from kimi_mini.worlds import Task
 from kimi_mini.worlds.registry import held_out_tasks
 
-TOKENS, TASKS, LOOKS = 300_000, 40, 12
+TOKENS, TASKS, LOOKS = 300_000, 120, 12
 # tokens an arm; tasks a seed and length; tasks in which attention is measured
 
 

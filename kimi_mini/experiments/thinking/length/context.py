@@ -59,7 +59,14 @@ WAYS = {
     "all": "all but the last turn",
     "whole": "nothing hidden",
 }
-CALLS = {10: 12, 30: 12, 50: 12, 100: 12, 200: 16, 300: 6}  # calls -> tasks a seed
+CALLS = {
+    10: 12,
+    30: 12,
+    50: 12,
+    100: 12,
+    200: 25,
+    300: 25,
+}  # calls -> tasks a seed: 75 right ones are clear of 0.95
 TRAINED_ON = (320, 640, 1024)  # budgets of the windows, in tokens
 TOKENS, LONGEST, FIRST = 400_000, 60, 300
 SCHEDULE = replace(tuning.SCHEDULE, peak=0.5)
