@@ -42,8 +42,11 @@ HELP = """\
   /think        think before acting             /reflex   answer at once, with an empty thought
   /help         this page                       /quit     leave (also Ctrl-D or Ctrl-C)
 Or type a task yourself. It is a very small model: it looks things up, follows links, compares, carries out lists.
-With --tools file.py it gets the functions of that file as tools. What none of its tools can do it should refuse.
+With --tools file.py it gets the functions of that file as tools; names stand in quotes then. What none of its tools
+can do it should refuse.
 """
+QUOTED = re.compile(r"""(?<!\w)["'].+["'](?!\w)""")
+QUOTES = """names are read in quotes alone, as in: Tell me the price of 'old rope' and of 'blue jar'."""
 GUESS = "outside what this agent was trained for, so expect a guess: /help shows what it knows; --tools names tools"
 
 
@@ -123,6 +126,8 @@ class Talk:
             conversation = own_task(line, self.tools)
             if not self.tools and not is_known(conversation.task):
                 self.say("note", GUESS)
+            if self.tools and not QUOTED.search(line):
+                self.say("note", QUOTES)
             self.work(conversation)
         return True
 

@@ -19,6 +19,7 @@ from kimi_mini.base.errors import KimiError
 from kimi_mini.model.config import KimiConfig
 from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
+from kimi_mini.worlds.tools import Tool
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,23 @@ def test_what_is_outside_training_is_said_to_be_so(scripted, capsys, words, know
     scripted([words], ["<think>so</think>7"])
     shown = capsys.readouterr().out
     assert (terminal.GUESS in shown) is not known and "7" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        ("the price of 'old rope'", True),
+        ('What\'s "a b"?', True),
+        ("What's John's price?", False),
+        ("hi", False),
+    ],
+)
+def test_whoever_names_things_without_quotes_is_told(monkeypatch, capsys, words, quoted):
+    """The agent that reads knows a name by its quotes: without them it has no tool for anything."""
+    monkeypatch.setattr(terminal.Talk, "work", lambda self, conversation: None)
+    tool = Tool("price", "", {"type": "object"}, lambda: 1)
+    terminal.Talk(None, None, tools=[tool]).handle(words)
+    assert (terminal.QUOTES not in capsys.readouterr().out) is quoted
 
 
 def test_words_of_no_world_are_in_no_family():
