@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 LONG = 384  # cached tokens; a step in which a row has as many goes row by row, which pads and copies nothing
+BLOCK = 256  # new tokens of a row that look together
 
 
 class LatentCache:
@@ -90,7 +91,9 @@ class LatentCache:
         spans, index, slots = [], [], []
         for row, count in counts.items():
             start = self.host_lengths[row]
-            spans.append(Span(row, len(index), count, start + count))
+            for begin in range(0, count, BLOCK):
+                end = min(begin + BLOCK, count)
+                spans.append(Span(row, len(index) + begin, end - begin, start + end))
             index += [row] * count
             slots += range(start, start + count)
             self.bias[row, start : start + count] = 0.0
@@ -160,8 +163,8 @@ class LayerView:
 
 
 class Span(NamedTuple):
-    """New tokens of one row: the row, the place of the first among all new ones, how many, and the row's length with
-    them."""
+    """New tokens of one row, one behind the other: the row, the place of the first among all new ones, how many, and the
+    row's length with them."""
 
     row: int
     first: int

@@ -19,8 +19,8 @@ WIDE = 8192  # padded tokens of many prompts that go through the model at once
 class Decoder:
     """Feeds rows of different lengths to a model, a chunk or a token at a time.
 
-    Small fp32 models decode single tokens with folded matrices (folded.py), a snapshot taken here: make a new
-    Decoder after the weights have changed.
+    Small fp32 models decode with folded matrices (folded.py), a snapshot taken here: make a new Decoder after the
+    weights have changed. What rows begin with goes through the model itself.
     """
 
     folds = True  # whether small models may
@@ -91,8 +91,7 @@ class Decoder:
         return self.folded(ids, self.table[step.slots], self.cache.store, step)
 
     def _pieces(self, tokens: dict[int, list[int]]) -> Tensor:
-        """New tokens of some rows through the folded matrices, row by row only where they look at what these hold:
-        -> hidden states of all, (N, h)."""
+        """New tokens of some rows through the folded matrices: -> hidden states of all of them, (N, h)."""
         step = self.cache.read({row: len(chunk) for row, chunk in tokens.items()})
         ids = torch.tensor([token for chunk in tokens.values() for token in chunk], device=step.rows.device)
         return self.folded.read(ids, self.table[step.slots], self.cache.store, step)
@@ -114,8 +113,8 @@ class Decoder:
         return torch.stack([logits[reader[row]] for row in fed])
 
     def _goes_on(self, row: int) -> bool:
-        """Whether a row that holds tokens already is fed through the folded matrices: padded to the longest row and
-        the longest result a chunk would take ten times as long."""
+        """Whether a row holds tokens already, and goes on through the folded matrices: a chunk, padded to the longest
+        row and the longest result, would take ten times as long."""
         return bool(self.folded and self.cache.host_lengths[row] and self.cache.store.device.type == "cpu")
 
     def _readers(self, tokens: list[list[int]], fed: list[int]) -> dict[int, int]:

@@ -87,6 +87,7 @@ def test_token_by_token_equals_uncached(monkeypatch, changes, long):
 @pytest.mark.parametrize("folds", [True, False])
 def test_ragged_chunks_equal_uncached(monkeypatch, long, folds):
     monkeypatch.setattr(caching, "LONG", long)
+    monkeypatch.setattr(caching, "BLOCK", 3)
     monkeypatch.setattr(Decoder, "folds", folds)
     model = make()
     decoder, seen = Decoder(model, 4, 60), [[], [], [], []]
