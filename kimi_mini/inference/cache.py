@@ -163,7 +163,7 @@ class LayerView:
 
 
 class Span(NamedTuple):
-    """New tokens of one row, one behind the other: the row, the place of the first among all new ones, how many, and the
+    """New tokens of a row, one behind the other: the row, the place of the first among all new ones, how many, and the
     row's length with them."""
 
     row: int
