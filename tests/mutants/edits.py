@@ -2189,6 +2189,7 @@ MUTANTS = [
         "inference/test_generation.py",
         ("cache: always all rows at once", "if seen >= LONG and", "if False and"),
         ("cache: rows by their place in the batch", "Span(row, place, 1,", "Span(place, place, 1,"),
+        ("cache: a block that sees the next one", "end - begin, start + end)", "end - begin, start + count)"),
         (
             "cache: a piece at its row's beginning",
             "slots += range(start, start + count)",
