@@ -577,15 +577,16 @@ MUTANTS = [
         ("mismatch: routers rounded, too", "and id(parameter) not in kept", ""),
         (
             "mismatch: experts of another row",
-            "for row, of in zip(fed, chosen",
-            "for row, of in zip(fed[::-1], chosen",
+            "zip(counts.items(), chosen.split(widths))",
+            "zip(list(counts.items())[::-1], chosen.split(widths))",
         ),
         (
             "mismatch: experts of places that were given up",
             "        self.experts = self.experts[:, list(rows)]",
             "        pass",
         ),
-        ("mismatch: experts one token late", "before[row] : end] = of", "before[row] + 1 : end + 1] = of"),
+        ("mismatch: experts one token late", "row, start:end] = of", "row, start + 1 : end + 1] = of"),
+        ("mismatch: what another row has read", "{row: row for row in fed}", "super()._readers(tokens, fed)"),
         ("mismatch: a weight cut too high", "clip=(1.0, MOST - 1)", "clip=(1.0, MOST)"),
         (
             "mismatch: weights of tokens for those of attempts",

@@ -73,16 +73,32 @@ class _Decoder(Decoder):
         layers, most = len(model.routers()), model.config.num_experts_per_tok
         self.experts = torch.full((layers, rows, max_length, most), -1, device=self.cache.store.device)
 
-    def extend(self, tokens: list[list[int]]) -> Tensor:
+    def _readers(self, tokens: list[list[int]], fed: list[int]) -> dict[int, int]:
+        return {row: row for row in fed}  # what another row has read has left no experts here
+
+    def _step(self, ids: Tensor, rows: list[int]) -> Tensor:
+        return self._keep(dict.fromkeys(rows, 1), lambda: super(_Decoder, self)._step(ids, rows))
+
+    def _pieces(self, tokens: dict[int, list[int]]) -> Tensor:
+        counts = {row: len(chunk) for row, chunk in tokens.items()}
+        return self._keep(counts, lambda: super(_Decoder, self)._pieces(tokens))
+
+    def _chunk(self, tokens: list[list[int]], counts: list[int]) -> Tensor:
+        fed = {row: count for row, count in enumerate(counts) if count}
+        return self._keep(fed, lambda: super(_Decoder, self)._chunk(tokens, counts), max(counts))
+
+    def _keep(self, counts: dict[int, int], feed: Callable[[], Tensor], width: int | None = None) -> Tensor:
+        """Feed counts[row] tokens to some rows, one row's behind the other's, padded to `width` if given; and keep
+        their experts."""
         before = list(self.cache.host_lengths)
         with choices(self.model.routers()) as calls:
-            logits = super().extend(tokens)
-        fed = [row for row, chunk in enumerate(tokens) if chunk]
-        for layer, (chosen,) in enumerate(calls if fed else ()):
-            for row, of in zip(fed, chosen.unflatten(0, (len(fed), -1))):  # (width, k)
-                end = before[row] + len(tokens[row])
-                self.experts[layer, row, before[row] : end] = of[: len(tokens[row])]
-        return logits
+            found = feed()
+        widths = list(counts.values()) if width is None else [width] * len(counts)
+        for layer, (chosen,) in enumerate(calls):
+            for (row, count), of in zip(counts.items(), chosen.split(widths)):  # (width, k)
+                start, end = before[row], before[row] + count
+                self.experts[layer, row, start:end] = of[:count]
+        return found
 
     def select(self, rows) -> None:
         super().select(rows)
