@@ -79,6 +79,13 @@ def run(train: argparse.ArgumentParser) -> None:
         action="store_true",
         help="an agent that reads: about an hour and a half (default folder data/run/reader)",
     )
+    kind.add_argument(
+        "--further",
+        metavar="AGENT",
+        type=folder,
+        help="a further course for an agent that reads, from its folder on: three quarters of an hour (default folder "
+        "data/run/further)",
+    )
 
 
 def remote() -> argparse.ArgumentParser:

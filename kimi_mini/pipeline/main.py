@@ -13,6 +13,8 @@ All of it stays in the run's folder, data/run. A stage leaves a note of what it 
 came after the last save: half a minute of training, a round of RL, a row of the scoreboard, or all of synthesise, which
 saves at its end. The same command goes on from there and ends with the numbers of an uninterrupted run.
 
+`run --further AGENT` begins with an agent that reads in place of random weights: its first two stages train nothing.
+
 It works on every core, by a process each (kimi_mini.base.processes): all go through the stages together.
 """
 
@@ -26,6 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from kimi_mini.base import processes
+from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import locked, write_json
 from kimi_mini.base.paths import RUNS
 from kimi_mini.pipeline.plan import Plan, Run
@@ -33,14 +36,16 @@ from kimi_mini.pipeline.plan import Plan, Run
 
 def main(args: argparse.Namespace) -> int | None:
     """`python -m kimi_mini run`: do what is not done yet. args.again: the same command, for processes of its own."""
-    kind = "rehearsal" if args.rehearsal else "reader" if args.reader else ""
+    kind = "rehearsal" if args.rehearsal else "reader" if args.reader else "further" if args.further else ""
     folder = Path(args.folder or RUNS / kind)
     named = dict(seed=args.seed, device=args.device)
     if args.preset:
         named["preset"] = args.preset
+    if args.further and not (Path(args.further) / "model.safetensors").is_file():
+        raise KimiError(f"no checkpoint in {args.further}: --further names an agent's folder")
     plan = (getattr(Plan, kind) if kind else Plan)(**named).scaled(args.scale)
     plan = plan.shared_by(_count(args, folder, plan.rows))
-    run = Run(folder, plan)
+    run = Run(folder, plan, Path(args.further) if args.further else None)
     if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:
         return processes.start(args.again, plan.processes, args.threads or 1)
     return go_on(run)
@@ -74,7 +79,7 @@ def go_on(run: Run) -> None:
     with joined(run.plan.device), ExitStack() as held:
         Tokenizer.load(), first_model(run.plan)
         ranks.first_rank(lambda: held.enter_context(locked(run.folder)))
-        ranks.first_rank(lambda: run.begin(**tables(run.plan)))
+        ranks.first_rank(lambda: run.begin(**tables(run)))
         settle_engine(run.folder, named)
         done = ranks.first_rank(lambda: [stage for stage in STAGES if run.done(stage)])
         for number, stage in enumerate(STAGES, 1):

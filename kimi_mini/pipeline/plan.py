@@ -5,6 +5,7 @@ Needs no torch, so that a run that is done says so at once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -55,7 +56,7 @@ class Schedule:
         from kimi_mini.training.optim.schedule import wsd
 
         warmup = min(self.warmup, steps // 4)
-        start = None if self.decay_start is None else int(self.decay_start * steps)
+        start = None if self.decay_start is None else max(warmup, int(self.decay_start * steps))
         return lambda step: self.peak * wsd(step, steps, warmup, self.decay_fraction, start, self.floor)
 
 
@@ -220,6 +221,24 @@ class Plan:
         )
 
     @classmethod
+    def further(cls, **more) -> Plan:
+        """A further course for an agent that reads (`Run.agent`): no drills and no real text before it, every pool wide
+        open at once, and a rate that begins at three tenths of the first course's, for a higher one undoes more than
+        the tokens teach. Three quarters of an hour."""
+        reader = cls.reader(**more)
+        return replace(
+            reader,
+            synthesis=replace(reader.synthesis, wide_after=0.0),
+            finetune=replace(
+                reader.finetune,
+                tokens=16_000_000,
+                ramp=(-1.0, 0.0),
+                reflex_after=0.0,
+                schedule=Schedule(peak=0.15, decay_start=0.05),
+            ),
+        )
+
+    @classmethod
     def rehearsal(cls, **more) -> Plan:
         """Every stage in a minute: few and short steps, rounds and rows; no number of it is worth anything."""
         return cls(
@@ -234,16 +253,23 @@ class Plan:
         )
 
 
+def weights_of(agent: Path) -> str:
+    """The checksum (SHA-256) of an agent's weights."""
+    return hashlib.sha256((agent / "model.safetensors").read_bytes()).hexdigest()
+
+
 COSTS = {"minutes": 30, "gigabytes": 4}  # what a run should take at most, on two cores
 REHEARSED = ("chain/thinking", "shop/buy", "desk/ask", "repair/pass@1", "repair/best_of_4")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: which stages are done, and what each of them noted."""
+    """A run's folder: which stages are done, and what each of them noted. agent: the folder of the weights that a
+    further course begins with; None: random ones."""
 
     folder: Path = RUNS
     plan: Plan = field(default_factory=Plan)
+    agent: Path | None = None
 
     @classmethod
     def begun_with(cls, folder: Path) -> int | None:

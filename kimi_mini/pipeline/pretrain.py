@@ -85,6 +85,11 @@ def with_drills(
     return lambda step: [*data(step), *shared_batches(drills(step), micro_tokens)]
 
 
+def held_out_windows(validation: np.ndarray, plan: Plan) -> np.ndarray:
+    """Those of the validation windows (N, T) that the loss is measured on."""
+    return validation[:: max(1, len(validation) // plan.text.held_out)]
+
+
 def read_text(
     model: KimiMini,
     windows: Sequence[np.ndarray],
@@ -97,7 +102,7 @@ def read_text(
     """Next-token prediction on `windows` (training, validation), each (N, T); the history, and the loss in nats a token
     on documents held out, before and after."""
     training, validation = windows
-    held_out = own_share(validation[:: max(1, len(validation) // plan.text.held_out)])
+    held_out = own_share(held_out_windows(validation, plan))
     before = evaluate_loss(model, held_out, place)
     history = trained(
         model,

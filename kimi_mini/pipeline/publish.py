@@ -18,7 +18,7 @@ from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.pipeline.plan import COSTS, Plan, Run
+from kimi_mini.pipeline.plan import COSTS, Plan, Run, weights_of
 from kimi_mini.training.machine.placement import choose_device
 from kimi_mini.worlds import FAMILIES
 
@@ -54,21 +54,38 @@ def publish(folder: Path) -> None:
 
 def publish_reader(folder: Path) -> None:
     """Ship the agent that reads, beside the other: its weights, and its log, in which all rows and claims are named
-    after it. KimiError for a run that is not finished."""
-    run = Run(folder, Plan.reader(processes=Run.begun_with(folder) or 1))
+    after it. Of a further course the log says what the courses before it took, too. KimiError for a run that is not
+    finished, or a further course of another agent than the one that is shipped."""
+    agent = first_weights(folder)
+    plan = Plan.further if agent else Plan.reader
+    run = Run(folder, plan(processes=Run.begun_with(folder) or 1))
     if not run.finished:
         raise KimiError(f"there is no finished run in {folder}: python -m kimi_mini run --reader makes one")
     run.begin()
-    ship_reader(folder)
+    if agent and agent != weights_of(CHECKPOINTS / READER):
+        raise KimiError(f"{folder} is a further course of another agent than {CHECKPOINTS / READER}")
+    ship_reader(folder, read_json(RESULTS / f"run_{READER}.json") if agent else None)
     draw_shipped()
     ledger.update()
 
 
-def ship_reader(folder: Path) -> None:
-    """Copy what the run in `folder` left."""
+def first_weights(folder: Path) -> str | None:
+    """The checksum of the weights that the run in `folder` began with; None for random ones."""
+    file = folder / "plan.json"
+    return read_json(file).get("agent") if file.is_file() else None
+
+
+def ship_reader(folder: Path, before: dict | None = None) -> None:
+    """Copy what the run in `folder` left. before: the log of the course that it goes on from."""
     ship(folder / "checkpoints" / "final", CHECKPOINTS / READER)
     log = read_json(folder / "run.json")
     log["command"] = "python -m kimi_mini run --reader"
+    if before:
+        log["command"] += "; python -m kimi_mini run --further data/run/reader/checkpoints/final"
+        log["stages"] = before["stages"] + [stage for stage in log["stages"] if stage["seconds"] >= 0.1]
+        log["first_course"] = {name: before[name] for name in ("versions", "total_seconds", "peak_bytes")}
+        log["total_seconds"] = log["seconds"] = round(before["total_seconds"] + log["total_seconds"], 1)
+        log["peak_bytes"] = max(before["peak_bytes"], log["peak_bytes"])
     probes = {row.name for row in scoreboard.VARIED if not FAMILIES[row.family].trained}
     log["scoreboard"] = {
         f"{READER}/{name}": entry | {"main": name in probes} for name, entry in log["scoreboard"].items()

@@ -14,7 +14,7 @@ from kimi_mini.base import ranks
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.evaluate import evaluate, rows_of
 from kimi_mini.pipeline.finetune import finetune
-from kimi_mini.pipeline.plan import Plan, Run
+from kimi_mini.pipeline.plan import Run, weights_of
 from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
 from kimi_mini.pipeline.synthesise import filter_passed, synthesise
@@ -35,10 +35,13 @@ STAGES: dict[str, Callable[[Run], dict]] = {
 }
 
 
-def tables(plan: Plan) -> dict[str, Any]:
-    """What the worlds say about a run's numbers, for plan.json: shares of the sources, rows and their limits."""
+def tables(run: Run) -> dict[str, Any]:
+    """What else decides a run's numbers, for plan.json: what the worlds say (shares of the sources, rows and their
+    limits), and the weights of a further course's agent."""
+    plan = run.plan
     decisive = ("family", "levels", "limits", "attempts", "thinking", "share")
     return {
+        "agent": run.agent and weights_of(run.agent),
         "sources": {
             f"{source.family}/{source.mode}": {
                 "share": source.share,

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.pipeline.plan import Drill, Plan, Run
-from kimi_mini.pipeline.pretrain import read_text, tokens_to_read
+from kimi_mini.pipeline.pretrain import held_out_windows, own_share, read_text, tokens_to_read
 from kimi_mini.pipeline.shared import (
     Bar,
     drill_alphabet,
@@ -22,10 +23,14 @@ from kimi_mini.pipeline.shared import (
 )
 from kimi_mini.text import drills
 from kimi_mini.training.batch import Batch, Example, shared_batches
+from kimi_mini.training.loop import evaluate_loss
+from kimi_mini.training.machine.placement import choose_device
 
 
 def drill(run: Run) -> dict:
-    """Recall and copy drills from random weights, until the loss is low enough."""
+    """Recall and copy drills from random weights, until the loss is low enough. A further course needs none."""
+    if run.agent:
+        return {"tokens": 0, "summary": f"none: it begins with {run.agent}"}
     plan, settings = run.plan, run.plan.drill
     model, steps, made = first_model(plan), drill_steps(plan), drills_of(plan)
     whole = settings.whole_after * steps if settings.whole else 0
@@ -81,7 +86,10 @@ def symbols_in_use(settings: Drill, step: int, steps: int, count: int) -> int:
 
 
 def pretrain(run: Run) -> dict:
-    """Next-token prediction on real text; the loss on documents held out is noted before and after."""
+    """Next-token prediction on real text; the loss on documents held out is noted before and after. A further course
+    takes its agent as it is."""
+    if run.agent:
+        return _begin(run)
     model, plan = load_checkpoint(run, "drilled"), run.plan
     state = run.folder / "pretrain.pt"
     with Bar(tokens_to_read(plan)) as bar:
@@ -90,3 +98,12 @@ def pretrain(run: Run) -> dict:
     before, after = measured["validation_before"], measured["validation_loss"]
     summary = f"validation loss {before:.2f} -> {after:.2f} nats a token"
     return note_of(history, **measured, summary=summary)
+
+
+def _begin(run: Run) -> dict:
+    """The weights of `run.agent` as this run's own, and their loss on documents held out."""
+    model = load_agent(run.agent)[0].to(choose_device(run.plan.device))
+    loss = evaluate_loss(model, own_share(held_out_windows(windows_of(run)[1], run.plan)), place_of(run.plan))
+    save_checkpoint(run, model, "base")
+    summary = f"validation loss {loss:.2f} nats a token"
+    return {"tokens": 0, "validation_before": loss, "validation_loss": loss, "summary": summary}

@@ -1337,6 +1337,71 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "worlds/desk/language/words.py",
+        "worlds/test_desk_plain.py",
+        (
+            "plain: names of rare words alone",
+            "if rng.random() < 0.5:\n        return word(rng)",
+            "if True:\n        return word(rng)",
+        ),
+        ("plain: grammar is a name", "and word not in grammar", "and word"),
+        ("plain: every common word as often", "counted()[word] ** 0.5 for", "1.0 for"),
+    ),
+    *edits(
+        "worlds/desk/language/wordings.py",
+        "worlds/test_desk_plain.py",
+        ("plain: in every voice", "PLAIN if plainly else FRAMES", "FRAMES"),
+        ("plain: never alone", "alone = plainly and rng.random() < 0.5", "alone = False"),
+        ("plain: talk is told by its manner", "if not plainly or rng.random() < 0.5:", "if True:"),
+    ),
+    *edits(
+        "worlds/desk/tasks.py",
+        "worlds/test_desk_plain.py",
+        ("plain: always in quotes", "if plainly and rng.random() < 1 / 3:", "if False:"),
+    ),
+    *edits(
+        "worlds/desk/world.py",
+        "worlds/test_desk_plain.py",
+        ("plain: as everything else", "plainly=True", "plainly=False"),
+    ),
+    *edits(
+        "experiments/verifiers/typed.py",
+        "experiments/test_typed.py",
+        ("typed: more may be done", "deeds == sorted(request.deeds)", "set(deeds) >= set(request.deeds)"),
+        ("typed: a refusal after the deed", "return not deeds and denies(answer)", "return denies(answer)"),
+        ("typed: done and denied", "not denies(answer) and all(", "all("),
+        ("typed: nothing has to be looked up", "set(request.reads) <= set(desk.called) and", "True and"),
+        ("typed: cut off is done", 'if conversation.finish != "stop":', "if False:"),
+    ),
+    *edits(
+        "pipeline/text.py",
+        "pipeline/test_further.py",
+        (
+            "further: begins anew",
+            "model = load_agent(run.agent)[0].to(choose_device(run.plan.device))",
+            "model = first_model(run.plan)",
+        ),
+    ),
+    *edits(
+        "pipeline/stages.py",
+        "pipeline/test_further.py",
+        ("further: of any agent", "run.agent and weights_of(run.agent)", "run.agent and str(run.agent)[:0]"),
+    ),
+    *edits(
+        "pipeline/publish.py",
+        "pipeline/test_further.py",
+        (
+            "further: another agent is shipped",
+            "if agent and agent != weights_of(CHECKPOINTS / READER):",
+            "if False:",
+        ),
+        (
+            "further: the first course is forgotten",
+            'before["total_seconds"] + log["total_seconds"]',
+            'log["total_seconds"]',
+        ),
+    ),
+    *edits(
         "worlds/desk/application.py",
         "worlds/test_desk.py worlds/test_desk_tools.py",
         ("desk: forms known by heart", "if rng.random() < LISTED:", "if rng.random() < 2:"),

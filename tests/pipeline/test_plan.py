@@ -72,7 +72,8 @@ def test_whatever_is_changed_in_a_plan_is_refused_by_name(tmp_path, name):
 
 def test_a_run_that_goes_on_with_another_rate_is_refused(tmp_path):
     folder, faster = tmp_path / "run", replace(Plan.rehearsal(), optimizer=Optimizer(lr=0.1))
-    Run(folder, Plan.rehearsal()).begin(**stages.tables(Plan.rehearsal()))
+    begun = Run(folder, Plan.rehearsal())
+    begun.begin(**stages.tables(begun))
     with pytest.raises(KimiError, match="another optimizer.lr"):
         go_on(Run(folder, faster))
     assert sorted(file.name for file in folder.iterdir()) == [".lock", "plan.json"]
@@ -87,7 +88,7 @@ def test_a_run_that_goes_on_with_another_rate_is_refused(tmp_path):
 )
 def test_what_the_worlds_say_is_part_of_the_plan(tmp_path, table, entry, named):
     """Shares of the sources, rows and their limits: written when there is work, and compared."""
-    now = stages.tables(Plan())
+    now = stages.tables(Run())
     Run(tmp_path).begin(**now)
     Run(tmp_path).begin(**now)
     row = {"sources": "chain/think", "rows": "shop/buy"}[table]

@@ -113,7 +113,7 @@ def test_the_scoreboard_shows_the_main_rows_of_both_agents_and_nothing_else(clon
 
 
 def test_shipping_the_agent_that_reads_draws_it(clone, board, monkeypatch):
-    monkeypatch.setattr(publishing, "ship_reader", lambda folder: None)
+    monkeypatch.setattr(publishing, "ship_reader", lambda folder, before: None)
     publishing.publish_reader(finished(clone / "run", Plan.reader()))
     assert "reader/desk/names" in board and (clone / "figures" / "scoreboard.png").is_file()
 

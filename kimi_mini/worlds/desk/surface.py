@@ -17,7 +17,7 @@ from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
 from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
 from kimi_mini.worlds.desk.language import wordings
 from kimi_mini.worlds.desk.language.words import names
-from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft
+from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft, quoted
 
 SYSTEMS = (  # None: no system message at all, so that the template says its own
     None,
@@ -79,6 +79,7 @@ class Surface:
     error: bool | None = None  # None: one in five
     outcome: str | None = None  # done, missing, no tool; None: as in training
     finder: float = 0.0  # chance that nothing is declared but `find_tools`
+    plainly: bool = False  # as people type it, see `Words`
 
 
 OUTCOMES = ("done",) * 75 + ("missing",) * 8 + ("no tool",) * 10 + ("talk",) * 4 + ("broken",) * 3
@@ -92,7 +93,11 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
         made, text = composed(rng, pattern, domain)
     else:
         made, text = draft(
-            rng, pattern, domain, size, Words(surface.names, surface.wordings, surface.breadth)
+            rng,
+            pattern,
+            domain,
+            size,
+            Words(surface.names, surface.wordings, surface.breadth, surface.plainly),
         )
     if outcome == "missing" and (pattern in ("create", "search") or not made.asked):
         outcome = "no tool"
@@ -154,8 +159,8 @@ def assembled(
 
 def _talk(rng: random.Random, made: Draft, surface: Surface) -> str:
     name = next(iter(made.records), None) or names(rng, 1)[0]
-    held_out = surface.wordings or surface.outcome is not None
-    return rng.choice(wordings.HELD_OUT_TALK if held_out else wordings.TALK).format(a=f'"{name}"')
+    name = quoted(rng, True)(name) if surface.plainly else f'"{name}"'
+    return wordings.talk(rng, name, surface.wordings or surface.outcome is not None, surface.plainly)
 
 
 def _remove(rng: random.Random, made: Draft) -> str:

@@ -39,16 +39,21 @@ class Draft:
 
 @dataclass(frozen=True)
 class Words:
-    """How the request is put: which pools are the held-out ones, and how much of the trained ones is open."""
+    """How the request is put: which pools are the held-out ones, how much of the trained ones is open, and whether it
+    is said plainly: in the words that people type first, of common things, with quotes or without."""
 
     names: bool = False
     wordings: bool = False
     breadth: float = 1.0
+    plainly: bool = False
 
 
-def records(rng: random.Random, domain: Domain, count: int, held_out: bool) -> dict[str, dict]:
+def records(rng: random.Random, domain: Domain, count: int, words: Words) -> dict[str, dict]:
     """So many things with all their numbers (different ones for each word) and no links."""
-    called = rng.sample(domain.catalogue, count) if domain.catalogue else names(rng, count, held_out)
+    if domain.catalogue:
+        called = rng.sample(domain.catalogue, count)
+    else:
+        called = names(rng, count, words.names, words.plainly)
     columns = {word: rng.sample(range(1, 100), count) for word in domain.numbers}
     return {
         name: {word: column[i] for word, column in columns.items()} | dict.fromkeys(domain.links)
@@ -56,8 +61,10 @@ def records(rng: random.Random, domain: Domain, count: int, held_out: bool) -> d
     }
 
 
-def quoted(rng: random.Random) -> Callable[[str], str]:
-    """How names are marked in this request."""
+def quoted(rng: random.Random, plainly: bool = False) -> Callable[[str], str]:
+    """How names are marked in this request; plainly: one in three times not at all, but for an article now and then."""
+    if plainly and rng.random() < 1 / 3:
+        return rng.choice(("{}", "{}", "the {}")).format
     mark = rng.choice('"""\'')
     return lambda name: f"{mark}{name}{mark}"
 
@@ -73,8 +80,8 @@ def _count(rng: random.Random, number: int) -> object:
 
 
 def _ask(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
-    table, word = records(rng, domain, size + 2, words.names), rng.choice(list(domain.numbers))
-    asked, mark = list(table)[:size], quoted(rng)
+    table, word = records(rng, domain, size + 2, words), rng.choice(list(domain.numbers))
+    asked, mark = list(table)[:size], quoted(rng, words.plainly)
     slots = {"list": wordings.listed(rng, list(map(mark, asked)), words.wordings), "word": word}
     reads = [("read", word, name, None) for name in asked]
     answer = [table[name][word] for name in asked]
@@ -83,7 +90,7 @@ def _ask(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
 
 def _chain(rng: random.Random, domain: Domain, size: int, words: Words) -> tuple[dict, str, list[str]]:
     """Records of which the first `size` are linked, in order; the others lead among themselves into the chain."""
-    table, link = records(rng, domain, size + 2, words.names), rng.choice(domain.links)
+    table, link = records(rng, domain, size + 2, words), rng.choice(domain.links)
     path = list(table)[:size]
     for name, after in itertools.pairwise(path):
         table[name][link] = after
@@ -94,7 +101,7 @@ def _chain(rng: random.Random, domain: Domain, size: int, words: Words) -> tuple
 
 def _trace(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
     table, link, path = _chain(rng, domain, size, words)
-    slots = {"a": quoted(rng)(path[0]), "word": link}
+    slots = {"a": quoted(rng, words.plainly)(path[0]), "word": link}
     reads = [("link", link, name, None) for name in path]
     return Draft(
         table, [("link", link)], slots, {"start": path[0], "word": link}, reads, [], path[-1:], path[:1]
@@ -111,9 +118,9 @@ def _entry(
 
 def _branch(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
     table, word, mark = (
-        records(rng, domain, 3 + size, words.names),
+        records(rng, domain, 3 + size, words),
         rng.choice(list(domain.numbers)),
-        quoted(rng),
+        quoted(rng, words.plainly),
     )
     asked, low, high = list(table)[:3]
     limit, deed = rng.randrange(2, 10 if size == 1 else 99), rng.choice(domain.deeds)
@@ -148,7 +155,11 @@ def _least(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft
 
 
 def _orders(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
-    table, deed, mark = records(rng, domain, size + 2, words.names), rng.choice(domain.deeds), quoted(rng)
+    table, deed, mark = (
+        records(rng, domain, size + 2, words),
+        rng.choice(domain.deeds),
+        quoted(rng, words.plainly),
+    )
     asked = [[name, rng.randrange(1, 10)] for name in list(table)[:size]]
     entries = [_entry(rng, deed, mark, *one) for one in asked]
     slots = {"list": wordings.listed(rng, [entry for entry, _ in entries], words.wordings), "verb": deed.verb}
@@ -159,7 +170,7 @@ def _orders(rng: random.Random, domain: Domain, size: int, words: Words) -> Draf
 
 
 def _search(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
-    table, (key, word) = records(rng, domain, size + 3, words.names), rng.sample(list(domain.numbers), 2)
+    table, (key, word) = records(rng, domain, size + 3, words), rng.sample(list(domain.numbers), 2)
     found, n = list(table)[:size], rng.randrange(1, 100)
     for name, record in table.items():
         record[key] = n if name in found else (n + rng.randrange(1, 98)) % 100
@@ -176,9 +187,9 @@ def _search(rng: random.Random, domain: Domain, size: int, words: Words) -> Draf
 
 def _copy(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
     table, word, mark = (
-        records(rng, domain, 2 + size, words.names),
+        records(rng, domain, 2 + size, words),
         rng.choice(list(domain.numbers)),
-        quoted(rng),
+        quoted(rng, words.plainly),
     )
     a, b = list(table)[:2]
     value = table[a][word]
@@ -189,8 +200,8 @@ def _copy(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
 
 
 def _create(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
-    table, word = records(rng, domain, 2 + size, words.names), next(iter(domain.numbers))
-    (a, value), mark = (next(iter(table)), rng.randrange(1, 100)), quoted(rng)
+    table, word = records(rng, domain, 2 + size, words), next(iter(domain.numbers))
+    (a, value), mark = (next(iter(table)), rng.randrange(1, 100)), quoted(rng, words.plainly)
     del table[a]
     slots = {"a": mark(a), "n": value, "word": word}
     needs = [("create", word), ("read", word)]
@@ -226,4 +237,4 @@ def draft(rng: random.Random, pattern: str, domain: Domain, size: int, words: Wo
     slots = {"thing": domain.thing, "things": domain.plural, **made.slots}
     if not words.wordings:
         slots |= {key: _word(rng, domain, slots[key]) for key in ("word", "key") if key in slots}
-    return made, wordings.said(rng, pattern, words.wordings, words.breadth, **slots)
+    return made, wordings.said(rng, pattern, words.wordings, words.breadth, words.plainly, **slots)

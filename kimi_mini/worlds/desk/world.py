@@ -1,6 +1,7 @@
 """World `desk`: many trades, tools that nobody has seen, words that nobody has chosen beforehand.
 
-Trained families are the patterns of `desk.tasks`; each task of training is drawn in a surface of its own. The probes
+Trained families are the patterns of `desk.tasks`; each task of training is drawn in a surface of its own. `plain` is
+all of them as people type it first: short sentences, common words, quotes or none. The probes
 are families that are trained nowhere: each takes the held-out part of one thing and leaves the rest as in training, or
 asks for compositions and domains that are in no training stream.
 """
@@ -37,22 +38,25 @@ PROBES = {
 
 
 def generate(rng: random.Random, family: str, level: int, breadth: float = 1.0) -> Task:
-    """A task of `family`; the level of a trained one is its size, that of a probe the number of its pattern."""
+    """A task of `family`; the level of a pattern is its size, that of `plain` and of a probe the pattern's number."""
     if family in PATTERNS:
         return dressed(rng, family, family, level, Surface(breadth=breadth, finder=FINDER))
     if family == "composed":
         return dressed(rng, family, level, level, Surface(**DONE))
     pattern = list(PATTERNS)[level - 1]
-    return dressed(rng, family, pattern, rng.choice(SIZES[pattern]), PROBES[family])
+    surface = Surface(breadth=breadth, plainly=True) if family == "plain" else PROBES[family]
+    return dressed(rng, family, pattern, rng.choice(SIZES[pattern]), surface)
 
 
 EVERY = range(1, len(PATTERNS) + 1)
 NAMED = [number for number, pattern in enumerate(PATTERNS, 1) if pattern not in ("search", "create")]
 TOKENS = 640
 SHARES = dict(ask=0.15, trace=0.12, branch=0.24, least=0.20, orders=0.18, search=0.18, copy=0.18, create=0.12)
+PLAIN = 0.6
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
     "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.8), sheet=sheet, length=TOKENS),
+    "plain": Family(EVERY, dict(think=PLAIN), length=TOKENS),
     **{name: Family(NAMED if name == "missing" else EVERY, {}) for name in PROBES},
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }
@@ -67,6 +71,7 @@ SAYS = {
     "search": "search, then pick, in any words and with any tools",
     "copy": "carry a number over, in any words and with any tools",
     "create": "create and look, in any words and with any tools",
+    "plain": "any of these as people type it: short sentences, common words, quotes or none",
     "names": "names of words that no training text holds",
     "wordings": "wordings that are not trained",
     "systems": "system prompts that are not trained",
@@ -80,7 +85,7 @@ SAYS = {
     "finder": "the tool has to be found first",
     "composed": "kinds of tasks that are never trained",
 }
-FLOORS = dict.fromkeys(PATTERNS, 0.97) | dict(
+FLOORS = dict.fromkeys((*PATTERNS, "plain"), 0.97) | dict(
     names=0.95,
     wordings=0.90,
     systems=0.95,

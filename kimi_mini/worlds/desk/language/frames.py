@@ -39,7 +39,7 @@ def voice(name: str) -> dict[str, tuple[str, ...]]:
     return {pattern: expanded(grammar) for pattern, _, grammar in sections}
 
 
-HELD_OUT_FRAMES = voice("held_out")
+HELD_OUT_FRAMES, PLAIN = voice("held_out"), voice(VOICES[0])
 FRAMES = {
     pattern: tuple(frame for spoken in map(voice, VOICES) for frame in spoken[pattern])
     for pattern in HELD_OUT_FRAMES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, expanded
+from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, PLAIN, expanded
 
 OPENINGS = ("",) * 14 + expanded("""
 [Please|Now|Next,|So,|First of all,|Hi!|Hello,|Hello Kimi,|Hi there,|Good evening.|OK,|Well,|Excuse me,]
@@ -77,16 +77,34 @@ def capital(text: str) -> str:
 
 
 def said(
-    rng: random.Random, pattern: str, held_out: bool = False, breadth: float = 1.0, **slots: object
+    rng: random.Random,
+    pattern: str,
+    held_out: bool = False,
+    breadth: float = 1.0,
+    plainly: bool = False,
+    **slots: object,
 ) -> str:
-    """A request of that pattern in drawn words; the slots are kept as they are. breadth: how many of the frames."""
-    frames = (HELD_OUT_FRAMES if held_out else FRAMES)[pattern]
+    """A request of that pattern in drawn words; the slots are kept as they are. breadth: how many of the frames;
+    plainly: those of the plain voice, half of them with nothing before and behind."""
+    frames = (HELD_OUT_FRAMES if held_out else PLAIN if plainly else FRAMES)[pattern]
     frame = rng.choice(frames if held_out else frames[: max(4, round(breadth * len(frames)))])
-    opening = rng.choice(HELD_OUT_OPENINGS if held_out else OPENINGS)
-    ending = rng.choice(HELD_OUT_ENDINGS if held_out else ENDINGS)
+    alone = plainly and rng.random() < 0.5
+    opening = "" if alone else rng.choice(HELD_OUT_OPENINGS if held_out else OPENINGS)
+    ending = "" if alone else rng.choice(HELD_OUT_ENDINGS if held_out else ENDINGS)
     if rng.random() < 0.15:
         frame = frame.rstrip(".?!")
-    text = frame.format(**slots)
+    return _put(opening, frame.format(**slots), ending)
+
+
+def talk(rng: random.Random, name: str, held_out: bool = False, plainly: bool = False) -> str:
+    """A sentence that no tool serves, now and then about `name`; plainly: one in two begins and ends as requests do."""
+    text = rng.choice(HELD_OUT_TALK if held_out else TALK).format(a=name)
+    if not plainly or rng.random() < 0.5:
+        return text
+    return _put(rng.choice(OPENINGS), text, rng.choice(ENDINGS))
+
+
+def _put(opening: str, text: str, ending: str) -> str:
     begins = not opening or opening[-1] in ".!?"
     text = capital(text) if begins else text if text.startswith("I ") else text[0].lower() + text[1:]
     return " ".join(filter(None, (opening, text, ending)))

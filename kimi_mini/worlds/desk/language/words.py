@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from functools import lru_cache
+from itertools import accumulate
 
 from kimi_mini.base.errors import MissingFile
 from kimi_mini.base.paths import TEXT, in_clone
@@ -36,16 +38,36 @@ _SYLLABLES = [
 ]
 
 
-@lru_cache(maxsize=1)
-def trained() -> tuple[str, ...]:
-    """The words of the book, three to ten letters, without those that are held out; in alphabetical order.
+GRAMMAR = (
+    80  # so many of the most frequent words are grammar: a name without quotes that holds "and" is two names
+)
 
-    Raises MissingFile without it."""
+
+@lru_cache(maxsize=1)
+def counted() -> Counter[str]:
+    """How often each word of the book stands there: three to ten letters, without those that are held out.
+
+    Raises MissingFile without the book."""
     book = TEXT / "moby-dick.txt"
     if not book.is_file():
         raise MissingFile(f"{book} is missing; {in_clone('data/text/README.md says how to make it again')}")
-    text = book.read_text(encoding="ascii").lower()
-    return tuple(sorted(set(re.findall(r"\b[a-z]{3,10}\b", text)) - set(HELD_OUT)))
+    words = re.findall(r"\b[a-z]{3,10}\b", book.read_text(encoding="ascii").lower())
+    return Counter(word for word in words if word not in HELD_OUT)
+
+
+@lru_cache(maxsize=1)
+def trained() -> tuple[str, ...]:
+    """Those words in alphabetical order."""
+    return tuple(sorted(counted()))
+
+
+@lru_cache(maxsize=1)
+def common() -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The words that people name things with: those that stand in the book eight times or more and are no grammar; and
+    the running sum of their weights, the root of the counts."""
+    grammar = {word for word, _ in counted().most_common(GRAMMAR)}
+    words = tuple(word for word in trained() if counted()[word] >= 8 and word not in grammar)
+    return words, tuple(accumulate(counted()[word] ** 0.5 for word in words))
 
 
 def word(rng: random.Random, held_out: bool = False) -> str:
@@ -58,11 +80,21 @@ def word(rng: random.Random, held_out: bool = False) -> str:
     return rng.choice(trained())
 
 
-def names(rng: random.Random, count: int, held_out: bool = False) -> list[str]:
-    """`count` different names of one to three words, one in eight with capitals; no name holds another."""
+def everyday(rng: random.Random) -> str:
+    """One word: any trained one, or as likely one of those that are common."""
+    if rng.random() < 0.5:
+        return word(rng)
+    words, sums = common()
+    return rng.choices(words, cum_weights=sums)[0]
+
+
+def names(rng: random.Random, count: int, held_out: bool = False, plainly: bool = False) -> list[str]:
+    """`count` different names of one to three words, one in eight with capitals; no name holds another. plainly: half
+    of the words are common ones."""
     made: list[str] = []
     while len(made) < count:
-        name = " ".join(word(rng, held_out) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+        length = rng.choice((1, 2, 2, 2, 3))
+        name = " ".join(everyday(rng) if plainly else word(rng, held_out) for _ in range(length))
         name = name.title() if rng.random() < 1 / 8 else name
         if not any(name.lower() in other.lower() or other.lower() in name.lower() for other in made):
             made.append(name)
