@@ -83,7 +83,7 @@ def ship_reader(folder: Path, before: dict | None = None) -> None:
     if before:
         log["command"] += "; python -m kimi_mini run --further data/run/reader/checkpoints/final"
         log["stages"] = before["stages"] + [stage for stage in log["stages"] if stage["seconds"] >= 0.1]
-        log["first_course"] = {name: before[name] for name in ("versions", "total_seconds", "peak_bytes")}
+        log["first_course"] = {name: before[name] for name in ("versions", "total_seconds", "peak_bytes", "rounds")}
         log["total_seconds"] = log["seconds"] = round(before["total_seconds"] + log["total_seconds"], 1)
         log["peak_bytes"] = max(before["peak_bytes"], log["peak_bytes"])
     probes = {row.name for row in scoreboard.VARIED if not FAMILIES[row.family].trained}

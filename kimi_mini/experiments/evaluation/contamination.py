@@ -72,10 +72,10 @@ def examples(plan: Plan) -> Iterator[Read]:
             yield one.example.ids, one.key
 
 
-def drawn(plan: Plan, tokenizer: Tokenizer, log: str) -> Iterator[Read]:
+def drawn(plan: Plan, tokenizer: Tokenizer, log: dict) -> Iterator[Read]:
     """The tasks of RL, each with the expert's work: drawn again as the logged successes make the curriculum draw."""
     curriculum = Curriculum()
-    for index, one in enumerate(read_json(RESULTS / log)["rounds"]):
+    for index, one in enumerate(log["rounds"]):
         tasks = curriculum.draw(plan.rl, plan.seed, index)
         for entry in tasks:
             task = entry.task()
@@ -112,15 +112,18 @@ def choosing(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
 
 def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], Iterator[Read]]]:
     """Name -> what makes the stream."""
-    plan, reader = Plan().scaled(scale), Plan.reader().scaled(scale)
+    plan, reader, further = Plan().scaled(scale), Plan.reader().scaled(scale), Plan.further().scaled(scale)
+    run, courses = read_json(RESULTS / ledger.RUN), read_json(RESULTS / "run_reader.json")
     return {
         "text": partial(text, plan),
         "drills": partial(drilled, plan),
         "drills of the reader": partial(drilled, reader),
         "examples of fine-tuning": partial(examples, plan),
-        "tasks of RL": partial(drawn, Plan(), tokenizer, ledger.RUN),
+        "tasks of RL": partial(drawn, Plan(), tokenizer, run),
         "examples of the reader": partial(examples, reader),
-        "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, "run_reader.json"),
+        "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, courses["first_course"]),
+        "examples of the further course": partial(examples, further),
+        "tasks of the further course's RL": partial(drawn, Plan.further(), tokenizer, courses),
         "lessons of taught": partial(lessons, tokenizer, scale),
         "replay of taught": partial(replayed, tokenizer, scale),
         "lessons of routed": partial(choosing, tokenizer, scale),
