@@ -6,6 +6,7 @@ Two agents may be there: the one that this repository ships, and one's own, whic
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from kimi_mini.base.errors import KimiError
@@ -45,6 +46,11 @@ def load_agent(folder: str | Path) -> tuple[KimiMini, Tokenizer]:
         return KimiMini.from_pretrained(folder), Tokenizer.load(folder)
     except (OSError, ValueError, KeyError) as error:
         raise KimiError(f"the checkpoint in {folder} cannot be read: {error}") from None
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hexadecimal digits that tell the weights of a checkpoint folder apart."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def shipped_agent() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from kimi_mini.agent.folder import fingerprint as fingerprint
 from kimi_mini.agent.folder import load_agent
 from kimi_mini.base.command import above_zero, folder, natural, positive
 from kimi_mini.base.evidence import TOOK, Log
@@ -110,11 +110,6 @@ def finish(log: Log, **draws: Callable[[dict], Figure]) -> None:
     for name, draw in draws.items():
         draw(read_json(path)).savefig(figures(path.parent) / f"{name}.png", dpi=110, bbox_inches="tight")
     print(path)
-
-
-def fingerprint(folder: Path) -> str:
-    """Twelve hexadecimal digits that tell the weights of a checkpoint folder apart."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def rate(successes: int, count: int, tasks: int | None = None) -> dict:

@@ -5,7 +5,6 @@ Needs no torch, so that a run that is done says so at once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -251,11 +250,6 @@ class Plan:
             evaluation=Evaluation(tasks=4, varied=True, rows=REHEARSED, turn_tokens=6, turns=2),
             **more,
         )
-
-
-def weights_of(agent: Path) -> str:
-    """The checksum (SHA-256) of an agent's weights."""
-    return hashlib.sha256((agent / "model.safetensors").read_bytes()).hexdigest()
 
 
 COSTS = {"minutes": 30, "gigabytes": 4}  # what a run should take at most, on two cores

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from kimi_mini.agent.folder import fingerprint
 from kimi_mini.base import ledger
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.evidence import Log
 from kimi_mini.base.files import read_json, replacing, write_json
 from kimi_mini.base.paths import CHECKPOINTS, FIGURES, RESULTS
 from kimi_mini.evaluation import scoreboard
-from kimi_mini.pipeline.plan import COSTS, Plan, Run, weights_of
+from kimi_mini.pipeline.plan import COSTS, Plan, Run
 from kimi_mini.training.machine.placement import choose_device
 from kimi_mini.worlds import FAMILIES
 
@@ -62,7 +63,7 @@ def publish_reader(folder: Path) -> None:
     if not run.finished:
         raise KimiError(f"there is no finished run in {folder}: python -m kimi_mini run --reader makes one")
     run.begin()
-    if agent and agent != weights_of(CHECKPOINTS / READER):
+    if agent and agent != fingerprint(CHECKPOINTS / READER):
         raise KimiError(f"{folder} is a further course of another agent than {CHECKPOINTS / READER}")
     ship_reader(folder, read_json(RESULTS / f"run_{READER}.json") if agent else None)
     draw_shipped()
@@ -83,7 +84,9 @@ def ship_reader(folder: Path, before: dict | None = None) -> None:
     if before:
         log["command"] += "; python -m kimi_mini run --further data/run/reader/checkpoints/final"
         log["stages"] = before["stages"] + [stage for stage in log["stages"] if stage["seconds"] >= 0.1]
-        log["first_course"] = {name: before[name] for name in ("versions", "total_seconds", "peak_bytes", "rounds")}
+        log["first_course"] = {
+            name: before[name] for name in ("versions", "total_seconds", "peak_bytes", "rounds")
+        }
         log["total_seconds"] = log["seconds"] = round(before["total_seconds"] + log["total_seconds"], 1)
         log["peak_bytes"] = max(before["peak_bytes"], log["peak_bytes"])
     probes = {row.name for row in scoreboard.VARIED if not FAMILIES[row.family].trained}

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from kimi_mini.agent.folder import fingerprint
 from kimi_mini.base import ranks
 from kimi_mini.evaluation import scoreboard
 from kimi_mini.pipeline.evaluate import evaluate, rows_of
 from kimi_mini.pipeline.finetune import finetune
-from kimi_mini.pipeline.plan import Run, weights_of
+from kimi_mini.pipeline.plan import Run
 from kimi_mini.pipeline.publish import report
 from kimi_mini.pipeline.reinforce import reinforce
 from kimi_mini.pipeline.synthesise import filter_passed, synthesise
@@ -41,7 +42,7 @@ def tables(run: Run) -> dict[str, Any]:
     plan = run.plan
     decisive = ("family", "levels", "limits", "attempts", "thinking", "share")
     return {
-        "agent": run.agent and weights_of(run.agent),
+        "agent": run.agent and fingerprint(run.agent),
         "sources": {
             f"{source.family}/{source.mode}": {
                 "share": source.share,

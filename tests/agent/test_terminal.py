@@ -181,7 +181,7 @@ def test_odd_input_is_answered_and_quit_ends(scripted, capsys):
     ]
     assert scripted(lines) == 0
     shown = capsys.readouterr().out
-    for text in ("goes from 1 to 16", "no command /nonsense", "demo shop", "gold ring", "too long", "bye"):
+    for text in ("goes from 1 to 17", "no command /nonsense", "demo shop", "gold ring", "too long", "bye"):
         assert text in shown
     assert shown.count("held-out tasks") == 2 and "answer   " not in shown
 

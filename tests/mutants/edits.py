@@ -1385,14 +1385,14 @@ MUTANTS = [
     *edits(
         "pipeline/stages.py",
         "pipeline/test_further.py",
-        ("further: of any agent", "run.agent and weights_of(run.agent)", "run.agent and str(run.agent)[:0]"),
+        ("further: of any agent", "run.agent and fingerprint(run.agent)", "run.agent and str(run.agent)[:0]"),
     ),
     *edits(
         "pipeline/publish.py",
         "pipeline/test_further.py",
         (
             "further: another agent is shipped",
-            "if agent and agent != weights_of(CHECKPOINTS / READER):",
+            "if agent and agent != fingerprint(CHECKPOINTS / READER):",
             "if False:",
         ),
         (

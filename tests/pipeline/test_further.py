@@ -7,13 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kimi_mini.agent.folder import load_agent
+from kimi_mini.agent.folder import fingerprint, load_agent
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import CHECKPOINTS, RESULTS
 from kimi_mini.pipeline import Plan, Run, main, stages, synthesise
 from kimi_mini.pipeline import publish as publishing
-from kimi_mini.pipeline.plan import weights_of
 from kimi_mini.training import synthesis
 
 READER = CHECKPOINTS / "reader"
@@ -34,7 +33,7 @@ def test_a_folder_keeps_to_its_agent(tmp_path):
     first, other = Run(tmp_path, Plan(), READER), Run(tmp_path, Plan(), CHECKPOINTS / "final")
     first.begin(**stages.tables(first))
     first.begin(**stages.tables(first))
-    assert read_json(tmp_path / "plan.json")["agent"] == weights_of(READER) != weights_of(other.agent)
+    assert read_json(tmp_path / "plan.json")["agent"] == fingerprint(READER) != fingerprint(other.agent)
     for run in (other, Run(tmp_path, Plan())):
         with pytest.raises(KimiError, match="another agent"):
             run.begin(**stages.tables(run))
