@@ -1351,6 +1351,7 @@ MUTANTS = [
         "worlds/desk/language/wordings.py",
         "worlds/test_desk_plain.py",
         ("plain: in every voice", "PLAIN if plainly else FRAMES", "FRAMES"),
+        ("plain: a name gets a capital", "if plainly and frame.startswith(NAMED):", "if False:"),
         ("plain: never alone", "alone = plainly and rng.random() < 0.5", "alone = False"),
         ("plain: talk is told by its manner", "if not plainly or rng.random() < 0.5:", "if True:"),
     ),

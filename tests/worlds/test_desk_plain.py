@@ -57,6 +57,17 @@ def test_sentences_are_of_the_plain_voice_and_half_of_them_stand_alone():
     assert all(any(text in one.lower() for text in lower) for one in said)
 
 
+def test_a_name_that_begins_a_sentence_is_written_as_it_is():
+    """Nobody could know how it is written otherwise; a word of the language gets its capital."""
+    rng, told = random.Random(0), set()
+    for name in ("red lamp", "Red Lamp"):
+        for _ in range(3000):
+            text = wordings.said(rng, "ask", plainly=True, list=name, word="price")
+            assert name in text
+            told.add(text)
+    assert "red lamp: I need the price." in told and "Price of red lamp?" in told
+
+
 def test_talk_is_told_from_a_request_by_what_it_says_and_not_by_how_it_begins():
     rng = random.Random(0)
     plain = [wordings.talk(rng, "red lamp", plainly=True) for _ in range(1000)]

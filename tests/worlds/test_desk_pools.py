@@ -286,6 +286,8 @@ def leaks(text):
     request = user[1] if user else ""
     results = re.findall(r"## Return of [^\n]*\n(.*?)<\|im_end\|>", text, re.DOTALL)
     quiet = re.sub(r"""(["'])(?:\w| )+?\1""", "Q", request)
+    for name in re.findall(r'"((?:\w| )+)"', " ".join(re.findall("<think>(.*?)</think>", text))):
+        quiet = re.sub(rf"\b{name}\b", "Q", quiet)  # where a name has no quotes, the thought says what it is
     described = " ".join(re.findall(r'"description":"(.*?)"', tools))
     found = {
         "names": parts(request + " ".join(results)) & set(words.HELD_OUT),

@@ -43,6 +43,7 @@ HELD_OUT_TALK = expanded("""
 [Convert ten miles to kilometres.|Can birds smell?|Give {a} a nickname.|Pray for {a}.|Reset my password.]
 [Compose a tune called {a}.|Who invented glass?|Am I late?|Switch off your microphone.|Happy birthday!]
 """)
+NAMED = ("{a}", "{b}", "{list}")  # how a frame begins that begins with a name
 NUMBERS = "zero one two three four five six seven eight nine".split()
 
 
@@ -93,6 +94,9 @@ def said(
     ending = "" if alone else rng.choice(HELD_OUT_ENDINGS if held_out else ENDINGS)
     if rng.random() < 0.15:
         frame = frame.rstrip(".?!")
+    # A name is written as it is, and a plain sentence may begin with one.
+    if plainly and frame.startswith(NAMED):
+        return " ".join(filter(None, (opening, frame.format(**slots), ending)))
     return _put(opening, frame.format(**slots), ending)
 
 
