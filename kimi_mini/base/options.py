@@ -84,7 +84,7 @@ def run(train: argparse.ArgumentParser) -> None:
         metavar="AGENT",
         type=folder,
         help="a further course for an agent that reads, from its folder on: three quarters of an hour (default folder "
-        "data/run/further)",
+        "data/run/further); with a --seed of its own, or it reads again what the last course read",
     )
 
 

@@ -14,6 +14,7 @@ came after the last save: half a minute of training, a round of RL, a row of the
 saves at its end. The same command goes on from there and ends with the numbers of an uninterrupted run.
 
 `run --further AGENT` begins with an agent that reads in place of random weights: its first two stages train nothing.
+What is read depends on the seed alone, so each further course takes another one.
 
 It works on every core, by a process each (kimi_mini.base.processes): all go through the stages together.
 """

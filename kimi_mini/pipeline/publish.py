@@ -57,9 +57,11 @@ def publish_reader(folder: Path) -> None:
     """Ship the agent that reads, beside the other: its weights, and its log, in which all rows and claims are named
     after it. Of a further course the log says what the courses before it took, too. KimiError for a run that is not
     finished, or a further course of another agent than the one that is shipped."""
-    agent = first_weights(folder)
-    plan = Plan.further if agent else Plan.reader
-    run = Run(folder, plan(processes=Run.begun_with(folder) or 1))
+    agent, processes = first_weights(folder), Run.begun_with(folder) or 1
+    plan = (
+        Plan.further(seed=seed_of(folder), processes=processes) if agent else Plan.reader(processes=processes)
+    )
+    run = Run(folder, plan)
     if not run.finished:
         raise KimiError(f"there is no finished run in {folder}: python -m kimi_mini run --reader makes one")
     run.begin()
@@ -76,17 +78,21 @@ def first_weights(folder: Path) -> str | None:
     return read_json(file).get("agent") if file.is_file() else None
 
 
+def seed_of(folder: Path) -> int:
+    """The seed of the run in `folder`: each further course has its own, or it would read the same trajectories."""
+    return read_json(folder / "plan.json").get("seed", 0)
+
+
 def ship_reader(folder: Path, before: dict | None = None) -> None:
     """Copy what the run in `folder` left. before: the log of the course that it goes on from."""
     ship(folder / "checkpoints" / "final", CHECKPOINTS / READER)
     log = read_json(folder / "run.json")
     log["command"] = "python -m kimi_mini run --reader"
     if before:
-        log["command"] += "; python -m kimi_mini run --further data/run/reader/checkpoints/final"
+        log["command"] = f"{before['command']}; python -m kimi_mini run --further AGENT --seed {log['seed']}"
         log["stages"] = before["stages"] + [stage for stage in log["stages"] if stage["seconds"] >= 0.1]
-        log["first_course"] = {
-            name: before[name] for name in ("versions", "total_seconds", "peak_bytes", "rounds")
-        }
+        kept = ("seed", "versions", "total_seconds", "peak_bytes", "rounds")
+        log["earlier"] = [*before.get("earlier", []), {name: before[name] for name in kept}]
         log["total_seconds"] = log["seconds"] = round(before["total_seconds"] + log["total_seconds"], 1)
         log["peak_bytes"] = max(before["peak_bytes"], log["peak_bytes"])
     probes = {row.name for row in scoreboard.VARIED if not FAMILIES[row.family].trained}

@@ -1411,7 +1411,29 @@ MUTANTS = [
         ("desk: finds what is not asked for", "record.get(spec.what) == number]", "record.get(spec.what)]"),
     ),
     *edits(
-        "worlds/desk/play.py",
+        "worlds/desk/play/sheets.py",
+        "worlds/test_desk_plain.py",
+        ("plain: sheets refuse nothing", "TALK, REFUSED = 0.1, 0.25", "TALK, REFUSED = 0.1, 0.0"),
+        (
+            "plain: any verb keeps its capital",
+            '{number} "{name}" do {verb}\'),\n',
+            '{number} "{name}" do {head}\'),\n',
+        ),
+        ("plain: sheets of spelling alone", "rng.random() < SPELLING", "rng.random() < 1"),
+    ),
+    *edits(
+        "worlds/desk/play/clerk.py",
+        "worlds/test_desk_plain.py",
+        ("plain: tries for ever", "or said in tried:", "or False:"),
+        ("plain: never tries again", "self.passing |= set", "self.passing &= set"),
+        (
+            "plain: misses what is told in other words",
+            "said == self.absent.format(",
+            "said == Desk.absent.format(",
+        ),
+    ),
+    *edits(
+        "worlds/desk/play/clerk.py",
         "worlds/test_desk.py",
         ("desk: refuses before it has looked", 'if data.get("talk"):', 'if data["outcome"] == "no tool":'),
         ("desk: says that no tool is there", "if need not in self.specs:", "if need in self.specs:"),

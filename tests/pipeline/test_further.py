@@ -87,13 +87,16 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_it_took_is_told_together_with_the_first_course(clone):
-    first = read_json(clone / "results" / "run_reader.json")["stages"]
+def test_what_it_took_is_told_together_with_the_courses_before(clone):
+    before = read_json(clone / "results" / "run_reader.json")
+    first = before["stages"]
     publishing.publish_reader(clone / "run")
     log = read_json(clone / "results" / "run_reader.json")
     assert (clone / "checkpoints" / "reader" / "model.safetensors").read_text() == "second"
     assert log["stages"] == first + [{"name": "finetune", "seconds": 50.0, "tokens": 9}]
     assert (log["total_seconds"], log["peak_bytes"]) == (150.0, 7) and "--further" in log["command"]
+    (earlier,) = log["earlier"]
+    assert (earlier["seed"], earlier["rounds"]) == (before["seed"], before["rounds"])
     (minutes,) = (claim for claim in log["claims"] if claim["name"] == "reader/minutes")
     assert minutes["value"] == pytest.approx(2.5)
 

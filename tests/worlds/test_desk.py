@@ -13,14 +13,15 @@ from kimi_mini.base.denials import AT_EASE
 from kimi_mini.evaluation.error_rates import error_rates, false_accepts, false_rejects
 from kimi_mini.worlds import registry
 from kimi_mini.worlds.base import Environment
-from kimi_mini.worlds.desk import judge, play, world
+from kimi_mini.worlds.desk import judge, world
 from kimi_mini.worlds.desk.adversary.excuses import FALSE, HONEST, false, refusal
 from kimi_mini.worlds.desk.adversary.work import _never_finds
 from kimi_mini.worlds.desk.application import FORMATS, HELD_OUT_FORMATS, SAID, form, value_of, written
 from kimi_mini.worlds.desk.domains import DOMAINS
 from kimi_mini.worlds.desk.evolution import Spec
 from kimi_mini.worlds.desk.language import wordings
-from kimi_mini.worlds.desk.play import BROKEN, NO_TOOL, missing
+from kimi_mini.worlds.desk.play import clerk, sheets
+from kimi_mini.worlds.desk.play.clerk import BROKEN, NO_TOOL, missing
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.desk.world import DONE
@@ -397,7 +398,7 @@ def test_each_thought_says_what_is_left_of_the_list():
 
 
 def test_types_that_were_taken_for_each_other_are_put_right_and_the_mistake_is_not_learned(monkeypatch):
-    monkeypatch.setattr(play, "CONFUSED", 1.0)
+    monkeypatch.setattr(clerk, "CONFUSED", 1.0)
     confused = 0
     for pattern in ("orders", "copy", "branch", "create"):
         for task in drawn(pattern, Surface(error=False, outcome="done"), 10):
@@ -417,7 +418,7 @@ def test_types_that_were_taken_for_each_other_are_put_right_and_the_mistake_is_n
                     assert then["reasoning_content"].startswith("again ")
     assert confused >= 50
     for seed in range(20):
-        for before, (result, _) in zip(pieces := play.sheet(random.Random(seed)), pieces[1:]):
+        for before, (result, _) in zip(pieces := sheets.sheet(random.Random(seed)), pieces[1:]):
             assert not (before[1] and result.startswith("\nerror: arguments."))
 
 
@@ -432,14 +433,14 @@ def test_nobody_knows_beforehand_whether_a_tool_will_be_found():
 
 
 def test_a_sheet_of_tools_asks_for_each_once_and_for_some_that_are_not_there():
-    sheets, absent = 0, 0
+    seen, absent = 0, 0
     for seed in range(60):
-        (declared, _), *pieces = play.sheet(random.Random(seed))
+        (declared, _), *pieces = sheets.sheet(random.Random(seed))
         lines = [(asked.removeprefix("\n"), said) for (asked, _), (said, _) in zip(pieces[::2], pieces[1::2])]
         names = [tool["function"]["name"] for tool in json.loads(declared)]
         if any(len(asked.split()) != 2 for asked, _ in lines):
             continue  # a sheet of requests
         found = [re.match(r" \.([^(]+)\(", said)[1] for _, said in lines if said != " no tool"]
         assert sorted(found) == sorted(names) and len({asked for asked, _ in lines}) == len(lines)
-        sheets, absent = sheets + 1, absent + len(lines) - len(found)
-    assert sheets > 20 and absent > 2 * sheets
+        seen, absent = seen + 1, absent + len(lines) - len(found)
+    assert seen > 20 and absent > 2 * seen

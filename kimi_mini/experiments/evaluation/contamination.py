@@ -112,8 +112,14 @@ def choosing(tokenizer: Tokenizer, scale: float) -> Iterator[Read]:
 
 def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], Iterator[Read]]]:
     """Name -> what makes the stream."""
-    plan, reader, further = Plan().scaled(scale), Plan.reader().scaled(scale), Plan.further().scaled(scale)
-    run, courses = read_json(RESULTS / ledger.RUN), read_json(RESULTS / "run_reader.json")
+    plan, reader = Plan().scaled(scale), Plan.reader().scaled(scale)
+    run, reader_log = read_json(RESULTS / ledger.RUN), read_json(RESULTS / "run_reader.json")
+    first, *more = [*reader_log["earlier"], reader_log]
+    courses = {}
+    for number, course in enumerate(more, 2):
+        later = Plan.further(seed=course["seed"])
+        courses[f"examples of course {number}"] = partial(examples, later.scaled(scale))
+        courses[f"tasks of the RL of course {number}"] = partial(drawn, later, tokenizer, course)
     return {
         "text": partial(text, plan),
         "drills": partial(drilled, plan),
@@ -121,9 +127,8 @@ def streams(tokenizer: Tokenizer, scale: float = 1.0) -> dict[str, Callable[[], 
         "examples of fine-tuning": partial(examples, plan),
         "tasks of RL": partial(drawn, Plan(), tokenizer, run),
         "examples of the reader": partial(examples, reader),
-        "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, courses["first_course"]),
-        "examples of the further course": partial(examples, further),
-        "tasks of the further course's RL": partial(drawn, Plan.further(), tokenizer, courses),
+        "tasks of the reader's RL": partial(drawn, Plan.reader(), tokenizer, first),
+        **courses,
         "lessons of taught": partial(lessons, tokenizer, scale),
         "replay of taught": partial(replayed, tokenizer, scale),
         "lessons of routed": partial(choosing, tokenizer, scale),

@@ -43,6 +43,7 @@ class Desk:
     failures: dict[int, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)  # name of a tool that never works -> text
     journal: list[Entry] = field(default_factory=list)
+    absent: str = 'no "{name}" here'  # what it says of a thing that is not there; {tool} may stand in it, too
     calls: int = 0
     vain: set[str] = field(
         default_factory=set
@@ -62,7 +63,7 @@ class Desk:
             self.records[name] = {spec.what: number}
         elif spec.kind != "find" and name not in self.records:
             self.vain.add(name)
-            raise DeskError(f'no "{name}" here')
+            raise DeskError(self.absent.format(name=name, tool=spec.name))
         self.journal.append(Entry(spec.kind, spec.what, name, number))
         if spec.kind in ("read", "link"):
             return self.records[name].get(spec.what)
@@ -200,6 +201,7 @@ def open_environment(task: Task) -> Environment:
     failures = {int(call): text for call, text in data["failures"].items()}
     records = {name: dict(record) for name, record in data["records"].items()}
     desk = Desk(records, failures, dict(data["broken"]))
+    desk.absent = data.get("absent", desk.absent)
     box = Finder if data.get("finder") else Toolbox
     return Environment(
         box(tools(list(map(Spec.of, data["tools"])), desk, data["form"]), canonical=True), desk

@@ -16,6 +16,7 @@ from kimi_mini.worlds.desk.composed import composed
 from kimi_mini.worlds.desk.domains import TRAINED, UNSEEN, Domain, made_up
 from kimi_mini.worlds.desk.evolution import Spec, describe, renamed, tools_of
 from kimi_mini.worlds.desk.language import wordings
+from kimi_mini.worlds.desk.language.complaints import ABSENT, LASTING, PASSING, complaint
 from kimi_mini.worlds.desk.language.words import names
 from kimi_mini.worlds.desk.tasks import SIZES, Draft, Words, draft, quoted
 
@@ -113,6 +114,8 @@ def dressed(rng: random.Random, family: str, pattern: str | int, size: int, surf
     system = rng.choice(HELD_OUT_SYSTEMS if surface.systems else SYSTEMS)
     errors = _errors(rng, made, specs, outcome, surface)
     about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": gone, "form": shape}
+    if surface.plainly:
+        about["absent"] = complaint(rng, ABSENT)
     if talk:
         about["talk"] = True
     if finder:
@@ -215,14 +218,18 @@ def named(
 
 def _errors(rng: random.Random, made: Draft, specs: list[Spec], outcome: str, surface: Surface):
     """Failures by the number of the call (once), and tools that never work."""
+    first = next((spec.name for spec in specs if (spec.kind, spec.what) == made.needs[0]), "")
     if outcome == "broken":
-        kind, what = made.needs[0]
-        first = next(spec.name for spec in specs if (spec.kind, spec.what) == (kind, what))
-        return {}, {first: rng.choice(BROKEN)}
+        forms = rng.choice((PASSING, LASTING))
+        return {}, {
+            first: complaint(rng, forms).format(tool=first) if surface.plainly else rng.choice(BROKEN)
+        }
     wanted = rng.random() < 0.2 if surface.error is None else surface.error
     if outcome == "no tool" or not wanted:
         return {}, {}
     call = rng.randint(1, max(1, len(made.reads) + len(made.writes))) if outcome == "done" else 1
+    if surface.plainly:
+        return {str(call): complaint(rng, PASSING).format(tool=first)}, {}
     return {str(call): rng.choice(HELD_OUT_TRANSIENT if surface.error else TRANSIENT)}, {}
 
 

@@ -79,10 +79,11 @@ def _count(rng: random.Random, number: int) -> object:
     return wordings.NUMBERS[number] if number < 10 and rng.random() < 0.15 else number
 
 
-def _ask(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
+def _ask(rng: random.Random, domain: Domain, size: int, words: Words, link: str = " and the {} of ") -> Draft:
     table, word = records(rng, domain, size + 2, words), rng.choice(list(domain.numbers))
     asked, mark = list(table)[:size], quoted(rng, words.plainly)
-    slots = {"list": wordings.listed(rng, list(map(mark, asked)), words.wordings), "word": word}
+    links = (" or ", ", or ", " & ", link.format(word)) if words.plainly else ()
+    slots = {"list": wordings.listed(rng, list(map(mark, asked)), words.wordings, links), "word": word}
     reads = [("read", word, name, None) for name in asked]
     answer = [table[name][word] for name in asked]
     return Draft(table, [("read", word)], slots, {"names": asked, "word": word}, reads, [], answer, asked)
@@ -91,6 +92,9 @@ def _ask(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
 def _chain(rng: random.Random, domain: Domain, size: int, words: Words) -> tuple[dict, str, list[str]]:
     """Records of which the first `size` are linked, in order; the others lead among themselves into the chain."""
     table, link = records(rng, domain, size + 2, words), rng.choice(domain.links)
+    if words.plainly:  # a name that only a result tells may begin with an article, which is part of it
+        told = [name if i == 0 or rng.random() < 0.8 else f"the {name}" for i, name in enumerate(table)]
+        table = dict(zip(told, table.values()))
     path = list(table)[:size]
     for name, after in itertools.pairwise(path):
         table[name][link] = after
@@ -148,7 +152,7 @@ def _branch(rng: random.Random, domain: Domain, size: int, words: Words) -> Draf
 
 
 def _least(rng: random.Random, domain: Domain, size: int, words: Words) -> Draft:
-    draft = _ask(rng, domain, size, words)
+    draft = _ask(rng, domain, size, words, link=" or ")
     asked, word = draft.steps["names"], draft.steps["word"]
     draft.answer = [min(asked, key=lambda name: draft.records[name][word])]
     return draft

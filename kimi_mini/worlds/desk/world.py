@@ -1,9 +1,9 @@
 """World `desk`: many trades, tools that nobody has seen, words that nobody has chosen beforehand.
 
 Trained families are the patterns of `desk.tasks`; each task of training is drawn in a surface of its own. `plain` is
-all of them as people type it first: short sentences, common words, quotes or none. The probes
-are families that are trained nowhere: each takes the held-out part of one thing and leaves the rest as in training, or
-asks for compositions and domains that are in no training stream.
+all of them as people type it first: short sentences, common words, quotes or none, and tools that say in words of
+their own what went wrong. The probes are families that are trained nowhere: each takes the held-out part of one thing
+and leaves the rest as in training, or asks for compositions and domains that are in no training stream.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from kimi_mini.worlds.desk.adversary import KINDS, SHORTCUTS
 from kimi_mini.worlds.desk.application import open_environment
 from kimi_mini.worlds.desk.composed import COMPOSED
 from kimi_mini.worlds.desk.judge import verify
-from kimi_mini.worlds.desk.play import expert, sheet
+from kimi_mini.worlds.desk.play.clerk import expert
+from kimi_mini.worlds.desk.play.sheets import plain_sheet, sheet
 from kimi_mini.worlds.desk.surface import FINDER, Surface, dressed
 from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES
 from kimi_mini.worlds.registry import Family, World, register
@@ -56,7 +57,7 @@ PLAIN = 0.6
 FAMILIES = {
     **{name: Family(SIZES[name], dict(think=share), length=TOKENS) for name, share in SHARES.items()},
     "ask": Family(SIZES["ask"], dict(think=SHARES["ask"], sheet=0.8), sheet=sheet, length=TOKENS),
-    "plain": Family(EVERY, dict(think=PLAIN), length=TOKENS),
+    "plain": Family(EVERY, dict(think=PLAIN, sheet=0.7), sheet=plain_sheet, length=TOKENS),
     **{name: Family(NAMED if name == "missing" else EVERY, {}) for name in PROBES},
     "composed": Family(range(1, len(COMPOSED) + 1), {}),
 }

@@ -18,11 +18,11 @@ from kimi_mini.agent.loop import converse
 from kimi_mini.agent.policy import Script
 from kimi_mini.course.exercises.base import Checked, Hint, checker
 from kimi_mini.worlds.base import Task
-from kimi_mini.worlds.desk import play
 from kimi_mini.worlds.desk.domains import TRAINED
 from kimi_mini.worlds.desk.evolution import tools_of
 from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, expanded
 from kimi_mini.worlds.desk.language.wordings import capital
+from kimi_mini.worlds.desk.play import clerk as play
 from kimi_mini.worlds.desk.surface import assembled, named
 from kimi_mini.worlds.desk.tasks import Words, draft
 

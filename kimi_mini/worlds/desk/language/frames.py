@@ -1,6 +1,7 @@
 """The frames of what people ask: for each pattern the sentences of several voices, and an exam in other sentences.
 
-A voice is a text file, written by one hand in one manner; each line is a template: [this|that] are alternatives. Slots:
+A voice is a text file, written by one hand in one manner; each line is a template: [this|that] are alternatives. What
+is said plainly is of the first voice and of `everyday`, which nothing else takes. Slots:
 {a} and {b} names in quotes, {list} a list, {word} and {key} a number's or link's word, {thing}, {things}, {n}, {limit},
 {verb}, {then} and {other} deeds: a verb with its number. No text has an apostrophe: it could be the mark of a name.
 
@@ -39,8 +40,9 @@ def voice(name: str) -> dict[str, tuple[str, ...]]:
     return {pattern: expanded(grammar) for pattern, _, grammar in sections}
 
 
-HELD_OUT_FRAMES, PLAIN = voice("held_out"), voice(VOICES[0])
+HELD_OUT_FRAMES = voice("held_out")
 FRAMES = {
     pattern: tuple(frame for spoken in map(voice, VOICES) for frame in spoken[pattern])
     for pattern in HELD_OUT_FRAMES
 }
+PLAIN = {pattern: voice(VOICES[0])[pattern] + more for pattern, more in voice("everyday").items()}

@@ -65,11 +65,13 @@ LIST_STYLES = (
 HELD_OUT_LIST_STYLES = (" / ".join, " | ".join, _linked(" plus "), _marked("\n* "))
 
 
-def listed(rng: random.Random, entries: list[str], held_out: bool = False) -> str:
-    """A list in one of several styles; a single entry as it is."""
+def listed(
+    rng: random.Random, entries: list[str], held_out: bool = False, links: tuple[str, ...] = ()
+) -> str:
+    """A list in one of several styles; a single entry as it is. links: what else may stand before the last entry."""
     if len(entries) == 1:
         return entries[0]
-    return rng.choice(HELD_OUT_LIST_STYLES if held_out else LIST_STYLES)(entries)
+    return rng.choice(HELD_OUT_LIST_STYLES if held_out else (*LIST_STYLES, *map(_linked, links)))(entries)
 
 
 def capital(text: str) -> str:

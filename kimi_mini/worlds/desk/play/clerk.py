@@ -15,26 +15,18 @@ The first thought goes through all tools that the work takes, the one that is ca
 arguments behind it, or `find tools` if it has to be found, or `no tool`, and then the work is not begun.
 Kind and word of the tool stand side by side, as a description has them. Names of tools and arguments stand behind a
 sign, as they do in declaration and call: with a space before it the same name would be other tokens.
-
-What a trajectory turns on is small: which of these tools is meant, what it and its arguments are called, which name to
-put in. A trajectory of 600 tokens holds that once or twice; an exercise sheet, one list of tools and nine requests
-worked on in shorthand, twenty times. Half of the sheets ask for each tool once, and for some that are not there: what
-stands in an earlier line would be copied from it.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
-from kimi_mini.worlds.base import Expert, Message, Sheet, Task, turn
-from kimi_mini.worlds.desk.application import SAID, Desk, form, open_environment, searched, tools, value_of
-from kimi_mini.worlds.desk.evolution import Spec, tools_of
-from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT, Surface, assembled, drawn, named
-from kimi_mini.worlds.desk.tasks import PATTERNS, SIZES, Words, draft
-from kimi_mini.worlds.tools import FIND, Toolbox
+from kimi_mini.worlds.base import Expert, Message, Task, turn
+from kimi_mini.worlds.desk.application import Desk, searched, value_of
+from kimi_mini.worlds.desk.evolution import Spec
+from kimi_mini.worlds.desk.surface import HELD_OUT_TRANSIENT, TRANSIENT
+from kimi_mini.worlds.tools import FIND
 
 CONFUSED = 0.06  # share of calls with two arguments whose types are taken for each other at first
 NO_TOOL = "I have no tool for that."
@@ -81,6 +73,10 @@ class _Clerk:
         self.left = rng.randrange(max(1, calls)) if mistake else None  # calls before the wrong one
         self.slipped = False
         self.unknown = set(map(tuple, task.data["needs"])) if task.data.get("finder") else set()
+        self.absent = task.data.get("absent", Desk.absent)
+        self.passing = {*TRANSIENT, *HELD_OUT_TRANSIENT, *task.data["failures"].values()}
+        if "absent" in task.data:  # in words that nobody knows: the first time, it may pass
+            self.passing |= set(task.data["broken"].values())
         self.planned = False  # whether all tools of the work have been thought through
 
     def made_up(self) -> str:
@@ -120,16 +116,17 @@ class _Clerk:
             confused = thought.replace(spec.signature, spec.confused().signature)
             yield turn(confused, call=spec.confused().call(name=name, number=number), weight=0)
             thought = f"again {thought}"
+        tried: set[str] = set()
         while True:
             result = yield turn(thought, call=spec.call(name=name, number=number))
             if not result.startswith("error: "):
                 return value_of(self.data["form"], result)
-            if result.removeprefix("error: ").startswith("no "):
-                gone = re.search('"(.*)"', result)
-                if gone:
-                    raise Stopped(f'no "{gone[1]}"', missing(gone[1]))
-            if result.removeprefix("error: ") not in (*TRANSIENT, *HELD_OUT_TRANSIENT):
+            said = result.removeprefix("error: ")
+            if name is not None and said == self.absent.format(name=name, tool=spec.name):
+                raise Stopped(f'no "{name}"', missing(name))
+            if said not in self.passing or said in tried:
                 raise Stopped("broken", BROKEN)
+            tried.add(said)
             thought = thought if thought.startswith("again ") else f"again {thought}"
 
     def look(self, thought: str, kind: str, what: str) -> Step:
@@ -230,67 +227,3 @@ def _joined(found: list[object]) -> str:
 
 def _yes(is_so: bool) -> str:
     return "yes" if is_so else "no"
-
-
-# -- sheets ---------------------------------------------------------------------------------------------
-
-REQUESTS = 9
-DECLARED = range(6, 13)
-LOOKED_UP = range(8, 17)
-
-
-def sheet(rng: random.Random, breadth: float = 1.0) -> Sheet:
-    """Declarations, then for each request what the expert thinks and what the tools answer; thoughts are learned. One
-    sheet in two asks for nothing but the tool: kind and word, then its name and arguments."""
-    domain = drawn(rng, Surface(breadth=breadth))
-    of, short = tools_of(domain, rng), rng.random() < 0.5
-    count = min(len(of), rng.choice(LOOKED_UP if short else DECLARED))
-    chosen = named(rng, rng.sample(of, count), breadth=breadth)
-    declared = {(spec.kind, spec.what) for spec in chosen}
-    if short:
-        return [(_declared(chosen), False), *_looked_up(rng, of, chosen)]
-    shape, pieces, left = form(rng), [], REQUESTS
-    while left:
-        pattern = rng.choice(list(PATTERNS))
-        made, text = draft(rng, pattern, domain, rng.choice(SIZES[pattern][:2]), Words(breadth=breadth))
-        done = set(made.needs) <= declared
-        if not done and rng.random() < 0.9:  # most requests can be met
-            continue
-        outcome = "done" if done else "no tool"
-        about = {"pattern": pattern, "domain": domain.name, "outcome": outcome, "gone": None, "form": shape}
-        task = assembled(pattern, 1, made, text, chosen, None, ({}, {}), about)
-        if not task.held_out:
-            pieces += _worked_on(task, rng)
-            left -= 1
-    return [(_declared(chosen), False), *pieces]
-
-
-def _declared(chosen: list[Spec]) -> str:
-    box = Toolbox(tools(chosen, Desk({}), "{value}"), canonical=True)
-    return json.dumps(box.declarations(), separators=(",", ":"))
-
-
-def _looked_up(rng: random.Random, every: Sequence[Spec], chosen: Sequence[Spec]) -> Sheet:
-    """The end of a thought for each of the tools of a domain, of which the chosen ones are there."""
-    there = {(spec.kind, spec.what): spec for spec in chosen}
-    asked = [(spec.kind, spec.what) for spec in every]
-    absent = [need for need in asked if need not in there]
-    lines = [*there, *rng.sample(absent, min(len(absent), len(there) // 4))]
-    pieces: Sheet = []
-    for kind, what in rng.sample(lines, len(lines)):
-        spec = there.get((kind, what))
-        pieces += [(f"\n{SAID[kind]} {what}", False), (f" {spec.signature}" if spec else " no tool", True)]
-    return pieces
-
-
-def _worked_on(task: Task, rng: random.Random) -> Sheet:
-    """A task in shorthand: request, then thoughts and results in turn, a line each."""
-    environment, script = open_environment(task), expert(task, rng)
-    pieces, message = [(f"\n{task.prompt}\n", False)], next(script)
-    while message.get("tool_calls"):
-        call = message["tool_calls"][0]["function"]
-        result = environment.toolbox.call(call["name"], call["arguments"]).content
-        learned = message.get("weight", 1) != 0
-        pieces += [(message["reasoning_content"], learned), (f"\n{result}\n", False)]
-        message = script.send(result)
-    return [*pieces, (f"{message['reasoning_content']} {message['content']}", True)]

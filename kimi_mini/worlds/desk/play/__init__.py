@@ -1,0 +1,1 @@
+"""How the expert works at the desk (`clerk`), and exercise sheets of its work (`sheets`)."""
