@@ -40,6 +40,7 @@ from kimi_mini.base.paths import ROOT, short
 from kimi_mini.evaluation.by_endpoint import counted, endpoint_of, folder_of
 from kimi_mini.evaluation.scoreboard import ROWS
 from kimi_mini.inference.api import respond_all
+from kimi_mini.inference.serving.constrained import with_found
 from kimi_mini.worlds import FAMILIES, Row
 from kimi_mini.worlds.base import Message
 from kimi_mini.worlds.registry import held_out_tasks
@@ -117,12 +118,15 @@ def fault(call: dict, tools: Sequence[dict]) -> str | None:
 
 def accuracy(answers: Sequence[tuple[Outcome, Prompt]]) -> dict:
     """The share of valid answers among those that end with tool_calls; None where none does. An answer that says it
-    calls and holds no call is not valid."""
+    calls and holds no call is not valid. What `find_tools` has found may be called as if it were declared."""
     calling = [(outcome, prompt) for outcome, prompt in answers if outcome.finish == "tool_calls"]
     faults: Counter = Counter()
     valid = 0
     for outcome, prompt in calling:
-        found = [fault(call, prompt.tools) for call in outcome.message.get("tool_calls") or []] or ["no call"]
+        callable_tools = with_found(prompt.tools, prompt.messages)
+        found = [fault(call, callable_tools) for call in outcome.message.get("tool_calls") or []] or [
+            "no call"
+        ]
         faults.update(kind for kind in found if kind)
         valid += not any(found)
     hidden = sum(bool(o.message.get("tool_calls")) and o.finish != "tool_calls" for o, _ in answers)

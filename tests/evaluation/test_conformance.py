@@ -12,6 +12,7 @@ from kimi_mini.evaluation import by_endpoint, conformance
 from kimi_mini.evaluation.conformance import Prompt, accuracy, fault, similarity
 from kimi_mini.worlds import Environment
 from kimi_mini.worlds.registry import held_out_tasks
+from kimi_mini.worlds.tools import FIND
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": SCHEMA}}]
@@ -102,6 +103,16 @@ def test_a_finish_without_a_call_and_a_call_without_the_finish_are_seen():
     found = accuracy([answer(), answer(call(), finish="stop"), answer(call())])
     assert (found["valid"], found["calling"], found["under_another_finish"]) == (1, 2, 1)
     assert found["faults"] == {"no call": 1}
+
+
+def test_what_was_found_may_be_called_as_if_it_were_declared_and_nothing_else():
+    finder = {"type": "function", "function": {"name": FIND, "parameters": {"type": "object"}}}
+    result = {"role": "tool", "name": FIND, "tool_call_id": "x", "content": json.dumps(TOOLS)}
+    other = {**result, "name": "read"}  # says the same, and finds nothing
+    outcomes = [answer(call()), answer(call(arguments="{}")), answer(call("sub"))]
+    for messages, valid in (([result], 1), ([other], 0), ([], 0)):
+        found = accuracy([(outcome, Prompt(messages, [finder])) for outcome, _ in outcomes])
+        assert (found["valid"], found["calling"]) == (valid, 3)
 
 
 # ---- requests and reference ------------------------------------------------------------------------------------

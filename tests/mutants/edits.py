@@ -2109,6 +2109,11 @@ MUTANTS = [
             "if True]\n    faults",
         ),
         ("conformance: an undeclared tool is valid", 'return "undeclared"', "return None"),
+        (
+            "conformance: what was found is undeclared",
+            "with_found(prompt.tools, prompt.messages)",
+            "prompt.tools",
+        ),
         ("conformance: one valid call is enough", "valid += not any(found)", "valid += not all(found)"),
         ("conformance: no call is a valid call", 'or ["no call"]', "or []"),
     ),
