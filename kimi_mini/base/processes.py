@@ -29,6 +29,8 @@ from kimi_mini.base.command import SAVED, Terminated
 MOST = 8  # processes that start without being asked for
 MEMORY = 1.5e9  # bytes that a process of the nano wants, with room
 PATIENCE = 10  # seconds that the first rank has to stop in: it may be waiting for the slowest in a sum
+REFUSED = 2  # exit status of a command that says in one line why it will not
+ENDING = 3  # seconds in which a first rank that refuses as well has ended
 PARENT = "KIMI_MINI_PARENT"  # process id of the command that started a rank
 
 
@@ -127,7 +129,7 @@ def _watch(ranks: Sequence[subprocess.Popen], errors: Sequence, passed_on: Seque
                 raise (Terminated if passed_on[0] == signal.SIGTERM else KeyboardInterrupt) from None
         if any(statuses):
             with suppress(subprocess.TimeoutExpired):  # what all refuse, the first rank says itself
-                ranks[0].wait(0.5)
+                ranks[0].wait(ENDING if REFUSED in statuses else 0.5)
             statuses = [rank.poll() for rank in ranks]
             failed = [rank for rank, status in enumerate(statuses) if status]
             return _say(failed[0], statuses[failed[0]], errors[failed[0]], len(ranks))

@@ -123,10 +123,8 @@ def accuracy(answers: Sequence[tuple[Outcome, Prompt]]) -> dict:
     faults: Counter = Counter()
     valid = 0
     for outcome, prompt in calling:
-        callable_tools = with_found(prompt.tools, prompt.messages)
-        found = [fault(call, callable_tools) for call in outcome.message.get("tool_calls") or []] or [
-            "no call"
-        ]
+        tools = with_found(prompt.tools, prompt.messages)
+        found = [fault(call, tools) for call in outcome.message.get("tool_calls") or []] or ["no call"]
         faults.update(kind for kind in found if kind)
         valid += not any(found)
     hidden = sum(bool(o.message.get("tool_calls")) and o.finish != "tool_calls" for o, _ in answers)

@@ -94,6 +94,13 @@ def test_the_reason_of_the_rank_that_failed_is_the_one_that_is_said(root, tmp_pa
     assert (process.returncode, errors) == (2, "kimi_mini: the disk is full\n")
 
 
+def test_what_all_refuse_is_said_once_though_the_first_rank_is_slow_to_end(root, tmp_path):
+    body = "import atexit\nif rank == 0: atexit.register(time.sleep, 1.5)\nraise KimiError('no such folder')"
+    process = started(root, tmp_path, body)
+    _, errors = process.communicate(timeout=90)
+    assert (process.returncode, errors) == (2, "kimi_mini: no such folder\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_is_one_line(root, tmp_path, number):
     process = started(root, tmp_path, FOR_EVER)

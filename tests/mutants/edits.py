@@ -178,6 +178,11 @@ MUTANTS = [
         ("yarn: the ramp a place too late", 'device="cpu") - low)', 'device="cpu") - low - 1)'),
     ),
     *edits(
+        "base/processes.py",
+        "base/test_processes.py",
+        ("processes: a refusal is said twice", "ENDING if REFUSED in statuses else 0.5", "0.5"),
+    ),
+    *edits(
         "base/ranks.py",
         "base/test_processes.py training/test_distributed.py",
         ("ranks: the total is the largest", "op=dist.ReduceOp.SUM", "op=dist.ReduceOp.MAX"),
@@ -1416,8 +1421,8 @@ MUTANTS = [
         ("plain: sheets refuse nothing", "TALK, REFUSED = 0.1, 0.25", "TALK, REFUSED = 0.1, 0.0"),
         (
             "plain: any verb keeps its capital",
-            '{number} "{name}" do {verb}\'),\n',
-            '{number} "{name}" do {head}\'),\n',
+            """(f"{head} {number} {name}.", f' {number} "{name}" do {verb}'""",
+            """(f"{head} {number} {name}.", f' {number} "{name}" do {head}'""",
         ),
         ("plain: sheets of spelling alone", "rng.random() < SPELLING", "rng.random() < 1"),
     ),
@@ -1455,6 +1460,10 @@ MUTANTS = [
             'return [" ".join(after[place : place + 1])',
         ),
         ("desk: a mistake is learned", "number=number), weight=0)", "number=number), weight=1)"),
+    ),
+    *edits(
+        "worlds/desk/play/sheets.py",
+        "worlds/test_desk.py",
         (
             "desk: a mistake stands in a sheet",
             'message.get("weight", 1) != 0',

@@ -58,7 +58,7 @@ def joined(device: str = "auto") -> Iterator[None]:
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST):
             raise
-        time.sleep(5)  # whoever started us knows the reason, and ends us meanwhile
+        time.sleep(20)  # whoever started us knows the reason, and ends us meanwhile
         raise KimiError(f"another process of this run has ended: {SAVED}") from None
     finally:
         dist.destroy_process_group()
