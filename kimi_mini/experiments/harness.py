@@ -26,7 +26,7 @@ from kimi_mini.model.kimi import KimiMini
 from kimi_mini.text.tokenizer import Tokenizer
 
 REHEARSAL = RUNS / "rehearsal"
-DECIDE_NOTHING = ("folder", "threads", "processes")  # options: a run is as whole with any value
+DECIDE_NOTHING = ("folder", "threads", "processes", "log")  # options: a run is as whole with any value
 SEEN = "; seen afterwards"  # behind a claim that was added when the rows were known
 
 

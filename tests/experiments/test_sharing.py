@@ -30,9 +30,10 @@ def test_ratios_are_threads_by_processes_and_busy_by_quiet(monkeypatch, tmp_path
     monkeypatch.setattr(sharing, "busy_program", program)
     for name in ("pretraining", "evaluation", "whole_run"):
         monkeypatch.setattr(sharing, name, work)
-    monkeypatch.setattr(sys, "argv", ["sharing", "--scale", "0.5", "--folder", str(tmp_path)])
+    options = ["--scale", "0.5", "--log", "sharing_amd", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["sharing", *options])
     sharing.main()
-    log = json.loads((tmp_path / "sharing.json").read_text())
+    log = json.loads((tmp_path / "sharing_amd.json").read_text())
     assert [row["ratio"] for row in log["rows"]] == [1.5, 1.5, 1.5, 2.0]
     assert [claim["verdict"] for claim in log["claims"]] == [
         "holds",
@@ -41,6 +42,9 @@ def test_ratios_are_threads_by_processes_and_busy_by_quiet(monkeypatch, tmp_path
         "holds",
     ]
     assert log["processes"] == 2
+    processor = log["versions"]["processor"]
+    named = [(claim["name"].partition("/")[0], processor in claim["claim"]) for claim in log["claims"]]
+    assert named == [("sharing_amd", True)] * 4
 
 
 def test_a_command_that_fails_is_one_line():

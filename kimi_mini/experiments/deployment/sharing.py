@@ -1,9 +1,10 @@
 """Processes of one thread against threads of one process: on a quiet machine, and beside a busy program.
 
-    python -m kimi_mini.experiments.deployment.sharing
+    python -m kimi_mini.experiments.deployment.sharing [--log sharing_amd]
 
 Each round runs the same command both ways, one after the other: pre-training (quiet and busy), evaluation, and a
 small `run` (busy against quiet). A row is the median of the rounds' ratios. Nobody else should work on the machine.
+Makes of processor differ, so each has a log of its own, and a claim names the one it was measured on.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from tqdm import tqdm
 
 from kimi_mini.base.command import in_one_line
 from kimi_mini.base.errors import KimiError
-from kimi_mini.base.evidence import Log
+from kimi_mini.base.evidence import Log, environment
 from kimi_mini.base.files import read_json
 from kimi_mini.base.processes import default_count
-from kimi_mini.experiments.harness import arguments
+from kimi_mini.experiments import harness
 
 ROUNDS = 3
 TOKENS, TASKS, SCALE = 100_000, 60, 0.04
@@ -82,11 +83,13 @@ def ratios(first: Callable[[], float], second: Callable[[], float], rounds: int)
 
 
 def main() -> None:
-    """Time everything both ways; write data/results/sharing.json."""
-    args = arguments(__doc__.splitlines()[0])
+    """Time everything both ways; write data/results/sharing.json, or the log that is named."""
+    parser = harness.common_parser(__doc__.splitlines()[0])
+    parser.add_argument("--log", default="sharing", help="its name: one for each make of processor")
+    args = harness.read(parser)
     cores, scale, rounds = default_count(), args.scale, ROUNDS if args.scale == 1 else 1
     threaded, shared = (1, cores), (cores, 1)
-    log = Log("sharing", seeds=[0], folder=args.folder, processes=cores)
+    log, make = Log(args.log, seeds=[0], folder=args.folder, processes=cores), environment()["processor"]
     rows = (
         ("pre-training, quiet", pretraining, threaded, shared, False, False, 1.3, False),
         ("pre-training, beside a busy program", pretraining, threaded, shared, True, True, 5.0, False),
@@ -106,8 +109,8 @@ def main() -> None:
         ratio = statistics.median(found)
         log.row(name=name, ratio=ratio, ratios=found, rounds=rounds)
         log.claim(
-            f"sharing/{name}",
-            claim=f"{name}: " + ("time beside a busy program" if at_most else "processes against threads"),
+            f"{args.log}/{name}",
+            claim=f"{name}: {'time beside a busy program' if at_most else 'processes against threads'}, {make}",
             source="this project",
             value=ratio,
             low=found[0],
