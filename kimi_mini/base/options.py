@@ -86,6 +86,13 @@ def run(train: argparse.ArgumentParser) -> None:
         help="a further course for an agent that reads, from its folder on: three quarters of an hour (default folder "
         "data/run/further); with a --seed of its own, or it reads again what the last course read",
     )
+    train.add_argument(
+        "--mean",
+        metavar="END",
+        nargs="+",
+        type=folder,
+        help="with --further: ends in the mean of its own weights and those of these agents, the ends of other courses",
+    )
 
 
 def remote() -> argparse.ArgumentParser:

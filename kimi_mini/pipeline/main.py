@@ -14,7 +14,8 @@ came after the last save: half a minute of training, a round of RL, a row of the
 saves at its end. The same command goes on from there and ends with the numbers of an uninterrupted run.
 
 `run --further AGENT` begins with an agent that reads in place of random weights: its first two stages train nothing.
-What is read depends on the seed alone, so each further course takes another one.
+What is read depends on the seed alone, so each further course takes another one. With `--mean END ...` it ends in the
+mean of its own last weights and those of the agents named: the ends of the courses before it.
 
 It works on every core, by a process each (kimi_mini.base.processes): all go through the stages together.
 """
@@ -44,9 +45,14 @@ def main(args: argparse.Namespace) -> int | None:
         named["preset"] = args.preset
     if args.further and not (Path(args.further) / "model.safetensors").is_file():
         raise KimiError(f"no checkpoint in {args.further}: --further names an agent's folder")
+    if args.mean and not args.further:
+        raise KimiError("--mean goes with --further: the mean is of the ends of courses")
+    for end in args.mean or ():
+        if not (Path(end) / "model.safetensors").is_file():
+            raise KimiError(f"no checkpoint in {end}: --mean names agents' folders")
     plan = (getattr(Plan, kind) if kind else Plan)(**named).scaled(args.scale)
     plan = plan.shared_by(_count(args, folder, plan.rows))
-    run = Run(folder, plan, Path(args.further) if args.further else None)
+    run = Run(folder, plan, Path(args.further) if args.further else None, tuple(map(Path, args.mean or ())))
     if plan.processes > 1 and "WORLD_SIZE" not in os.environ and not run.finished:
         return processes.start(args.again, plan.processes, args.threads or 1)
     return go_on(run)

@@ -259,11 +259,13 @@ REHEARSED = ("chain/thinking", "shop/buy", "desk/ask", "repair/pass@1", "repair/
 @dataclass(frozen=True)
 class Run:
     """A run's folder: which stages are done, and what each of them noted. agent: the folder of the weights that a
-    further course begins with; None: random ones."""
+    further course begins with; None: random ones. ends: of earlier courses, whose mean with its own end a further
+    course ends in (training/averaging)."""
 
     folder: Path = RUNS
     plan: Plan = field(default_factory=Plan)
     agent: Path | None = None
+    ends: tuple[Path, ...] = ()
 
     @classmethod
     def begun_with(cls, folder: Path) -> int | None:

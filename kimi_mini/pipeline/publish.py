@@ -90,6 +90,7 @@ def ship_reader(folder: Path, before: dict | None = None) -> None:
     log["command"] = "python -m kimi_mini run --reader"
     if before:
         log["command"] = f"{before['command']}; python -m kimi_mini run --further AGENT --seed {log['seed']}"
+        log["command"] += " --mean AGENT ..." if read_json(folder / "plan.json").get("ends") else ""
         log["stages"] = before["stages"] + [stage for stage in log["stages"] if stage["seconds"] >= 0.1]
         kept = ("seed", "versions", "total_seconds", "peak_bytes", "rounds")
         log["earlier"] = [*before.get("earlier", []), {name: before[name] for name in kept}]

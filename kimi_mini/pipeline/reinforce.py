@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 
 from tqdm import tqdm
 
+from kimi_mini.agent.folder import load_agent
 from kimi_mini.model.compact import int4
+from kimi_mini.model.kimi import KimiMini
 from kimi_mini.pipeline.plan import Run
 from kimi_mini.pipeline.shared import load_checkpoint, save_checkpoint, training_pools
 from kimi_mini.text.tokenizer import Tokenizer
-from kimi_mini.training import sft
+from kimi_mini.training import averaging, sft
 from kimi_mini.training.loop import load_state, save_state
 from kimi_mini.training.rl import rounds as rl
 from kimi_mini.training.rl.partial import Backlog
@@ -50,9 +52,17 @@ def reinforce(run: Run) -> dict:
             rl.reinforce(model, tokenizer, optimizer, config, plan.seed, ptx, done, on_round, backlog=backlog)
     if config.int4:
         int4.round_experts(model)
-    save_checkpoint(run, model, "final")
+    ended(run, model)
     written = sum(int(entry["tokens"] * len(entry["successes"]) * config.attempts) for entry in rounds)
     first, last = rounds[0]["success"], rounds[-1]["success"]
     families = ", ".join(dict.fromkeys(family for family, _ in config.tasks))
     summary = f"{families}: success while sampling {first:.2f} -> {last:.2f}"
     return {"tokens": written, "rounds": rounds, "summary": summary}
+
+
+def ended(run: Run, model: KimiMini) -> None:
+    """Save the end of the run; of a course with others to be averaged, its own end and then the mean of all."""
+    if run.ends:
+        save_checkpoint(run, model, "end")
+        averaging.set_to_mean(model, [load_agent(end)[0].to(model.lm_head.weight.device) for end in run.ends])
+    save_checkpoint(run, model, "final")

@@ -38,10 +38,11 @@ STAGES: dict[str, Callable[[Run], dict]] = {
 
 def tables(run: Run) -> dict[str, Any]:
     """What else decides a run's numbers, for plan.json: what the worlds say (shares of the sources, rows and their
-    limits), and the weights of a further course's agent."""
+    limits), and the weights of a further course's agent and of the ends that it is averaged with."""
     plan = run.plan
+    ends = {"ends": [fingerprint(end) for end in run.ends]} if run.agent else {}
     decisive = ("family", "levels", "limits", "attempts", "thinking", "share")
-    return {
+    return ends | {
         "agent": run.agent and fingerprint(run.agent),
         "sources": {
             f"{source.family}/{source.mode}": {

@@ -1392,6 +1392,31 @@ MUTANTS = [
         "pipeline/stages.py",
         "pipeline/test_further.py",
         ("further: of any agent", "run.agent and fingerprint(run.agent)", "run.agent and str(run.agent)[:0]"),
+        ("further: averaged with any ends", "if run.agent else {}", "if False else {}"),
+    ),
+    *edits(
+        "pipeline/reinforce.py",
+        "pipeline/test_further.py",
+        (
+            "further: the mean of the others",
+            "averaging.set_to_mean(model, [",
+            "averaging.set_to_mean(model, 0 * [",
+        ),
+    ),
+    *edits(
+        "training/averaging.py",
+        "training/test_averaging.py",
+        ("averaging: a sum", "for state in states) / len(states)", "for state in states)"),
+        (
+            "averaging: the last two",
+            "sum(state[name].double() for state in states)",
+            "sum(state[name].double() for state in states[:2])",
+        ),
+        (
+            "averaging: parameters alone",
+            "if own.is_floating_point():",
+            'if own.is_floating_point() and "bias" not in name:',
+        ),
     ),
     *edits(
         "pipeline/publish.py",

@@ -11,7 +11,7 @@ from kimi_mini.agent.folder import fingerprint, load_agent
 from kimi_mini.base.errors import KimiError
 from kimi_mini.base.files import read_json, write_json
 from kimi_mini.base.paths import CHECKPOINTS, RESULTS
-from kimi_mini.pipeline import Plan, Run, main, stages, synthesise
+from kimi_mini.pipeline import Plan, Run, main, reinforce, stages, synthesise
 from kimi_mini.pipeline import publish as publishing
 from kimi_mini.training import synthesis
 
@@ -44,6 +44,7 @@ def test_a_folder_without_an_agent_is_refused_before_anything_is_written(tmp_pat
         rehearsal=False,
         reader=False,
         further=str(tmp_path),
+        mean=None,
         folder=str(tmp_path / "run"),
         seed=0,
         device="cpu",
@@ -51,7 +52,39 @@ def test_a_folder_without_an_agent_is_refused_before_anything_is_written(tmp_pat
     )
     with pytest.raises(KimiError, match="names an agent's folder"):
         main.main(args)
+    args.further, args.mean = str(READER), [str(READER), str(tmp_path)]
+    with pytest.raises(KimiError, match="--mean names agents' folders"):
+        main.main(args)
+    args.further, args.mean = None, [str(READER)]
+    with pytest.raises(KimiError, match="goes with --further"):
+        main.main(args)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_course_that_is_averaged_ends_in_the_mean_and_keeps_its_own_end(tmp_path):
+    ends = (CHECKPOINTS / "reader_taught", READER)
+    run, (model, _) = Run(tmp_path, Plan.rehearsal(), READER, ends), load_agent(READER)
+    with torch.no_grad():
+        model.lm_head.weight.add_(3.0)
+    weight = model.lm_head.weight.detach().clone()
+    of = lambda place: load_agent(place)[0].lm_head.weight
+    reinforce.ended(run, model)
+    torch.testing.assert_close(of(tmp_path / "checkpoints" / "end"), weight)
+    mean = (weight + sum(of(end) for end in ends)) / 3
+    torch.testing.assert_close(of(tmp_path / "checkpoints" / "final"), mean)
+    run.begin(**stages.tables(run))
+    assert read_json(tmp_path / "plan.json")["ends"] == [fingerprint(end) for end in ends]
+    for fewer in (ends[:1], ()):
+        other = Run(tmp_path, Plan.rehearsal(), READER, fewer)
+        with pytest.raises(KimiError, match="another ends"):
+            other.begin(**stages.tables(other))
+
+
+def test_a_course_alone_ends_in_its_own_weights(tmp_path):
+    model, _ = load_agent(READER)
+    reinforce.ended(Run(tmp_path, Plan.rehearsal(), READER), model)
+    assert not (tmp_path / "checkpoints" / "end").exists()
+    assert fingerprint(tmp_path / "checkpoints" / "final") == fingerprint(READER)
 
 
 def test_all_pools_are_wide_open_from_the_first_task_on(monkeypatch):
