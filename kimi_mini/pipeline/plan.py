@@ -102,13 +102,15 @@ class Pretrain:
 @dataclass(frozen=True)
 class Synthesis:
     """Trajectories for fine-tuning, read about `passes` times, and `spare` more a level; a share `mistakes` is
-    wrong on purpose. What is varied is drawn from pools that widen until a share `wide_after` of a source is made.
+    wrong on purpose. What is varied is drawn from pools that widen to `breadth` (see the desk's `Surface`) until a
+    share `wide_after` of a source is made.
     Which sources, and their shares of the tokens, the worlds say: see `Run.begin`."""
 
     mistakes: float = 0.15
     passes: float = 1.5
     spare: int = 12
     wide_after: float = 0.25
+    breadth: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -222,12 +224,12 @@ class Plan:
     @classmethod
     def further(cls, **more) -> Plan:
         """A further course for an agent that reads (`Run.agent`): no drills and no real text before it, every pool wide
-        open at once, and a rate that begins at three tenths of the first course's, for a higher one undoes more than
-        the tokens teach. Three quarters of an hour."""
+        open at once and later voices besides, and a rate that begins at three tenths of the first course's, for a
+        higher one undoes more than the tokens teach. Three quarters of an hour."""
         reader = cls.reader(**more)
         return replace(
             reader,
-            synthesis=replace(reader.synthesis, wide_after=0.0),
+            synthesis=replace(reader.synthesis, wide_after=0.0, breadth=2.0),
             finetune=replace(
                 reader.finetune,
                 tokens=16_000_000,

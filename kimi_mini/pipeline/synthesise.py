@@ -39,7 +39,8 @@ def trajectories(
 
         def one(source: Source, index: int) -> Trajectory:
             bar.update(ranks.world_size())  # the others are about as far
-            breadth = min(1, (index + 1) / max(1, settings.wide_after * counts[source]))
+            opened = (index + 1) / max(1, settings.wide_after * counts[source])
+            breadth = settings.breadth * min(1, opened)
             return synthesis.numbered(tokenizer, source, index, seed, settings.mistakes, breadth)
 
         done = ranks.in_order(jobs, lambda own: [one(*job) for job in own])

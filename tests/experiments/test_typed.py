@@ -74,9 +74,9 @@ def test_names_stand_with_quotes_or_without():
 def test_no_sentence_is_a_trained_one_word_by_word():
     """A name that stands in the exam of the desk would be no leak, but a whole sentence would be recall of its form;
     the shortest questions are the same in every mouth, and these are the only ones."""
-    from kimi_mini.worlds.desk.language.frames import FRAMES, PLAIN
+    from kimi_mini.worlds.desk.language.frames import FRAMES, LATER, PLAIN
 
-    trained = [frame for frames in (*FRAMES.values(), *PLAIN.values()) for frame in frames]
+    trained = [frame for frames in (*FRAMES.values(), *PLAIN.values(), *LATER.values()) for frame in frames]
     forms = {frame.format_map(Blank()).rstrip(".?!") for frame in trained}
     same = [one.text for one in REQUESTS if blank(one) in forms]
     assert len(same) <= len(REQUESTS) / 5, same

@@ -1342,6 +1342,22 @@ MUTANTS = [
         ),
     ),
     *edits(
+        "worlds/desk/language/wordings.py",
+        "worlds/test_desk_pools.py",
+        ("later voices: in an exam", "plainly, breadth > 1 and rng", "plainly, rng"),
+        ("later voices: never", "plainly, breadth > 1 and rng.random() < 0.5)", "plainly, False)"),
+    ),
+    *edits(
+        "worlds/desk/surface.py",
+        "worlds/test_desk_pools.py",
+        ("later voices: every word made up", "2 * min(1.0, surface.breadth) - 1", "2 * surface.breadth - 1"),
+    ),
+    *edits(
+        "pipeline/plan.py",
+        "pipeline/test_further.py",
+        ("a further course in the old voices alone", "wide_after=0.0, breadth=2.0", "wide_after=0.0"),
+    ),
+    *edits(
         "worlds/desk/language/words.py",
         "worlds/test_desk_plain.py",
         (
@@ -1355,7 +1371,7 @@ MUTANTS = [
     *edits(
         "worlds/desk/language/wordings.py",
         "worlds/test_desk_plain.py",
-        ("plain: in every voice", "PLAIN if plainly else FRAMES", "FRAMES"),
+        ("plain: in every voice", "return PLAIN if plainly else FRAMES, OPENINGS", "return FRAMES, OPENINGS"),
         ("plain: a name gets a capital", "if plainly and frame.startswith(NAMED):", "if False:"),
         ("plain: never alone", "alone = plainly and rng.random() < 0.5", "alone = False"),
         ("plain: talk is told by its manner", "if not plainly or rng.random() < 0.5:", "if True:"),

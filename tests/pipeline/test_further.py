@@ -96,7 +96,7 @@ def test_all_pools_are_wide_open_from_the_first_task_on(monkeypatch):
     for plan in (Plan.further(), Plan.reader()):
         synthesise.trajectories(plan, [source], 100_000, 0)
     count = len(breadths) // 2
-    assert set(breadths[:count]) == {1} and breadths[count] < 0.2 and breadths[-1] == 1
+    assert set(breadths[:count]) == {2} and breadths[count] < 0.2 and breadths[-1] == 1
 
 
 @pytest.fixture

@@ -77,7 +77,11 @@ def untold(task):
 
 FRAMES = [
     (pattern, held_out, frame)
-    for held_out, pool in ((False, wordings.FRAMES), (True, wordings.HELD_OUT_FRAMES))
+    for held_out, pool in (
+        (False, wordings.FRAMES),
+        (False, wordings.LATER),
+        (True, wordings.HELD_OUT_FRAMES),
+    )
     for pattern, frames in pool.items()
     for frame in frames
 ]

@@ -54,10 +54,10 @@ def styled(pool):
     ("trained", "held_out", "least"),
     [
         (words.trained(), words.HELD_OUT, 120),
-        (wordings.OPENINGS, wordings.HELD_OUT_OPENINGS, 8),
-        (wordings.ENDINGS, wordings.HELD_OUT_ENDINGS, 7),
+        ((*wordings.OPENINGS, *wordings.LATER_OPENINGS), wordings.HELD_OUT_OPENINGS, 8),
+        ((*wordings.ENDINGS, *wordings.LATER_ENDINGS), wordings.HELD_OUT_ENDINGS, 7),
         (SYSTEMS, HELD_OUT_SYSTEMS, 4),
-        (wordings.TALK, wordings.HELD_OUT_TALK, 25),
+        ((*wordings.TALK, *wordings.LATER_TALK), wordings.HELD_OUT_TALK, 25),
         (FORMATS, HELD_OUT_FORMATS, 4),
         (styled(wordings.LIST_STYLES), styled(wordings.HELD_OUT_LIST_STYLES), 4),
         (TRANSIENT, HELD_OUT_TRANSIENT, 3),
@@ -110,10 +110,13 @@ def clear(pattern, frame):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_there_are_many_wordings_and_no_frame_is_shared(pattern):
-    trained, held_out = wordings.FRAMES[pattern], wordings.HELD_OUT_FRAMES[pattern]
+    trained = wordings.FRAMES[pattern] + wordings.LATER[pattern]
+    held_out = wordings.HELD_OUT_FRAMES[pattern]
     frames = [tuple(bare(frame)) for frame in (*trained, *held_out)]
-    assert len(trained) >= 40 and len(held_out) >= 15 and len(set(frames)) == len(frames)
-    assert not runs(held_out) & runs(itertools.chain(*wordings.FRAMES.values()))
+    assert len(wordings.FRAMES[pattern]) >= 40 and len(trained) >= 375 and len(held_out) >= 15
+    assert len(set(frames)) == len(frames)
+    said = itertools.chain(*wordings.FRAMES.values(), *wordings.LATER.values(), *wordings.PLAIN.values())
+    assert not runs(held_out) & runs(said)
     assert [frame for frame in (*trained, *held_out) if not clear(pattern, frame)] == []
     slots = dict.fromkeys("a b list word thing things n limit then other verb key".split(), "x")
     sides = [
@@ -148,7 +151,10 @@ def test_a_short_sentence_of_the_exam_is_the_end_of_none_that_is_trained():
     }
     assert ("orders", "kindly {verb} {list}.") in short
     ends = [
-        (p, one, frame) for p, one in short for frame in wordings.FRAMES[p] if frame.lower().endswith(one)
+        (p, one, frame)
+        for p, one in short
+        for frame in wordings.FRAMES[p] + wordings.LATER[p]
+        if frame.lower().endswith(one)
     ]
     assert ends == []
 
@@ -163,12 +169,15 @@ def test_a_run_of_words_that_is_shared_is_found():
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("each", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_experts_work_passes_in_every_wording(monkeypatch, pattern, each):
-    for held_out, pool in ((False, wordings.FRAMES), (True, wordings.HELD_OUT_FRAMES)):
-        for frame in pool[pattern]:
+    trained = wordings.FRAMES[pattern] + wordings.LATER[pattern]
+    for held_out, frames in ((False, trained), (True, wordings.HELD_OUT_FRAMES[pattern])):
+        surface = Surface(wordings=held_out)
+        for frame in frames:
+            pool = wordings.HELD_OUT_FRAMES if held_out else wordings.FRAMES
             monkeypatch.setitem(pool, pattern, (frame,))
             rng = random.Random(frame)
             for _ in range(each):
-                task = dressed(rng, pattern, pattern, rng.choice(SIZES[pattern]), Surface(wordings=held_out))
+                task = dressed(rng, pattern, pattern, rng.choice(SIZES[pattern]), surface)
                 verdict = loop.play(task, random.Random(0)).verdict()
                 assert verdict.passed, (frame, task.prompt, verdict.evidence)
 
@@ -176,7 +185,7 @@ def test_the_experts_work_passes_in_every_wording(monkeypatch, pattern, each):
 def test_openings_endings_lists_talk_and_descriptions_are_many():
     assert len(set(wordings.OPENINGS) - {""}) >= 25 and len(set(wordings.ENDINGS) - {""}) >= 20
     assert len(styled(wordings.LIST_STYLES)) >= 10 and len(set(wordings.TALK)) >= 60
-    assert not runs(wordings.HELD_OUT_TALK, 3) & runs(wordings.TALK, 3)
+    assert not runs(wordings.HELD_OUT_TALK, 3) & runs((*wordings.TALK, *wordings.LATER_TALK), 3)
     texts = [text for kind in KINDS for text in _DESCRIPTIONS[kind]]
     assert all(len(_DESCRIPTIONS[kind]) >= 8 for kind in KINDS) and len(set(texts)) == len(texts)
     assert all("{what}" in text for text in texts)
@@ -187,9 +196,11 @@ def test_a_held_out_word_stands_in_no_text_that_is_trained():
     texts = [document.text for document in (*book_documents(), *stdlib_documents())]
     texts += [
         *wordings.FRAMES.values(),
+        *wordings.LATER.values(),
         wordings.OPENINGS,
         wordings.ENDINGS,
         wordings.TALK,
+        *wordings.AROUND.values(),
         SYSTEMS,
         TRANSIENT,
     ]
@@ -241,6 +252,32 @@ def test_the_pools_widen_from_one_domain_and_a_few_wordings_to_all(monkeypatch):
 
     monkeypatch.setitem(wordings.FRAMES, "ask", tuple(f"({number})" for number in range(60)))
     assert asked(0.05) == set(range(4)) and asked(0.5) == set(range(30)) and asked(1.0) == set(range(60))
+
+
+def test_the_later_voices_are_for_further_courses_and_for_no_exam(monkeypatch):
+    for pool in (wordings.LATER, wordings.LATER_PLAIN):
+        for pattern in PATTERNS:
+            assert len(pool[pattern]) >= 55
+            monkeypatch.setitem(pool, pattern, tuple("Xylater " + frame for frame in pool[pattern]))
+
+    def said(breadth, families, count):
+        rng = random.Random(0)
+        tasks = [
+            world.generate(rng, name, rng.choice(FAMILIES[name].levels), breadth=breadth)
+            for name in families
+            for _ in range(count)
+        ]
+        return [task for task in tasks if not task.data.get("talk")]
+
+    assert not [
+        task.prompt
+        for task in said(1.0, (*PATTERNS, *PROBES, "plain", "composed"), 30)
+        if "ylater " in task.prompt
+    ]
+    further = said(2.0, (*PATTERNS, "plain"), 30)
+    assert 0.35 < sum("ylater " in task.prompt for task in further) / len(further) < 0.65
+    made_up = sum(task.data["domain"] == "made up" for task in further) / len(further)
+    assert 0.25 < made_up < 0.55  # no more than when the pools are just open
 
 
 # ---- what training shows --------------------------------------------------------------------------------------
@@ -314,12 +351,13 @@ def tokenizer():
 EVERY, OURS = [*SOURCES, *VARIED], VARIED
 
 
+@pytest.mark.parametrize("plan", [Plan.reader(), Plan.further(seed=4)], ids=["reader", "further"])
 @pytest.mark.parametrize("each", [10, pytest.param(40, marks=pytest.mark.slow)])
-def test_nothing_held_out_is_in_a_training_trajectory(tokenizer, each):
+def test_nothing_held_out_is_in_a_training_trajectory(tokenizer, each, plan):
     """As `make run` draws them; and each fits the context of the model and the budget of a turn."""
     for source in EVERY:
         for index in range(each if source in OURS else each // 5):
-            item = numbered(tokenizer, source, index, Plan().seed)
+            item = numbered(tokenizer, source, index, plan.seed, breadth=plan.synthesis.breadth)
             text = tokenizer.decode(item.example.ids)
             assert not leaks(text), (source.family, index, leaks(text), text)
             if source in OURS and source.mode != "sheet":

@@ -67,6 +67,7 @@ class Surface:
 
     breadth: how much of the trained pools is drawn from, of 1: training begins with one domain, few wordings and names
     of tools that say something, and widens. What is learned of few words carries over to many, and not the other way.
+    Above 1 the later voices say the requests, too.
     """
 
     names: bool = False
@@ -127,7 +128,7 @@ def drawn(rng: random.Random, surface: Surface) -> Domain:
     """A domain: unseen, made up, or one of those that training has come to."""
     if surface.domain:
         return rng.choice(UNSEEN)
-    if rng.random() < MADE_UP * max(0.0, 2 * surface.breadth - 1):
+    if rng.random() < MADE_UP * max(0.0, 2 * min(1.0, surface.breadth) - 1):
         return made_up(rng)
     return rng.choice(TRAINED[: max(1, round(surface.breadth * len(TRAINED)))])
 
@@ -163,7 +164,9 @@ def assembled(
 def _talk(rng: random.Random, made: Draft, surface: Surface) -> str:
     name = next(iter(made.records), None) or names(rng, 1)[0]
     name = quoted(rng, True)(name) if surface.plainly else f'"{name}"'
-    return wordings.talk(rng, name, surface.wordings or surface.outcome is not None, surface.plainly)
+    return wordings.talk(
+        rng, name, surface.wordings or surface.outcome is not None, surface.plainly, surface.breadth
+    )
 
 
 def _remove(rng: random.Random, made: Draft) -> str:

@@ -1,7 +1,8 @@
 """The frames of what people ask: for each pattern the sentences of several voices, and an exam in other sentences.
 
 A voice is a text file, written by one hand in one manner; each line is a template: [this|that] are alternatives. What
-is said plainly is of the first voice and of `everyday`, which nothing else takes. Slots:
+is said plainly is of the first voice and of `everyday`, which nothing else takes. The later voices are for further
+courses alone: no exam is said in them. Slots:
 {a} and {b} names in quotes, {list} a list, {word} and {key} a number's or link's word, {thing}, {things}, {n}, {limit},
 {verb}, {then} and {other} deeds: a verb with its number. No text has an apostrophe: it could be the mark of a name.
 
@@ -22,6 +23,7 @@ VOICES = (
     "letters",
     "teacher",
 )  # the plainest first: training begins with few frames
+LATER_VOICES = ("chat", "street", "lexicon")
 
 
 def expanded(grammar: str) -> tuple[str, ...]:
@@ -40,9 +42,12 @@ def voice(name: str) -> dict[str, tuple[str, ...]]:
     return {pattern: expanded(grammar) for pattern, _, grammar in sections}
 
 
+def of_voices(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The frames of several voices together, pattern by pattern."""
+    spoken = [voice(name) for name in names]
+    return {pattern: tuple(itertools.chain(*(one[pattern] for one in spoken))) for pattern in spoken[0]}
+
+
 HELD_OUT_FRAMES = voice("held_out")
-FRAMES = {
-    pattern: tuple(frame for spoken in map(voice, VOICES) for frame in spoken[pattern])
-    for pattern in HELD_OUT_FRAMES
-}
-PLAIN = {pattern: voice(VOICES[0])[pattern] + more for pattern, more in voice("everyday").items()}
+FRAMES, PLAIN = of_voices(VOICES), of_voices((VOICES[0], "everyday"))
+LATER, LATER_PLAIN = of_voices(LATER_VOICES), of_voices(LATER_VOICES[:2])

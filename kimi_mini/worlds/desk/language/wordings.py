@@ -5,7 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from kimi_mini.worlds.desk.language.frames import FRAMES, HELD_OUT_FRAMES, PLAIN, expanded
+from kimi_mini.worlds.desk.language.frames import (
+    FRAMES,
+    HELD_OUT_FRAMES,
+    LATER,
+    LATER_PLAIN,
+    PLAIN,
+    expanded,
+    voice,
+)
 
 OPENINGS = ("",) * 14 + expanded("""
 [Please|Now|Next,|So,|First of all,|Hi!|Hello,|Hello Kimi,|Hi there,|Good evening.|OK,|Well,|Excuse me,]
@@ -43,6 +51,9 @@ HELD_OUT_TALK = expanded("""
 [Convert ten miles to kilometres.|Can birds smell?|Give {a} a nickname.|Pray for {a}.|Reset my password.]
 [Compose a tune called {a}.|Who invented glass?|Am I late?|Switch off your microphone.|Happy birthday!]
 """)
+AROUND = voice("around")
+LATER_OPENINGS, LATER_ENDINGS = (("",) * 20 + AROUND[name] for name in ("openings", "endings"))
+LATER_TALK = AROUND["talk"]
 NAMED = ("{a}", "{b}", "{list}")  # how a frame begins that begins with a name
 NUMBERS = "zero one two three four five six seven eight nine".split()
 
@@ -87,13 +98,15 @@ def said(
     plainly: bool = False,
     **slots: object,
 ) -> str:
-    """A request of that pattern in drawn words; the slots are kept as they are. breadth: how many of the frames;
-    plainly: those of the plain voice, half of them with nothing before and behind."""
-    frames = (HELD_OUT_FRAMES if held_out else PLAIN if plainly else FRAMES)[pattern]
-    frame = rng.choice(frames if held_out else frames[: max(4, round(breadth * len(frames)))])
+    """A request of that pattern in drawn words; the slots are kept as they are. breadth: how many of the frames, above
+    1 those of the later voices for one request in two; plainly: those of the plain voice, half of them with nothing
+    before and behind."""
+    frames, openings, endings = _pools(held_out, plainly, breadth > 1 and rng.random() < 0.5)
+    few = len(frames[pattern]) if held_out else max(4, round(breadth * len(frames[pattern])))
+    frame = rng.choice(frames[pattern][:few])
     alone = plainly and rng.random() < 0.5
-    opening = "" if alone else rng.choice(HELD_OUT_OPENINGS if held_out else OPENINGS)
-    ending = "" if alone else rng.choice(HELD_OUT_ENDINGS if held_out else ENDINGS)
+    opening = "" if alone else rng.choice(openings)
+    ending = "" if alone else rng.choice(endings)
     if rng.random() < 0.15:
         frame = frame.rstrip(".?!")
     # A name is written as it is, and a plain sentence may begin with one.
@@ -102,12 +115,25 @@ def said(
     return _put(opening, frame.format(**slots), ending)
 
 
-def talk(rng: random.Random, name: str, held_out: bool = False, plainly: bool = False) -> str:
+def _pools(held_out: bool, plainly: bool, later: bool) -> tuple[dict[str, tuple[str, ...]], tuple, tuple]:
+    """Frames, openings and endings."""
+    if held_out:
+        return HELD_OUT_FRAMES, HELD_OUT_OPENINGS, HELD_OUT_ENDINGS
+    if later:
+        return LATER_PLAIN if plainly else LATER, LATER_OPENINGS, LATER_ENDINGS
+    return PLAIN if plainly else FRAMES, OPENINGS, ENDINGS
+
+
+def talk(
+    rng: random.Random, name: str, held_out: bool = False, plainly: bool = False, breadth: float = 1.0
+) -> str:
     """A sentence that no tool serves, now and then about `name`; plainly: one in two begins and ends as requests do."""
-    text = rng.choice(HELD_OUT_TALK if held_out else TALK).format(a=name)
+    later = breadth > 1 and rng.random() < 0.5
+    text = rng.choice(HELD_OUT_TALK if held_out else LATER_TALK if later else TALK).format(a=name)
     if not plainly or rng.random() < 0.5:
         return text
-    return _put(rng.choice(OPENINGS), text, rng.choice(ENDINGS))
+    _, openings, endings = _pools(held_out, plainly, later)
+    return _put(rng.choice(openings), text, rng.choice(endings))
 
 
 def _put(opening: str, text: str, ending: str) -> str:

@@ -105,7 +105,9 @@ def begun(rng: random.Random, breadth: float = 1.0) -> Sheet:
     kind = _kind(rng)
     while left:
         if kind == "talk":
-            said = wordings.talk(rng, quoted(rng, True)(names(rng, 1, plainly=True)[0]), plainly=True)
+            said = wordings.talk(
+                rng, quoted(rng, True)(names(rng, 1, plainly=True)[0]), plainly=True, breadth=breadth
+            )
             pieces += [(f"\n{said}\n", False), (f"no tool {NO_TOOL}", True)]
             left, kind = left - 1, _kind(rng)
             continue
